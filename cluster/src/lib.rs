@@ -1,0 +1,15 @@
+//! A Raft group over several hosts that replicates an opaque state machine ([`App`]).
+//!
+//! Architecture invariants
+//! - all openraft types stay inside this package; wire and disk formats are ours.
+//! - nothing here knows keys, leases or DNS (`cfgsvc*` is not in the dependency tree).
+//! - persist, then send: nothing is acknowledged before the log said it is durable.
+
+pub mod group;
+
+pub use cluster_core::app::{App, AppEntry};
+pub use cluster_core::store::{StateEngine, View};
+pub use group::{
+    CallError, Group, LeaderService, Member, MembershipError, NewMember, ProposeError, ReadError,
+    Role, Status,
+};
