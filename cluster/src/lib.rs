@@ -5,7 +5,24 @@
 //! - nothing here knows keys, leases or DNS (`cfgsvc*` is not in the dependency tree).
 //! - persist, then send: nothing is acknowledged before the log said it is durable.
 
+pub mod convert;
+pub mod directory_store;
+pub mod founding;
 pub mod group;
+pub mod identity;
+pub mod log_store;
+pub mod machine;
+pub mod member;
+mod membership;
+pub mod network;
+mod peer_server;
+pub mod start;
+pub mod state_store;
+mod status;
+pub mod transport;
+pub mod types;
+
+pub mod proto;
 
 pub use cluster_core::app::{App, AppEntry};
 pub use cluster_core::store::{StateEngine, View};

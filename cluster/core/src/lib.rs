@@ -7,4 +7,5 @@
 
 pub mod app;
 pub mod log;
+pub mod membership;
 pub mod store;

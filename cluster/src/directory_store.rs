@@ -1,0 +1,513 @@
+//! [`StateStore`] in a directory of the file system.
+//!
+//! ```text
+//! state/CURRENT            name of the database directory in use; replaced by rename
+//! state/db-NNNNNNNN/       the database
+//! snapshot/ID/             one snapshot: the database's files and MANIFEST.cfgsvc
+//! incoming/ID/             a snapshot that is being received; survives a restart
+//! ```
+//!
+//! Invariants
+//! - what CURRENT names is whole and durable; everything else may be removed at start;
+//! - a snapshot directory is renamed into place only when whole and durable.
+
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use cluster_core::store::StateEngine;
+use fs_err as fs;
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+
+use crate::proto;
+use crate::state_store::{
+    SnapshotFiles, SnapshotHandle, SnapshotReceiver, StateStore, manifest_for, meta_from,
+};
+use crate::types::{SnapshotMeta, decode};
+
+const MANIFEST_FILE: &str = "MANIFEST.cfgsvc";
+
+/// Files in a snapshot at most: a database of 10 TB has fewer.
+const FILES_MAX: usize = 200_000;
+
+/// Opens a database directory, making it when it is not there.
+pub type OpenEngine = Box<dyn Fn(&Path) -> io::Result<Arc<dyn StateEngine>> + Send + Sync>;
+
+/// The database of a member, in its data directory.
+pub struct DirectoryStore {
+    root: PathBuf,
+    open: OpenEngine,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    engine: Arc<dyn StateEngine>,
+    database: PathBuf,
+    number: u64,
+    snapshot: Option<Arc<Directory>>,
+}
+
+impl DirectoryStore {
+    /// Opens the database below `root`, or makes an empty one, and removes what a crash left.
+    pub fn open(root: &Path, open: OpenEngine) -> io::Result<Self> {
+        for directory in ["state", "snapshot", "incoming"] {
+            fs::create_dir_all(root.join(directory))?;
+        }
+        let state = root.join("state");
+        let pointer = state.join("CURRENT");
+        let name = match fs::read_to_string(&pointer) {
+            Ok(name) => name.trim().to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let name = database_name(1);
+                replace_file(&pointer, name.as_bytes())?;
+                name
+            }
+            Err(error) => return Err(error),
+        };
+        let number: u64 = name
+            .strip_prefix("db-")
+            .and_then(|n| n.parse().ok())
+            .ok_or_else(|| {
+                damaged(
+                    &pointer,
+                    &format!("it names `{name}`, not a database directory"),
+                )
+            })?;
+        for entry in fs::read_dir(&state)? {
+            let path = entry?.path();
+            if path != pointer && path.file_name().is_none_or(|found| *found != *name) {
+                remove_all(&path)?;
+            }
+        }
+        let database = state.join(&name);
+        let engine = open(&database)?;
+        let snapshot = newest_snapshot(&root.join("snapshot"))?;
+        let current = Mutex::new(Current {
+            engine,
+            database,
+            number,
+            snapshot,
+        });
+        Ok(Self {
+            root: root.to_owned(),
+            open,
+            current,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateStore for DirectoryStore {
+    fn engine(&self) -> Arc<dyn StateEngine> {
+        self.lock().engine.clone()
+    }
+
+    fn build(&self, meta: &SnapshotMeta) -> io::Result<SnapshotHandle> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let parent = self.root.join("snapshot");
+        let building = parent.join(format!("{id}.building"));
+        self.engine().checkpoint(&building)?;
+        let mut manifest = manifest_for(meta, id.clone());
+        manifest.files = list_files(&building)?;
+        write_file(&building.join(MANIFEST_FILE), &manifest.encode_to_vec())?;
+        let path = parent.join(&id);
+        fs::rename(&building, &path)?;
+        sync_directory(&parent)?;
+        let directory = Arc::new(Directory::new(path, manifest));
+        let before = self.lock().snapshot.replace(directory.clone());
+        if let Some(before) = before {
+            before.outdated();
+        }
+        Ok(SnapshotHandle { files: directory })
+    }
+
+    fn current(&self) -> io::Result<Option<(SnapshotMeta, SnapshotHandle)>> {
+        let Some(directory) = self.lock().snapshot.clone() else {
+            return Ok(None);
+        };
+        let meta = meta_from(&directory.manifest)?;
+        Ok(Some((meta, SnapshotHandle { files: directory })))
+    }
+
+    fn receive(&self, manifest: &proto::SnapshotManifest) -> io::Result<Box<dyn SnapshotReceiver>> {
+        check_manifest(manifest)?;
+        let incoming = self.root.join("incoming");
+        let path = incoming.join(&manifest.id);
+        for entry in fs::read_dir(&incoming)? {
+            let other = entry?.path();
+            if other != path {
+                remove_all(&other)?;
+            }
+        }
+        fs::create_dir_all(&path)?;
+        let mut held = Vec::with_capacity(manifest.files.len());
+        for file in &manifest.files {
+            let length = fs::metadata(path.join(&file.name)).map_or(0, |found| found.len());
+            held.push(if length <= file.size_bytes { length } else { 0 });
+        }
+        Ok(Box::new(Receiving {
+            path,
+            manifest: manifest.clone(),
+            held,
+            open: None,
+        }))
+    }
+
+    fn install(&self, snapshot: &SnapshotHandle) -> io::Result<()> {
+        let manifest = snapshot.files.manifest()?;
+        check_manifest(&manifest)?;
+        let kept = self.root.join("snapshot").join(&manifest.id);
+        let received = self.root.join("incoming").join(&manifest.id);
+        if !kept.exists() {
+            if !received.join(MANIFEST_FILE).exists() {
+                copy_snapshot(self, snapshot, &manifest)?;
+            }
+            fs::rename(&received, &kept)?;
+            sync_directory(&self.root.join("snapshot"))?;
+        }
+        let mut current = self.lock();
+        let number = current.number + 1;
+        let database = self.root.join("state").join(database_name(number));
+        remove_all(&database)?;
+        link_database(&kept, &manifest, &database)?;
+        let engine = (self.open)(&database)?;
+        sync_directory(&self.root.join("state"))?;
+        replace_file(
+            &self.root.join("state/CURRENT"),
+            database_name(number).as_bytes(),
+        )?;
+        let directory = Arc::new(Directory::new(kept, manifest));
+        let before = current.snapshot.replace(directory);
+        let old_database = std::mem::replace(&mut current.database, database);
+        current.engine = engine;
+        current.number = number;
+        drop(current);
+        if let Some(before) = before {
+            before.outdated();
+        }
+        // A reader may still have the old database open; its files live until it is done.
+        remove_all(&old_database)
+    }
+}
+
+/// A snapshot in a directory.
+struct Directory {
+    path: PathBuf,
+    manifest: proto::SnapshotManifest,
+    hashed: OnceLock<proto::SnapshotManifest>,
+    outdated: std::sync::atomic::AtomicBool,
+}
+
+impl Directory {
+    fn new(path: PathBuf, manifest: proto::SnapshotManifest) -> Self {
+        let hashed = OnceLock::new();
+        if manifest.files.iter().all(|file| !file.sha256.is_empty()) {
+            hashed.get_or_init(|| manifest.clone());
+        }
+        Self {
+            path,
+            manifest,
+            hashed,
+            outdated: false.into(),
+        }
+    }
+
+    fn outdated(&self) {
+        self.outdated
+            .store(true, std::sync::atomic::Ordering::Release);
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if *self.outdated.get_mut()
+            && let Err(error) = remove_all(&self.path)
+        {
+            tracing::warn!(%error, "an old snapshot stays on disk until the next start");
+        }
+    }
+}
+
+impl SnapshotFiles for Directory {
+    fn manifest(&self) -> io::Result<proto::SnapshotManifest> {
+        if let Some(manifest) = self.hashed.get() {
+            return Ok(manifest.clone());
+        }
+        let mut manifest = self.manifest.clone();
+        for file in &mut manifest.files {
+            file.sha256 = hash_file(&self.path.join(&file.name))?;
+        }
+        Ok(self.hashed.get_or_init(|| manifest).clone())
+    }
+
+    fn read(&self, file: usize, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
+        let entry = self.manifest.files.get(file).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("the snapshot has no file {file}"),
+            )
+        })?;
+        let mut source = fs::File::open(self.path.join(&entry.name))?;
+        source.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::with_capacity(max_bytes.min(1 << 20));
+        source.take(max_bytes as u64).read_to_end(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+struct Receiving {
+    path: PathBuf,
+    manifest: proto::SnapshotManifest,
+    held: Vec<u64>,
+    /// The file that is being written.
+    open: Option<(usize, fs::File)>,
+}
+
+impl Receiving {
+    fn close(&mut self) -> io::Result<()> {
+        match self.open.take() {
+            Some((_, file)) => file.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SnapshotReceiver for Receiving {
+    fn held(&self) -> Vec<u64> {
+        self.held.clone()
+    }
+
+    fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let (entry, held) = self
+            .manifest
+            .files
+            .get(file)
+            .zip(self.held.get_mut(file))
+            .ok_or_else(|| invalid(format!("the snapshot has no file {file}")))?;
+        if offset != *held {
+            return Err(invalid(format!(
+                "{}: expected offset {held}, got {offset}",
+                entry.name
+            )));
+        }
+        let end = offset + bytes.len() as u64;
+        if end > entry.size_bytes {
+            return Err(invalid(format!(
+                "{}: {end} bytes are more than the {} announced",
+                entry.name, entry.size_bytes
+            )));
+        }
+        *held = end;
+        let path = self.path.join(&entry.name);
+        if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
+            self.close()?;
+            let target = fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)?;
+            target.set_len(offset)?;
+            self.open = Some((file, target));
+        }
+        let Some((_, target)) = &mut self.open else {
+            return Ok(());
+        };
+        target.seek(SeekFrom::Start(offset))?;
+        target.write_all(bytes)
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<SnapshotHandle> {
+        self.close()?;
+        for file in &self.manifest.files {
+            let path = self.path.join(&file.name);
+            if file.size_bytes == 0 {
+                write_file(&path, b"")?;
+            }
+            let size = fs::metadata(&path)?.len();
+            if size != file.size_bytes || hash_file(&path)? != file.sha256 {
+                // What is wrong would be wrong again: the next transfer starts anew.
+                remove_all(&self.path)?;
+                return Err(damaged(&path, "its size or SHA-256 is not as announced"));
+            }
+        }
+        write_file(
+            &self.path.join(MANIFEST_FILE),
+            &self.manifest.encode_to_vec(),
+        )?;
+        sync_directory(&self.path)?;
+        let directory = Directory::new(self.path.clone(), self.manifest.clone());
+        Ok(SnapshotHandle {
+            files: Arc::new(directory),
+        })
+    }
+}
+
+/// Brings the files of a snapshot that lives elsewhere into this directory.
+fn copy_snapshot(
+    store: &DirectoryStore,
+    snapshot: &SnapshotHandle,
+    manifest: &proto::SnapshotManifest,
+) -> io::Result<()> {
+    let mut receiver = store.receive(manifest)?;
+    for (file, held) in receiver.held().into_iter().enumerate() {
+        let mut offset = held;
+        loop {
+            let bytes = snapshot.files.read(file, offset, 1 << 20)?;
+            if bytes.is_empty() {
+                break;
+            }
+            receiver.write(file, offset, &bytes)?;
+            offset += bytes.len() as u64;
+        }
+    }
+    receiver.finish().map(|_| ())
+}
+
+fn database_name(number: u64) -> String {
+    format!("db-{number:08}")
+}
+
+fn damaged(path: &Path, why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{}: {why}", path.display()),
+    )
+}
+
+/// A manifest comes from the network: names must be plain file names.
+fn check_manifest(manifest: &proto::SnapshotManifest) -> io::Result<()> {
+    let plain = |name: &str| {
+        !name.is_empty()
+            && name.len() <= 128
+            && !name.starts_with('.')
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    let named = manifest
+        .files
+        .iter()
+        .find(|file| !plain(&file.name) || file.name == MANIFEST_FILE || file.sha256.len() != 32);
+    if let Some(file) = named {
+        return Err(damaged(Path::new(&file.name), "not a file of a snapshot"));
+    }
+    if !plain(&manifest.id) || manifest.files.len() > FILES_MAX {
+        return Err(damaged(
+            Path::new(&manifest.id),
+            "not a snapshot's manifest",
+        ));
+    }
+    Ok(())
+}
+
+fn newest_snapshot(parent: &Path) -> io::Result<Option<Arc<Directory>>> {
+    let mut newest: Option<(SnapshotMeta, Arc<Directory>)> = None;
+    for entry in fs::read_dir(parent)? {
+        let path = entry?.path();
+        let manifest_path = path.join(MANIFEST_FILE);
+        if path.extension().is_some() || !manifest_path.exists() {
+            remove_all(&path)?;
+            continue;
+        }
+        let bytes = fs::read(&manifest_path)?;
+        let manifest: proto::SnapshotManifest = decode("snapshot manifest", bytes.into())?;
+        let meta = meta_from(&manifest)?;
+        let directory = Arc::new(Directory::new(path, manifest));
+        match &newest {
+            Some((kept, _)) if kept.last_log_id >= meta.last_log_id => directory.outdated(),
+            Some((_, older)) => {
+                older.outdated();
+                newest = Some((meta, directory));
+            }
+            None => newest = Some((meta, directory)),
+        }
+    }
+    Ok(newest.map(|(_, directory)| directory))
+}
+
+fn list_files(directory: &Path) -> io::Result<Vec<proto::SnapshotFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().map_err(|name| {
+            damaged(
+                directory,
+                &format!("a file name is not text: {}", name.display()),
+            )
+        })?;
+        let size_bytes = entry.metadata()?.len();
+        files.push(proto::SnapshotFile {
+            name,
+            size_bytes,
+            sha256: Bytes::new(),
+        });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Table files never change and are linked; the few small others are copied, since the database
+/// appends to them.
+fn link_database(from: &Path, manifest: &proto::SnapshotManifest, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for file in &manifest.files {
+        let (source, target) = (from.join(&file.name), to.join(&file.name));
+        if file.name.ends_with(".sst") {
+            fs::hard_link(&source, &target)?;
+        } else {
+            fs::copy(&source, &target)?;
+            fs::File::open(&target)?.sync_all()?;
+        }
+    }
+    sync_directory(to)
+}
+
+fn hash_file(path: &Path) -> io::Result<Bytes> {
+    let mut source = fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        let count = source.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finalize().to_vec().into());
+        }
+        hasher.update(&buffer[..count]);
+    }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Replaces a small file so that a crash leaves the old or the new content.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    write_file(&temporary, bytes)?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Makes renames and new files in a directory durable.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(_) | Ok(()) => Ok(()),
+    }
+}

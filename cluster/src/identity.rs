@@ -1,0 +1,310 @@
+//! Who a data directory is, and that nobody else is it.
+//!
+//! A member that lost its disk and starts empty under its old id would vote again in terms in which
+//! it has voted, and count towards majorities for entries it no longer holds. So a directory gets a
+//! random incarnation once, the group remembers it, and an id goes with one incarnation for ever.
+//!
+//! | what happened to the directory | how it is noticed |
+//! | --- | --- |
+//! | swapped with another member's | its name is not the one the program was started with |
+//! | emptied | the incarnation is new; founders and joiners are asked before anything else |
+//! | log or state removed | identity is there, they are not |
+//! | copied | the identity file has another inode than it says |
+//! | used by a running process | it holds the lock |
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
+use prost::Message;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::directory_store::sync_directory;
+use crate::proto;
+use crate::types::decode;
+
+const IDENTITY_FILE: &str = "identity";
+const LOCK_FILE: &str = "lock";
+const FORMAT: u32 = 1;
+
+/// Why a data directory is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Another process has it.
+    #[error("data directory {path} is in use by another process")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It is another member's.
+    #[error(
+        "data directory {path} belongs to member `{found}`, not to `{expected}`: start it with \
+         `--name {found}`, or give `{expected}` its own directory"
+    )]
+    OtherName {
+        /// The directory.
+        path: PathBuf,
+        /// Name in the directory.
+        found: String,
+        /// Name asked for.
+        expected: String,
+    },
+    /// Its inode is another.
+    #[error(
+        "data directory {path} is a copy of another one (its identity was written as inode \
+         {expected}, it is {found}): two members with one identity would corrupt the group. Start \
+         the original, or an empty directory with `--join`. If this directory was moved and the \
+         original no longer exists, start once with `--danger-adopt-copied-data`"
+    )]
+    Copied {
+        /// The directory.
+        path: PathBuf,
+        /// Inode that the file says.
+        expected: u64,
+        /// Inode that it has.
+        found: u64,
+    },
+    /// Part of it is gone.
+    #[error(
+        "data directory {path} lacks `{missing}` although member `{name}` (id {node_id}) has used \
+         it: what it promised is lost. Replace the member: `cfgctl member remove {name}`, then \
+         start an empty directory with `--join`"
+    )]
+    Incomplete {
+        /// The directory.
+        path: PathBuf,
+        /// What is not there.
+        missing: &'static str,
+        /// Name in the directory.
+        name: String,
+        /// Id in the directory.
+        node_id: u64,
+    },
+    /// Written by a later version.
+    #[error("data directory {path} has format {found}, this program knows {known}")]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// Format found.
+        found: u32,
+        /// Newest format known.
+        known: u32,
+    },
+    /// The file system.
+    #[error("data directory {path}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A data directory that this process holds.
+pub struct DataDirectory {
+    path: PathBuf,
+    identity: proto::Identity,
+    /// The lock lives as long as this.
+    _lock: fs::File,
+}
+
+impl DataDirectory {
+    /// Takes the directory, making it when it is not there. `adopt` accepts a copied one.
+    pub fn open(path: &Path, name: &str, adopt: bool) -> Result<Self, IdentityError> {
+        let io = |source| IdentityError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(io)?;
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join(LOCK_FILE))
+            .map_err(io)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(IdentityError::InUse {
+                path: path.to_owned(),
+            });
+        }
+        let file = path.join(IDENTITY_FILE);
+        let identity = match fs::read(&file) {
+            Ok(bytes) => decode("identity file", bytes.into()).map_err(|error| io(error.into()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => proto::Identity {
+                format: FORMAT,
+                name: name.to_owned(),
+                incarnation: uuid::Uuid::new_v4().simple().to_string(),
+                ..proto::Identity::default()
+            },
+            Err(error) => return Err(io(error)),
+        };
+        let mut directory = Self {
+            path: path.to_owned(),
+            identity,
+            _lock: lock,
+        };
+        directory.check(name, &file, adopt)?;
+        Ok(directory)
+    }
+
+    fn check(&mut self, name: &str, file: &Path, adopt: bool) -> Result<(), IdentityError> {
+        let path = self.path.clone();
+        let io = |source| IdentityError::Io {
+            path: path.clone(),
+            source,
+        };
+        if self.identity.format != FORMAT {
+            let found = self.identity.format;
+            return Err(IdentityError::Format {
+                path,
+                found,
+                known: FORMAT,
+            });
+        }
+        if self.identity.name != name {
+            let found = self.identity.name.clone();
+            return Err(IdentityError::OtherName {
+                path,
+                found,
+                expected: name.to_owned(),
+            });
+        }
+        if self.identity.inode == 0 {
+            return self.save().map_err(io);
+        }
+        let inode = inode_of(file).map_err(io)?;
+        if inode != self.identity.inode {
+            if !adopt {
+                let expected = self.identity.inode;
+                return Err(IdentityError::Copied {
+                    path,
+                    expected,
+                    found: inode,
+                });
+            }
+            self.save().map_err(io)?;
+        }
+        if self.identity.cluster_id != 0 {
+            for missing in ["log", "state"] {
+                if !self.path.join(missing).exists() {
+                    return Err(IdentityError::Incomplete {
+                        path: path.clone(),
+                        missing,
+                        name: name.to_owned(),
+                        node_id: self.identity.node_id,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says.
+    pub fn identity(&self) -> &proto::Identity {
+        &self.identity
+    }
+
+    /// Binds it to a group for ever. Makes the places of log and state first: from here on their
+    /// absence means loss.
+    pub fn bind(
+        &mut self,
+        cluster_id: u64,
+        node_id: u64,
+        founders: Vec<proto::Node>,
+    ) -> io::Result<()> {
+        for directory in ["log", "state"] {
+            fs::create_dir_all(self.path.join(directory))?;
+        }
+        self.identity.cluster_id = cluster_id;
+        self.identity.node_id = node_id;
+        self.identity.founders = founders;
+        self.save()
+    }
+
+    /// Writes the identity so that a crash leaves the old or the new one.
+    fn save(&mut self) -> io::Result<()> {
+        let temporary = self.path.join("identity.new");
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        self.identity.inode = inode_of(&temporary)?;
+        {
+            use std::io::Write as _;
+            let mut file = &file;
+            file.write_all(&self.identity.encode_to_vec())?;
+        }
+        file.sync_all()?;
+        fs::rename(&temporary, self.path.join(IDENTITY_FILE))?;
+        sync_directory(&self.path)
+    }
+}
+
+fn inode_of(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(fs::metadata(path)?.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(path: &Path) {
+        let mut directory = DataDirectory::open(path, "n1", false).expect("fresh");
+        directory.bind(7, 1, Vec::new()).expect("bind");
+    }
+
+    fn refusal(path: &Path, name: &str) -> String {
+        match DataDirectory::open(path, name, false) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn identity_survives_a_reopen() {
+        let root = tempfile::tempdir().expect("temp dir");
+        bound(root.path());
+        let again = DataDirectory::open(root.path(), "n1", false).expect("reopen");
+        assert_eq!(
+            (again.identity().cluster_id, again.identity().node_id),
+            (7, 1)
+        );
+    }
+
+    #[test]
+    fn second_process_swapped_and_partly_emptied_directories_are_refused() {
+        let root = tempfile::tempdir().expect("temp dir");
+        bound(root.path());
+        assert!(refusal(root.path(), "n2").contains("belongs to member `n1`, not to `n2`"));
+        let held = DataDirectory::open(root.path(), "n1", false).expect("reopen");
+        assert!(refusal(root.path(), "n1").contains("in use by another process"));
+        drop(held);
+        fs::remove_dir_all(root.path().join("log")).expect("remove");
+        assert!(refusal(root.path(), "n1").contains("lacks `log`"));
+    }
+
+    #[test]
+    fn copied_directory_is_refused_until_adopted() {
+        let root = tempfile::tempdir().expect("temp dir");
+        let (original, copy) = (root.path().join("a"), root.path().join("b"));
+        bound(&original);
+        for directory in ["log", "state"] {
+            fs::create_dir_all(copy.join(directory)).expect("create");
+        }
+        fs::copy(original.join("identity"), copy.join("identity")).expect("copy");
+        assert!(refusal(&copy, "n1").contains("is a copy of another one"));
+        DataDirectory::open(&copy, "n1", true).expect("adopt");
+        DataDirectory::open(&copy, "n1", false).expect("adopted for good");
+    }
+}

@@ -1,0 +1,586 @@
+//! The log as openraft wants it, over any [`LogEngine`].
+//!
+//! Write path: `append` puts the entries into an in-memory tail, hands their bytes and the callback
+//! to the flush thread and returns in microseconds. The thread drains all that is queued into one
+//! batch and one sync, then calls the callbacks in order. While one sync runs, what arrives queues
+//! up and becomes the next batch: group commit without a timer. Votes, truncations and purges go
+//! through the same queue, so their order on disk is the order in which Raft asked for them.
+//!
+//! Invariants
+//! - an entry is readable when `append` returns and acknowledged only when its sync is over;
+//! - the tail holds every entry that is not durable yet;
+//! - after one failed write nothing is ever written or acknowledged again (a second sync may report
+//!   success for pages the kernel has dropped).
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cluster_core::log::{LogEngine, LogMeta, LogOp};
+use openraft::OptionalSend;
+use openraft::async_runtime::OneshotSender as _;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::type_config::TypeConfigExt as _;
+use prost::Message;
+
+use crate::proto;
+use crate::types::{
+    Entry, GroupTypes, LogId, Vote, decode, entry_from, entry_to, log_id_from, log_id_to,
+    vote_from, vote_to,
+};
+
+/// Bounds of the log store. All in bytes or counts, none may be zero.
+#[derive(Debug, Clone, Copy)]
+pub struct LogStoreOptions {
+    /// Durable entries kept in memory for replication and apply, by the size of their commands.
+    pub tail_bytes: usize,
+    /// One read of a replication task; keeps an append request far below the transport's limit.
+    pub read_bytes: usize,
+}
+
+/// Who runs the writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushMode {
+    /// A thread of its own, as a server has it.
+    Thread,
+    /// Inside `append`, for simulations that may have one thread only.
+    Inline,
+}
+
+/// Figures for metrics and tests.
+#[derive(Debug, Default)]
+pub struct LogCounters {
+    /// Synced batches written.
+    pub syncs: AtomicU64,
+    /// Entries in them.
+    pub entries: AtomicU64,
+}
+
+/// The log store; clones share it.
+pub struct LogStore {
+    shared: Arc<Shared>,
+}
+
+impl Clone for LogStore {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+struct Shared {
+    engine: Arc<dyn LogEngine>,
+    options: LogStoreOptions,
+    tail: Mutex<Tail>,
+    flush: Flush,
+    counters: Arc<LogCounters>,
+    durable: tokio::sync::watch::Sender<u64>,
+}
+
+/// What is known of the log without asking the disk.
+#[derive(Debug, Default)]
+struct Tail {
+    /// Consecutive entries; the last is the last of the log.
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Last log id of the log, also when `entries` is empty.
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    committed: Option<LogId>,
+    /// `committed` was not handed to a batch yet.
+    committed_is_new: bool,
+    vote: Option<Vote>,
+    /// Entries up to this index are durable and may leave the tail.
+    durable: u64,
+    /// Count of truncations since the log was opened.
+    truncations: u64,
+}
+
+/// Last index of an append, and how often the log had been truncated by then: a sync that was under
+/// way during a truncation says nothing about the entries that took the place of the truncated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Appended {
+    index: u64,
+    truncations: u64,
+}
+
+type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+struct FlushRequest {
+    ops: Vec<LogOp>,
+    /// What is durable when the request is.
+    last: Option<Appended>,
+    done: Option<Done>,
+}
+
+enum Flush {
+    Thread(std_mpsc::Sender<FlushRequest>),
+    Inline(Mutex<Flusher>),
+}
+
+/// Writes batches and remembers a failure.
+struct Flusher {
+    engine: Arc<dyn LogEngine>,
+    counters: Arc<LogCounters>,
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl LogStore {
+    /// Reads what the engine holds and starts the flush thread. Its end is the end of the last clone.
+    pub fn open(
+        engine: Arc<dyn LogEngine>,
+        mode: FlushMode,
+        options: LogStoreOptions,
+    ) -> io::Result<Self> {
+        let log_id = |meta| -> io::Result<Option<LogId>> {
+            let Some(bytes) = engine.meta(meta)? else {
+                return Ok(None);
+            };
+            Ok(Some(log_id_from(&decode::<proto::LogId>(
+                meta.name(),
+                bytes,
+            )?)))
+        };
+        let purged = log_id(LogMeta::Purged)?;
+        let committed = log_id(LogMeta::Committed)?;
+        let vote = match engine.meta(LogMeta::Vote)? {
+            Some(bytes) => Some(vote_from(&decode::<proto::Vote>("vote", bytes)?)),
+            None => None,
+        };
+        let last = match engine.bounds()? {
+            Some((_, last)) => Some(read_one(engine.as_ref(), last)?.log_id),
+            None => purged,
+        };
+        let durable = last.map_or(0, |id| id.index());
+        let tail = Tail {
+            last,
+            purged,
+            committed,
+            vote,
+            durable,
+            ..Tail::default()
+        };
+        let counters = Arc::new(LogCounters::default());
+        let flusher = Flusher {
+            engine: engine.clone(),
+            counters: counters.clone(),
+            failed: None,
+        };
+        let (flush, receiver) = match mode {
+            FlushMode::Thread => {
+                let (sender, receiver) = std_mpsc::channel();
+                (Flush::Thread(sender), Some((receiver, flusher)))
+            }
+            FlushMode::Inline => (Flush::Inline(Mutex::new(flusher)), None),
+        };
+        let shared = Arc::new(Shared {
+            engine,
+            options,
+            tail: Mutex::new(tail),
+            flush,
+            counters,
+            durable: tokio::sync::watch::Sender::new(durable),
+        });
+        if let Some((receiver, flusher)) = receiver {
+            let weak = Arc::downgrade(&shared);
+            std::thread::Builder::new()
+                .name("log-flush".into())
+                .spawn(move || {
+                    let durable = |last: Appended| {
+                        if let Some(shared) = weak.upgrade() {
+                            shared.set_durable(last);
+                        }
+                    };
+                    flusher.run(&receiver, &durable);
+                })?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// Figures.
+    pub fn counters(&self) -> Arc<LogCounters> {
+        self.shared.counters.clone()
+    }
+
+    /// The last log id, durable or not.
+    pub fn last_log_id(&self) -> Option<LogId> {
+        self.shared.tail().last
+    }
+
+    /// The log id that was last handed in as committed.
+    pub fn committed(&self) -> Option<LogId> {
+        self.shared.tail().committed
+    }
+
+    /// Returns when the log up to `index` is durable here. The state machine waits for it before it
+    /// applies: a commit needs a majority of disks, and this one may not be among them yet. A state
+    /// that reached the disk before its log could name an entry that the log does not hold.
+    pub async fn wait_durable(&self, index: u64) -> io::Result<()> {
+        let mut durable = self.shared.durable.subscribe();
+        durable
+            .wait_for(|durable| *durable >= index)
+            .await
+            .map(|_| ())
+            .map_err(|_| io::Error::other("the log is closed"))
+    }
+
+    fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let (from_engine, mut found, mut bytes) = {
+            let tail = self.shared.tail();
+            let end = end.min(tail.last.map_or(0, |id| id.index() + 1));
+            if start >= end {
+                return Ok(Vec::new());
+            }
+            let first = tail
+                .entries
+                .front()
+                .map_or(u64::MAX, |entry| entry.log_id.index());
+            if start >= first {
+                let mut bytes = 0;
+                let mut found = Vec::new();
+                let skip = usize::try_from(start - first).map_err(io::Error::other)?;
+                for entry in tail.entries.iter().skip(skip) {
+                    bytes += size_of(entry);
+                    if entry.log_id.index() >= end || (!found.is_empty() && bytes > max_bytes) {
+                        break;
+                    }
+                    found.push(entry.clone());
+                }
+                return Ok(found);
+            }
+            (start..end.min(first), Vec::new(), 0)
+        };
+        for (_, encoded) in self.shared.engine.entries(from_engine.clone(), max_bytes)? {
+            bytes += encoded.len();
+            found.push(entry_from(decode::<proto::Entry>("log entry", encoded)?)?);
+        }
+        let next = start + found.len() as u64;
+        if next == from_engine.end && next < end && bytes < max_bytes {
+            found.extend(self.read(next, end, max_bytes - bytes)?);
+        }
+        Ok(found)
+    }
+}
+
+/// The bytes of an entry that count against a bound.
+fn size_of(entry: &Entry) -> usize {
+    match &entry.payload {
+        openraft::EntryPayload::Normal(command) => command.0.len() + 32,
+        openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 256,
+    }
+}
+
+fn read_one(engine: &dyn LogEngine, index: u64) -> io::Result<Entry> {
+    let mut found = engine.entries(index..index + 1, usize::MAX)?;
+    let (_, encoded) = found.pop().ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("log entry {index} is not in the log"),
+        )
+    })?;
+    Ok(entry_from(decode::<proto::Entry>("log entry", encoded)?)?)
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_durable(&self, last: Appended) {
+        let mut tail = self.tail();
+        if tail.truncations != last.truncations {
+            return;
+        }
+        tail.durable = tail.durable.max(last.index);
+        tail.evict(self.options.tail_bytes);
+        self.durable.send_replace(tail.durable);
+    }
+
+    fn submit(&self, request: FlushRequest) -> io::Result<()> {
+        match &self.flush {
+            Flush::Thread(sender) => sender
+                .send(request)
+                .map_err(|_| io::Error::other("the log's flush thread has stopped")),
+            Flush::Inline(flusher) => {
+                let last = request.last;
+                let mut flusher = flusher.lock().unwrap_or_else(PoisonError::into_inner);
+                if flusher.write(vec![request])
+                    && let Some(last) = last
+                {
+                    self.set_durable(last);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+// === impl Tail ===
+
+impl Tail {
+    fn push(&mut self, entry: Entry) {
+        self.bytes += size_of(&entry);
+        self.last = Some(entry.log_id);
+        self.entries.push_back(entry);
+    }
+
+    fn truncate_after(&mut self, last: Option<LogId>) {
+        let keep = last.map_or(0, |id| id.index() + 1);
+        while let Some(entry) = self
+            .entries
+            .pop_back_if(|entry| entry.log_id.index() >= keep)
+        {
+            self.bytes -= size_of(&entry);
+        }
+        self.last = last;
+        self.truncations += 1;
+        self.durable = self.durable.min(last.map_or(0, |id| id.index()));
+    }
+
+    fn purge(&mut self, purged: LogId) {
+        while let Some(entry) = self
+            .entries
+            .pop_front_if(|entry| entry.log_id.index() <= purged.index())
+        {
+            self.bytes -= size_of(&entry);
+        }
+        self.purged = Some(purged);
+        if self.last.is_none_or(|last| last.index() < purged.index()) {
+            self.last = Some(purged);
+        }
+    }
+
+    fn evict(&mut self, limit: usize) {
+        while self.bytes > limit {
+            let durable = self.durable;
+            let Some(entry) = self
+                .entries
+                .pop_front_if(|entry| entry.log_id.index() <= durable)
+            else {
+                break;
+            };
+            self.bytes -= size_of(&entry);
+        }
+    }
+
+    /// The newest committed log id, if no batch carries it yet: it costs nothing in one that is
+    /// written anyway.
+    fn take_committed(&mut self) -> Option<LogOp> {
+        if !std::mem::take(&mut self.committed_is_new) {
+            return None;
+        }
+        let value = log_id_to(self.committed.as_ref()?).encode_to_vec().into();
+        Some(LogOp::SetMeta {
+            meta: LogMeta::Committed,
+            value,
+        })
+    }
+}
+
+// === impl Flusher ===
+
+impl Flusher {
+    /// Writes until the last sender is gone.
+    fn run(mut self, receiver: &std_mpsc::Receiver<FlushRequest>, durable: &dyn Fn(Appended)) {
+        while let Ok(first) = receiver.recv() {
+            let mut requests = vec![first];
+            requests.extend(receiver.try_iter());
+            let last = requests
+                .iter()
+                .filter_map(|request| request.last)
+                .next_back();
+            if self.write(requests)
+                && let Some(last) = last
+            {
+                durable(last);
+            }
+        }
+    }
+
+    /// One batch, one sync, then the callbacks in order. Returns whether it is durable.
+    fn write(&mut self, mut requests: Vec<FlushRequest>) -> bool {
+        let ops: Vec<LogOp> = requests
+            .iter_mut()
+            .flat_map(|request| std::mem::take(&mut request.ops))
+            .collect();
+        if self.failed.is_none() {
+            match self.engine.write(&ops) {
+                Ok(()) => {
+                    let entries = ops
+                        .iter()
+                        .filter(|op| matches!(op, LogOp::Append { .. }))
+                        .count();
+                    self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+                    self.counters
+                        .entries
+                        .fetch_add(entries as u64, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the log cannot be written: this member stops");
+                    self.failed = Some((error.kind(), error.to_string()));
+                }
+            }
+        }
+        for request in requests {
+            if let Some(done) = request.done {
+                done(match &self.failed {
+                    None => Ok(()),
+                    Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+                });
+            }
+        }
+        self.failed.is_none()
+    }
+}
+
+// === impl RaftLogReader, RaftLogStorage ===
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl<C: GroupTypes> RaftLogReader<C> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (start, end) = bounds(&range);
+        self.read(start, end, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.tail().vote)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, self.shared.options.read_bytes)
+    }
+}
+
+impl<C: GroupTypes> RaftLogStorage<C> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<C>, io::Error> {
+        let tail = self.shared.tail();
+        Ok(LogState {
+            last_purged_log_id: tail.purged,
+            last_log_id: tail.last,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (sender, receiver) = C::oneshot::<io::Result<()>>();
+        let value = vote_to(vote).encode_to_vec().into();
+        self.shared.submit(FlushRequest {
+            ops: vec![LogOp::SetMeta {
+                meta: LogMeta::Vote,
+                value,
+            }],
+            last: None,
+            done: Some(Box::new(move |result| {
+                // The receiver is gone only when Raft has stopped.
+                let _ = sender.send(result);
+            })),
+        })?;
+        receiver
+            .await
+            .map_err(|_| io::Error::other("the log's flush thread has stopped"))??;
+        self.shared.tail().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let mut tail = self.shared.tail();
+        tail.committed = committed;
+        tail.committed_is_new = committed.is_some();
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        // A log that was cut since (by an operator's tool) must not name what it does not hold.
+        let tail = self.shared.tail();
+        Ok(tail.committed.min(tail.last))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<C>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut ops = Vec::new();
+        let mut last = None;
+        {
+            let mut tail = self.shared.tail();
+            for entry in entries {
+                let index = entry.log_id.index();
+                last = Some(Appended {
+                    index,
+                    truncations: tail.truncations,
+                });
+                let encoded = entry_to(&entry).encode_to_vec().into();
+                ops.push(LogOp::Append {
+                    index,
+                    entry: encoded,
+                });
+                tail.push(entry);
+            }
+            ops.extend(tail.take_committed());
+        }
+        self.shared.submit(FlushRequest {
+            ops,
+            last,
+            done: Some(Box::new(move |result| callback.io_completed(result))),
+        })
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.tail().truncate_after(last);
+        let from = last.map_or(0, |id| id.index() + 1);
+        self.shared.submit(FlushRequest {
+            ops: vec![LogOp::TruncateFrom { from }],
+            last: None,
+            done: None,
+        })
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.shared.tail().purge(log_id);
+        let value = log_id_to(&log_id).encode_to_vec().into();
+        self.shared.submit(FlushRequest {
+            ops: vec![
+                LogOp::PurgeTo { to: log_id.index() },
+                LogOp::SetMeta {
+                    meta: LogMeta::Purged,
+                    value,
+                },
+            ],
+            last: None,
+            done: None,
+        })
+    }
+}

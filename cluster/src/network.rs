@@ -1,0 +1,405 @@
+//! Raft's messages to the other members, over gRPC.
+//!
+//! One connection for each pair and class (replication, heartbeats, snapshots): a large append or a
+//! snapshot chunk must not delay a heartbeat. Replication is one long-lived stream each way.
+//!
+//! Invariant: a stream on which requests wait for an answer longer than the time-to-live fails; a
+//! swallowed response must not stop replication for ever.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _};
+use openraft::OptionalSend;
+use openraft::error::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RPCTypes, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::proto;
+use crate::state_store::SnapshotHandle;
+use crate::transport::{Caller, PeerClient, connect, peer_client};
+use crate::types::{
+    CommittedLeaderId, NodeInfo, Types, Vote, entry_to, log_id_from, log_id_to, vote_from,
+    vote_required, vote_to,
+};
+
+/// Bytes of one snapshot chunk.
+const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+
+type Rpc<T> = Result<T, RPCError<Types>>;
+type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
+/// Makes a [`Peer`] for each member and class of messages.
+pub struct Network {
+    /// Who we are.
+    pub caller: Caller,
+    /// For a new connection.
+    pub connect_timeout: Duration,
+}
+
+/// The way to one member.
+pub struct Peer {
+    caller: Caller,
+    to: u64,
+    address: String,
+    channel: Option<Channel>,
+    connect_timeout: Duration,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &NodeInfo) -> Peer {
+        Peer {
+            caller: self.caller.clone(),
+            to: target,
+            address: node.peer_address.clone(),
+            channel: None,
+            connect_timeout: self.connect_timeout,
+        }
+    }
+}
+
+fn unreachable(status: &Status) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string(format!(
+        "{:?}: {}",
+        status.code(),
+        status.message()
+    )))
+}
+
+fn bad_answer(error: impl std::error::Error + 'static) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}
+
+impl Peer {
+    fn client(&mut self) -> Rpc<PeerClient> {
+        if self.channel.is_none() {
+            let channel = connect(&self.address, self.connect_timeout).map_err(bad_answer)?;
+            self.channel = Some(channel);
+        }
+        match &self.channel {
+            Some(channel) => Ok(peer_client(channel.clone())),
+            None => Err(RPCError::Unreachable(Unreachable::from_string(
+                "no connection",
+            ))),
+        }
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RPCError<Types> {
+        let id = self.caller.node_id;
+        RPCError::Timeout(Timeout {
+            action,
+            id,
+            target: self.to,
+            timeout,
+        })
+    }
+
+    async fn ask(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        pre_vote: bool,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<Types>> {
+        let message = proto::VoteRequest {
+            vote: Some(vote_to(&rpc.vote)),
+            last_log_id: rpc.last_log_id.as_ref().map(log_id_to),
+            leadership_transfer: rpc.leadership_transfer,
+            pre_vote,
+        };
+        let request = self.caller.request(self.to, message);
+        let mut client = self.client()?;
+        let answer = tokio::time::timeout(option.hard_ttl(), client.vote(request))
+            .await
+            .map_err(|_| self.timeout(RPCTypes::Vote, option.hard_ttl()))?
+            .map_err(|status| unreachable(&status))?
+            .into_inner();
+        let vote = vote_required("vote response", answer.vote.as_ref()).map_err(bad_answer)?;
+        Ok(VoteResponse::new(
+            vote,
+            answer.last_log_id.as_ref().map(log_id_from),
+            answer.granted,
+        ))
+    }
+}
+
+/// To the wire.
+fn append_to(request: &AppendEntriesRequest<Types>) -> proto::AppendRequest {
+    proto::AppendRequest {
+        vote: Some(vote_to(&request.vote)),
+        prev: request.prev_log_id.as_ref().map(log_id_to),
+        entries: request.entries.iter().map(entry_to).collect(),
+        leader_commit: request.leader_commit.as_ref().map(log_id_to),
+    }
+}
+
+fn append_result(response: &proto::AppendResponse) -> Rpc<StreamAppendResult<Types>> {
+    use proto::append_response::Result as Wire;
+    match &response.result {
+        Some(Wire::Matched(matched)) => Ok(Ok(matched.log_id.as_ref().map(log_id_from))),
+        Some(Wire::Conflict(log_id)) => Ok(Err(StreamAppendError::Conflict(log_id_from(log_id)))),
+        Some(Wire::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote_from(vote)))),
+        None => Err(unreachable(&Status::internal(
+            "an append response without a result",
+        ))),
+    }
+}
+
+/// Yields the answers of a replication stream, and an error when one is overdue.
+fn watch_answers(
+    answers: tonic::Streaming<proto::AppendResponse>,
+    sent: Arc<AtomicU64>,
+    overdue: Duration,
+) -> AppendResults<'static> {
+    let state = Some((answers, 0_u64));
+    futures_util::stream::unfold(state, move |state| {
+        let sent = sent.clone();
+        async move {
+            let (mut answers, received) = state?;
+            loop {
+                let waiting = sent.load(Ordering::Acquire) > received;
+                match tokio::time::timeout(overdue, answers.next()).await {
+                    Ok(None) => return None,
+                    Ok(Some(Err(status))) => return Some((Err(unreachable(&status)), None)),
+                    Ok(Some(Ok(response))) => {
+                        let result = append_result(&response);
+                        let last = !matches!(result, Ok(Ok(_)));
+                        let next = (!last).then_some((answers, received + 1));
+                        return Some((result, next));
+                    }
+                    Err(_) if waiting => {
+                        let status = Status::deadline_exceeded("no answer to an append");
+                        return Some((Err(unreachable(&status)), None));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    })
+    .boxed()
+}
+
+impl NetStreamAppend<Types> for Peer {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let sent = Arc::new(AtomicU64::new(0));
+            let counter = sent.clone();
+            let messages = input.map(move |request| {
+                counter.fetch_add(1, Ordering::AcqRel);
+                append_to(&request)
+            });
+            let request = self.caller.request(self.to, messages);
+            let mut client = self.client()?;
+            let ttl = option.hard_ttl().max(Duration::from_millis(50));
+            let answers = tokio::time::timeout(ttl, client.append(request))
+                .await
+                .map_err(|_| self.timeout(RPCTypes::AppendEntries, ttl))?
+                .map_err(|status| unreachable(&status))?
+                .into_inner();
+            // A follower may be held up by one slow sync: give it longer than a heartbeat.
+            Ok(watch_answers(
+                answers,
+                sent,
+                ttl.max(Duration::from_secs(2)),
+            ))
+        })
+    }
+}
+
+impl NetVote<Types> for Peer {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<Types>> {
+        self.ask(rpc, false, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<Types>> {
+        self.ask(rpc, true, option).await
+    }
+}
+
+impl NetBackoff<Types> for Peer {
+    fn backoff(&self) -> Option<Backoff> {
+        None
+    }
+}
+
+impl NetTransferLeader<Types> for Peer {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<Types>> {
+        use proto::transfer_leader_response::Refused;
+        let message = proto::TransferLeaderRequest {
+            from_leader: Some(vote_to(request.from_leader())),
+            to_node_id: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(log_id_to),
+        };
+        let message = self.caller.request(self.to, message);
+        let mut client = self.client()?;
+        let answer = tokio::time::timeout(option.hard_ttl(), client.transfer_leader(message))
+            .await
+            .map_err(|_| self.timeout(RPCTypes::TransferLeader, option.hard_ttl()))?
+            .map_err(|status| unreachable(&status))?
+            .into_inner();
+        Ok(match answer.refused {
+            None => Ok(()),
+            Some(Refused::VoteChanged(changed)) => Err(TransferLeaderError::VoteChanged {
+                expected: vote_required("transfer response", changed.expected.as_ref())
+                    .map_err(bad_answer)?,
+                actual: vote_required("transfer response", changed.actual.as_ref())
+                    .map_err(bad_answer)?,
+            }),
+            Some(Refused::LogNotFlushed(log)) => Err(TransferLeaderError::LogNotFlushed {
+                expected: log.expected.as_ref().map(log_id_from),
+                actual: log.actual.as_ref().map(log_id_from),
+            }),
+        })
+    }
+}
+
+// === snapshots ===
+
+type SnapshotOf = Snapshot<CommittedLeaderId, u64, NodeInfo, SnapshotHandle>;
+
+fn streaming(status: &Status) -> StreamingError<Types> {
+    StreamingError::Unreachable(Unreachable::from_string(format!(
+        "snapshot: {:?}: {}",
+        status.code(),
+        status.message()
+    )))
+}
+
+/// The chunks that the receiver lacks. Reading is on a blocking thread, one chunk ahead.
+fn chunks(
+    snapshot: SnapshotHandle,
+    start: proto::SnapshotStart,
+    held: Vec<u64>,
+) -> impl Stream<Item = proto::SnapshotChunk> + Send + 'static {
+    use proto::snapshot_chunk::Part;
+    let (sender, receiver) = tokio::sync::mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        let send = |part| {
+            sender
+                .blocking_send(proto::SnapshotChunk { part: Some(part) })
+                .is_ok()
+        };
+        if !send(Part::Start(start)) {
+            return;
+        }
+        for (file, held) in (0_u32..).zip(held) {
+            let mut offset = held;
+            loop {
+                let read = snapshot
+                    .files
+                    .read(file as usize, offset, SNAPSHOT_CHUNK_BYTES);
+                let bytes = match read {
+                    Ok(bytes) if bytes.is_empty() => break,
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        // The stream ends short; the receiver refuses what it has by its hash.
+                        tracing::error!(%error, "a snapshot cannot be read");
+                        return;
+                    }
+                };
+                let next = offset + bytes.len() as u64;
+                if !send(Part::Data(proto::SnapshotData {
+                    file,
+                    offset,
+                    bytes,
+                })) {
+                    return;
+                }
+                offset = next;
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(receiver)
+}
+
+impl Peer {
+    async fn send_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotHandle,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let files = snapshot.files.clone();
+        let manifest = tokio::task::spawn_blocking(move || files.manifest())
+            .await
+            .map_err(|error| streaming(&Status::internal(error.to_string())))?
+            .map_err(|error| streaming(&Status::internal(error.to_string())))?;
+        let mut client = self.client().map_err(|error| {
+            StreamingError::Unreachable(Unreachable::from_string(error.to_string()))
+        })?;
+        let offer = self.caller.request(self.to, manifest.clone());
+        let held = client
+            .snapshot_offer(offer)
+            .await
+            .map_err(|status| streaming(&status))?;
+        let held = held.into_inner().held_bytes;
+        if held.len() != manifest.files.len() {
+            return Err(streaming(&Status::internal(
+                "an offer's answer for other files",
+            )));
+        }
+        let start = proto::SnapshotStart {
+            vote: Some(vote_to(&vote)),
+            manifest: Some(manifest),
+        };
+        let request = self.caller.request(self.to, chunks(snapshot, start, held));
+        let answer = client
+            .snapshot_install(request)
+            .await
+            .map_err(|status| streaming(&status))?;
+        let vote = vote_required("snapshot response", answer.into_inner().vote.as_ref())
+            .map_err(|error| streaming(&Status::internal(error.to_string())))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}
+
+impl NetSnapshot<Types> for Peer {
+    type SnapshotData = SnapshotHandle;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        // No deadline for the whole: a snapshot takes as long as it takes. A peer that is gone is
+        // noticed by the connection's keep-alive.
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot.snapshot) => sent,
+        }
+    }
+}

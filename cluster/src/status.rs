@@ -1,0 +1,100 @@
+//! What a member tells about itself: openraft's metrics as a [`Status`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::{RaftMetrics, ServerState};
+
+use crate::group::{Role, Status};
+use crate::member::Member;
+use crate::membership::member_info;
+use crate::types::Types;
+
+/// Changes that matter at once are a role, leader, term or fault; progress is told this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Member {
+    pub(crate) fn set_free_bytes(&self, free: u64) {
+        let before = self.no_space();
+        self.inner.free_bytes.store(free, Ordering::Relaxed);
+        let now = self.no_space();
+        if now && !before {
+            let limit = self.inner.limits.min_free_bytes;
+            tracing::error!(
+                free_bytes = free,
+                limit_bytes = limit,
+                "the disk is almost full: writes are refused until there is room"
+            );
+        } else if before && !now {
+            tracing::info!(free_bytes = free, "there is room on the disk again");
+        }
+        if now != before {
+            self.inner.status.send_modify(|status| {
+                let mut changed = status.as_ref().clone();
+                changed.no_space = now;
+                *status = Arc::new(changed);
+            });
+        }
+    }
+
+    fn no_space(&self) -> bool {
+        self.inner.free_bytes.load(Ordering::Relaxed) < self.inner.limits.min_free_bytes
+    }
+
+    fn status_from(&self, metrics: &RaftMetrics<Types>) -> Status {
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let members = metrics.membership_config.nodes();
+        let fault = metrics.running_state.as_ref().err().map(ToString::to_string);
+        Status {
+            cluster_id: self.inner.caller.cluster_id,
+            node_id: self.inner.caller.node_id,
+            term: metrics.current_term,
+            role: match (&fault, metrics.state) {
+                (Some(_), _) | (None, ServerState::Shutdown) => Role::Stopped,
+                (None, ServerState::Learner) => Role::Learner,
+                (None, ServerState::Follower) => Role::Follower,
+                (None, ServerState::Candidate) => Role::Candidate,
+                (None, ServerState::Leader) => Role::Leader,
+            },
+            leader: metrics.current_leader,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.cluster_committed.map_or(0, |id| id.index()),
+            applied_index: metrics.last_applied.map_or(0, |id| id.index()),
+            members: members.map(|(id, node)| member_info(metrics, *id, node, &voters)).collect(),
+            no_space: self.no_space(),
+            fault,
+        }
+    }
+}
+
+/// Tells every change until the member has stopped.
+pub(crate) async fn run_status(member: Member) {
+    let mut metrics = member.inner.raft.metrics();
+    loop {
+        let (status, leader, term, state) = {
+            let now = metrics.borrow_and_update();
+            (member.status_from(&now), now.current_leader, now.current_term, now.state)
+        };
+        let stopped = status.role == Role::Stopped;
+        member.inner.status.send_replace(Arc::new(status));
+        if stopped {
+            return;
+        }
+        let important = metrics.wait_for(|now| {
+            now.current_leader != leader
+                || now.current_term != term
+                || now.state != state
+                || now.running_state.is_err()
+        });
+        if let Ok(Err(_)) = tokio::time::timeout(PROGRESS_INTERVAL, important).await {
+            return;
+        }
+        if metrics.has_changed().is_ok_and(|changed| !changed)
+            && metrics.changed().await.is_err()
+        {
+            return;
+        }
+    }
+}
