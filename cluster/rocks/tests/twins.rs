@@ -53,7 +53,8 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (1u64..60).prop_map(Change::TruncateLast),
         2 => (1u64..60).prop_map(Change::PurgeFirst),
         1 => (0u64..5).prop_map(Change::PurgePastEnd),
-        1 => (0usize..LogMeta::ALL.len(), any::<u8>()).prop_map(|(meta, to)| Change::Meta(meta, to)),
+        1 => (0usize..LogMeta::ALL.len(), any::<u8>())
+            .prop_map(|(meta, value)| Change::Meta(meta, value)),
     ]
 }
 
