@@ -19,8 +19,8 @@ pub trait Group: Send + Sync + 'static {
     fn propose(&self, command: Bytes) -> BoxFuture<'_, Result<Bytes, ProposeError>>;
 
     /// Returns when this member has applied everything that was committed when the call began:
-    /// a [`Group::read`] after it is linearizable (`ReadIndex`, Raft thesis 6.4). Waiting reads share
-    /// one round.
+    /// a [`Group::read`] after it is linearizable (`ReadIndex`, Raft thesis 6.4). Waiting reads
+    /// share one round.
     fn read_barrier(&self) -> BoxFuture<'_, Result<(), ReadError>>;
 
     /// Runs `read` on what this member has applied so far. Serializable, not linearizable.
@@ -36,7 +36,8 @@ pub trait Group: Send + Sync + 'static {
     /// What this member knows now, and a way to wait for a change.
     fn status(&self) -> watch::Receiver<Arc<Status>>;
 
-    /// Registers a member that is not started yet; it becomes a learner and gets its id from the log.
+    /// Registers a member that is not started yet; it becomes a learner and gets its id from the
+    /// log.
     fn member_add(&self, member: NewMember) -> BoxFuture<'_, Result<Member, MembershipError>>;
 
     /// Admits a starting member: claims a registered place or makes one. Idempotent by incarnation.

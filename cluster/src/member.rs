@@ -153,18 +153,31 @@ impl Member {
     pub fn incarnation_of(&self, id: u64) -> Option<String> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow();
-        metrics.membership_config.get_node(&id).map(|node| node.incarnation.clone())
+        metrics
+            .membership_config
+            .get_node(&id)
+            .map(|node| node.incarnation.clone())
     }
 
     pub(crate) fn node(&self, id: u64) -> Option<NodeInfo> {
-        self.inner.raft.metrics().borrow().membership_config.get_node(&id).cloned()
+        self.inner
+            .raft
+            .metrics()
+            .borrow()
+            .membership_config
+            .get_node(&id)
+            .cloned()
     }
 
     /// A client for the leader's protocol, when another member leads.
     pub(crate) fn leader_client(&self) -> Option<(u64, PeerClient)> {
         let id = self.leader()?;
         let address = self.node(id)?.peer_address;
-        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self
+            .inner
+            .channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(&address) {
             return Some((id, peer_client(channel.clone())));
         }
@@ -193,7 +206,10 @@ impl Member {
         // The service refuses what grows the data earlier; here is the floor for everything.
         if free_bytes < limits.min_free_bytes / 2 {
             let node_id = self.inner.caller.node_id;
-            return Err(ProposeError::NoSpace { node_id, free_bytes });
+            return Err(ProposeError::NoSpace {
+                node_id,
+                free_bytes,
+            });
         }
         Ok(())
     }
@@ -209,7 +225,9 @@ impl Member {
         let timeout = self.inner.limits.request_timeout;
         let write = self.inner.raft.client_write(Command(command));
         match tokio::time::timeout(timeout, write).await {
-            Err(_) => Err(ProposeError::Timeout { waited_ms: millis(timeout) }),
+            Err(_) => Err(ProposeError::Timeout {
+                waited_ms: millis(timeout),
+            }),
             Ok(Ok(response)) => Ok(response.data.0),
             Ok(Err(RaftError::APIError(error))) => Err(match error {
                 ClientWriteError::ForwardToLeader(_) => ProposeError::NoLeader,
@@ -221,11 +239,7 @@ impl Member {
         }
     }
 
-    async fn propose_once(
-        &self,
-        command: Bytes,
-        left: Duration,
-    ) -> Result<Bytes, ProposeError> {
+    async fn propose_once(&self, command: Bytes, left: Duration) -> Result<Bytes, ProposeError> {
         if self.leads() {
             return self.propose_here(command).await;
         }
@@ -233,9 +247,16 @@ impl Member {
             return Err(ProposeError::NoLeader);
         };
         self.check_command(&command)?;
-        let request = self.inner.caller.request(to, proto::ProposeRequest { command });
+        let request = self
+            .inner
+            .caller
+            .request(to, proto::ProposeRequest { command });
         let answer = match tokio::time::timeout(left, client.propose(request)).await {
-            Err(_) => return Err(ProposeError::Timeout { waited_ms: millis(left) }),
+            Err(_) => {
+                return Err(ProposeError::Timeout {
+                    waited_ms: millis(left),
+                });
+            }
             Ok(Err(status)) if never_arrived(&status) => return Err(ProposeError::NoLeader),
             Ok(Err(_)) => return Err(ProposeError::LeaderChanged),
             Ok(Ok(answer)) => answer.into_inner(),
@@ -270,14 +291,16 @@ impl Member {
         let timeout = self.inner.limits.election_max;
         let confirmed = self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex);
         match tokio::time::timeout(timeout, confirmed).await {
-            Err(_) => Err(ReadError::Timeout { waited_ms: millis(timeout) }),
+            Err(_) => Err(ReadError::Timeout {
+                waited_ms: millis(timeout),
+            }),
             Ok(Ok((read, _))) => Ok(read.into_log_id()),
             Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
             Ok(Err(RaftError::APIError(error))) => Err(match error {
                 LinearizableReadError::ForwardToLeader(_) => ReadError::NoLeader,
-                LinearizableReadError::QuorumNotEnough(_) => {
-                    ReadError::Timeout { waited_ms: millis(timeout) }
-                }
+                LinearizableReadError::QuorumNotEnough(_) => ReadError::Timeout {
+                    waited_ms: millis(timeout),
+                },
             }),
         }
     }
@@ -292,15 +315,17 @@ impl Member {
         let timeout = 2 * self.inner.limits.election_max;
         let request = self.inner.caller.request(to, proto::ReadIndexRequest {});
         let answer = match tokio::time::timeout(timeout, client.read_index(request)).await {
-            Err(_) => return Err(ReadError::Timeout { waited_ms: millis(timeout) }),
+            Err(_) => {
+                return Err(ReadError::Timeout {
+                    waited_ms: millis(timeout),
+                });
+            }
             Ok(Err(_)) => return Err(ReadError::NoLeader),
             Ok(Ok(answer)) => answer.into_inner(),
         };
         match answer.result {
             Some(proto::read_index_response::Result::LogId(log_id)) => Ok(log_id_from(&log_id)),
-            Some(proto::read_index_response::Result::Failure(failure)) => {
-                Err(read_error(&failure))
-            }
+            Some(proto::read_index_response::Result::Failure(failure)) => Err(read_error(&failure)),
             None => Err(ReadError::NoLeader),
         }
     }
@@ -309,7 +334,9 @@ impl Member {
     async fn barrier_round(&self) -> Result<(), ReadError> {
         let timeout = self.inner.limits.request_timeout;
         let deadline = Instant::now() + timeout;
-        let expired = || ReadError::Timeout { waited_ms: millis(timeout) };
+        let expired = || ReadError::Timeout {
+            waited_ms: millis(timeout),
+        };
         let log_id = loop {
             let leader = self.leader();
             match self.read_index().await {
@@ -321,7 +348,9 @@ impl Member {
         };
         let mut metrics = self.inner.raft.metrics();
         let applied = metrics.wait_for(|metrics| {
-            metrics.last_applied.is_some_and(|applied| applied.index() >= log_id.index())
+            metrics
+                .last_applied
+                .is_some_and(|applied| applied.index() >= log_id.index())
                 || metrics.running_state.is_err()
         });
         match tokio::time::timeout_at(deadline, applied).await {
@@ -373,9 +402,16 @@ impl Member {
             return Err(CallError::NoLeader);
         };
         let timeout = self.inner.limits.request_timeout;
-        let request = self.inner.caller.request(to, proto::CallRequest { request });
+        let request = self
+            .inner
+            .caller
+            .request(to, proto::CallRequest { request });
         let answer = match tokio::time::timeout(timeout, client.call_leader(request)).await {
-            Err(_) => return Err(CallError::Timeout { waited_ms: millis(timeout) }),
+            Err(_) => {
+                return Err(CallError::Timeout {
+                    waited_ms: millis(timeout),
+                });
+            }
             Ok(Err(_)) => return Err(CallError::NoLeader),
             Ok(Ok(answer)) => answer.into_inner(),
         };
@@ -400,7 +436,11 @@ impl Group for Member {
     fn read_barrier(&self) -> BoxFuture<'_, Result<(), ReadError>> {
         Box::pin(async move {
             let (sender, receiver) = oneshot::channel();
-            self.inner.barrier.send(sender).await.map_err(|_| ReadError::Stopped)?;
+            self.inner
+                .barrier
+                .send(sender)
+                .await
+                .map_err(|_| ReadError::Stopped)?;
             receiver.await.map_err(|_| ReadError::Stopped)?
         })
     }

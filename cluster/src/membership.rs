@@ -28,7 +28,9 @@ type ChangeError = RaftError<Types, ClientWriteError<Types>>;
 fn change_error(error: ChangeError) -> MembershipError {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            MembershipError::NotLeader { leader: forward.leader_id }
+            MembershipError::NotLeader {
+                leader: forward.leader_id,
+            }
         }
         RaftError::APIError(
             ClientWriteError::PreconditionFailed(_) | ClientWriteError::ChangeMembershipError(_),
@@ -53,9 +55,11 @@ pub(crate) fn member_info(
     } else if id == metrics.id {
         (metrics.last_log_index, Some(0))
     } else {
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)).map(|at| {
-            at.as_ref().map_or(0, openraft::LogId::index)
-        });
+        let matched = metrics
+            .replication
+            .as_ref()
+            .and_then(|all| all.get(&id))
+            .map(|at| at.as_ref().map_or(0, openraft::LogId::index));
         (matched, last_contact(metrics, id).map(millis))
     };
     MemberInfo {
@@ -85,9 +89,8 @@ fn live_voters(
     voters: &BTreeSet<u64>,
     window: Duration,
 ) -> BTreeSet<u64> {
-    let heard = |id: &u64| {
-        *id == metrics.id || last_contact(metrics, *id).is_some_and(|ago| ago <= window)
-    };
+    let heard =
+        |id: &u64| *id == metrics.id || last_contact(metrics, *id).is_some_and(|ago| ago <= window);
     voters.iter().copied().filter(heard).collect()
 }
 
@@ -106,44 +109,57 @@ impl Member {
         members: ChangeMembers<u64, NodeInfo>,
     ) -> Result<(), MembershipError> {
         let last_membership_log_id = *metrics.membership_config.log_id();
-        let condition = Precondition::LastMembershipLogId { last_membership_log_id };
-        let change = self.inner.raft.change_membership_if(members, false, [condition]);
+        let condition = Precondition::LastMembershipLogId {
+            last_membership_log_id,
+        };
+        let change = self
+            .inner
+            .raft
+            .change_membership_if(members, false, [condition]);
         match tokio::time::timeout(self.inner.limits.request_timeout, change).await {
-            Err(_) => Err(MembershipError::Unconfirmed("no majority in time".to_owned())),
+            Err(_) => Err(MembershipError::Unconfirmed(
+                "no majority in time".to_owned(),
+            )),
             Ok(changed) => changed.map(|_| ()).map_err(change_error),
         }
     }
 
     /// Sends a change to the leader when that is another member.
-    async fn forward(
-        &self,
-        change: Change,
-    ) -> Option<Result<Option<MemberInfo>, MembershipError>> {
+    async fn forward(&self, change: Change) -> Option<Result<Option<MemberInfo>, MembershipError>> {
         if self.leads() {
             return None;
         }
         let Some((to, mut client)) = self.leader_client() else {
             return Some(Err(MembershipError::NotLeader { leader: None }));
         };
-        let message = proto::MembershipRequest { change: Some(change) };
+        let message = proto::MembershipRequest {
+            change: Some(change),
+        };
         let request = self.inner.caller.request(to, message);
         let timeout = 2 * self.inner.limits.request_timeout;
-        Some(match tokio::time::timeout(timeout, client.membership(request)).await {
-            Err(_) => Err(MembershipError::Unconfirmed("no answer of the leader".to_owned())),
-            Ok(Err(status)) => Err(MembershipError::Unconfirmed(status.message().to_owned())),
-            Ok(Ok(answer)) => {
-                let answer = answer.into_inner();
-                match answer.failure {
-                    Some(failure) => Err(membership_error(failure)),
-                    None => Ok(answer.member.map(member_from)),
+        Some(
+            match tokio::time::timeout(timeout, client.membership(request)).await {
+                Err(_) => Err(MembershipError::Unconfirmed(
+                    "no answer of the leader".to_owned(),
+                )),
+                Ok(Err(status)) => Err(MembershipError::Unconfirmed(status.message().to_owned())),
+                Ok(Ok(answer)) => {
+                    let answer = answer.into_inner();
+                    match answer.failure {
+                        Some(failure) => Err(membership_error(failure)),
+                        None => Ok(answer.member.map(member_from)),
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 
     /// Registers a member.
     pub(crate) async fn add(&self, member: NewMember) -> Result<MemberInfo, MembershipError> {
-        if let Some(answer) = self.forward(Change::Add(new_member_to(member.clone()))).await {
+        if let Some(answer) = self
+            .forward(Change::Add(new_member_to(member.clone())))
+            .await
+        {
             return required(answer?);
         }
         let _turn = self.inner.membership_change.lock().await;
@@ -154,7 +170,10 @@ impl Member {
 
     /// Admits a starting member.
     pub(crate) async fn join(&self, member: NewMember) -> Result<MemberInfo, MembershipError> {
-        if let Some(answer) = self.forward(Change::Join(new_member_to(member.clone()))).await {
+        if let Some(answer) = self
+            .forward(Change::Join(new_member_to(member.clone())))
+            .await
+        {
             return required(answer?);
         }
         let _turn = self.inner.membership_change.lock().await;
@@ -173,20 +192,33 @@ impl Member {
             return Ok(member_info(&metrics, id, &node, &voters));
         }
         if !node.incarnation.is_empty() {
-            return Err(MembershipError::OtherIncarnation { name: member.name, id });
+            return Err(MembershipError::OtherIncarnation {
+                name: member.name,
+                id,
+            });
         }
         // A registered place is claimed; its registered address and wishes stay.
         let claimed = NodeInfo {
             client_addresses: member.client_addresses,
-            colo: if node.colo.is_empty() { member.colo } else { node.colo },
+            colo: if node.colo.is_empty() {
+                member.colo
+            } else {
+                node.colo
+            },
             incarnation: member.incarnation,
             keep_learner: node.keep_learner || member.learner,
             name: node.name,
             peer_address: member.peer_address,
         };
         let nodes = BTreeMap::from([(id, claimed.clone())]);
-        self.change(&metrics, ChangeMembers::SetNodes(nodes)).await?;
-        Ok(member_info(&self.snapshot_of_metrics(), id, &claimed, &voters))
+        self.change(&metrics, ChangeMembers::SetNodes(nodes))
+            .await?;
+        Ok(member_info(
+            &self.snapshot_of_metrics(),
+            id,
+            &claimed,
+            &voters,
+        ))
     }
 
     async fn add_learner(&self, member: NewMember) -> Result<MemberInfo, MembershipError> {
@@ -208,8 +240,14 @@ impl Member {
         };
         let metrics = self.snapshot_of_metrics();
         let nodes = BTreeMap::from([(id, node.clone())]);
-        self.change(&metrics, ChangeMembers::AddNodes(nodes)).await?;
-        Ok(member_info(&self.snapshot_of_metrics(), id, &node, &BTreeSet::new()))
+        self.change(&metrics, ChangeMembers::AddNodes(nodes))
+            .await?;
+        Ok(member_info(
+            &self.snapshot_of_metrics(),
+            id,
+            &node,
+            &BTreeSet::new(),
+        ))
     }
 
     /// Removes a member.
@@ -224,15 +262,27 @@ impl Member {
         }
         let voters = Self::voters(&metrics);
         if !voters.contains(&id) {
-            return self.change(&metrics, ChangeMembers::RemoveNodes([id].into())).await;
+            return self
+                .change(&metrics, ChangeMembers::RemoveNodes([id].into()))
+                .await;
         }
         let live = live_voters(&metrics, &voters, 2 * self.inner.limits.election_max);
         let plan = Removal::plan(&voters, &live, id);
         if !plan.keeps_quorum() {
-            let Removal { live, voters, needed } = plan;
-            return Err(MembershipError::WouldLoseQuorum { id, live, voters, needed });
+            let Removal {
+                live,
+                voters,
+                needed,
+            } = plan;
+            return Err(MembershipError::WouldLoseQuorum {
+                id,
+                live,
+                voters,
+                needed,
+            });
         }
-        self.change(&metrics, ChangeMembers::RemoveVoters([id].into())).await
+        self.change(&metrics, ChangeMembers::RemoveVoters([id].into()))
+            .await
     }
 
     /// Makes a learner a voter.
@@ -252,14 +302,17 @@ impl Member {
         if !caught_up(matched, last, PROMOTE_LAG_MAX) {
             return Err(MembershipError::NotCaughtUp { id, matched, last });
         }
-        self.change(&metrics, ChangeMembers::AddVoterIds([id].into())).await
+        self.change(&metrics, ChangeMembers::AddVoterIds([id].into()))
+            .await
     }
 
     /// Hands leadership over.
     pub(crate) async fn transfer(&self, target: u64) -> Result<(), MembershipError> {
         let metrics = self.snapshot_of_metrics();
         if metrics.current_leader != Some(metrics.id) {
-            return Err(MembershipError::NotLeader { leader: metrics.current_leader });
+            return Err(MembershipError::NotLeader {
+                leader: metrics.current_leader,
+            });
         }
         if target == metrics.id {
             return Ok(());
@@ -268,10 +321,14 @@ impl Member {
             let why = "it is not a voter".to_owned();
             return Err(MembershipError::BadTransferee { id: target, why });
         }
-        let fatal = |error: openraft::error::Fatal<Types>| {
-            MembershipError::Unconfirmed(error.to_string())
-        };
-        self.inner.raft.trigger().transfer_leader(target).await.map_err(fatal)?;
+        let fatal =
+            |error: openraft::error::Fatal<Types>| MembershipError::Unconfirmed(error.to_string());
+        self.inner
+            .raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(fatal)?;
         let mut watch = self.inner.raft.metrics();
         let led = watch.wait_for(|metrics| metrics.current_leader == Some(target));
         match tokio::time::timeout(2 * self.inner.limits.election_max, led).await {
@@ -312,7 +369,9 @@ impl Member {
                     || node.incarnation.is_empty()
                     || matched == 0
                     || !caught_up(matched, last, PROMOTE_LAG_MAX)
-                    || failed_until.get(id).is_some_and(|until| Instant::now() < *until);
+                    || failed_until
+                        .get(id)
+                        .is_some_and(|until| Instant::now() < *until);
                 if waiting {
                     continue;
                 }
@@ -344,9 +403,10 @@ fn progress(metrics: &RaftMetrics<Types>, id: u64) -> (u64, u64) {
 
 /// A name and an address belong to one member.
 fn refuse_taken(metrics: &RaftMetrics<Types>, member: &NewMember) -> Result<(), MembershipError> {
-    let taken = metrics.membership_config.nodes().find(|(_, node)| {
-        node.name == member.name || node.peer_address == member.peer_address
-    });
+    let taken = metrics
+        .membership_config
+        .nodes()
+        .find(|(_, node)| node.name == member.name || node.peer_address == member.peer_address);
     match taken {
         None => Ok(()),
         Some((id, node)) => Err(MembershipError::Exists {

@@ -51,8 +51,10 @@ impl PeerServer {
     /// Checks the two ends of a call.
     fn admit<T>(&self, request: &Request<T>) -> Result<&Member, Status> {
         let call = CallIdentity::from_metadata(request.metadata())?;
-        let member =
-            self.member.get().ok_or_else(|| Status::unavailable("this member is not ready"))?;
+        let member = self
+            .member
+            .get()
+            .ok_or_else(|| Status::unavailable("this member is not ready"))?;
         let me = member.identity();
         if call.cluster_id != me.cluster_id {
             return Err(Status::failed_precondition(format!(
@@ -97,11 +99,15 @@ fn append_response(
 ) -> proto::AppendResponse {
     use proto::append_response::Result as Wire;
     let result = match result {
-        Ok(log_id) => Wire::Matched(proto::Matched { log_id: log_id.as_ref().map(log_id_to) }),
+        Ok(log_id) => Wire::Matched(proto::Matched {
+            log_id: log_id.as_ref().map(log_id_to),
+        }),
         Err(StreamAppendError::Conflict(log_id)) => Wire::Conflict(log_id_to(log_id)),
         Err(StreamAppendError::HigherVote(vote)) => Wire::HigherVote(vote_to(vote)),
     };
-    proto::AppendResponse { result: Some(result) }
+    proto::AppendResponse {
+        result: Some(result),
+    }
 }
 
 type AppendStream = Pin<Box<dyn Stream<Item = Result<proto::AppendResponse, Status>> + Send>>;
@@ -148,8 +154,11 @@ impl Raft for PeerServer {
             leadership_transfer: request.leadership_transfer,
         };
         let raft = member.raft();
-        let answer =
-            if request.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+        let answer = if request.pre_vote {
+            raft.pre_vote(rpc).await
+        } else {
+            raft.vote(rpc).await
+        };
         let answer = answer.map_err(stopped)?;
         Ok(Response::new(proto::VoteResponse {
             vote: Some(vote_to(&answer.vote)),
@@ -169,7 +178,11 @@ impl Raft for PeerServer {
             .map_err(|error| malformed(&error))?;
         let last = request.last_log_id.as_ref().map(log_id_from);
         let rpc = TransferLeaderRequest::new(from, request.to_node_id, last);
-        let answer = member.raft().handle_transfer_leader(rpc).await.map_err(stopped)?;
+        let answer = member
+            .raft()
+            .handle_transfer_leader(rpc)
+            .await
+            .map_err(stopped)?;
         let refused = match answer {
             Ok(()) => None,
             Err(TransferLeaderError::VoteChanged { expected, actual }) => {
@@ -196,7 +209,9 @@ impl Raft for PeerServer {
         let receiver = member.store().receive(request.get_ref()).map_err(|error| {
             Status::failed_precondition(format!("the snapshot cannot be received: {error}"))
         })?;
-        Ok(Response::new(proto::SnapshotHave { held_bytes: receiver.held() }))
+        Ok(Response::new(proto::SnapshotHave {
+            held_bytes: receiver.held(),
+        }))
     }
 
     async fn snapshot_install(
@@ -206,15 +221,19 @@ impl Raft for PeerServer {
         use proto::snapshot_chunk::Part;
         let member = self.admit(&request)?;
         let mut chunks = request.into_inner();
-        let Some(proto::SnapshotChunk { part: Some(Part::Start(start)) }) =
-            chunks.message().await?
+        let Some(proto::SnapshotChunk {
+            part: Some(Part::Start(start)),
+        }) = chunks.message().await?
         else {
-            return Err(Status::invalid_argument("a snapshot begins with its manifest"));
+            return Err(Status::invalid_argument(
+                "a snapshot begins with its manifest",
+            ));
         };
-        let vote = vote_required("snapshot", start.vote.as_ref())
-            .map_err(|error| malformed(&error))?;
-        let manifest =
-            start.manifest.ok_or_else(|| Status::invalid_argument("no manifest in the start"))?;
+        let vote =
+            vote_required("snapshot", start.vote.as_ref()).map_err(|error| malformed(&error))?;
+        let manifest = start
+            .manifest
+            .ok_or_else(|| Status::invalid_argument("no manifest in the start"))?;
         let meta = meta_from(&manifest).map_err(|error| malformed(&error))?;
         let disk = |error: std::io::Error| Status::internal(format!("snapshot: {error}"));
         let mut receiver = member.store().receive(&manifest).map_err(disk)?;
@@ -229,9 +248,14 @@ impl Raft for PeerServer {
             .map_err(stopped)?
             .map_err(disk)?;
         let snapshot = Snapshot { meta, snapshot };
-        let answer =
-            member.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
-        Ok(Response::new(proto::SnapshotInstalled { vote: Some(vote_to(&answer.vote)) }))
+        let answer = member
+            .raft()
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(proto::SnapshotInstalled {
+            vote: Some(vote_to(&answer.vote)),
+        }))
     }
 
     async fn propose(
@@ -244,7 +268,9 @@ impl Raft for PeerServer {
             Ok(reply) => Wire::Reply(reply),
             Err(error) => Wire::Failure(propose_failure(&error)),
         };
-        Ok(Response::new(proto::ProposeResponse { result: Some(result) }))
+        Ok(Response::new(proto::ProposeResponse {
+            result: Some(result),
+        }))
     }
 
     async fn read_index(
@@ -257,7 +283,9 @@ impl Raft for PeerServer {
             Ok(log_id) => Wire::LogId(log_id_to(&log_id)),
             Err(error) => Wire::Failure(read_failure(&error)),
         };
-        Ok(Response::new(proto::ReadIndexResponse { result: Some(result) }))
+        Ok(Response::new(proto::ReadIndexResponse {
+            result: Some(result),
+        }))
     }
 
     async fn call_leader(
@@ -270,7 +298,9 @@ impl Raft for PeerServer {
             Ok(response) => Wire::Response(response),
             Err(error) => Wire::Failure(call_failure(&error)),
         };
-        Ok(Response::new(proto::CallResponse { result: Some(result) }))
+        Ok(Response::new(proto::CallResponse {
+            result: Some(result),
+        }))
     }
 
     async fn membership(
@@ -285,9 +315,14 @@ impl Raft for PeerServer {
             .ok_or_else(|| Status::invalid_argument("no change in the request"))?;
         // Only the leader changes the membership; a caller that is behind is told so.
         if !member.leads() {
-            let error = MembershipError::NotLeader { leader: member.leader() };
+            let error = MembershipError::NotLeader {
+                leader: member.leader(),
+            };
             let failure = Some(membership_failure(&error));
-            return Ok(Response::new(proto::MembershipResponse { member: None, failure }));
+            return Ok(Response::new(proto::MembershipResponse {
+                member: None,
+                failure,
+            }));
         }
         let result = match change {
             Change::Add(node) => member.member_add(new_member_from(node)).await.map(Some),

@@ -176,7 +176,9 @@ pub fn raft_config(options: &Options) -> Result<Config, StartError> {
         backoff: "10ms 20ms ...500ms".to_owned(),
         ..Config::default()
     };
-    config.validate().map_err(|error| StartError::Settings(error.to_string()))
+    config
+        .validate()
+        .map_err(|error| StartError::Settings(error.to_string()))
 }
 
 /// Starts a member and returns when it is part of a group; it may not know a leader yet.
@@ -210,9 +212,19 @@ pub async fn start(
         options.colo.clone(),
         options.client_addresses.clone(),
     ));
-    let mut tasks =
-        vec![tokio::spawn(serve_peers(listener, peers.clone(), desk.clone(), stop.subscribe()))];
-    let identity = || directory.lock().unwrap_or_else(PoisonError::into_inner).identity().clone();
+    let mut tasks = vec![tokio::spawn(serve_peers(
+        listener,
+        peers.clone(),
+        desk.clone(),
+        stop.subscribe(),
+    ))];
+    let identity = || {
+        directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .identity()
+            .clone()
+    };
     match &options.beginning {
         Beginning::Found(_) if identity().cluster_id == 0 => desk.found().await?,
         Beginning::Join { ask, learner } if identity().cluster_id == 0 => {
@@ -240,7 +252,11 @@ pub async fn start(
             }));
         }
     }
-    Ok(Running { member, stop, tasks })
+    Ok(Running {
+        member,
+        stop,
+        tasks,
+    })
 }
 
 async fn join(
@@ -265,7 +281,10 @@ async fn join(
     let mut directory = directory.lock().unwrap_or_else(PoisonError::into_inner);
     directory
         .bind(cluster_id, node_id, Vec::new())
-        .map_err(|source| StartError::Storage { what: "the data directory", source })
+        .map_err(|source| StartError::Storage {
+            what: "the data directory",
+            source,
+        })
 }
 
 async fn serve_peers(
@@ -310,7 +329,10 @@ async fn run(
     let root = options.data_directory.clone();
     let storage = |what| move |source| StartError::Storage { what, source };
     let log_engine = open_log(&root).map_err(storage("the log"))?;
-    let log_options = LogStoreOptions { tail_bytes: 32 << 20, read_bytes: 1 << 20 };
+    let log_options = LogStoreOptions {
+        tail_bytes: 32 << 20,
+        read_bytes: 1 << 20,
+    };
     let log = LogStore::open(log_engine.clone(), FlushMode::Thread, log_options)
         .map_err(storage("the log"))?;
     let store: Arc<dyn StateStore> =
@@ -322,8 +344,10 @@ async fn run(
         node_id: identity.node_id,
         incarnation: identity.incarnation.clone(),
     };
-    let network =
-        Network { caller: caller.clone(), connect_timeout: options.election / 2 };
+    let network = Network {
+        caller: caller.clone(),
+        connect_timeout: options.election / 2,
+    };
     let raft = Raft::new(identity.node_id, config, network, log.clone(), machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;

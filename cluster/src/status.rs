@@ -46,7 +46,11 @@ impl Member {
     fn status_from(&self, metrics: &RaftMetrics<Types>) -> Status {
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
         let members = metrics.membership_config.nodes();
-        let fault = metrics.running_state.as_ref().err().map(ToString::to_string);
+        let fault = metrics
+            .running_state
+            .as_ref()
+            .err()
+            .map(ToString::to_string);
         Status {
             cluster_id: self.inner.caller.cluster_id,
             node_id: self.inner.caller.node_id,
@@ -62,7 +66,9 @@ impl Member {
             last_index: metrics.last_log_index.unwrap_or(0),
             committed_index: metrics.cluster_committed.map_or(0, |id| id.index()),
             applied_index: metrics.last_applied.map_or(0, |id| id.index()),
-            members: members.map(|(id, node)| member_info(metrics, *id, node, &voters)).collect(),
+            members: members
+                .map(|(id, node)| member_info(metrics, *id, node, &voters))
+                .collect(),
             no_space: self.no_space(),
             fault,
         }
@@ -75,7 +81,12 @@ pub(crate) async fn run_status(member: Member) {
     loop {
         let (status, leader, term, state) = {
             let now = metrics.borrow_and_update();
-            (member.status_from(&now), now.current_leader, now.current_term, now.state)
+            (
+                member.status_from(&now),
+                now.current_leader,
+                now.current_term,
+                now.state,
+            )
         };
         let stopped = status.role == Role::Stopped;
         member.inner.status.send_replace(Arc::new(status));
@@ -91,9 +102,7 @@ pub(crate) async fn run_status(member: Member) {
         if let Ok(Err(_)) = tokio::time::timeout(PROGRESS_INTERVAL, important).await {
             return;
         }
-        if metrics.has_changed().is_ok_and(|changed| !changed)
-            && metrics.changed().await.is_err()
-        {
+        if metrics.has_changed().is_ok_and(|changed| !changed) && metrics.changed().await.is_err() {
             return;
         }
     }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::store::{Overlay, View};
 
-/// Keys below this prefix belong to the group (applied index, membership). An app never touches them.
+/// Keys below this prefix belong to the group (applied index, membership). An app never touches
+/// them.
 pub const RESERVED_PREFIX: &[u8] = b"\0cluster/";
 
 /// One committed log entry for the app.

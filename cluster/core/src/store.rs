@@ -1,7 +1,7 @@
 //! The ordered byte store that a state machine lives in, as the state machine sees it.
 //!
-//! Why an interface: `cfgsvc-core` must run over `RocksDB` in a server, over a map in a test and over
-//! a faulty disk in a simulation, and be the same code in all three.
+//! Why an interface: `cfgsvc-core` must run over `RocksDB` in a server, over a map in a test and
+//! over a faulty disk in a simulation, and be the same code in all three.
 //!
 //! Invariants
 //! - A [`View`] never changes: it shows the store as it was at one moment.
