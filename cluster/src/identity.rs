@@ -187,8 +187,8 @@ impl DataDirectory {
             }
             self.save().map_err(io)?;
         }
-        if self.identity.cluster_id != 0 {
-            for missing in ["log", "state"] {
+        if self.identity.opened {
+            for missing in ["log/CURRENT", "state/CURRENT"] {
                 if !self.path.join(missing).exists() {
                     return Err(IdentityError::Incomplete {
                         path: path.clone(),
@@ -212,20 +212,25 @@ impl DataDirectory {
         &self.identity
     }
 
-    /// Binds it to a group for ever. Makes the places of log and state first: from here on their
-    /// absence means loss.
+    /// Binds it to a group for ever.
     pub fn bind(
         &mut self,
         cluster_id: u64,
         node_id: u64,
         founders: Vec<proto::Node>,
     ) -> io::Result<()> {
-        for directory in ["log", "state"] {
-            fs::create_dir_all(self.path.join(directory))?;
-        }
         self.identity.cluster_id = cluster_id;
         self.identity.node_id = node_id;
         self.identity.founders = founders;
+        self.save()
+    }
+
+    /// Log and state were opened: from here on their absence means loss.
+    pub fn set_opened(&mut self) -> io::Result<()> {
+        if self.identity.opened {
+            return Ok(());
+        }
+        self.identity.opened = true;
         self.save()
     }
 
@@ -262,6 +267,11 @@ mod tests {
     fn bound(path: &Path) {
         let mut directory = DataDirectory::open(path, "n1", false).expect("fresh");
         directory.bind(7, 1, Vec::new()).expect("bind");
+        for part in ["log", "state"] {
+            fs::create_dir_all(path.join(part)).expect("create");
+            fs::write(path.join(part).join("CURRENT"), "db-00000001").expect("write");
+        }
+        directory.set_opened().expect("opened");
     }
 
     fn refusal(path: &Path, name: &str) -> String {
@@ -291,7 +301,7 @@ mod tests {
         assert!(refusal(root.path(), "n1").contains("in use by another process"));
         drop(held);
         fs::remove_dir_all(root.path().join("log")).expect("remove");
-        assert!(refusal(root.path(), "n1").contains("lacks `log`"));
+        assert!(refusal(root.path(), "n1").contains("lacks `log/CURRENT`"));
     }
 
     #[test]
@@ -301,6 +311,8 @@ mod tests {
         bound(&original);
         for directory in ["log", "state"] {
             fs::create_dir_all(copy.join(directory)).expect("create");
+            let (from, to) = (original.join(directory), copy.join(directory));
+            fs::copy(from.join("CURRENT"), to.join("CURRENT")).expect("copy");
         }
         fs::copy(original.join("identity"), copy.join("identity")).expect("copy");
         assert!(refusal(&copy, "n1").contains("is a copy of another one"));

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use cluster_core::log::LogEngine;
 use cluster_core::store::ReadFn;
 use futures_util::future::BoxFuture;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -146,13 +147,13 @@ impl Member {
 
     /// The leader as far as this member knows.
     pub fn leader(&self) -> Option<u64> {
-        self.inner.raft.metrics().borrow().current_leader
+        self.inner.raft.metrics().borrow_watched().current_leader
     }
 
     /// The incarnation that the membership knows of a member.
     pub fn incarnation_of(&self, id: u64) -> Option<String> {
         let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         metrics
             .membership_config
             .get_node(&id)
@@ -163,7 +164,7 @@ impl Member {
         self.inner
             .raft
             .metrics()
-            .borrow()
+            .borrow_watched()
             .membership_config
             .get_node(&id)
             .cloned()
@@ -189,7 +190,7 @@ impl Member {
     /// Waits for news of a leader, a little.
     pub(crate) async fn await_leader_news(&self, before: Option<u64>) {
         let mut metrics = self.inner.raft.metrics();
-        let news = metrics.wait_for(|metrics| metrics.current_leader != before);
+        let news = metrics.wait_until(|metrics| metrics.current_leader != before);
         // Either way the caller looks again.
         let _ = tokio::time::timeout(LEADER_POLL, news).await;
     }
@@ -294,7 +295,7 @@ impl Member {
             Err(_) => Err(ReadError::Timeout {
                 waited_ms: millis(timeout),
             }),
-            Ok(Ok((read, _))) => Ok(read.into_log_id()),
+            Ok(Ok((read, _))) => Ok(*read.log_id()),
             Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
             Ok(Err(RaftError::APIError(error))) => Err(match error {
                 LinearizableReadError::ForwardToLeader(_) => ReadError::NoLeader,
@@ -347,7 +348,7 @@ impl Member {
             }
         };
         let mut metrics = self.inner.raft.metrics();
-        let applied = metrics.wait_for(|metrics| {
+        let applied = metrics.wait_until(|metrics| {
             metrics
                 .last_applied
                 .is_some_and(|applied| applied.index() >= log_id.index())
@@ -385,7 +386,7 @@ impl Member {
     pub async fn call_here(&self, request: Bytes) -> Result<Bytes, CallError> {
         let term = {
             let metrics = self.inner.raft.metrics();
-            let metrics = metrics.borrow();
+            let metrics = metrics.borrow_watched();
             if metrics.current_leader != Some(self.inner.caller.node_id) {
                 return Err(CallError::NotLeader);
             }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::membership::{Removal, caught_up};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Precondition, RaftMetrics};
 use tokio::time::Instant;
@@ -96,7 +97,7 @@ fn live_voters(
 
 impl Member {
     fn snapshot_of_metrics(&self) -> RaftMetrics<Types> {
-        self.inner.raft.metrics().borrow().clone()
+        self.inner.raft.metrics().borrow_watched().clone()
     }
 
     fn voters(metrics: &RaftMetrics<Types>) -> BTreeSet<u64> {
@@ -330,7 +331,7 @@ impl Member {
             .await
             .map_err(fatal)?;
         let mut watch = self.inner.raft.metrics();
-        let led = watch.wait_for(|metrics| metrics.current_leader == Some(target));
+        let led = watch.wait_until(|metrics| metrics.current_leader == Some(target));
         match tokio::time::timeout(2 * self.inner.limits.election_max, led).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(MembershipError::Unconfirmed(format!(

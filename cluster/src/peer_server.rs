@@ -29,7 +29,7 @@ use crate::types::{
 
 /// The members' protocol. Answers "not ready" until the member runs.
 #[derive(Clone, Default)]
-pub struct PeerServer {
+pub(crate) struct PeerServer {
     member: Arc<OnceLock<Member>>,
 }
 
@@ -43,7 +43,7 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 
 impl PeerServer {
     /// From now on calls are answered.
-    pub fn attach(&self, member: Member) {
+    pub(crate) fn attach(&self, member: Member) {
         // Set once: a member is attached right after it was made.
         let _ = self.member.set(member);
     }
@@ -123,15 +123,15 @@ impl Raft for PeerServer {
         let member = self.admit(&request)?;
         let raft = member.raft().clone();
         // A broken or malformed request ends the stream: the leader opens another.
-        let requests = request.into_inner().map_while(|request| match request {
-            Ok(request) => match append_request(request) {
-                Ok(request) => Some(request),
+        let requests = futures_util::stream::unfold(request.into_inner(), |mut requests| async {
+            let request = requests.message().await.ok().flatten()?;
+            match append_request(request) {
+                Ok(request) => Some((request, requests)),
                 Err(error) => {
                     tracing::error!(%error, "an append request is refused");
                     None
                 }
-            },
-            Err(_) => None,
+            }
         });
         let responses = raft.stream_append(requests).map(|result| match result {
             Ok(result) => Ok(append_response(&result)),

@@ -234,6 +234,14 @@ pub async fn start(
     }
     let identity = identity();
     let member = run(&options, &identity, config, app, service).await?;
+    directory
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .set_opened()
+        .map_err(|source| StartError::Storage {
+            what: "the data directory",
+            source,
+        })?;
     peers.attach(member.member.clone());
     tasks.extend(member.tasks);
     let member = member.member;
@@ -328,7 +336,7 @@ async fn run(
 ) -> Result<Started, StartError> {
     let root = options.data_directory.clone();
     let storage = |what| move |source| StartError::Storage { what, source };
-    let log_engine = open_log(&root).map_err(storage("the log"))?;
+    let log_engine = open_log(&root, !identity.opened).map_err(storage("the log"))?;
     let log_options = LogStoreOptions {
         tail_bytes: 32 << 20,
         read_bytes: 1 << 20,
@@ -379,14 +387,19 @@ async fn run(
     Ok(Started { member, tasks })
 }
 
-fn open_log(root: &Path) -> io::Result<Arc<dyn cluster_core::log::LogEngine>> {
-    let log = cluster_rocks::open_log(&root.join("log"), cluster_rocks::LogOptions::default())?;
-    Ok(Arc::new(log))
+/// Makes the log only at the very first start: later its absence is a loss, not a beginning.
+fn open_log(root: &Path, create: bool) -> io::Result<Arc<dyn cluster_core::log::LogEngine>> {
+    let options = cluster_rocks::LogOptions::new(create);
+    Ok(Arc::new(cluster_rocks::open_log(
+        &root.join("log"),
+        &options,
+    )?))
 }
 
 fn open_state(path: &Path) -> io::Result<Arc<dyn cluster_core::store::StateEngine>> {
-    let state = cluster_rocks::open_state(path, cluster_rocks::StateOptions::default())?;
-    Ok(Arc::new(state))
+    // The pointer file says which directory is the state; see `DirectoryStore::open`.
+    let options = cluster_rocks::StateOptions::new(!path.join("CURRENT").exists());
+    Ok(Arc::new(cluster_rocks::open_state(path, &options)?))
 }
 
 fn first_status(identity: &proto::Identity) -> Status {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
 
 use crate::group::{Role, Status};
@@ -14,6 +15,8 @@ use crate::types::Types;
 
 /// Changes that matter at once are a role, leader, term or fault; progress is told this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
+/// What the leader knows of the others' contact is told this often when nothing else happens.
+const CONTACT_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Member {
     pub(crate) fn set_free_bytes(&self, free: u64) {
@@ -93,7 +96,7 @@ pub(crate) async fn run_status(member: Member) {
         if stopped {
             return;
         }
-        let important = metrics.wait_for(|now| {
+        let important = metrics.wait_until(|now| {
             now.current_leader != leader
                 || now.current_term != term
                 || now.state != state
@@ -102,8 +105,19 @@ pub(crate) async fn run_status(member: Member) {
         if let Ok(Err(_)) = tokio::time::timeout(PROGRESS_INTERVAL, important).await {
             return;
         }
-        if metrics.has_changed().is_ok_and(|changed| !changed) && metrics.changed().await.is_err() {
+        // Nothing new since the last look: wait for it.
+        let seen = (status_index(&member), leader, term);
+        let fresh = metrics.wait_until(|now| {
+            let last = now.last_applied.map_or(0, |id| id.index());
+            (last, now.current_leader, now.current_term) != seen || now.running_state.is_err()
+        });
+        // A learner's progress and a silent member change nothing here: look again each second.
+        if let Ok(Err(_)) = tokio::time::timeout(CONTACT_INTERVAL, fresh).await {
             return;
         }
     }
+}
+
+fn status_index(member: &Member) -> u64 {
+    member.inner.status.borrow().applied_index
 }

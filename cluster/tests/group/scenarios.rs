@@ -1,0 +1,354 @@
+//! Members over real sockets and disks: founding, reads anywhere, restart, snapshot, membership.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::group::{Group, MembershipError, NewMember, Role, Status};
+use cluster::start::{Beginning, Options, Running, StartError, start};
+use tempfile::TempDir;
+
+use crate::list_app::{Echo, ListApp, items};
+
+/// A group whose members come and go.
+struct World {
+    root: TempDir,
+    addresses: BTreeMap<String, SocketAddr>,
+    running: BTreeMap<String, Running>,
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    listener.local_addr().expect("address")
+}
+
+impl World {
+    fn new(names: &[&str]) -> Self {
+        let addresses = names
+            .iter()
+            .map(|name| ((*name).to_owned(), free_address()))
+            .collect();
+        let root = tempfile::tempdir().expect("temp dir");
+        Self {
+            root,
+            addresses,
+            running: BTreeMap::new(),
+        }
+    }
+
+    fn directory(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn founders(&self) -> BTreeMap<String, String> {
+        self.addresses
+            .iter()
+            .map(|(name, at)| (name.clone(), at.to_string()))
+            .collect()
+    }
+
+    fn options(&self, name: &str, beginning: Beginning) -> Options {
+        let listen_peer = self.addresses[name];
+        Options {
+            name: name.to_owned(),
+            colo: "akl".to_owned(),
+            data_directory: self.directory(name),
+            listen_peer,
+            advertise_peer: listen_peer.to_string(),
+            client_addresses: vec![format!("{name}:2379")],
+            beginning,
+            heartbeat: Duration::from_millis(50),
+            election: Duration::from_millis(400),
+            snapshot_entries: 100,
+            keep_entries: 10,
+            command_bytes_max: 1 << 20,
+            request_timeout: Duration::from_secs(10),
+            min_free_bytes: 1,
+            danger_adopt_copied_data: false,
+        }
+    }
+
+    async fn begin(names: &[&str]) -> Self {
+        let mut world = Self::new(names);
+        let starts = names.iter().map(|name| {
+            let options = world.options(name, Beginning::Found(world.founders()));
+            start(options, Box::new(ListApp::default()), Arc::new(Echo))
+        });
+        let started = futures_util::future::join_all(starts.collect::<Vec<_>>()).await;
+        for (name, running) in names.iter().zip(started) {
+            world
+                .running
+                .insert((*name).to_owned(), running.expect("a founder starts"));
+        }
+        world
+    }
+
+    async fn restart(&mut self, name: &str) -> Result<(), StartError> {
+        let options = self.options(name, Beginning::Found(self.founders()));
+        let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await?;
+        self.running.insert(name.to_owned(), running);
+        Ok(())
+    }
+
+    async fn stop(&mut self, name: &str) {
+        let running = self.running.remove(name).expect("it runs");
+        running.shutdown().await.expect("a clean stop");
+    }
+
+    fn member(&self, name: &str) -> &cluster::member::Member {
+        &self.running[name].member
+    }
+
+    async fn status_when(&self, name: &str, met: impl FnMut(&Arc<Status>) -> bool) -> Arc<Status> {
+        let mut status = self.member(name).status();
+        let found = tokio::time::timeout(Duration::from_secs(20), status.wait_for(met)).await;
+        found.expect("in time").expect("the member runs").clone()
+    }
+
+    async fn leader(&self) -> String {
+        let name = self.running.keys().next().expect("a member runs").clone();
+        let status = self
+            .status_when(&name, |status| status.leader.is_some())
+            .await;
+        let leader = status.leader.expect("waited for");
+        let found = status.members.iter().find(|member| member.id == leader);
+        found.expect("the leader is a member").name.clone()
+    }
+
+    async fn write(&self, name: &str, item: String) {
+        self.member(name)
+            .propose(Bytes::from(item))
+            .await
+            .expect("a write");
+    }
+
+    async fn read(&self, name: &str) -> Vec<String> {
+        self.member(name).read_barrier().await.expect("a barrier");
+        let mut found = Vec::new();
+        let read = self.member(name).read(&mut |view| {
+            found = items(view)?;
+            Ok(())
+        });
+        read.expect("a read");
+        found
+    }
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writes_through_any_member_are_read_through_any_other() {
+    let world = World::begin(&["n1", "n2", "n3"]).await;
+    for (number, name) in ["n1", "n2", "n3", "n1"].iter().enumerate() {
+        world.write(name, number.to_string()).await;
+        for reader in ["n1", "n2", "n3"] {
+            assert_eq!(world.read(reader).await.len(), number + 1, "{reader} lags");
+        }
+    }
+    let echo = world
+        .member("n3")
+        .call_leader(Bytes::from_static(b"hello"))
+        .await;
+    assert_eq!(echo.expect("the leader answers"), "hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn group_that_stops_whole_comes_back_with_everything() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    for number in numbers(0..250) {
+        world.write("n1", number).await;
+    }
+    for name in ["n1", "n2", "n3"] {
+        world.stop(name).await;
+    }
+    for name in ["n1", "n2", "n3"] {
+        world.restart(name).await.expect("restart");
+    }
+    assert_eq!(world.read("n2").await, numbers(0..250));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn member_that_was_away_too_long_gets_a_snapshot() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    world.stop("n3").await;
+    for number in numbers(1..500) {
+        world.write("n1", number).await;
+    }
+    world.restart("n3").await.expect("restart");
+    assert_eq!(world.read("n3").await, numbers(0..500));
+    world.write("n3", "500".to_owned()).await;
+    assert_eq!(world.read("n3").await, numbers(0..501));
+    world.stop("n3").await;
+    world
+        .restart("n3")
+        .await
+        .expect("restart after the install");
+    assert_eq!(world.read("n3").await, numbers(0..501));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn leadership_moves_on_request_and_before_a_stop() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let leader = world.leader().await;
+    let status = world.member(&leader).status().borrow().clone();
+    let target = status
+        .members
+        .iter()
+        .find(|member| member.name != leader)
+        .expect("another");
+    world
+        .member(&leader)
+        .transfer_leader(target.id)
+        .await
+        .expect("transfer");
+    assert_eq!(world.leader().await, target.name);
+    let term = world
+        .status_when(&target.name, |status| status.role == Role::Leader)
+        .await
+        .term;
+    world.stop(&target.name).await;
+    let name = world.running.keys().next().expect("two run").clone();
+    let status = world.status_when(&name, |status| {
+        status.term > term && status.leader.is_some()
+    });
+    assert_ne!(status.await.leader, Some(target.id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn member_joins_is_promoted_and_replaces_another() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    for number in numbers(0..150) {
+        world.write("n1", number).await;
+    }
+    world.addresses.insert("n4".to_owned(), free_address());
+    let through = world.member("n2").clone();
+    let ask = move |member: NewMember| -> futures_util::future::BoxFuture<'static, _> {
+        let through = through.clone();
+        Box::pin(async move {
+            let joined = through
+                .member_join(member)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok((through.identity().cluster_id, joined.id))
+        })
+    };
+    let beginning = Beginning::Join {
+        ask: Box::new(ask),
+        learner: false,
+    };
+    let options = world.options("n4", beginning);
+    let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
+    world
+        .running
+        .insert("n4".to_owned(), running.expect("n4 joins"));
+    let is_voter = |status: &Arc<Status>| {
+        status
+            .members
+            .iter()
+            .any(|member| member.name == "n4" && member.voter)
+    };
+    let status = world.status_when("n4", is_voter).await;
+    assert_eq!(world.read("n4").await, numbers(0..150));
+    let ids: BTreeSet<u64> = status.members.iter().map(|member| member.id).collect();
+    assert!(
+        ids.iter().any(|id| *id > 3),
+        "the new id comes from the log: {ids:?}"
+    );
+    let n3 = status
+        .members
+        .iter()
+        .find(|member| member.name == "n3")
+        .expect("n3")
+        .id;
+    world.stop("n3").await;
+    world.member("n4").member_remove(n3).await.expect("remove");
+    world.write("n4", "150".to_owned()).await;
+    assert_eq!(world.read("n1").await, numbers(0..151));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn removal_that_would_lose_the_quorum_and_doubled_members_are_refused() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let status = world
+        .status_when("n1", |status| status.members.len() == 3)
+        .await;
+    let id = |name: &str| {
+        status
+            .members
+            .iter()
+            .find(|m| m.name == name)
+            .expect("member")
+            .id
+    };
+    world.stop("n3").await;
+    // The leader must have missed n3 for a while before it counts it as gone.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let refused = loop {
+        let leader = world.leader().await;
+        let status = world.member(&leader).status().borrow().clone();
+        let n3 = status
+            .members
+            .iter()
+            .find(|member| member.name == "n3")
+            .expect("n3");
+        if n3.last_contact_ms.is_none_or(|ago| ago > 1700) {
+            break world.member(&leader).member_remove(id("n2")).await;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "n3 is still heard from: {n3:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let expected = MembershipError::WouldLoseQuorum {
+        id: id("n2"),
+        live: 1,
+        voters: 2,
+        needed: 2,
+    };
+    assert_eq!(refused, Err(expected));
+    let twice = NewMember {
+        name: "n2".to_owned(),
+        colo: String::new(),
+        peer_address: "127.0.0.1:1".to_owned(),
+        client_addresses: vec![],
+        incarnation: String::new(),
+        learner: false,
+    };
+    let refused = world.member("n1").member_add(twice).await;
+    assert!(
+        matches!(refused, Err(MembershipError::Exists { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        world.member("n1").member_remove(999).await,
+        Err(MembershipError::NotFound { id: 999 })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn founder_whose_disk_was_emptied_is_refused() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    for name in ["n1", "n3"] {
+        world.stop(name).await;
+        std::fs::remove_dir_all(world.directory(name)).expect("empty the disk");
+        let refused = world
+            .restart(name)
+            .await
+            .expect_err("an empty disk is not n1 or n3");
+        assert!(
+            refused.to_string().contains("another data directory"),
+            "{refused}"
+        );
+        std::fs::remove_dir_all(world.directory(name)).expect("clear");
+    }
+}
