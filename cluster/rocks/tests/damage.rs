@@ -65,9 +65,9 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
-fn flip_bit(path: &Path, offset: usize) {
+fn flip_bit(path: &Path, offset: usize, bit: u32) {
     let mut bytes = fs::read(path).expect("read");
-    bytes[offset] ^= 1;
+    bytes[offset] ^= 1 << bit;
     fs::write(path, bytes).expect("write");
 }
 
@@ -141,12 +141,97 @@ fn flipped_bit_inside_the_write_ahead_log_is_refused() {
         flip_bit(
             &newest,
             usize::try_from(bytes * part / 4).expect("a small file"),
+            0,
         );
         let error = refusal(log_at(&damaged));
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
         assert!(error.to_string().contains("is damaged"), "{error}");
         assert!(error.to_string().contains("remove this member"), "{error}");
     }
+}
+
+/// A log of six batches of one size, and the bytes of one record in its file.
+fn six_batches(root: &Path) -> (RocksLog, usize) {
+    let log = log_at(&root.join("log")).expect("open");
+    for index in 1..=6 {
+        append(&log, index..index + 1);
+    }
+    let newest = files(&root.join("log"), "log")
+        .pop()
+        .expect("a write-ahead log");
+    let bytes = usize::try_from(fs::metadata(&newest).expect("size").len()).expect("small");
+    assert_eq!(bytes % 6, 0, "the records differ in size");
+    (log, bytes / 6)
+}
+
+#[test]
+fn any_flipped_bit_in_the_write_ahead_log_costs_at_most_the_last_batch() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let (_log, record) = six_batches(root.path());
+    let damaged = root.path().join("damaged");
+    let mut opened = 0;
+    // All of each record's header, and here and there in its payload.
+    let header = (0..6).flat_map(|batch| (0..9).map(move |at| batch * record + at));
+    for offset in header.chain((10..6 * record).step_by(61)) {
+        for bit in [0, 1, 3, 7] {
+            copy(&root.path().join("log"), &damaged);
+            let newest = files(&damaged, "log").pop().expect("a write-ahead log");
+            flip_bit(&newest, offset, bit);
+            match log_at(&damaged) {
+                Ok(log) => {
+                    let last = log.bounds().expect("bounds").map_or(0, |(_, last)| last);
+                    assert_eq!(last, 5, "bit {bit} at {offset}, records of {record} bytes");
+                    check_entries(&log, 1..last + 1);
+                    opened += 1;
+                }
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}"),
+            }
+            fs::remove_dir_all(&damaged).expect("remove");
+        }
+    }
+    assert!(
+        (1..8).contains(&opened),
+        "{opened} damaged logs were opened"
+    );
+}
+
+#[test]
+fn zeros_in_the_write_ahead_log_are_refused() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let (_log, record) = six_batches(root.path());
+    // A whole record, a part of one, and all but the last.
+    let zeros = [record..2 * record, record + 20..record + 40, 0..5 * record];
+    for (number, zeros) in zeros.into_iter().enumerate() {
+        let damaged = root.path().join(format!("damaged{number}"));
+        copy(&root.path().join("log"), &damaged);
+        let newest = files(&damaged, "log").pop().expect("a write-ahead log");
+        let mut bytes = fs::read(&newest).expect("read");
+        bytes[zeros].fill(0);
+        fs::write(&newest, bytes).expect("write");
+        let error = refusal(log_at(&damaged));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+}
+
+#[test]
+fn batches_longer_than_a_block_and_many_files_are_no_damage() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let mut options = LogOptions::new(true);
+    options.memtable_bytes = 64 << 10;
+    let directory = root.path().join("log");
+    let log = open_log(&directory, &options).expect("open");
+    let mut most = 0;
+    for batch in 0..40 {
+        append(&log, 1 + batch * 400..1 + (batch + 1) * 400);
+        most = most.max(files(&directory, "log").len());
+        if batch % 8 == 7 {
+            let killed = root.path().join(format!("killed{batch}"));
+            copy(&directory, &killed);
+            let reopened = open_log(&killed, &options).expect("open after the kill");
+            check_entries(&reopened, 1..1 + (batch + 1) * 400);
+        }
+    }
+    assert!(most > 1, "there was never more than one file");
 }
 
 #[test]
@@ -168,7 +253,11 @@ fn flipped_bit_in_a_log_table_is_an_error_that_names_the_entry() {
         "the entries are not in {}",
         largest.display()
     );
-    flip_bit(&largest, usize::try_from(bytes / 2).expect("a small file"));
+    flip_bit(
+        &largest,
+        usize::try_from(bytes / 2).expect("a small file"),
+        0,
+    );
     let log = log_at(&directory).expect("the open does not read every block");
     let mut refused = 0;
     for index in 1..2000 {
@@ -381,7 +470,7 @@ fn flipped_bit_in_a_state_table_is_an_error_and_not_wrong_data() {
     drop(state);
     let table = files(&directory, "sst").pop().expect("a table");
     let bytes = fs::metadata(&table).expect("size").len();
-    flip_bit(&table, usize::try_from(bytes / 2).expect("a small file"));
+    flip_bit(&table, usize::try_from(bytes / 2).expect("a small file"), 0);
     let state = state_at(&directory).expect("the open does not read every block");
     let scanned = state.read(&mut |view| {
         view.scan(
