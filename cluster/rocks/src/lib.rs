@@ -16,6 +16,7 @@ mod error;
 mod log;
 mod options;
 mod state;
+mod wal;
 
 use std::io;
 use std::path::Path;

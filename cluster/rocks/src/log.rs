@@ -25,6 +25,7 @@ use crate::bounds::Bounds;
 use crate::directory;
 use crate::error::{self, Database};
 use crate::options::LogOptions;
+use crate::wal;
 
 const DATABASE: Database = Database::Log;
 const ENTRIES: &str = "log";
@@ -80,6 +81,7 @@ impl RocksLog {
         directory::ensure(DATABASE, directory, options.create_if_missing, |staging| {
             make(staging, options)
         })?;
+        wal::check(directory)?;
         let db = open_database(directory, options.database(), options)?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);

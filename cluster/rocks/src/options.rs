@@ -37,7 +37,8 @@ pub struct LogOptions {
     /// Bytes of entries in memory before they are written out as a table; up to four times this is
     /// held while the disk is behind.
     pub memtable_bytes: usize,
-    /// Bytes of write-ahead log to replay at the next start, at most (about).
+    /// Bytes of write-ahead log to keep and to replay at the next start, at most (about). It fills
+    /// up to this, since every batch may hold a fact that is not in a table yet.
     pub wal_bytes_max: u64,
     /// Bytes of table blocks cached; the newest entries are served from memory anyway.
     pub cache_bytes: usize,
@@ -46,12 +47,12 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// What a server uses: 16 MiB of memtable, 64 MiB of write-ahead log, 8 MiB of cache.
+    /// What a server uses: 16 MiB of memtable, 32 MiB of write-ahead log, 8 MiB of cache.
     pub fn new(create_if_missing: bool) -> Self {
         Self {
             create_if_missing,
             memtable_bytes: 16 * MIB,
-            wal_bytes_max: 64 * MIB as u64,
+            wal_bytes_max: 32 * MIB as u64,
             cache_bytes: 8 * MIB,
             open_files_max: 128,
         }

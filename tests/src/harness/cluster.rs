@@ -43,6 +43,8 @@ pub struct ClusterOptions {
     pub proxied: bool,
     /// Arguments for every member, after those that the harness gives.
     pub arguments: Vec<String>,
+    /// Where to make the directory for data and logs; `None` is the system's temporary directory.
+    pub within: Option<PathBuf>,
 }
 
 /// A running group.
@@ -82,7 +84,7 @@ impl Cluster {
 
     /// Starts a group and waits until all its members are ready.
     pub fn start_with(options: ClusterOptions) -> Result<Self> {
-        let mut cluster = Self::prepare(options, binary_path("cfgsvcd")?)?;
+        let mut cluster = Self::unstarted(options)?;
         for member in 0..cluster.members.len() {
             cluster.spawn(member)?;
         }
@@ -90,11 +92,17 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A group with addresses, directories and proxies, of which nothing runs yet.
+    /// A group of which nothing runs yet: its members are to be [`Cluster::spawn`]ed.
+    pub fn unstarted(options: ClusterOptions) -> Result<Self> {
+        Self::prepare(options, binary_path("cfgsvcd")?)
+    }
+
+    /// A group with addresses, directories and proxies, whose server is `binary`.
     fn prepare(options: ClusterOptions, binary: PathBuf) -> Result<Self> {
+        let within = options.within.clone().unwrap_or_else(std::env::temp_dir);
         let directory = tempfile::Builder::new()
             .prefix("cfgsvc-test-")
-            .tempdir()
+            .tempdir_in(within)
             .context("make a directory for the members")?;
         let processes = Arc::new(Mutex::new(Vec::new()));
         let network = if options.proxied {
@@ -467,6 +475,7 @@ mod tests {
             members: 3,
             proxied,
             arguments: vec!["--extra".to_owned()],
+            within: None,
         };
         let mut cluster = Cluster::prepare(options, PathBuf::new()).expect("prepare");
         cluster.binary = cluster.root.join("server");
