@@ -107,7 +107,7 @@ pub struct DataDirectory {
     path: PathBuf,
     identity: proto::Identity,
     /// The lock lives as long as this.
-    _lock: fs::File,
+    lock: fs::File,
 }
 
 impl DataDirectory {
@@ -144,7 +144,7 @@ impl DataDirectory {
         let mut directory = Self {
             path: path.to_owned(),
             identity,
-            _lock: lock,
+            lock,
         };
         directory.check(name, &file, adopt)?;
         Ok(directory)
@@ -200,6 +200,11 @@ impl DataDirectory {
             }
         }
         Ok(())
+    }
+
+    /// Lets another process have it.
+    pub fn release(&mut self) -> io::Result<()> {
+        Ok(flock(&self.lock, FlockOperation::Unlock)?)
     }
 
     /// Its path.

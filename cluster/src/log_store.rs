@@ -33,6 +33,10 @@ use crate::types::{
     vote_from, vote_to,
 };
 
+/// Requests that wait for the flush thread. Never full: a leader has at most 8192 commands in flight
+/// and a follower 64 append requests, and votes, truncations and purges are few.
+const FLUSH_QUEUE: usize = 16_384;
+
 /// Bounds of the log store. All in bytes or counts, none may be zero.
 #[derive(Debug, Clone, Copy)]
 pub struct LogStoreOptions {
@@ -79,7 +83,8 @@ struct Shared {
     tail: Mutex<Tail>,
     flush: Flush,
     counters: Arc<LogCounters>,
-    durable: tokio::sync::watch::Sender<u64>,
+    /// `None` once a write has failed.
+    durable: tokio::sync::watch::Sender<Option<u64>>,
 }
 
 /// What is known of the log without asking the disk.
@@ -88,6 +93,8 @@ struct Tail {
     /// Consecutive entries; the last is the last of the log.
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Index of the first entry of the log, or of the next one when it is empty.
+    first: u64,
     /// Last log id of the log, also when `entries` is empty.
     last: Option<LogId>,
     purged: Option<LogId>,
@@ -109,6 +116,15 @@ struct Appended {
     truncations: u64,
 }
 
+/// What became of a batch.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// It is durable, up to this entry when it held entries.
+    Durable(Option<Appended>),
+    /// Nothing is written any more.
+    Failed,
+}
+
 type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 struct FlushRequest {
@@ -119,7 +135,7 @@ struct FlushRequest {
 }
 
 enum Flush {
-    Thread(std_mpsc::Sender<FlushRequest>),
+    Thread(std_mpsc::SyncSender<FlushRequest>),
     Inline(Mutex<Flusher>),
 }
 
@@ -152,12 +168,13 @@ impl LogStore {
             Some(bytes) => Some(vote_from(&decode::<proto::Vote>("vote", bytes)?)),
             None => None,
         };
-        let last = match engine.bounds()? {
-            Some((_, last)) => Some(read_one(engine.as_ref(), last)?.log_id),
-            None => purged,
+        let (first, last) = match engine.bounds()? {
+            Some((first, last)) => (first, Some(read_one(engine.as_ref(), last)?.log_id)),
+            None => (purged.map_or(0, |id| id.index() + 1), purged),
         };
         let durable = last.map_or(0, |id| id.index());
         let tail = Tail {
+            first,
             last,
             purged,
             committed,
@@ -173,7 +190,7 @@ impl LogStore {
         };
         let (flush, receiver) = match mode {
             FlushMode::Thread => {
-                let (sender, receiver) = std_mpsc::channel();
+                let (sender, receiver) = std_mpsc::sync_channel(FLUSH_QUEUE);
                 (Flush::Thread(sender), Some((receiver, flusher)))
             }
             FlushMode::Inline => (Flush::Inline(Mutex::new(flusher)), None),
@@ -184,19 +201,19 @@ impl LogStore {
             tail: Mutex::new(tail),
             flush,
             counters,
-            durable: tokio::sync::watch::Sender::new(durable),
+            durable: tokio::sync::watch::Sender::new(Some(durable)),
         });
         if let Some((receiver, flusher)) = receiver {
             let weak = Arc::downgrade(&shared);
             std::thread::Builder::new()
                 .name("log-flush".into())
                 .spawn(move || {
-                    let durable = |last: Appended| {
+                    let written = |outcome| {
                         if let Some(shared) = weak.upgrade() {
-                            shared.set_durable(last);
+                            shared.written(outcome);
                         }
                     };
-                    flusher.run(&receiver, &durable);
+                    flusher.run(&receiver, &written);
                 })?;
         }
         Ok(Self { shared })
@@ -222,16 +239,20 @@ impl LogStore {
     /// that reached the disk before its log could name an entry that the log does not hold.
     pub async fn wait_durable(&self, index: u64) -> io::Result<()> {
         let mut durable = self.shared.durable.subscribe();
-        durable
-            .wait_for(|durable| *durable >= index)
+        let reached = durable
+            .wait_for(|durable| durable.is_none_or(|durable| durable >= index))
             .await
-            .map(|_| ())
-            .map_err(|_| io::Error::other("the log is closed"))
+            .map_err(|_| io::Error::other("the log is closed"))?;
+        match *reached {
+            Some(_) => Ok(()),
+            None => Err(io::Error::other("the log cannot be written any more")),
+        }
     }
 
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         let (from_engine, mut found, mut bytes) = {
             let tail = self.shared.tail();
+            let start = start.max(tail.first);
             let end = end.min(tail.last.map_or(0, |id| id.index() + 1));
             if start >= end {
                 return Ok(Vec::new());
@@ -255,11 +276,16 @@ impl LogStore {
             }
             (start..end.min(first), Vec::new(), 0)
         };
+        let start = from_engine.start;
         for (_, encoded) in self.shared.engine.entries(from_engine.clone(), max_bytes)? {
             bytes += encoded.len();
             found.push(entry_from(decode::<proto::Entry>("log entry", encoded)?)?);
         }
         let next = start + found.len() as u64;
+        if next < from_engine.end && bytes < max_bytes {
+            let why = format!("log entry {next} is not in the log, which should reach to {end}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
         if next == from_engine.end && next < end && bytes < max_bytes {
             found.extend(self.read(next, end, max_bytes - bytes)?);
         }
@@ -293,14 +319,23 @@ impl Shared {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_durable(&self, last: Appended) {
+    /// Takes note of a batch: what is durable now, or that nothing will be any more.
+    fn written(&self, outcome: Outcome) {
+        let last = match outcome {
+            Outcome::Durable(Some(last)) => last,
+            Outcome::Durable(None) => return,
+            Outcome::Failed => {
+                self.durable.send_replace(None);
+                return;
+            }
+        };
         let mut tail = self.tail();
         if tail.truncations != last.truncations {
             return;
         }
         tail.durable = tail.durable.max(last.index);
         tail.evict(self.options.tail_bytes);
-        self.durable.send_replace(tail.durable);
+        self.durable.send_replace(Some(tail.durable));
     }
 
     fn submit(&self, request: FlushRequest) -> io::Result<()> {
@@ -309,13 +344,10 @@ impl Shared {
                 .send(request)
                 .map_err(|_| io::Error::other("the log's flush thread has stopped")),
             Flush::Inline(flusher) => {
-                let last = request.last;
                 let mut flusher = flusher.lock().unwrap_or_else(PoisonError::into_inner);
-                if flusher.write(vec![request])
-                    && let Some(last) = last
-                {
-                    self.set_durable(last);
-                }
+                let outcome = flusher.write(vec![request]);
+                drop(flusher);
+                self.written(outcome);
                 Ok(())
             }
         }
@@ -326,6 +358,9 @@ impl Shared {
 
 impl Tail {
     fn push(&mut self, entry: Entry) {
+        if self.last.is_none_or(|last| last.index() < self.first) {
+            self.first = entry.log_id.index();
+        }
         self.bytes += size_of(&entry);
         self.last = Some(entry.log_id);
         self.entries.push_back(entry);
@@ -352,6 +387,7 @@ impl Tail {
             self.bytes -= size_of(&entry);
         }
         self.purged = Some(purged);
+        self.first = self.first.max(purged.index() + 1);
         if self.last.is_none_or(|last| last.index() < purged.index()) {
             self.last = Some(purged);
         }
@@ -388,24 +424,20 @@ impl Tail {
 
 impl Flusher {
     /// Writes until the last sender is gone.
-    fn run(mut self, receiver: &std_mpsc::Receiver<FlushRequest>, durable: &dyn Fn(Appended)) {
+    fn run(mut self, receiver: &std_mpsc::Receiver<FlushRequest>, written: &dyn Fn(Outcome)) {
         while let Ok(first) = receiver.recv() {
             let mut requests = vec![first];
             requests.extend(receiver.try_iter());
-            let last = requests
-                .iter()
-                .filter_map(|request| request.last)
-                .next_back();
-            if self.write(requests)
-                && let Some(last) = last
-            {
-                durable(last);
-            }
+            written(self.write(requests));
         }
     }
 
-    /// One batch, one sync, then the callbacks in order. Returns whether it is durable.
-    fn write(&mut self, mut requests: Vec<FlushRequest>) -> bool {
+    /// One batch, one sync, then the callbacks in order.
+    fn write(&mut self, mut requests: Vec<FlushRequest>) -> Outcome {
+        let last = requests
+            .iter()
+            .filter_map(|request| request.last)
+            .next_back();
         let ops: Vec<LogOp> = requests
             .iter_mut()
             .flat_map(|request| std::mem::take(&mut request.ops))
@@ -436,7 +468,10 @@ impl Flusher {
                 });
             }
         }
-        self.failed.is_none()
+        match self.failed {
+            None => Outcome::Durable(last),
+            Some(_) => Outcome::Failed,
+        }
     }
 }
 
@@ -559,7 +594,15 @@ impl<C: GroupTypes> RaftLogStorage<C> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.shared.tail().truncate_after(last);
+        {
+            let mut tail = self.shared.tail();
+            if tail.last <= last {
+                return Ok(());
+            }
+            tail.truncate_after(last);
+            let durable = tail.durable;
+            self.shared.durable.send_modify(|now| *now = now.map(|_| durable));
+        }
         let from = last.map_or(0, |id| id.index() + 1);
         self.shared.submit(FlushRequest {
             ops: vec![LogOp::TruncateFrom { from }],

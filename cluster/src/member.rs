@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -133,6 +133,14 @@ impl Member {
     /// Where its state is.
     pub fn store(&self) -> &Arc<dyn StateStore> {
         &self.inner.store
+    }
+
+    /// Tells when the databases are closed.
+    pub(crate) fn storage_in_use(&self) -> (Weak<dyn LogEngine>, Weak<dyn StateStore>) {
+        (
+            Arc::downgrade(&self.inner.log_engine),
+            Arc::downgrade(&self.inner.store),
+        )
     }
 
     /// Figures of the log.

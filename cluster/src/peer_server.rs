@@ -4,7 +4,7 @@
 //! data directory, and whom it believes to reach.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{
@@ -30,7 +30,7 @@ use crate::types::{
 /// The members' protocol. Answers "not ready" until the member runs.
 #[derive(Clone, Default)]
 pub(crate) struct PeerServer {
-    member: Arc<OnceLock<Member>>,
+    member: Arc<RwLock<Option<Member>>>,
 }
 
 fn malformed(error: &DecodeError) -> Status {
@@ -44,17 +44,23 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 impl PeerServer {
     /// From now on calls are answered.
     pub(crate) fn attach(&self, member: Member) {
-        // Set once: a member is attached right after it was made.
-        let _ = self.member.set(member);
+        *self.member.write().unwrap_or_else(PoisonError::into_inner) = Some(member);
+    }
+
+    /// From now on calls are refused.
+    pub(crate) fn detach(&self) {
+        *self.member.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Checks the two ends of a call.
-    fn admit<T>(&self, request: &Request<T>) -> Result<&Member, Status> {
+    fn admit<T>(&self, request: &Request<T>) -> Result<Member, Status> {
         let call = CallIdentity::from_metadata(request.metadata())?;
         let member = self
             .member
-            .get()
-            .ok_or_else(|| Status::unavailable("this member is not ready"))?;
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let member = member.ok_or_else(|| Status::unavailable("this member is not ready"))?;
         let me = member.identity();
         if call.cluster_id != me.cluster_id {
             return Err(Status::failed_precondition(format!(

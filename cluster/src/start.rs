@@ -122,16 +122,21 @@ pub enum StartError {
     Raft(String),
 }
 
+/// How long a stopping member waits for calls in flight.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// A member that runs. Dropping it does not stop it; [`Running::shutdown`] does.
 pub struct Running {
     /// The group as the service sees it.
     pub member: Member,
+    peers: PeerServer,
+    directory: Arc<Mutex<DataDirectory>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Running {
-    /// Hands leadership over, stops, and makes the state durable.
+    /// Hands leadership over, stops, makes the state durable and gives the data directory back.
     pub async fn shutdown(self) -> io::Result<()> {
         if self.member.leads()
             && let Some(successor) = self.member.best_successor()
@@ -140,6 +145,7 @@ impl Running {
             tracing::warn!(%error, "leadership was not handed over");
         }
         self.stop.send_replace(true);
+        self.peers.detach();
         if let Err(error) = self.member.raft().shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
@@ -148,7 +154,23 @@ impl Running {
             // It ended, or was cancelled just now: both are the end.
             let _ = task.await;
         }
-        self.member.store().engine().flush()
+        let store = self.member.store().clone();
+        let flushed = tokio::task::spawn_blocking(move || store.engine().flush()).await;
+        let (log, store) = self.member.storage_in_use();
+        drop(self.member);
+        let deadline = tokio::time::Instant::now() + DRAIN;
+        while log.strong_count() + store.strong_count() > 0 {
+            if tokio::time::Instant::now() > deadline {
+                tracing::warn!("calls are still in flight; the databases close when they end");
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .release()?;
+        flushed.map_err(io::Error::other)?
     }
 }
 
@@ -181,9 +203,8 @@ pub fn raft_config(options: &Options) -> Result<Config, StartError> {
         .map_err(|error| StartError::Settings(error.to_string()))
 }
 
-/// Starts a member and returns when it is part of a group; it may not know a leader yet.
-///
-/// `interrupted` ends the waiting for other founders, which may take for ever.
+/// Starts a member and returns when it is part of a group; it may not know a leader yet. Founders
+/// wait for each other, for ever if need be: drop the future to give up.
 pub async fn start(
     options: Options,
     app: Box<dyn App>,
@@ -262,6 +283,8 @@ pub async fn start(
     }
     Ok(Running {
         member,
+        peers,
+        directory,
         stop,
         tasks,
     })
