@@ -150,7 +150,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => put().prop_map(Op::Put),
         6 => delete().prop_map(Op::DeleteRange),
         16 => txn().prop_map(Op::Txn),
-        3 => (0i64..40).prop_map(|revision| {
+        5 => (0i64..24).prop_map(|revision| {
             Op::Compact(etcd::CompactionRequest { revision, physical: false })
         }),
         8 => (0i64..6, prop_oneof![9 => Just(60i64), 1 => -1i64..1, 1 => Just(9_000_000_001)])
@@ -158,7 +158,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1i64..6).prop_map(|id| Op::LeaseRevoke(etcd::LeaseRevokeRequest { id })),
         1 => prop::collection::vec(1i64..6, 0..3)
             .prop_map(|ids| Op::LeaseExpire(LeaseExpire { ids })),
-        8 => (0u32..4).prop_map(|limit| Op::Scrub(Scrub { limit })),
+        8 => (0u32..9).prop_map(|limit| Op::Scrub(Scrub { limit })),
         1 => (0u64..2).prop_map(|number| {
             Op::Seed(Seed { number, restore_id: 9, step: 1, ..Seed::default() })
         }),
@@ -293,11 +293,25 @@ impl Run {
         let found = read::range(&view, request).expect("read");
         let found = found.map_err(|refusal| refusal.code());
         assert_eq!(found, self.model.range(request), "{request:?}");
-        self.read_pages(&view, request);
+        for max_bytes in [1, 70] {
+            self.read_pages(&view, request, max_bytes);
+        }
+    }
+
+    /// All keys at every revision, those that cannot be read too.
+    fn read_every_revision(&self) {
+        for revision in 1..=self.model.revision + 1 {
+            self.read(&etcd::RangeRequest {
+                key: Bytes::from_static(b"\0"),
+                range_end: Bytes::from_static(b"\0"),
+                revision,
+                ..etcd::RangeRequest::default()
+            });
+        }
     }
 
     /// The pages together are the answer in one piece.
-    fn read_pages(&self, view: &dyn View, request: &etcd::RangeRequest) {
+    fn read_pages(&self, view: &dyn View, request: &etcd::RangeRequest, max_bytes: usize) {
         let plain = etcd::RangeRequest {
             sort_order: 0,
             sort_target: 0,
@@ -311,7 +325,7 @@ impl Run {
         let mut next = plain;
         let mut kvs = Vec::new();
         loop {
-            let page = read::range_page(view, &next, 70)
+            let page = read::range_page(view, &next, max_bytes)
                 .expect("read")
                 .expect("readable");
             assert!(page.kvs.len() <= 3);
@@ -504,11 +518,14 @@ proptest! {
                 run.read(request);
             }
             run.catch_up(*from, *max_events);
+            run.catch_up(run.model.compacted, *max_events);
             run.history_of_each_key();
             run.leases();
         }
+        run.read_every_revision();
         let before = run.store.entries();
         run.scrub_to_the_end();
+        run.read_every_revision();
         assert!(run.store.entries().len() <= before.len().max(1));
         for (_, reads, from, max_events) in &batches {
             for request in reads {

@@ -6,7 +6,7 @@
 
 mod shown;
 
-use cfgsvc_core::{is_read_only, txn_readonly};
+use cfgsvc_core::{is_read_only, read, txn_readonly};
 use cfgsvc_proto::etcd;
 use cfgsvc_proto::etcd::compare::{CompareResult, TargetUnion};
 use cfgsvc_proto::etcd::request_op::Request;
@@ -156,6 +156,31 @@ fn range_reads_the_past_but_not_the_compacted_or_the_future() {
               (revision 2, compacted to 3)
             r5 [a=1 c2m2v1, b=2 c3m3v1] of 2
             r5 [a=1 c2m2v1] of 1"#]]);
+}
+
+#[test]
+fn range_pages_of_the_past_hold_every_key_once() {
+    let store = Store::new().given(vec![
+        put("a", "1"),
+        put("b", "1"),
+        put("c", "1"),
+        put("b", "2"),
+        put("c", "2"),
+    ]);
+    let Request::RequestRange(mut next) = get_at("a", "z", 4) else {
+        unreachable!("it is a range")
+    };
+    let mut keys = Vec::new();
+    loop {
+        let page = read::range_page(&store.state.entries(), &next, 1).expect("read");
+        let page = page.expect("readable");
+        keys.extend(page.kvs.iter().map(|kv| (kv.key.clone(), kv.version)));
+        match page.next_key {
+            Some(key) => next.key = key,
+            None => break,
+        }
+    }
+    assert_eq!(keys, ["a", "b", "c"].map(|key| (key.into(), 1)));
 }
 
 #[test]
