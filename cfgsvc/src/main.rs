@@ -1,2 +1,3 @@
-//! Under construction.
+//! `cfgsvcd`: one member of the group.
+
 fn main() {}

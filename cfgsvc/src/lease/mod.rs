@@ -1,0 +1,3 @@
+//! Leases: who counts their time, and how renewals reach it.
+
+pub mod book;

@@ -1,0 +1,5 @@
+//! Watches: from committed changes to the streams of those who asked for them.
+
+pub mod commit;
+pub mod cursor;
+pub mod hub;
