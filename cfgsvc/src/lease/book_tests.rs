@@ -1,0 +1,154 @@
+//! No lease ends before its time, whatever happens in which order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(ms: u64) -> Moment {
+    Moment::since_boot(Duration::from_millis(ms))
+}
+
+impl LeaseBook {
+    /// What must hold after every step.
+    fn check(&self) {
+        let counted: BTreeSet<(Moment, i64)> = self
+            .leases
+            .iter()
+            .filter_map(|(id, lease)| match lease.count {
+                Count::Until(deadline) => Some((deadline, *id)),
+                Count::Idle | Count::Ending => None,
+            })
+            .collect();
+        assert_eq!(counted, self.by_deadline);
+        let idle = self.leases.values().any(|lease| lease.count == Count::Idle);
+        assert!(
+            !(idle && self.leading.is_some()),
+            "a leader counts all leases"
+        );
+        assert!(
+            self.leading.is_some() || counted.is_empty(),
+            "only a leader counts"
+        );
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    Grant(i64, i64),
+    Gone(i64),
+    Renew(i64, u64),
+    Due,
+    Failed,
+    Lead(u64),
+    Follow,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u64..4_000).prop_map(Step::Wait),
+        2 => (1i64..5, 1i64..5).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
+        1 => (1i64..5).prop_map(Step::Gone),
+        4 => (1i64..5, 1u64..4).prop_map(|(id, term)| Step::Renew(id, term)),
+        4 => Just(Step::Due),
+        1 => Just(Step::Failed),
+        1 => (1u64..4).prop_map(Step::Lead),
+        1 => Just(Step::Follow),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn invariant_never_ends_early(steps in prop::collection::vec(step(), 1..80)) {
+        let mut book = LeaseBook::default();
+        // What a careful observer knows: the last moment from which each lease has its whole time.
+        let mut whole_from: BTreeMap<i64, (u64, i64)> = BTreeMap::new();
+        let mut ending: Option<(u64, Vec<i64>)> = None;
+        let (mut now, mut led_from) = (0, 0);
+        book.lead(at(0), 1);
+        for step in steps {
+            match step {
+                Step::Wait(ms) => now += ms,
+                Step::Grant(id, ttl_s) => {
+                    book.granted(at(now), id, ttl_s);
+                    whole_from.insert(id, (now, ttl_s));
+                }
+                Step::Gone(id) => {
+                    book.gone(id);
+                    whole_from.remove(&id);
+                }
+                Step::Renew(id, term) => {
+                    let was_ending = book.leases.get(&id).is_some_and(|l| l.count == Count::Ending);
+                    match book.renewed(at(now), term, id) {
+                        Renewal::Renewed(ttl_s) => {
+                            prop_assert!(!was_ending);
+                            whole_from.insert(id, (now, ttl_s));
+                        }
+                        Renewal::Gone => prop_assert!(!whole_from.contains_key(&id)),
+                        Renewal::Ending => prop_assert!(was_ending),
+                        Renewal::NotLeading => prop_assert!(book.leading() != Some(term)),
+                    }
+                }
+                Step::Due => {
+                    if let Some((term, ids)) = book.take_due(at(now), 2) {
+                        prop_assert_eq!(Some(term), book.leading());
+                        prop_assert!(ids.len() <= 2);
+                        for id in &ids {
+                            let (from, ttl_s) = whole_from[id];
+                            let from = from.max(led_from);
+                            prop_assert!(now >= from + 1000 * ttl_s as u64, "lease {} early", id);
+                        }
+                        ending = Some((term, ids));
+                    }
+                }
+                Step::Failed => {
+                    if let Some((term, ids)) = ending.take() {
+                        book.not_ended(at(now), term, &ids);
+                    }
+                }
+                Step::Lead(term) => {
+                    book.lead(at(now), term);
+                    led_from = now;
+                    ending = None;
+                }
+                Step::Follow => book.follow(),
+            }
+            book.check();
+        }
+        // Nothing is forgotten: with time, every lease is due while this member leads.
+        book.lead(at(now), 9);
+        let due = book.take_due(at(now + 10_000), usize::MAX).map_or(Vec::new(), |(_, ids)| ids);
+        prop_assert_eq!(
+            due.into_iter().collect::<BTreeSet<_>>(),
+            whole_from.into_keys().collect::<BTreeSet<_>>()
+        );
+    }
+}
+
+#[test]
+fn renewal_waits_for_the_outcome_of_a_proposed_end() {
+    let mut book = LeaseBook::default();
+    book.load([(7, 2)]);
+    book.lead(at(0), 1);
+    assert_eq!(book.take_due(at(1_999), 10), None);
+    assert_eq!(book.take_due(at(2_000), 10), Some((1, vec![7])));
+    assert_eq!(book.renewed(at(2_000), 1, 7), Renewal::Ending);
+    book.not_ended(at(2_100), 1, &[7]);
+    assert_eq!(book.renewed(at(2_100), 1, 7), Renewal::Renewed(2));
+    assert_eq!(book.next_due(), Some(at(4_100)));
+    book.gone(7);
+    assert_eq!(book.renewed(at(2_200), 1, 7), Renewal::Gone);
+}
+
+#[test]
+fn remaining_time_counts_down_on_the_leader_only() {
+    let mut book = LeaseBook::default();
+    book.load([(7, 60)]);
+    let left = |book: &LeaseBook, ms| book.remaining(at(ms), 7).map(|left| left.remaining_s);
+    assert_eq!(left(&book, 50_000), Some(60));
+    book.lead(at(0), 1);
+    assert_eq!(left(&book, 50_500), Some(9));
+    assert_eq!(book.remaining(at(0), 8), None);
+}

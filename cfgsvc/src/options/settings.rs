@@ -1,0 +1,232 @@
+//! The checked settings, and the rules between them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Resolver, parse};
+
+/// How this member comes into the group when its data directory is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// One of the first members: name to peer address, this member included.
+    Initial(BTreeMap<String, String>),
+    /// A later member: asks at this client address.
+    Join {
+        /// HOST:PORT of any member's client side.
+        address: String,
+        /// Stay a learner when caught up.
+        learner: bool,
+    },
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the server runs with. All checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Unique name in the group.
+    pub name: String,
+    /// Failure domain.
+    pub colo: String,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// HOST:PORT for clients.
+    pub listen_client: String,
+    /// HOST:PORT for members.
+    pub listen_peer: String,
+    /// What clients are told; at least one HOST:PORT.
+    pub advertise_client: Vec<String>,
+    /// What members are told.
+    pub advertise_peer: String,
+    /// How a new data directory comes into the group.
+    pub start: Start,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Time without a leader after which an election starts.
+    pub election: Duration,
+    /// Log entries between snapshots.
+    pub snapshot_entries: u64,
+    /// Age from which history is compacted.
+    pub compact_after: Option<Duration>,
+    /// Revisions that compaction keeps.
+    pub compact_keep: Option<u64>,
+    /// Bytes of data above which writes are refused.
+    pub quota_bytes: Option<u64>,
+    /// Largest encoded write request in bytes.
+    pub max_request_bytes: usize,
+    /// Free bytes of disk below which writes are refused.
+    pub min_free_bytes: u64,
+    /// Filter of log lines.
+    pub log: String,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// Least time to live of a lease in seconds: one and a half elections, so that an election does
+    /// not outlive it.
+    pub fn min_lease_ttl_s(&self) -> i64 {
+        let ms = self.election.as_millis() * 3 / 2;
+        i64::try_from(ms.div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+}
+
+/// Reads and checks all settings; `None` when one that others need is bad.
+pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
+    let name = from.get("name", parse::name);
+    let colo = from.get("colo", parse::name);
+    let data_dir = from.get("data-dir", parse::path);
+    let listen_client = from.get("listen-client", parse::host_port);
+    let own = own_place(from, name.as_deref());
+    let listen_peer = from
+        .get("listen-peer", parse::host_port)
+        .or_else(|| own.clone());
+    let advertise_client = from.get("advertise-client", parse::host_ports);
+    let advertise_peer = from.get("advertise-peer", parse::host_port).or(own);
+    let learner = from.get("learner", parse::switch);
+    let join = from.get("join", parse::host_port);
+    let heartbeat_ms = from.get("heartbeat-ms", |text| parse::number(text, 1..=10_000));
+    let election_ms = from.get("election-ms", |text| parse::number(text, 10..=50_000));
+    let snapshot_entries = from.get("snapshot-entries", |text| {
+        parse::number(text, 100..=1_000_000_000)
+    });
+    let compact_after = from.get("compact-after", parse::duration);
+    let compact_keep = from.get("compact-keep", |text| parse::number(text, 0..=1 << 40));
+    let quota_bytes = from.get("quota-bytes", |text| parse::bytes(text, 0..=1 << 50));
+    // The upper bound is the gRPC limit for a received message, less room for the rest of it.
+    let max_request_bytes = from.get("max-request-bytes", |text| {
+        parse::bytes(text, 1024..=(3 << 19))
+    });
+    let min_free_bytes = from.get("min-free-bytes", |text| parse::bytes(text, 0..=1 << 50));
+    let log = from.get("log", log_filter);
+    let log_format = from.get("log-format", log_format);
+
+    if let (Some(heartbeat), Some(election)) = (heartbeat_ms, election_ms)
+        && election < 5 * heartbeat
+    {
+        from.refuse(
+            "election-ms",
+            format!("at least 5 heartbeats of {heartbeat} ms"),
+        );
+    }
+    let listen_peer = listen_peer.unwrap_or_else(|| "127.0.0.1:2380".to_owned());
+    let listen_client = listen_client?;
+    if listen_client == listen_peer && !listen_client.ends_with(":0") {
+        from.refuse("listen-peer", "another address than --listen-client");
+    }
+    let advertise_client = match advertise_client {
+        Some(addresses) => addresses,
+        None if is_any(&listen_client) => {
+            from.refuse(
+                "advertise-client",
+                reachable("listen-client", &listen_client),
+            );
+            return None;
+        }
+        None => vec![listen_client.clone()],
+    };
+    let advertise_peer = match advertise_peer {
+        Some(address) => address,
+        None if is_any(&listen_peer) => {
+            from.refuse("advertise-peer", reachable("listen-peer", &listen_peer));
+            return None;
+        }
+        None => listen_peer.clone(),
+    };
+    let start = start(from, name.as_deref()?, &advertise_peer, join, learner?)?;
+    Some(Settings {
+        name: name?,
+        colo: colo?,
+        data_dir: data_dir?,
+        listen_client,
+        listen_peer,
+        advertise_client,
+        advertise_peer,
+        start,
+        heartbeat: Duration::from_millis(heartbeat_ms?),
+        election: Duration::from_millis(election_ms?),
+        snapshot_entries: snapshot_entries?,
+        compact_after: compact_after?,
+        compact_keep: compact_keep.filter(|count| *count > 0),
+        quota_bytes: quota_bytes.filter(|bytes| *bytes > 0),
+        max_request_bytes: usize::try_from(max_request_bytes?).ok()?,
+        min_free_bytes: min_free_bytes?,
+        log: log?,
+        log_format: log_format?,
+    })
+}
+
+/// Peer address of this member in `--initial-cluster`, when it is there and can be read.
+fn own_place(from: &Resolver<'_>, name: Option<&str>) -> Option<String> {
+    let (text, _) = from.find("initial-cluster")?;
+    parse::cluster(&text).ok()?.remove(name?)
+}
+
+fn start(
+    from: &mut Resolver<'_>,
+    name: &str,
+    advertise_peer: &str,
+    join: Option<String>,
+    learner: bool,
+) -> Option<Start> {
+    let given = from.find("initial-cluster").is_some();
+    let initial = from.get("initial-cluster", parse::cluster);
+    if let Some(address) = join {
+        if given {
+            from.refuse("join", "not together with --initial-cluster");
+        }
+        return Some(Start::Join { address, learner });
+    }
+    if learner {
+        from.refuse("learner", "only together with --join");
+    }
+    if !given {
+        return Some(Start::Initial(
+            [(name.to_owned(), advertise_peer.to_owned())].into(),
+        ));
+    }
+    let initial = initial?;
+    match initial.get(name) {
+        None => from.refuse(
+            "initial-cluster",
+            format!("a list that has this member, `{name}=...`"),
+        ),
+        Some(own) if own != advertise_peer => from.refuse(
+            "advertise-peer",
+            format!("the address of `{name}` in --initial-cluster, {own}"),
+        ),
+        Some(_) => {}
+    }
+    Some(Start::Initial(initial))
+}
+
+/// Whether an address means all interfaces, which nobody can connect to.
+fn is_any(address: &str) -> bool {
+    address.starts_with("0.0.0.0:") || address.starts_with("[::]:")
+}
+
+fn reachable(listen: &str, address: &str) -> String {
+    format!("HOST:PORT that others can reach; --{listen} {address} names no host")
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    text.parse::<tracing_subscriber::EnvFilter>()
+        .map(|_| text.to_owned())
+        .map_err(|_| "off, error, warn, info, debug, trace, or TARGET=LEVEL pairs".to_owned())
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("text or json".to_owned()),
+    }
+}
