@@ -127,7 +127,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "election-ms",
         "MS",
-        "1000",
+        "500",
         "Time without a leader after which an election starts; at least 5 heartbeats",
     ),
     setting(
