@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cluster::{Group, LeaderService, Role};
+use cluster::{Group, LeaderService};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -24,8 +24,6 @@ use crate::watch::hub::Hub;
 
 /// How long open calls may take to end when the member stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
-/// How long another member may take to become leader when this one stops.
-const TRANSFER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Parts of a member that must exist before its group does.
 #[derive(Default)]
@@ -66,7 +64,14 @@ pub async fn run(settings: Settings, signal: impl Future<Output = ()>) -> anyhow
         .await
         .with_context(|| format!("cannot listen for clients on {address} (--listen-client)"))?;
     let parts = Parts::default();
-    let group = crate::group::start_group(&settings, parts.app(), parts.leader_service()).await?;
+    tokio::pin!(signal);
+    let started = tokio::select! {
+        // Founders wait for each other and joiners for the group: a signal ends that, too.
+        () = &mut signal => return Ok(()),
+        started = crate::group::start_group(&settings, parts.app(), parts.leader_service()) => started,
+    };
+    let running = started?;
+    let group: Arc<dyn Group> = Arc::new(running.member.clone());
     let (stop, stopping) = watch::channel(false);
     let service = parts.service(Arc::clone(&group), Limits::of(&settings), stopping);
     let retention = Retention {
@@ -83,7 +88,7 @@ pub async fn run(settings: Settings, signal: impl Future<Output = ()>) -> anyhow
     );
 
     let ended = tokio::select! {
-        () = signal => Ok(()),
+        () = &mut signal => Ok(()),
         fault = fault(group.as_ref()) => Err(fault),
         served = &mut server => {
             served.context("server task")?.context("serve clients")?;
@@ -92,7 +97,7 @@ pub async fn run(settings: Settings, signal: impl Future<Output = ()>) -> anyhow
     };
     if ended.is_ok() {
         tracing::info!("stopping");
-        hand_over(group.as_ref()).await;
+        running.hand_over().await;
     }
     // Receivers see the value even when they look later.
     stop.send_replace(true);
@@ -104,8 +109,10 @@ pub async fn run(settings: Settings, signal: impl Future<Output = ()>) -> anyhow
         server.abort();
     }
     tasks.shutdown().await;
+    drop((service, group));
+    let stopped = running.shutdown().await.context("make the state durable");
     match ended {
-        Ok(()) => Ok(()),
+        Ok(()) => stopped,
         Err(fault) => bail!("the member stopped by itself: {fault}"),
     }
 }
@@ -127,24 +134,4 @@ async fn fault(group: &dyn Group) -> String {
         .ok()
         .and_then(|status| status.fault.clone())
         .unwrap_or_else(|| "its status is gone".to_owned())
-}
-
-/// If this member leads, lets the voter that has most of the log lead.
-async fn hand_over(group: &dyn Group) {
-    let status = Arc::clone(&group.status().borrow());
-    if status.role != Role::Leader {
-        return;
-    }
-    let others = status
-        .members
-        .iter()
-        .filter(|member| member.voter && member.id != status.node_id);
-    let Some(heir) = others.max_by_key(|member| member.matched) else {
-        return;
-    };
-    match tokio::time::timeout(TRANSFER_PATIENCE, group.transfer_leader(heir.id)).await {
-        Ok(Ok(())) => tracing::info!(to = heir.id, name = heir.name, "leadership handed over"),
-        Ok(Err(error)) => tracing::warn!(to = heir.id, %error, "leadership not handed over"),
-        Err(_) => tracing::warn!(to = heir.id, "leadership not handed over in time"),
-    }
 }

@@ -601,7 +601,9 @@ impl<C: GroupTypes> RaftLogStorage<C> for LogStore {
             }
             tail.truncate_after(last);
             let durable = tail.durable;
-            self.shared.durable.send_modify(|now| *now = now.map(|_| durable));
+            self.shared
+                .durable
+                .send_modify(|now| *now = now.map(|_| durable));
         }
         let from = last.map_or(0, |id| id.index() + 1);
         self.shared.submit(FlushRequest {

@@ -33,9 +33,11 @@ use crate::status::run_status;
 use crate::transport::{Caller, MESSAGE_BYTES_MAX};
 use crate::types::node_from;
 
-/// Asks a running group for a place: cluster id and member id.
-pub type JoinFn =
-    Box<dyn Fn(NewMember) -> BoxFuture<'static, Result<(u64, u64), String>> + Send + Sync>;
+/// Asks a running group for a place, with the cluster id that the data directory has already or 0:
+/// cluster id and member id. When it has one, `None` says that nobody answered: the member starts.
+pub type JoinFn = Box<
+    dyn Fn(NewMember, u64) -> BoxFuture<'static, Result<Option<(u64, u64)>, String>> + Send + Sync,
+>;
 
 /// How a member with an empty directory becomes part of a group.
 pub enum Beginning {
@@ -136,14 +138,21 @@ pub struct Running {
 }
 
 impl Running {
-    /// Hands leadership over, stops, makes the state durable and gives the data directory back.
-    pub async fn shutdown(self) -> io::Result<()> {
+    /// If this member leads, lets the live voter that holds most lead.
+    pub async fn hand_over(&self) {
         if self.member.leads()
             && let Some(successor) = self.member.best_successor()
-            && let Err(error) = self.member.transfer(successor).await
         {
-            tracing::warn!(%error, "leadership was not handed over");
+            match self.member.transfer(successor).await {
+                Ok(()) => tracing::info!(to = successor, "leadership handed over"),
+                Err(error) => tracing::warn!(%error, "leadership not handed over"),
+            }
         }
+    }
+
+    /// Hands leadership over, stops, makes the state durable and gives the data directory back.
+    pub async fn shutdown(self) -> io::Result<()> {
+        self.hand_over().await;
         self.stop.send_replace(true);
         self.peers.detach();
         if let Err(error) = self.member.raft().shutdown().await {
@@ -248,10 +257,10 @@ pub async fn start(
     };
     match &options.beginning {
         Beginning::Found(_) if identity().cluster_id == 0 => desk.found().await?,
-        Beginning::Join { ask, learner } if identity().cluster_id == 0 => {
+        Beginning::Join { ask, learner } => {
             join(&options, ask, *learner, &directory).await?;
         }
-        Beginning::Found(_) | Beginning::Join { .. } => {}
+        Beginning::Found(_) => {}
     }
     let identity = identity();
     let member = run(&options, &identity, config, app, service).await?;
@@ -296,26 +305,40 @@ async fn join(
     learner: bool,
     directory: &Mutex<DataDirectory>,
 ) -> Result<(), StartError> {
-    let incarnation = {
+    let identity = {
         let directory = directory.lock().unwrap_or_else(PoisonError::into_inner);
-        directory.identity().incarnation.clone()
+        directory.identity().clone()
     };
     let member = NewMember {
         name: options.name.clone(),
         colo: options.colo.clone(),
         peer_address: options.advertise_peer.clone(),
         client_addresses: options.client_addresses.clone(),
-        incarnation,
+        incarnation: identity.incarnation,
         learner,
     };
-    let (cluster_id, node_id) = ask(member).await.map_err(StartError::Join)?;
+    let joined = ask(member, identity.cluster_id)
+        .await
+        .map_err(StartError::Join)?;
     let mut directory = directory.lock().unwrap_or_else(PoisonError::into_inner);
-    directory
-        .bind(cluster_id, node_id, Vec::new())
-        .map_err(|source| StartError::Storage {
-            what: "the data directory",
-            source,
-        })
+    match joined {
+        Some((cluster_id, node_id)) if identity.cluster_id == 0 => directory
+            .bind(cluster_id, node_id, Vec::new())
+            .map_err(|source| StartError::Storage {
+                what: "the data directory",
+                source,
+            }),
+        Some(joined) if joined != (identity.cluster_id, identity.node_id) => {
+            Err(StartError::Join(format!(
+                "the data directory is of member {} of group {:x}, the group asked knows it as \
+                 member {} of group {:x}",
+                identity.node_id, identity.cluster_id, joined.1, joined.0
+            )))
+        }
+        Some(_) => Ok(()),
+        None if identity.cluster_id == 0 => Err(StartError::Join("nobody answered".to_owned())),
+        None => Ok(()),
+    }
 }
 
 async fn serve_peers(

@@ -113,6 +113,12 @@ pub const SETTINGS: &[Setting] = &[
         "With --join: stay a learner when caught up",
     ),
     setting(
+        "danger-adopt-copied-data",
+        "",
+        "false",
+        "Accept a data directory that was copied or moved; never while the original exists",
+    ),
+    setting(
         "heartbeat-ms",
         "MS",
         "100",

@@ -48,6 +48,8 @@ pub struct Settings {
     pub advertise_peer: String,
     /// How a new data directory comes into the group.
     pub start: Start,
+    /// Accept a data directory that was copied or moved.
+    pub danger_adopt_copied_data: bool,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// Time without a leader after which an election starts.
@@ -92,6 +94,7 @@ pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
     let advertise_client = from.get("advertise-client", parse::host_ports);
     let advertise_peer = from.get("advertise-peer", parse::host_port).or(own);
     let learner = from.get("learner", parse::switch);
+    let danger_adopt_copied_data = from.get("danger-adopt-copied-data", parse::switch);
     let join = from.get("join", parse::host_port);
     let heartbeat_ms = from.get("heartbeat-ms", |text| parse::number(text, 1..=10_000));
     let election_ms = from.get("election-ms", |text| parse::number(text, 10..=50_000));
@@ -151,6 +154,7 @@ pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
         advertise_client,
         advertise_peer,
         start,
+        danger_adopt_copied_data: danger_adopt_copied_data?,
         heartbeat: Duration::from_millis(heartbeat_ms?),
         election: Duration::from_millis(election_ms?),
         snapshot_entries: snapshot_entries?,

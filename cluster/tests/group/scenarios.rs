@@ -229,14 +229,14 @@ async fn member_joins_is_promoted_and_replaces_another() {
     }
     world.addresses.insert("n4".to_owned(), free_address());
     let through = world.member("n2").clone();
-    let ask = move |member: NewMember| -> futures_util::future::BoxFuture<'static, _> {
+    let ask = move |member: NewMember, _: u64| -> futures_util::future::BoxFuture<'static, _> {
         let through = through.clone();
         Box::pin(async move {
             let joined = through
                 .member_join(member)
                 .await
                 .map_err(|error| error.to_string())?;
-            Ok((through.identity().cluster_id, joined.id))
+            Ok(Some((through.identity().cluster_id, joined.id)))
         })
     };
     let beginning = Beginning::Join {
