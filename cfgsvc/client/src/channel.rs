@@ -1,0 +1,341 @@
+//! Adapter to tonic: connections, metadata, and the loop that follows `route`'s decisions.
+//!
+//! Connections are made on first use and are remade by tonic. An attempt's failure is classified
+//! here, in one place: whether it left this machine decides whether a write may be sent again.
+
+use crate::error::{CallError, Cause};
+use crate::ids::RequestId;
+use crate::options::{Options, OptionsError};
+use crate::refusal::Refusal;
+use crate::route::{Attempts, Failure, Next, Router, Safety};
+use std::error::Error;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+/// Connections to all endpoints and the choice among them.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    channels: Vec<(String, Channel)>,
+    router: Mutex<Router>,
+    headers: MetadataMap,
+    pub(crate) request_timeout: Duration,
+    pub(crate) receive_bytes_max: usize,
+}
+
+/// How a call is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) safety: Safety,
+    pub(crate) id: Option<RequestId>,
+}
+
+impl Pool {
+    pub(crate) fn new(options: &Options) -> Result<Self, OptionsError> {
+        let mut channels = Vec::new();
+        for (uri, name) in options.uris()?.into_iter().zip(&options.endpoints) {
+            let endpoint = Endpoint::from_shared(uri)
+                .map_err(|_| OptionsError::BadEndpoint {
+                    endpoint: name.clone(),
+                    problem: "it is not a URI",
+                })?
+                .connect_timeout(options.connect_timeout)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(options.keepalive_interval)
+                .keep_alive_timeout(options.keepalive_timeout);
+            channels.push((name.clone(), endpoint.connect_lazy()));
+        }
+        let mut headers = MetadataMap::new();
+        for (key, text) in [
+            ("cfgsvc-author", &options.author),
+            ("cfgsvc-reason", &options.reason),
+        ] {
+            if let Some(text) = text {
+                let value = AsciiMetadataValue::try_from(text.as_bytes())
+                    .expect("control characters were refused, all else is a header value");
+                headers.insert(key, value);
+            }
+        }
+        Ok(Self {
+            router: Mutex::new(Router::new(channels.len())),
+            channels,
+            headers,
+            request_timeout: options.request_timeout,
+            receive_bytes_max: options.receive_bytes_max,
+        })
+    }
+
+    /// The endpoints, for messages.
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<&str> = self
+            .channels
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        names.join(", ")
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// The endpoint in use: its index, name and channel.
+    pub(crate) fn current(&self) -> (usize, &str, Channel) {
+        let index = self.router().current();
+        let (name, channel) = &self.channels[index];
+        (index, name, channel.clone())
+    }
+
+    pub(crate) fn move_on_from(&self, index: usize) {
+        self.router().move_on_from(index);
+    }
+
+    fn router(&self) -> std::sync::MutexGuard<'_, Router> {
+        self.router.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `message` with the client's metadata.
+    pub(crate) fn request<M>(&self, message: M, id: Option<RequestId>) -> Request<M> {
+        let mut request = Request::new(message);
+        *request.metadata_mut() = self.headers.clone();
+        if let Some(id) = id {
+            let metadata = request.metadata_mut();
+            metadata.insert("cfgsvc-session", AsciiMetadataValue::from(id.session));
+            metadata.insert("cfgsvc-seq", AsciiMetadataValue::from(id.seq));
+            metadata.insert("cfgsvc-ack", AsciiMetadataValue::from(id.ack));
+        }
+        request
+    }
+
+    /// Makes one unary call, with the retries that are safe, within the request's time.
+    pub(crate) async fn call<M, R, F, A>(
+        &self,
+        how: How,
+        message: &M,
+        attempt: A,
+    ) -> Result<R, CallError>
+    where
+        M: Clone,
+        A: Fn(Channel, Request<M>) -> F,
+        F: Future<Output = Result<R, Status>>,
+    {
+        let deadline = Instant::now() + self.request_timeout;
+        let mut attempts = Attempts::new(how.safety, self.count());
+        let mut sent = false;
+        loop {
+            let (index, name, channel) = self.current();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = attempts.attempt_timeout(left);
+            let answer = attempt(channel, self.request(message.clone(), how.id));
+            let missed = match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(status)) => classify(&status, name)?,
+                Err(_) => Missed::silent(timeout),
+            };
+            if missed.failure != Failure::Overloaded {
+                self.move_on_from(index);
+            }
+            sent |= matches!(missed.failure, Failure::Lost | Failure::Unavailable);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let next = attempts.after(missed.failure, left, &mut rand::rng());
+            match next {
+                Next::Retry { after } => {
+                    tracing::debug!(endpoint = name, cause = %missed.cause, "request is repeated");
+                    tokio::time::sleep(after).await;
+                }
+                Next::GiveUp => return Err(self.give_up(missed, name, sent)),
+            }
+        }
+    }
+
+    fn give_up(&self, missed: Missed, name: &str, sent: bool) -> CallError {
+        let source = missed.cause;
+        let timed_out = |source| CallError::TimedOut {
+            endpoints: self.names(),
+            waited_ms: u64::try_from(self.request_timeout.as_millis()).unwrap_or(u64::MAX),
+            sent,
+            source,
+        };
+        match missed.failure {
+            Failure::NotSent if sent => timed_out(Some(source)),
+            Failure::NotSent => CallError::Unreachable {
+                endpoints: self.names(),
+                source,
+            },
+            Failure::Lost if missed.silent => timed_out(None),
+            Failure::Lost => CallError::Broken {
+                endpoint: name.to_owned(),
+                source,
+            },
+            Failure::Unavailable => CallError::Unavailable { message: source.0 },
+            Failure::Overloaded if sent => timed_out(Some(source)),
+            Failure::Overloaded => CallError::Overloaded { message: source.0 },
+        }
+    }
+}
+
+/// Asks the member to end the stream when it loses its group, instead of falling silent.
+pub(crate) fn require_leader<M>(request: &mut Request<M>) {
+    let yes = AsciiMetadataValue::from_static("true");
+    request.metadata_mut().insert("hasleader", yes);
+}
+
+/// An attempt without an answer.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) failure: Failure,
+    pub(crate) cause: Cause,
+    silent: bool,
+}
+
+impl Missed {
+    pub(crate) fn silent(timeout: Duration) -> Self {
+        Self {
+            failure: Failure::Lost,
+            cause: Cause(format!("no answer within {} ms", timeout.as_millis())),
+            silent: true,
+        }
+    }
+
+    /// The member says that it cannot serve now.
+    pub(crate) fn unavailable(cause: String) -> Self {
+        Self {
+            failure: Failure::Unavailable,
+            cause: Cause(cause),
+            silent: false,
+        }
+    }
+
+    /// The other side ended the stream.
+    pub(crate) fn ended() -> Self {
+        Self {
+            failure: Failure::Lost,
+            cause: Cause("the stream ended".into()),
+            silent: false,
+        }
+    }
+
+    /// As an error of a stream that could not be opened.
+    pub(crate) fn into_error(self, pool: &Pool, name: &str) -> CallError {
+        let sent = self.failure != Failure::NotSent;
+        pool.give_up(self, name, sent)
+    }
+}
+
+/// Why `status` is no answer, or the error that it is.
+pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallError> {
+    let missed = |failure, cause| {
+        Ok(Missed {
+            failure,
+            cause,
+            silent: false,
+        })
+    };
+    if let Some(source) = status.source() {
+        let failure = match not_sent(source) {
+            true => Failure::NotSent,
+            false => Failure::Lost,
+        };
+        return missed(failure, innermost(source));
+    }
+    let refusal = Refusal::from_status(status);
+    let cause = Cause(status.message().to_owned());
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::Unavailable if refusal.is_none() || refusal == Some(Refusal::RestoreInProgress) => {
+            missed(Failure::Unavailable, cause)
+        }
+        Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
+            missed(Failure::Unavailable, cause)
+        }
+        // etcd's mistake: a follower that was asked about leases while the leader changed.
+        Code::Unknown if message.ends_with("not a primary lessor") => {
+            missed(Failure::Unavailable, cause)
+        }
+        Code::ResourceExhausted
+            if matches!(
+                refusal,
+                Some(Refusal::TooManyRequests | Refusal::SessionWindowFull)
+            ) =>
+        {
+            missed(Failure::Overloaded, cause)
+        }
+        Code::Unimplemented => Err(CallError::Unimplemented {
+            endpoint: endpoint.to_owned(),
+            message,
+        }),
+        code @ (Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss) => {
+            Err(CallError::Failed { code, message })
+        }
+        code @ (Code::Unavailable
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unauthenticated) => Err(CallError::Refused {
+            refusal,
+            code,
+            message,
+        }),
+    }
+}
+
+/// Whether the request never left: the connection could not be made.
+fn not_sent(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> Cause {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    Cause(last.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(status: Status) -> Option<Failure> {
+        classify(&status, "a:1").ok().map(|missed| missed.failure)
+    }
+
+    #[test]
+    fn only_a_failed_connection_counts_as_not_sent() {
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let connect = tonic::ConnectError(Box::new(refused()));
+        let status = Status::from_error(Box::new(connect));
+        assert_eq!(failure(status), Some(Failure::NotSent));
+        let status = Status::from_error(Box::new(refused()));
+        assert_eq!(failure(status), Some(Failure::Lost));
+        let status = Status::unavailable("etcdserver: leader changed");
+        assert_eq!(failure(status), Some(Failure::Unavailable));
+        let status = Status::resource_exhausted("etcdserver: too many requests");
+        assert_eq!(failure(status), Some(Failure::Overloaded));
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_an_internal_error_leaves_the_outcome_open() {
+        let refused = Status::not_found("etcdserver: requested lease not found");
+        let error = classify(&refused, "a:1").expect_err("a refusal");
+        assert_eq!(error.refusal(), Some(Refusal::LeaseNotFound));
+        assert!(!error.outcome_unknown() && !error.retryable());
+        let error = classify(&Status::internal("oops"), "a:1").expect_err("a failure");
+        assert!(error.outcome_unknown() && !error.retryable());
+    }
+}

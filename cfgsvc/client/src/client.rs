@@ -1,0 +1,105 @@
+//! The client: a cheap handle on the connections, with or without a session.
+
+use crate::channel::{How, Pool};
+use crate::error::CallError;
+use crate::options::{Options, OptionsError};
+use crate::route::Safety;
+use crate::session::{Ids, Session};
+use cfgsvc_proto::etcd::kv_client::KvClient;
+use cfgsvc_proto::etcd::lease_client::LeaseClient;
+use std::future::Future;
+use std::sync::Arc;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+/// A handle on the group. Clones share the connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) pool: Arc<Pool>,
+    options: Arc<Options>,
+    ids: Option<Arc<Ids>>,
+}
+
+impl Client {
+    /// Checks the options. Connections are made when they are first needed.
+    pub fn new(options: Options) -> Result<Self, OptionsError> {
+        Ok(Self {
+            pool: Arc::new(Pool::new(&options)?),
+            options: Arc::new(options),
+            ids: None,
+        })
+    }
+
+    /// Its settings.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The same client, whose writes carry request ids of `session`: they are repeated until the
+    /// deadline and executed at most once.
+    pub fn in_session(&self, session: &Session) -> Self {
+        Self {
+            ids: Some(session.ids()),
+            ..self.clone()
+        }
+    }
+
+    /// A client for one endpoint alone, with the same settings: for questions to a single member.
+    pub fn at(&self, endpoint: &str) -> Result<Self, OptionsError> {
+        let mut options = (*self.options).clone();
+        options.endpoints = vec![endpoint.to_owned()];
+        Self::new(options)
+    }
+
+    pub(crate) fn kv(&self, channel: Channel) -> KvClient<Channel> {
+        KvClient::new(channel).max_decoding_message_size(self.pool.receive_bytes_max)
+    }
+
+    pub(crate) fn lease(&self, channel: Channel) -> LeaseClient<Channel> {
+        LeaseClient::new(channel).max_decoding_message_size(self.pool.receive_bytes_max)
+    }
+
+    pub(crate) async fn call<M, R, F, A>(
+        &self,
+        safety: Safety,
+        message: &M,
+        attempt: A,
+    ) -> Result<R, CallError>
+    where
+        M: Clone,
+        A: Fn(Channel, Request<M>) -> F,
+        F: Future<Output = Result<R, Status>>,
+    {
+        self.pool
+            .call(How { safety, id: None }, message, attempt)
+            .await
+    }
+
+    pub(crate) async fn read<M, R, F, A>(&self, message: &M, attempt: A) -> Result<R, CallError>
+    where
+        M: Clone,
+        A: Fn(Channel, Request<M>) -> F,
+        F: Future<Output = Result<R, Status>>,
+    {
+        self.call(Safety::Repeatable, message, attempt).await
+    }
+
+    /// A write: with a request id when there is a session, else sent again only when it was
+    /// certainly not executed.
+    pub(crate) async fn write<M, R, F, A>(&self, message: &M, attempt: A) -> Result<R, CallError>
+    where
+        M: Clone,
+        A: Fn(Channel, Request<M>) -> F,
+        F: Future<Output = Result<R, Status>>,
+    {
+        let Some(ids) = &self.ids else {
+            return self.call(Safety::Once, message, attempt).await;
+        };
+        let ticket = ids.open(self.pool.request_timeout).await?;
+        let how = How {
+            safety: Safety::Repeatable,
+            id: Some(ticket.id()),
+        };
+        self.pool.call(how, message, attempt).await
+    }
+}

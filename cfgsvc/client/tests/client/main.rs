@@ -1,0 +1,18 @@
+//! The client against a real etcd: what the pure parts decide must be right on the wire.
+
+mod basics;
+mod etcd;
+mod failures;
+mod leases;
+mod mirrors;
+
+use anyhow::Result;
+use cfgsvc_client::{Client, Options};
+use etcd::Etcd;
+
+/// A client of `members`, in this order.
+fn client<'a>(members: impl IntoIterator<Item = &'a Etcd>) -> Result<Client> {
+    Ok(Client::new(Options::new(
+        members.into_iter().map(Etcd::endpoint),
+    ))?)
+}
