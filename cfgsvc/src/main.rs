@@ -1,5 +1,6 @@
 //! `cfgsvcd`: one member of the group.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -84,6 +85,7 @@ fn start_log(settings: &Settings) -> anyhow::Result<()> {
         .context("read the log filter")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => log.init(),

@@ -113,7 +113,7 @@ pub fn run_binary(name: &str, arguments: &[&str]) -> Result<Ran> {
 }
 
 /// Where one of this repository's binaries is: beside the running test, as cargo lays them out.
-pub(super) fn binary_path(name: &str) -> Result<PathBuf> {
+pub fn binary_path(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("find the running test")?;
     let found = test
         .ancestors()

@@ -12,7 +12,7 @@ mod source;
 mod wait;
 
 pub use cluster::{Cluster, ClusterOptions};
-pub use command::{Ran, etcdctl, run, run_binary};
+pub use command::{Ran, binary_path, etcdctl, run, run_binary};
 pub use http::get as http_get;
 pub use network::{Network, SourceOf};
 pub use ports::unused_address;

@@ -1,0 +1,6 @@
+//! Real processes: members are killed, cut off, started on wrong data and run out of disk.
+
+mod disk;
+mod failures;
+mod refusals;
+mod writers;
