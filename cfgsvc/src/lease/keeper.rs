@@ -1,0 +1,215 @@
+//! Keeps the time of leases: takes over with leadership, ends what is over, renews what is confirmed.
+//!
+//! ```text
+//!  client ─ keep-alive ─► member: batch ─ call_leader ─► leader: quorum check ─► book ─► answers
+//!                                                        leader: book due ─► propose LeaseExpire
+//! ```
+//!
+//! Invariants
+//! - a renewal is answered only after a quorum check that began after it had arrived.
+//! - counting starts after everything of earlier terms is applied here, in the term of the check.
+//! - a lease ends only by a log entry.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cfgsvc_core::LeaseChange;
+use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::{Command, LeaseExpire};
+use cluster::{CallError, Group, LeaderService, ReadError, Role};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use prost::Message;
+use tokio::sync::{Notify, OnceCell};
+
+use super::book::{LeaseBook, Renewal};
+use super::wire::{LeaseAnswer, LeaseCall, Renewed, Seen, decode};
+use crate::clock;
+
+/// Most leases that one log entry ends; with some keys each it stays a small entry.
+const EXPIRE_LEASES_MAX: usize = 128;
+/// Wait after a failure before the next try.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Longest sleep of the expiry task: a sleep does not count the time that the machine was suspended,
+/// the deadlines do.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+/// Keeps the time of leases on one member.
+#[derive(Default)]
+pub struct Keeper {
+    book: Mutex<LeaseBook>,
+    /// The next deadline may have changed.
+    recount: Notify,
+    group: OnceCell<Arc<dyn Group>>,
+}
+
+impl Keeper {
+    /// Replaces all leases (id, TTL in seconds).
+    pub fn load(&self, leases: impl IntoIterator<Item = (i64, i64)>) {
+        self.book().load(leases);
+        self.recount.notify_one();
+    }
+
+    /// Leases began and ended, and that is visible.
+    pub fn changed(&self, changes: &[LeaseChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let mut book = self.book();
+        for change in changes {
+            match *change {
+                LeaseChange::Granted { id, ttl_s } => book.granted(now, id, ttl_s),
+                LeaseChange::Ended { id } => book.gone(id),
+            }
+        }
+        drop(book);
+        self.recount.notify_one();
+    }
+
+    /// Count of leases.
+    pub fn count(&self) -> usize {
+        self.book().len()
+    }
+
+    /// Works for as long as the member runs: follows leadership and ends leases. Must be called once.
+    pub async fn run(&self, group: Arc<dyn Group>) {
+        let group = self.group.get_or_init(|| async { group }).await;
+        tokio::join!(self.follow_leadership(group.as_ref()), self.end_due(group.as_ref()));
+    }
+
+    fn book(&self) -> MutexGuard<'_, LeaseBook> {
+        // No code panics while it holds the lock.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow_leadership(&self, group: &dyn Group) {
+        let mut status = group.status();
+        loop {
+            let (role, term) = {
+                let now = status.borrow_and_update();
+                (now.role, now.term)
+            };
+            let counted = self.book().leading();
+            if role != Role::Leader || counted.is_some_and(|counted| counted != term) {
+                self.book().follow();
+            }
+            if role == Role::Leader && self.book().leading().is_none() {
+                match take_over(group, term).await {
+                    Ok(()) => self.book().lead(clock::now(), term),
+                    Err(error) => {
+                        tracing::debug!(term, %error, "not counting leases yet");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        continue;
+                    }
+                }
+                tracing::info!(term, leases = self.count(), "leases have their whole time again");
+                self.recount.notify_one();
+            }
+            if status.changed().await.is_err() {
+                self.book().follow();
+                return;
+            }
+        }
+    }
+
+    async fn end_due(&self, group: &dyn Group) {
+        loop {
+            let due = self.book().take_due(clock::now(), EXPIRE_LEASES_MAX);
+            if let Some((term, ids)) = due {
+                self.end(group, term, ids).await;
+                continue;
+            }
+            let next = self.book().next_due();
+            let pause = next.map_or(SLEEP_MAX, |next| next.since(clock::now()).min(SLEEP_MAX));
+            // Whichever comes first; the deadlines are looked at again in both cases.
+            let _ = tokio::time::timeout(pause, self.recount.notified()).await;
+        }
+    }
+
+    /// Ends `ids`, and returns when the outcome is known or another member leads.
+    async fn end(&self, group: &dyn Group, term: u64, ids: Vec<i64>) {
+        let command = Command {
+            at_ms: clock::wall_ms(),
+            author: "cfgsvcd".to_owned(),
+            reason: "lease expired".to_owned(),
+            op: Some(Op::LeaseExpire(LeaseExpire { ids: ids.clone(), term })),
+            ..Command::default()
+        };
+        let command = Bytes::from(command.encode_to_vec());
+        loop {
+            let outcome = group.propose(command.clone()).await;
+            match outcome {
+                // The change arrived in `changed` before; a lease that is still there was left.
+                Ok(_) => return self.book().not_ended(clock::now(), term, &ids),
+                Err(error) => {
+                    tracing::warn!(term, leases = ids.len(), %error, "leases did not end yet");
+                    if error.not_executed() {
+                        self.book().not_ended(clock::now(), term, &ids);
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    if error.not_executed() || self.book().leading() != Some(term) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, request: Bytes) -> Result<Bytes, CallError> {
+        let call: LeaseCall = decode(request)?;
+        let group = self.group.get().ok_or(CallError::NotLeader)?;
+        if self.book().leading().is_none() {
+            return Err(CallError::NotLeader);
+        }
+        let term = group.confirm_leadership().await.map_err(|error| match error {
+            ReadError::NoLeader | ReadError::Stopped => CallError::NotLeader,
+            ReadError::Timeout { waited_ms } => CallError::Timeout { waited_ms },
+        })?;
+        let now = clock::now();
+        let mut book = self.book();
+        if book.leading() != Some(term) {
+            return Err(CallError::NotLeader);
+        }
+        let renewed = call.renew.iter().map(|id| match book.renewed(now, term, *id) {
+            Renewal::Renewed(ttl_s) => Renewed { ttl_s, undecided: false },
+            Renewal::Gone => Renewed { ttl_s: 0, undecided: false },
+            // The second cannot be: the term was compared under the same lock.
+            Renewal::Ending | Renewal::NotLeading => Renewed { ttl_s: 0, undecided: true },
+        });
+        let renewed = renewed.collect();
+        let seen = call.look.iter().map(|id| match book.remaining(now, *id) {
+            Some(left) => Seen { granted_s: left.granted_s, remaining_s: left.remaining_s },
+            None => Seen { granted_s: 0, remaining_s: 0 },
+        });
+        let answer = LeaseAnswer { renewed, seen: seen.collect() };
+        Ok(answer.encode_to_vec().into())
+    }
+}
+
+impl LeaderService for Keeper {
+    fn call(&self, _term: u64, request: Bytes) -> BoxFuture<'_, Result<Bytes, CallError>> {
+        self.answer(request).boxed()
+    }
+}
+
+/// Returns when this member, leading in `term`, has applied everything of earlier terms. Two checks
+/// around the barrier: it was passed in `term`.
+async fn take_over(group: &dyn Group, term: u64) -> Result<(), TakeOverError> {
+    let first = group.confirm_leadership().await?;
+    group.read_barrier().await?;
+    let last = group.confirm_leadership().await?;
+    if (first, last) != (term, term) {
+        return Err(TakeOverError::OtherTerm { expected: term, found: last });
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum TakeOverError {
+    #[error("leadership is not confirmed")]
+    Unconfirmed(#[from] ReadError),
+    #[error("leads in term {found}, expected term {expected}")]
+    OtherTerm { expected: u64, found: u64 },
+}

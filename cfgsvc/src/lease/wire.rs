@@ -1,0 +1,56 @@
+//! What a member's service asks the leader's about leases.
+
+use bytes::Bytes;
+use cluster::CallError;
+use prost::Message;
+
+/// Leases to renew and to look at.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LeaseCall {
+    /// Ids of leases to renew.
+    #[prost(int64, repeated, tag = "1")]
+    pub renew: Vec<i64>,
+    /// Ids of leases whose remaining time is asked for.
+    #[prost(int64, repeated, tag = "2")]
+    pub look: Vec<i64>,
+}
+
+/// Answers, in the order of the call.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LeaseAnswer {
+    /// One for each lease to renew.
+    #[prost(message, repeated, tag = "1")]
+    pub renewed: Vec<Renewed>,
+    /// One for each lease to look at.
+    #[prost(message, repeated, tag = "2")]
+    pub seen: Vec<Seen>,
+}
+
+/// What became of a renewal.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Renewed {
+    /// Seconds from now; 0 when there is no such lease.
+    #[prost(int64, tag = "1")]
+    pub ttl_s: i64,
+    /// Its end was proposed: ask again.
+    #[prost(bool, tag = "2")]
+    pub undecided: bool,
+}
+
+/// What is left of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Seen {
+    /// Seconds it was granted; 0 when there is no such lease.
+    #[prost(int64, tag = "1")]
+    pub granted_s: i64,
+    /// Seconds that are left.
+    #[prost(int64, tag = "2")]
+    pub remaining_s: i64,
+}
+
+/// Reads a message of another member.
+pub fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, CallError> {
+    M::decode(bytes).map_err(|error| {
+        CallError::Refused(format!("message about leases does not decode: {error}"))
+    })
+}
