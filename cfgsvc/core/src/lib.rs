@@ -1,1 +1,33 @@
-//! Under construction.
+//! The state machine of the service: a multi-version keyspace with etcd's rules, transactions,
+//! leases, sessions, compaction and restore. `OVERVIEW.md` has tables and paths in one page.
+//!
+//! Architecture invariants
+//! - nothing here awaits, reads a clock, draws a random number or iterates in hash order: replicas
+//!   that apply the same commands hold the same bytes.
+//! - all state is in the store ([`cluster_core::store`]); [`Machine`] only caches its counters.
+//! - an `Err` of [`io::Error`](std::io::Error) is a failure of the store below or a damaged record
+//!   in it, and stops the member; everything that a client can cause is a
+//!   [`Refusal`](cfgsvc_proto::state::Refusal), and a refused command changes nothing of the data.
+
+pub mod check;
+mod compaction;
+pub mod export;
+pub mod history;
+mod intervals;
+mod lease;
+pub mod limits;
+mod machine;
+mod ops;
+pub mod read;
+pub mod refusal;
+mod restore;
+mod session;
+pub mod snapshot_file;
+pub mod tables;
+mod txn;
+pub mod validate;
+mod writer;
+
+pub use machine::{Applied, LeaseChange, Machine};
+pub use txn::{is_read_only, txn_readonly};
+pub use writer::{RevisionEvents, WatchEvent};

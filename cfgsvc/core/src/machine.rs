@@ -1,0 +1,375 @@
+//! The state machine: one command in, one reply and its effects out.
+//!
+//! ```text
+//!  command ─► decode ─► restore? ─► session: replay or refuse? ─► check ─► write ─► reply kept
+//!              every arrow may end in a refusal; nothing is written before `write`
+//! ```
+//!
+//! Invariants
+//! - the outcome depends on the store and the command alone.
+//! - a command adds at most one revision, and an expiry one for each lease that had keys.
+//! - commit times never go back, whatever the proposers' clocks do.
+
+use std::io;
+
+use bytes::Bytes;
+use cfgsvc_proto::etcd;
+use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::reply::Result as Outcome;
+use cfgsvc_proto::state::{
+    Command, LeaseExpire, LeaseExpired, MachineRecord, Refusal, Reply, RevisionRecord, Scrubbed,
+};
+use cluster_core::store::{Overlay, View};
+use prost::Message;
+
+use crate::read::Position;
+use crate::refusal::{Code, refuse};
+use crate::session::Admission;
+use crate::txn::Path;
+use crate::writer::{RevisionEvents, RevisionWriter, WatchEvent};
+use crate::{compaction, lease, ops, restore, session, tables, txn, validate};
+
+/// What applying one command did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Applied {
+    /// Encoded [`Reply`] for the proposer.
+    pub reply: Bytes,
+    /// New revisions, in order, for watchers.
+    pub events: Vec<RevisionEvents>,
+    /// Leases that began and ended, in order, for the one that keeps their time.
+    pub leases: Vec<LeaseChange>,
+}
+
+/// A lease that began or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// It counts from now.
+    Granted {
+        /// Lease id.
+        id: i64,
+        /// Seconds that it lives without a renewal.
+        ttl_s: i64,
+    },
+    /// It is gone, with its keys.
+    Ended {
+        /// Lease id.
+        id: i64,
+    },
+}
+
+/// The counters of a store in which nothing has been written: etcd begins at revision 1.
+pub(crate) fn new_record() -> MachineRecord {
+    MachineRecord {
+        revision: 1,
+        ..MachineRecord::default()
+    }
+}
+
+/// The counters as stored, or those of an empty store.
+pub(crate) fn load_record(view: &dyn View) -> io::Result<MachineRecord> {
+    Ok(tables::get(view, &tables::MACHINE)?.unwrap_or_else(new_record))
+}
+
+/// Who changed keys, when and why.
+struct Origin {
+    at_ms: i64,
+    author: String,
+    reason: String,
+}
+
+/// The state machine; all but its counters is in the store.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    record: MachineRecord,
+}
+
+impl Machine {
+    /// The machine whose state is in `view`.
+    pub fn load(view: &dyn View) -> io::Result<Self> {
+        Ok(Self {
+            record: load_record(view)?,
+        })
+    }
+
+    /// Revision after the last command applied, committed or not.
+    pub fn revision(&self) -> i64 {
+        self.record.revision
+    }
+
+    /// Oldest revision that can be read.
+    pub fn compacted_revision(&self) -> i64 {
+        self.record.compacted_revision
+    }
+
+    /// Whether a leader should propose a scrub.
+    pub fn scrub_pending(&self) -> bool {
+        compaction::pending(&self.record)
+    }
+
+    /// Id of the restore that is under way.
+    pub fn restore_in_progress(&self) -> Option<u64> {
+        Some(self.record.restore_id).filter(|id| *id != 0)
+    }
+
+    /// Applies one command, an encoded [`Command`].
+    pub fn apply(&mut self, state: &mut Overlay<'_>, command: Bytes) -> io::Result<Applied> {
+        let before = self.record;
+        let mut applied = Applied::default();
+        applied.reply = match Command::decode(command) {
+            Ok(command) => self.admit(state, command, &mut applied)?,
+            Err(error) => {
+                let detail = format!("the command does not decode: {error}");
+                self.reply(Err(refuse(Code::InvalidCommand, detail)))
+            }
+        };
+        if self.record != before {
+            state.put(tables::MACHINE, self.record.encode_to_vec());
+        }
+        Ok(applied)
+    }
+
+    fn reply(&self, outcome: Result<Outcome, Refusal>) -> Bytes {
+        let reply = Reply {
+            revision: self.record.revision,
+            result: Some(outcome.unwrap_or_else(Outcome::Refusal)),
+        };
+        reply.encode_to_vec().into()
+    }
+
+    /// Sorts out restores and sessions, then executes.
+    fn admit(
+        &mut self,
+        state: &mut Overlay<'_>,
+        mut command: Command,
+        applied: &mut Applied,
+    ) -> io::Result<Bytes> {
+        let Some(op) = command.op.take() else {
+            let refusal = refuse(
+                Code::InvalidCommand,
+                "it holds no operation of this version",
+            );
+            return Ok(self.reply(Err(refusal)));
+        };
+        let is_seed = matches!(op, Op::Seed(_));
+        if self.record.restore_id != 0 && !is_seed {
+            let detail = format!("restore {:x}", self.record.restore_id);
+            return Ok(self.reply(Err(refuse(Code::RestoreInProgress, detail))));
+        }
+        if command.session == 0 {
+            let outcome = self.execute(state, op, origin(command), applied)?;
+            return Ok(self.reply(outcome));
+        }
+        if is_seed || matches!(op, Op::Scrub(_) | Op::LeaseExpire(_)) {
+            let refusal = refuse(Code::InvalidCommand, "the group's own work has no session");
+            return Ok(self.reply(Err(refusal)));
+        }
+        match session::admit(state, &command)? {
+            Admission::Refuse(refusal) => Ok(self.reply(Err(refusal))),
+            Admission::Replay(reply) => Ok(reply),
+            Admission::Execute(ticket) => {
+                let outcome = self.execute(state, op, origin(command), applied)?;
+                let reply = self.reply(outcome);
+                session::keep(state, ticket, &reply)?;
+                Ok(reply)
+            }
+        }
+    }
+
+    fn execute(
+        &mut self,
+        state: &mut Overlay<'_>,
+        op: Op,
+        origin: Origin,
+        applied: &mut Applied,
+    ) -> io::Result<Result<Outcome, Refusal>> {
+        let outcome = match op {
+            Op::Put(request) => self
+                .put(state, request, &origin, applied)?
+                .map(Outcome::Put),
+            Op::DeleteRange(request) => self
+                .delete_range(state, &request, &origin, applied)?
+                .map(Outcome::DeleteRange),
+            Op::Txn(request) => self
+                .txn(state, &request, &origin, applied)?
+                .map(Outcome::Txn),
+            Op::Compact(request) => compaction::compact(&mut self.record, &request).map(|()| {
+                Outcome::Compact(etcd::CompactionResponse {
+                    header: ops::header(self.record.revision),
+                })
+            }),
+            Op::LeaseGrant(request) => self
+                .lease_grant(state, &request, applied)?
+                .map(Outcome::LeaseGrant),
+            Op::LeaseRevoke(request) => self
+                .lease_revoke(state, request.id, &origin, applied)?
+                .map(Outcome::LeaseRevoke),
+            Op::LeaseExpire(request) => {
+                let ended = self.lease_expire(state, &request, &origin, applied)?;
+                Ok(Outcome::LeaseExpire(ended))
+            }
+            Op::Scrub(request) => {
+                let more = compaction::scrub(state, &mut self.record, request.limit)?;
+                Ok(Outcome::Scrub(Scrubbed { more }))
+            }
+            Op::Seed(step) => restore::seed(state, &mut self.record, step, &mut applied.leases)?
+                .map(Outcome::Seed),
+        };
+        Ok(outcome)
+    }
+
+    fn put(
+        &mut self,
+        state: &mut Overlay<'_>,
+        request: etcd::PutRequest,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<Result<etcd::PutResponse, Refusal>> {
+        if let Err(refusal) = validate::put(&request) {
+            return Ok(Err(refusal));
+        }
+        if let Err(refusal) = ops::check_put(state, &request)? {
+            return Ok(Err(refusal));
+        }
+        let mut writer = RevisionWriter::new(state, self.record.revision);
+        let response = ops::put(&mut writer, request)?;
+        let events = writer.into_events();
+        self.commit(state, events, origin, applied);
+        Ok(Ok(response))
+    }
+
+    fn delete_range(
+        &mut self,
+        state: &mut Overlay<'_>,
+        request: &etcd::DeleteRangeRequest,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<Result<etcd::DeleteRangeResponse, Refusal>> {
+        if let Err(refusal) = validate::delete_range(request) {
+            return Ok(Err(refusal));
+        }
+        let mut writer = RevisionWriter::new(state, self.record.revision);
+        let response = ops::delete_range(&mut writer, request)?;
+        let events = writer.into_events();
+        self.commit(state, events, origin, applied);
+        Ok(Ok(response))
+    }
+
+    fn txn(
+        &mut self,
+        state: &mut Overlay<'_>,
+        request: &etcd::TxnRequest,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<Result<etcd::TxnResponse, Refusal>> {
+        if let Err(refusal) = validate::txn(request) {
+            return Ok(Err(refusal));
+        }
+        let mut path = Path::choose(state, request)?;
+        let position = Position::of(&self.record);
+        if let Err(refusal) = txn::check(state, position, request, &path)? {
+            return Ok(Err(refusal));
+        }
+        let mut writer = RevisionWriter::new(state, self.record.revision);
+        let mut response = txn::execute(&mut writer, position.compacted, request, &mut path)?;
+        response.header = ops::header(writer.revision());
+        let events = writer.into_events();
+        self.commit(state, events, origin, applied);
+        Ok(Ok(response))
+    }
+
+    fn lease_grant(
+        &mut self,
+        state: &mut Overlay<'_>,
+        request: &etcd::LeaseGrantRequest,
+        applied: &mut Applied,
+    ) -> io::Result<Result<etcd::LeaseGrantResponse, Refusal>> {
+        let outcome = lease::grant(state, request)?;
+        Ok(outcome.map(|mut response| {
+            response.header = ops::header(self.record.revision);
+            applied.leases.push(LeaseChange::Granted {
+                id: response.id,
+                ttl_s: response.ttl,
+            });
+            response
+        }))
+    }
+
+    fn lease_revoke(
+        &mut self,
+        state: &mut Overlay<'_>,
+        id: i64,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<Result<etcd::LeaseRevokeResponse, Refusal>> {
+        if !self.lease_end(state, id, origin, applied)? {
+            return Ok(Err(refuse(Code::LeaseNotFound, format!("lease {id:x}"))));
+        }
+        Ok(Ok(etcd::LeaseRevokeResponse {
+            header: ops::header(self.record.revision),
+        }))
+    }
+
+    fn lease_expire(
+        &mut self,
+        state: &mut Overlay<'_>,
+        request: &LeaseExpire,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<LeaseExpired> {
+        let mut ended = LeaseExpired::default();
+        for id in &request.ids {
+            if self.lease_end(state, *id, origin, applied)? {
+                ended.ids.push(*id);
+            }
+        }
+        Ok(ended)
+    }
+
+    fn lease_end(
+        &mut self,
+        state: &mut Overlay<'_>,
+        id: i64,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<bool> {
+        let mut writer = RevisionWriter::new(state, self.record.revision);
+        let found = lease::end(&mut writer, id)?;
+        let events = writer.into_events();
+        self.commit(state, events, origin, applied);
+        if found {
+            applied.leases.push(LeaseChange::Ended { id });
+        }
+        Ok(found)
+    }
+
+    /// Counts the revision that `events` make, if any.
+    fn commit(
+        &mut self,
+        state: &mut Overlay<'_>,
+        events: Vec<WatchEvent>,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) {
+        if events.is_empty() {
+            return;
+        }
+        self.record.revision += 1;
+        self.record.time_ms = self.record.time_ms.max(origin.at_ms);
+        let revision = self.record.revision;
+        let known = RevisionRecord {
+            at_ms: self.record.time_ms,
+            author: origin.author.clone(),
+            reason: origin.reason.clone(),
+        };
+        state.put(tables::revision(revision), known.encode_to_vec());
+        applied.events.push(RevisionEvents { revision, events });
+    }
+}
+
+fn origin(command: Command) -> Origin {
+    Origin {
+        at_ms: command.at_ms,
+        author: command.author,
+        reason: command.reason,
+    }
+}
