@@ -50,7 +50,12 @@ struct Unpublished {
 impl ServiceApp {
     /// Tells `hub` and `keeper` of what is applied.
     pub fn new(hub: Arc<Hub>, keeper: Arc<Keeper>) -> Self {
-        Self { machine: None, hub, keeper, unpublished: Unpublished::default() }
+        Self {
+            machine: None,
+            hub,
+            keeper,
+            unpublished: Unpublished::default(),
+        }
     }
 }
 
@@ -59,8 +64,10 @@ impl App for ServiceApp {
         let machine = Machine::load(view)?;
         let leases = cfgsvc_core::read::leases(view)?;
         self.unpublished = Unpublished::default();
-        self.keeper.load(leases.into_iter().map(|(id, lease)| (id, lease.ttl_s)));
-        self.hub.reset(machine.revision(), machine.compacted_revision());
+        self.keeper
+            .load(leases.into_iter().map(|(id, lease)| (id, lease.ttl_s)));
+        self.hub
+            .reset(machine.revision(), machine.compacted_revision());
         self.machine = Some(machine);
         Ok(())
     }
@@ -74,19 +81,29 @@ impl App for ServiceApp {
             return Ok(nothing_expired(machine.revision()));
         }
         let before = machine.revision();
-        let Applied { reply, events, leases } = machine.apply(state, entry.command.clone())?;
+        let Applied {
+            reply,
+            events,
+            leases,
+        } = machine.apply(state, entry.command.clone())?;
         let made = i64::try_from(events.len()).unwrap_or(i64::MAX);
         if machine.revision() != before + made {
             self.unpublished.commits.clear();
             self.unpublished.jumped_to = Some(machine.revision());
         }
-        self.unpublished.commits.extend(events.into_iter().map(commit));
+        self.unpublished
+            .commits
+            .extend(events.into_iter().map(commit));
         self.unpublished.leases.extend(leases);
         Ok(reply)
     }
 
     fn published(&mut self, _index: u64) {
-        let Unpublished { jumped_to, commits, leases } = std::mem::take(&mut self.unpublished);
+        let Unpublished {
+            jumped_to,
+            commits,
+            leases,
+        } = std::mem::take(&mut self.unpublished);
         let compacted = self.machine.as_ref().map_or(0, Machine::compacted_revision);
         if let Some(revision) = jumped_to {
             self.hub.reset(revision, compacted);
@@ -115,7 +132,10 @@ pub fn commit(revision: RevisionEvents) -> Arc<Commit> {
     let events = revision
         .events
         .into_iter()
-        .map(|changed| Event { prev_kv: changed.previous, ..changed.event })
+        .map(|changed| Event {
+            prev_kv: changed.previous,
+            ..changed.event
+        })
         .collect();
     Arc::new(Commit::new(revision.revision, events))
 }

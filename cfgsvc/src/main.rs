@@ -1,3 +1,93 @@
 //! `cfgsvcd`: one member of the group.
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Context;
+use cfgsvc::options::{self, ENVIRONMENT_PREFIX, LogFormat, Problem, Settings, Texts};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Wrong usage, as `cfgctl` has it.
+const USAGE: u8 = 2;
+/// What other libraries have to say is for debugging only.
+const QUIET: &str = "openraft=error,h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn";
+
+fn main() -> ExitCode {
+    let matches = options::command().get_matches();
+    let settings = match settings(&matches) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            eprintln!("error: {} of the settings cannot be used", problems.len());
+            for problem in problems {
+                eprintln!("  {problem}");
+            }
+            eprintln!("\nhint: `cfgsvcd --help` lists all settings");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match serve(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(matches: &clap::ArgMatches) -> Result<Settings, Vec<Problem>> {
+    let file = match matches.get_one::<String>("config") {
+        Some(path) => file(path).map_err(|problem| vec![problem])?,
+        None => Texts::new(),
+    };
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
+        .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+        .collect();
+    options::resolve(&options::flag_texts(matches), &environment, &file)
+}
+
+fn file(path: &str) -> Result<Texts, Problem> {
+    let text = fs_err::read_to_string(path).map_err(|error| Problem {
+        origin: "--config".to_owned(),
+        found: path.to_owned(),
+        allowed: format!("a TOML file that can be read ({error})"),
+    })?;
+    options::file_texts(&text)
+}
+
+fn serve(settings: Settings) -> anyhow::Result<()> {
+    start_log(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start threads")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+        let asked = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        cfgsvc::run::run(settings, asked).await
+    })
+}
+
+/// Logs to stderr.
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    // What the user asks for comes last and wins over the quiet defaults of the same target.
+    let filter: EnvFilter = format!("{QUIET},{}", settings.log)
+        .parse()
+        .context("read the log filter")?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

@@ -76,7 +76,10 @@ impl Keeper {
     /// Works for as long as the member runs: follows leadership and ends leases. Must be called once.
     pub async fn run(&self, group: Arc<dyn Group>) {
         let group = self.group.get_or_init(|| async { group }).await;
-        tokio::join!(self.follow_leadership(group.as_ref()), self.end_due(group.as_ref()));
+        tokio::join!(
+            self.follow_leadership(group.as_ref()),
+            self.end_due(group.as_ref())
+        );
     }
 
     fn book(&self) -> MutexGuard<'_, LeaseBook> {
@@ -104,7 +107,11 @@ impl Keeper {
                         continue;
                     }
                 }
-                tracing::info!(term, leases = self.count(), "leases have their whole time again");
+                tracing::info!(
+                    term,
+                    leases = self.count(),
+                    "leases have their whole time again"
+                );
                 self.recount.notify_one();
             }
             if status.changed().await.is_err() {
@@ -134,7 +141,10 @@ impl Keeper {
             at_ms: clock::wall_ms(),
             author: "cfgsvcd".to_owned(),
             reason: "lease expired".to_owned(),
-            op: Some(Op::LeaseExpire(LeaseExpire { ids: ids.clone(), term })),
+            op: Some(Op::LeaseExpire(LeaseExpire {
+                ids: ids.clone(),
+                term,
+            })),
             ..Command::default()
         };
         let command = Bytes::from(command.encode_to_vec());
@@ -163,27 +173,51 @@ impl Keeper {
         if self.book().leading().is_none() {
             return Err(CallError::NotLeader);
         }
-        let term = group.confirm_leadership().await.map_err(|error| match error {
-            ReadError::NoLeader | ReadError::Stopped => CallError::NotLeader,
-            ReadError::Timeout { waited_ms } => CallError::Timeout { waited_ms },
-        })?;
+        let term = group
+            .confirm_leadership()
+            .await
+            .map_err(|error| match error {
+                ReadError::NoLeader | ReadError::Stopped => CallError::NotLeader,
+                ReadError::Timeout { waited_ms } => CallError::Timeout { waited_ms },
+            })?;
         let now = clock::now();
         let mut book = self.book();
         if book.leading() != Some(term) {
             return Err(CallError::NotLeader);
         }
-        let renewed = call.renew.iter().map(|id| match book.renewed(now, term, *id) {
-            Renewal::Renewed(ttl_s) => Renewed { ttl_s, undecided: false },
-            Renewal::Gone => Renewed { ttl_s: 0, undecided: false },
-            // The second cannot be: the term was compared under the same lock.
-            Renewal::Ending | Renewal::NotLeading => Renewed { ttl_s: 0, undecided: true },
-        });
+        let renewed = call
+            .renew
+            .iter()
+            .map(|id| match book.renewed(now, term, *id) {
+                Renewal::Renewed(ttl_s) => Renewed {
+                    ttl_s,
+                    undecided: false,
+                },
+                Renewal::Gone => Renewed {
+                    ttl_s: 0,
+                    undecided: false,
+                },
+                // The second cannot be: the term was compared under the same lock.
+                Renewal::Ending | Renewal::NotLeading => Renewed {
+                    ttl_s: 0,
+                    undecided: true,
+                },
+            });
         let renewed = renewed.collect();
         let seen = call.look.iter().map(|id| match book.remaining(now, *id) {
-            Some(left) => Seen { granted_s: left.granted_s, remaining_s: left.remaining_s },
-            None => Seen { granted_s: 0, remaining_s: 0 },
+            Some(left) => Seen {
+                granted_s: left.granted_s,
+                remaining_s: left.remaining_s,
+            },
+            None => Seen {
+                granted_s: 0,
+                remaining_s: 0,
+            },
         });
-        let answer = LeaseAnswer { renewed, seen: seen.collect() };
+        let answer = LeaseAnswer {
+            renewed,
+            seen: seen.collect(),
+        };
         Ok(answer.encode_to_vec().into())
     }
 }
@@ -201,7 +235,10 @@ async fn take_over(group: &dyn Group, term: u64) -> Result<(), TakeOverError> {
     group.read_barrier().await?;
     let last = group.confirm_leadership().await?;
     if (first, last) != (term, term) {
-        return Err(TakeOverError::OtherTerm { expected: term, found: last });
+        return Err(TakeOverError::OtherTerm {
+            expected: term,
+            found: last,
+        });
     }
     Ok(())
 }

@@ -40,7 +40,11 @@ impl Renewals {
     pub fn start(group: Arc<dyn Group>, patience: Duration) -> Self {
         let (waiting, received) = mpsc::channel(WAITING_MAX);
         tokio::spawn(forward(Arc::clone(&group), received));
-        Self { waiting, group, patience }
+        Self {
+            waiting,
+            group,
+            patience,
+        }
     }
 
     /// Renews a lease: seconds that it has from now, 0 when there is no such lease.
@@ -48,8 +52,13 @@ impl Renewals {
         let attempts = async {
             loop {
                 match self.once(id).await {
-                    Ok(Renewed { undecided: false, ttl_s }) => return Ok(ttl_s),
-                    Ok(Renewed { undecided: true, .. })
+                    Ok(Renewed {
+                        undecided: false,
+                        ttl_s,
+                    }) => return Ok(ttl_s),
+                    Ok(Renewed {
+                        undecided: true, ..
+                    })
                     | Err(CallError::NoLeader | CallError::NotLeader) => {
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
@@ -59,12 +68,17 @@ impl Renewals {
                 }
             }
         };
-        tokio::time::timeout(self.patience, attempts).await.unwrap_or_else(|_| Err(self.too_late()))
+        tokio::time::timeout(self.patience, attempts)
+            .await
+            .unwrap_or_else(|_| Err(self.too_late()))
     }
 
     /// What is left of a lease; zeros when there is no such lease.
     pub async fn look(&self, id: i64) -> Result<Seen, CallError> {
-        let call = LeaseCall { renew: Vec::new(), look: vec![id] };
+        let call = LeaseCall {
+            renew: Vec::new(),
+            look: vec![id],
+        };
         let attempts = async {
             loop {
                 match ask(self.group.as_ref(), &call).await {
@@ -78,13 +92,18 @@ impl Renewals {
                 }
             }
         };
-        tokio::time::timeout(self.patience, attempts).await.unwrap_or_else(|_| Err(self.too_late()))
+        tokio::time::timeout(self.patience, attempts)
+            .await
+            .unwrap_or_else(|_| Err(self.too_late()))
     }
 
     async fn once(&self, id: i64) -> Result<Renewed, CallError> {
         let (answer, answered) = oneshot::channel();
         let stopped = || CallError::Refused("the member is stopping".to_owned());
-        self.waiting.send(Waiting { id, answer }).await.map_err(|_| stopped())?;
+        self.waiting
+            .send(Waiting { id, answer })
+            .await
+            .map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 
@@ -97,18 +116,25 @@ impl Renewals {
 async fn forward(group: Arc<dyn Group>, mut received: mpsc::Receiver<Waiting>) {
     let calls = Arc::new(Semaphore::new(CALLS_MAX));
     loop {
-        let Ok(permit) = Arc::clone(&calls).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&calls).acquire_owned().await else {
+            return;
+        };
         let mut batch = Vec::new();
         if received.recv_many(&mut batch, BATCH_MAX).await == 0 {
             return;
         }
         let group = Arc::clone(&group);
         tokio::spawn(async move {
-            let call =
-                LeaseCall { renew: batch.iter().map(|one| one.id).collect(), look: Vec::new() };
+            let call = LeaseCall {
+                renew: batch.iter().map(|one| one.id).collect(),
+                look: Vec::new(),
+            };
             let answer = ask(group.as_ref(), &call).await;
             for (at, one) in batch.into_iter().enumerate() {
-                let result = answer.as_ref().map(|answer| answer.renewed[at]).map_err(Clone::clone);
+                let result = answer
+                    .as_ref()
+                    .map(|answer| answer.renewed[at])
+                    .map_err(Clone::clone);
                 // A client that went away does not wait for its answer.
                 let _ = one.answer.send(result);
             }

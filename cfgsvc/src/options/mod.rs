@@ -13,6 +13,7 @@ mod settings;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use parse::{host_port, name};
 pub use settings::{LogFormat, Settings, Start};
 
 /// Prefix of environment variables: `CFGSVCD_DATA_DIR` is `--data-dir`.

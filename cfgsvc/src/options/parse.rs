@@ -8,7 +8,7 @@ const HOST_PORT: &str =
     "HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:2379 or [::1]:2379";
 
 /// Checks HOST:PORT and returns it unchanged.
-pub(super) fn host_port(text: &str) -> Result<String, String> {
+pub fn host_port(text: &str) -> Result<String, String> {
     let refused = || HOST_PORT.to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
     port.parse::<u16>().map_err(|_| refused())?;
@@ -21,7 +21,7 @@ pub(super) fn host_port(text: &str) -> Result<String, String> {
 }
 
 /// A list of HOST:PORT separated by commas; at least one.
-pub(super) fn host_ports(text: &str) -> Result<Vec<String>, String> {
+pub fn host_ports(text: &str) -> Result<Vec<String>, String> {
     text.split(',')
         .map(|one| host_port(one.trim()).map_err(|why| format!("a comma-separated list of {why}")))
         .collect()
@@ -48,7 +48,7 @@ pub(super) fn cluster(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// The name of a member or colo.
-pub(super) fn name(text: &str) -> Result<String, String> {
+pub fn name(text: &str) -> Result<String, String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if text.is_empty() || text.len() > 64 || !text.bytes().all(good) {
         return Err("1 to 64 of the characters a-z A-Z 0-9 - _ .".to_owned());

@@ -3,3 +3,4 @@
 pub mod commit;
 pub mod cursor;
 pub mod hub;
+pub mod session;

@@ -1,0 +1,147 @@
+//! A range in chunks, all of one revision.
+//!
+//! Why pages and not one view: a view that is held for as long as a slow client reads would hold
+//! back the store. A page at a fixed revision reads the same; if that revision is compacted
+//! meanwhile, the stream ends with that error.
+
+use std::sync::Arc;
+
+use cfgsvc_core::{read, validate};
+use cfgsvc_proto::etcd::range_request::{SortOrder, SortTarget};
+use cfgsvc_proto::etcd::{RangeRequest, RangeResponse, RangeStreamResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::status;
+use crate::service::Service;
+
+/// Bytes of keys and values after which a chunk is sent.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Chunks that wait for a slow client.
+const CHUNKS_WAITING: usize = 2;
+
+/// Checks the request and starts to send.
+pub(super) async fn start(
+    service: &Arc<Service>,
+    request: RangeRequest,
+) -> Result<ReceiverStream<Result<RangeStreamResponse, Status>>, Status> {
+    validate::range(&request).map_err(|refused| status::of_refusal(&refused))?;
+    let sorted =
+        request.sort_target() != SortTarget::Key || request.sort_order() == SortOrder::Descend;
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    if sorted || bounds.iter().any(|bound| *bound != 0) {
+        return Err(Status::unimplemented(
+            "etcdserver: a range stream has keys in ascending order and no revision filters",
+        ));
+    }
+    if !request.serializable {
+        service.barrier().await?;
+    }
+    let (chunks, stream) = mpsc::channel(CHUNKS_WAITING);
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let send = |chunk: Result<RangeResponse, Status>| {
+            chunks.send(chunk.map(|response| RangeStreamResponse {
+                range_response: Some(response),
+            }))
+        };
+        let mut place = Place {
+            request,
+            limited: None,
+            sent: 0,
+        };
+        loop {
+            let chunk = place.next(&service).await;
+            let last = chunk.as_ref().map_or(true, |(_, last)| *last);
+            // A client that went away has the chunks it wants.
+            if send(chunk.map(|(response, _)| response)).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(stream))
+}
+
+/// How far the stream is.
+struct Place {
+    /// For the next page: key, revision and limit change from page to page.
+    request: RangeRequest,
+    /// The whole request, for its count, once the first page fixed the revision.
+    limited: Option<RangeRequest>,
+    sent: i64,
+}
+
+impl Place {
+    /// The next chunk, and whether it is the last.
+    async fn next(&mut self, service: &Service) -> Result<(RangeResponse, bool), Status> {
+        if self.request.count_only {
+            let count = self.count(service, self.request.clone()).await?;
+            return Ok((count, true));
+        }
+        let asked = self.request.clone();
+        let page = service
+            .read_large(move |view| read::range_page(view, &asked, CHUNK_BYTES))
+            .await?
+            .map_err(|refused| status::of_refusal(&refused))?;
+        self.request.revision = page.revision;
+        let whole = self
+            .limited
+            .get_or_insert_with(|| self.request.clone())
+            .clone();
+        self.sent += page.kvs.len() as i64;
+        let limit_reached = whole.limit > 0 && self.sent >= whole.limit;
+        let kvs = page.kvs;
+        match page.next_key {
+            Some(next_key) if !limit_reached => {
+                self.request.key = next_key;
+                if whole.limit > 0 {
+                    self.request.limit = whole.limit - self.sent;
+                }
+                Ok((
+                    RangeResponse {
+                        kvs,
+                        ..RangeResponse::default()
+                    },
+                    false,
+                ))
+            }
+            next_key => {
+                let more = next_key.is_some();
+                let last = if more {
+                    self.count(service, whole).await?
+                } else {
+                    RangeResponse {
+                        header: Some(service.header(service.hub.published())),
+                        count: self.sent,
+                        ..RangeResponse::default()
+                    }
+                };
+                Ok((RangeResponse { kvs, more, ..last }, true))
+            }
+        }
+    }
+
+    async fn count(
+        &self,
+        service: &Service,
+        request: RangeRequest,
+    ) -> Result<RangeResponse, Status> {
+        let counted = RangeRequest {
+            count_only: true,
+            limit: 0,
+            ..request
+        };
+        let mut response = service
+            .read_large(move |view| read::range(view, &counted))
+            .await?
+            .map_err(|refused| status::of_refusal(&refused))?;
+        service.complete(&mut response.header);
+        Ok(response)
+    }
+}

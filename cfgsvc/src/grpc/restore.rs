@@ -1,0 +1,138 @@
+//! Fills an empty group from a snapshot file that a client streams.
+//!
+//! Why through the log: every member gets it, and a leader that changes meanwhile goes on or fails
+//! as for any other write.
+//!
+//! Invariants
+//! - the data counts only after the whole file was read and its hash agreed.
+//! - after any failure the group is empty and waits for the next try.
+
+use std::sync::Arc;
+
+use cfgsvc_core::snapshot_file::{Reader, SnapshotError};
+use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::reply::Result as Outcome;
+use cfgsvc_proto::state::seed::Step;
+use cfgsvc_proto::state::{Command, Record, Seed};
+use cfgsvc_proto::v1::RestoreRequest;
+use prost::Message;
+use tonic::{Status, Streaming};
+
+use crate::clock;
+use crate::service::{Done, Service, unexpected};
+
+/// Bytes of records in one log entry; one record alone may be larger.
+const STEP_BYTES: usize = 512 << 10;
+
+/// Restores; returns the revision of the store and the count of records.
+pub(super) async fn run(
+    service: &Arc<Service>,
+    mut blobs: Streaming<RestoreRequest>,
+) -> Result<(i64, u64), Status> {
+    let mut reader = Reader::new();
+    let mut steps = None;
+    while let Some(request) = blobs.message().await? {
+        let records = reader
+            .feed(&request.blob)
+            .map_err(|error| refused(&error))?;
+        // Nothing is touched before the file has shown that it is one.
+        if reader.header().is_none() {
+            continue;
+        }
+        let steps = match &mut steps {
+            Some(steps) => steps,
+            none => none.insert(Steps::begin(service).await?),
+        };
+        for record in records {
+            steps.add(record).await?;
+        }
+    }
+    reader.finish().map_err(|error| refused(&error))?;
+    match steps {
+        Some(steps) => steps.finish().await,
+        None => Err(Status::internal("a whole file had no header")),
+    }
+}
+
+fn refused(error: &SnapshotError) -> Status {
+    Status::invalid_argument(format!(
+        "snapshot refused: {error}; nothing was restored, the group is empty and waits for a \
+         restore with a whole file"
+    ))
+}
+
+/// The steps of one restore.
+struct Steps<'a> {
+    service: &'a Service,
+    restore_id: u64,
+    next: u64,
+    pending: Vec<Record>,
+    pending_bytes: usize,
+}
+
+impl<'a> Steps<'a> {
+    async fn begin(service: &'a Service) -> Result<Self, Status> {
+        let mut steps = Self {
+            service,
+            restore_id: rand::random_range(1..=u64::MAX),
+            next: 0,
+            pending: Vec::new(),
+            pending_bytes: 0,
+        };
+        steps.propose(Step::Begin).await?;
+        Ok(steps)
+    }
+
+    async fn add(&mut self, record: Record) -> Result<(), Status> {
+        let bytes = record.encoded_len() + 4;
+        if self.pending_bytes > 0 && self.pending_bytes + bytes > STEP_BYTES {
+            self.step(Step::Records).await?;
+        }
+        self.pending_bytes += bytes;
+        self.pending.push(record);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<(i64, u64), Status> {
+        if !self.pending.is_empty() {
+            self.step(Step::Records).await?;
+        }
+        let done = self.step(Step::Finish).await?;
+        let Outcome::Seed(seeded) = done.outcome else {
+            return Err(unexpected(&done));
+        };
+        Ok((done.revision, seeded.records))
+    }
+
+    /// A step after the first; says how to go on when it fails.
+    async fn step(&mut self, step: Step) -> Result<Done, Status> {
+        let number = self.next;
+        self.propose(step).await.map_err(|status| {
+            Status::new(
+                status.code(),
+                format!(
+                    "restore stopped at step {number}: {}; the group is empty and waits: run the \
+                     restore again",
+                    status.message()
+                ),
+            )
+        })
+    }
+
+    async fn propose(&mut self, step: Step) -> Result<Done, Status> {
+        let seed = Seed {
+            step: step.into(),
+            number: self.next,
+            records: std::mem::take(&mut self.pending),
+            restore_id: self.restore_id,
+        };
+        self.next += 1;
+        self.pending_bytes = 0;
+        let command = Command {
+            at_ms: clock::wall_ms(),
+            op: Some(Op::Seed(seed)),
+            ..Command::default()
+        };
+        self.service.propose(&command).await
+    }
+}

@@ -1,0 +1,6 @@
+//! The whole API over a group of one, with real sockets: every row of etcd's semantics that clients
+//! rely on, the same requests against etcd itself, and etcd's own command line.
+
+mod etcdctl;
+mod harness;
+mod solo;
