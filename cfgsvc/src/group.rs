@@ -8,6 +8,10 @@ use crate::options::Settings;
 
 /// Starts the member that `settings` describe, over `app`; other members' services reach
 /// `leader_service` while this one leads.
+#[allow(
+    clippy::unused_async,
+    reason = "joining another group's member waits for it"
+)]
 pub async fn start_group(
     settings: &Settings,
     app: impl App,

@@ -100,10 +100,7 @@ pub async fn run(settings: Settings, signal: impl Future<Output = ()>) -> anyhow
         .await
         .is_err()
     {
-        tracing::warn!(
-            patience_ms = DRAIN_PATIENCE.as_millis() as u64,
-            "open calls are cut"
-        );
+        tracing::warn!(patience = ?DRAIN_PATIENCE, "open calls are cut");
         server.abort();
     }
     tasks.shutdown().await;

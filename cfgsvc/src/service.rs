@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cfgsvc_core::{Machine, refusal};
+use cfgsvc_core::Machine;
 use cfgsvc_proto::etcd::ResponseHeader;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
@@ -34,7 +34,7 @@ const LARGE_READS_MAX: usize = 16;
 /// Wait of a request for the group beside two elections; etcd's constant.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between progress notices of idle watchers; etcd's default.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+const PROGRESS_INTERVAL: Duration = Duration::from_mins(10);
 
 /// What a service may choose for itself.
 #[derive(Debug, Clone)]
@@ -255,9 +255,8 @@ pub fn read_group<T>(
 
 /// The error of an outcome that does not fit its command.
 pub fn unexpected(done: &Done) -> Status {
-    let detail = match done.outcome {
-        Outcome::Refusal(ref refused) => refusal::refusal_text(refused.code()),
-        _ => "another command's",
-    };
-    Status::internal(format!("reply of the state machine is {detail}"))
+    Status::internal(format!(
+        "reply of the state machine is for another command: {:?}",
+        done.outcome
+    ))
 }

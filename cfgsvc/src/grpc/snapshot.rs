@@ -108,7 +108,7 @@ impl Sender {
             let blob = piece.split_to(piece.len().min(BLOB_BYTES));
             self.remaining = self.remaining.saturating_sub(blob.len() as u64);
             let response = SnapshotResponse {
-                header: Some(self.header.clone()),
+                header: Some(self.header),
                 remaining_bytes: self.remaining,
                 blob,
                 version: crate::service::ETCD_VERSION.to_owned(),

@@ -149,14 +149,14 @@ pub fn of_membership(error: &MembershipError) -> Status {
 
 /// Leadership was not handed over.
 pub fn of_transfer(error: &MembershipError) -> Status {
-    match error {
-        MembershipError::NotFound { .. } | MembershipError::NotLearner { .. } => detailed(
-            Code::FailedPrecondition,
-            "etcdserver: bad leader transferee",
-            &error.to_string(),
-        ),
-        other => of_membership(other),
+    if matches!(
+        error,
+        MembershipError::NotFound { .. } | MembershipError::NotLearner { .. }
+    ) {
+        let text = "etcdserver: bad leader transferee";
+        return detailed(Code::FailedPrecondition, text, &error.to_string());
     }
+    of_membership(error)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::metadata::wants_leader;
 use crate::app::commit;
 use crate::service::Service;
 use crate::streams;
-use crate::watch::commit::Commit;
+use crate::watch::commit::{Commit, as_compacted};
 use crate::watch::session::{Need, Session};
 
 /// Responses that wait for a slow client, each of about a mebibyte at most.
@@ -146,6 +146,11 @@ impl Task {
     async fn catch_up(&mut self, need: Need) -> Result<(), End> {
         let hub = Arc::clone(&self.service.hub);
         let responses = if let Some(commits) = hub.recent(need.from, STEP_BYTES) {
+            let compacted = hub.compacted();
+            let commits: Vec<_> = commits
+                .into_iter()
+                .map(|commit| as_compacted(commit, compacted))
+                .collect();
             let next = commits
                 .last()
                 .map_or(need.from, |commit| commit.revision + 1);

@@ -21,7 +21,7 @@ pub fn host_port(text: &str) -> Result<String, String> {
 }
 
 /// A list of HOST:PORT separated by commas; at least one.
-pub fn host_ports(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn host_ports(text: &str) -> Result<Vec<String>, String> {
     text.split(',')
         .map(|one| host_port(one.trim()).map_err(|why| format!("a comma-separated list of {why}")))
         .collect()

@@ -16,10 +16,14 @@ fn check(flags: &str, environment: &str, file: &str, expected: Expect) {
     let file = file_texts(file).expect("the test's file is TOML");
     let shown = match resolve(&texts(flags), &texts(environment), &file) {
         Ok(settings) => format!("{settings:#?}\n"),
-        Err(problems) => problems
-            .iter()
-            .map(|problem| format!("{problem}\n"))
-            .collect(),
+        Err(problems) => {
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            lines.join(
+                "
+",
+            ) + "
+"
+        }
     };
     expected.assert_eq(&shown);
 }

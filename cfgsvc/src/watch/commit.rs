@@ -1,5 +1,7 @@
 //! The changes of one revision, as watchers get them.
 
+use std::sync::Arc;
+
 use cfgsvc_proto::kv::Event;
 
 /// All events of one revision, in the order in which they were made. Shared by all watchers.
@@ -26,6 +28,22 @@ impl Commit {
             size_bytes,
         }
     }
+}
+
+/// `commit` as a watcher may see it once history before `compacted` is gone: without versions that
+/// cannot be read any more.
+pub fn as_compacted(commit: Arc<Commit>, compacted: i64) -> Arc<Commit> {
+    if commit.revision > compacted {
+        return commit;
+    }
+    let bare = |event: &Event| Event {
+        prev_kv: None,
+        ..event.clone()
+    };
+    Arc::new(Commit::new(
+        commit.revision,
+        commit.events.iter().map(bare).collect(),
+    ))
 }
 
 /// About what an event takes in memory, in bytes.

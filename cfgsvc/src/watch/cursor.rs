@@ -87,6 +87,11 @@ impl Cursor {
         &self.interest
     }
 
+    /// Whether it wants the versions before.
+    pub fn wants_prev_kv(&self) -> bool {
+        self.prev_kv
+    }
+
     /// Takes what it wants of `commit`; nothing when it has that revision already.
     pub fn take(&mut self, commit: &Commit) -> Vec<Event> {
         if commit.revision < self.next {

@@ -76,12 +76,18 @@ impl Inbox {
         if waiting.missed_from.is_some() {
             return;
         }
+        // Many watchers of one stream may share a commit; its memory counts once.
+        let shared = waiting
+            .commits
+            .last()
+            .is_some_and(|(_, last)| Arc::ptr_eq(last, commit));
+        let bytes = if shared { 0 } else { commit.size_bytes };
         let full = waiting.commits.len() >= INBOX_DELIVERIES
-            || (waiting.bytes > 0 && waiting.bytes + commit.size_bytes > INBOX_BYTES);
+            || (waiting.bytes > 0 && waiting.bytes + bytes > INBOX_BYTES);
         if full {
             waiting.missed_from = Some(commit.revision);
         } else {
-            waiting.bytes += commit.size_bytes;
+            waiting.bytes += bytes;
             waiting.commits.push((watch_id, Arc::clone(commit)));
         }
         drop(waiting);

@@ -32,14 +32,33 @@ const WATCHERS_MAX: usize = 100_000;
 /// What a failed create has instead of an id, and an answer for all watchers.
 const NO_WATCHER: i64 = -1;
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It lacks something that was published.
+    Behind,
+    /// The hub delivers what it wants.
+    Live,
+}
+
+impl Place {
+    fn of(joined: bool) -> Self {
+        if joined { Self::Live } else { Self::Behind }
+    }
+}
+
 struct Watcher {
     cursor: Cursor,
-    live: bool,
+    place: Place,
     progress_notify: bool,
     fragment: bool,
-    prev_kv: bool,
     /// Nothing was sent since the last progress notice was due.
     idle: bool,
+}
+
+impl Watcher {
+    fn is_live(&self) -> bool {
+        self.place == Place::Live
+    }
 }
 
 /// What the watchers that are behind need.
@@ -89,7 +108,7 @@ impl Session {
         };
         let refused = |reason: &str| {
             vec![WatchResponse {
-                header: header.clone(),
+                header,
                 watch_id: NO_WATCHER,
                 created: true,
                 canceled: true,
@@ -125,11 +144,10 @@ impl Session {
             return vec![created, canceled_by_compaction(id, compacted)];
         }
         let watcher = Watcher {
-            live: self.stream.join(id, &cursor),
+            place: Place::of(self.stream.join(id, &cursor)),
             cursor,
             progress_notify: request.progress_notify,
             fragment: request.fragment,
-            prev_kv: request.prev_kv,
             idle: true,
         };
         self.watchers.insert(id, watcher);
@@ -169,14 +187,18 @@ impl Session {
         let mut responses = Vec::new();
         for (id, commits) in pieces {
             // What was delivered for an earlier watcher of this id is not for one that is behind.
-            if self.watchers.get(&id).is_some_and(|watcher| watcher.live) {
+            if self.watchers.get(&id).is_some_and(Watcher::is_live) {
                 self.send(id, &commits, &mut responses);
             }
         }
         if let Some(missed_from) = deliveries.missed_from {
-            for watcher in self.watchers.values_mut().filter(|watcher| watcher.live) {
+            for watcher in self
+                .watchers
+                .values_mut()
+                .filter(|watcher| watcher.is_live())
+            {
                 watcher.cursor.pass(missed_from - 1);
-                watcher.live = false;
+                watcher.place = Place::Behind;
             }
         }
         responses
@@ -187,7 +209,7 @@ impl Session {
         let mut behind = self
             .watchers
             .values()
-            .filter(|watcher| !watcher.live)
+            .filter(|watcher| !watcher.is_live())
             .peekable();
         behind.peek()?;
         let start = Need {
@@ -196,7 +218,7 @@ impl Session {
         };
         Some(behind.fold(start, |need, watcher| Need {
             from: need.from.min(watcher.cursor.next()),
-            prev_kv: need.prev_kv || watcher.prev_kv,
+            prev_kv: need.prev_kv || watcher.cursor.wants_prev_kv(),
         }))
     }
 
@@ -205,7 +227,7 @@ impl Session {
         let behind: Vec<i64> = self
             .watchers
             .iter()
-            .filter(|(_, watcher)| !watcher.live)
+            .filter(|(_, watcher)| !watcher.is_live())
             .map(|(id, _)| *id)
             .collect();
         let mut responses = Vec::new();
@@ -213,7 +235,7 @@ impl Session {
             self.send(id, commits, &mut responses);
             if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.cursor.pass(next - 1);
-                watcher.live = self.stream.join(id, &watcher.cursor);
+                watcher.place = Place::of(self.stream.join(id, &watcher.cursor));
             }
         }
         responses
@@ -222,7 +244,7 @@ impl Session {
     /// Ends the watchers that need what is compacted.
     pub fn compacted(&mut self, compacted: i64) -> Vec<WatchResponse> {
         let ended = self.watchers.extract_if(.., |_, watcher| {
-            !watcher.live && watcher.cursor.next() < compacted
+            !watcher.is_live() && watcher.cursor.next() < compacted
         });
         ended
             .map(|(id, _)| canceled_by_compaction(id, compacted))
@@ -262,10 +284,10 @@ impl Session {
         let header = self.header(confirmed);
         let mut responses = Vec::new();
         for (id, watcher) in &mut self.watchers {
-            let synced = watcher.live && watcher.cursor.next() <= confirmed + 1;
+            let synced = watcher.is_live() && watcher.cursor.next() <= confirmed + 1;
             if watcher.progress_notify && watcher.idle && synced {
                 responses.push(WatchResponse {
-                    header: header.clone(),
+                    header,
                     watch_id: *id,
                     ..WatchResponse::default()
                 });
@@ -283,6 +305,11 @@ impl Session {
         self.next_id - 1
     }
 
+    /// A header with `revision` or, if that was higher, the last one; always there.
+    #[allow(
+        clippy::unnecessary_wraps,
+        reason = "a response holds its header as an option"
+    )]
     fn header(&mut self, revision: i64) -> Option<ResponseHeader> {
         self.header_revision = self.header_revision.max(revision);
         Some(ResponseHeader {
@@ -298,7 +325,7 @@ impl Session {
             return;
         };
         let respond = |events: Vec<Event>, fragment: bool| WatchResponse {
-            header: header.clone(),
+            header,
             watch_id: id,
             fragment,
             events,

@@ -22,36 +22,36 @@ use tonic::transport::{Channel, Endpoint};
 use crate::solo::Solo;
 
 /// Longest wait of a test for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running server.
-pub struct Server {
-    pub address: SocketAddr,
-    pub solo: Arc<Solo>,
-    pub service: Arc<Service>,
-    pub stop: watch::Sender<bool>,
-    pub served: JoinHandle<()>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) solo: Arc<Solo>,
+    pub(crate) service: Arc<Service>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) served: JoinHandle<()>,
     _tasks: JoinSet<()>,
 }
 
 /// Limits that suit tests.
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         request_bytes: 3 << 19,
         min_lease_ttl_s: 2,
         quota_bytes: None,
         leaderless: Duration::from_millis(300),
         request_patience: Duration::from_secs(2),
-        progress_interval: Duration::from_secs(600),
+        progress_interval: Duration::from_mins(10),
     }
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(limits()).await
     }
 
-    pub async fn start_with(limits: Limits) -> Self {
+    pub(crate) async fn start_with(limits: Limits) -> Self {
         let parts = Parts::default();
         let solo = Solo::start(parts.app(), parts.leader_service());
         let (stop, stopping) = watch::channel(false);
@@ -81,28 +81,28 @@ impl Server {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn clients(&self) -> Clients {
+    pub(crate) fn clients(&self) -> Clients {
         Clients::connect(&self.url())
     }
 }
 
 /// Clients of one address.
 #[derive(Clone)]
-pub struct Clients {
-    pub kv: KvClient<Channel>,
-    pub watch: WatchClient<Channel>,
-    pub lease: LeaseClient<Channel>,
-    pub cluster: ClusterClient<Channel>,
-    pub maintenance: MaintenanceClient<Channel>,
-    pub admin: AdminClient<Channel>,
+pub(crate) struct Clients {
+    pub(crate) kv: KvClient<Channel>,
+    pub(crate) watch: WatchClient<Channel>,
+    pub(crate) lease: LeaseClient<Channel>,
+    pub(crate) cluster: ClusterClient<Channel>,
+    pub(crate) maintenance: MaintenanceClient<Channel>,
+    pub(crate) admin: AdminClient<Channel>,
 }
 
 impl Clients {
-    pub fn connect(url: &str) -> Self {
+    pub(crate) fn connect(url: &str) -> Self {
         let channel = Endpoint::from_shared(url.to_owned())
             .expect("a URL")
             .connect_lazy();
@@ -119,9 +119,7 @@ impl Clients {
 }
 
 /// Waits for `future`, but not for ever.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: nothing within {PATIENCE:?}"),
-    }
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let value = tokio::time::timeout(PATIENCE, future).await;
+    value.unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
 }

@@ -14,9 +14,9 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::sync::watch;
 
 /// Id of the only member.
-pub const NODE_ID: u64 = 7;
+pub(crate) const NODE_ID: u64 = 7;
 /// Id of the group.
-pub const CLUSTER_ID: u64 = 77;
+pub(crate) const CLUSTER_ID: u64 = 77;
 
 /// What to refuse.
 #[derive(Default)]
@@ -26,7 +26,7 @@ struct Faults {
 }
 
 /// A group of one.
-pub struct Solo {
+pub(crate) struct Solo {
     state: MemoryState,
     app: Mutex<(Box<dyn App>, u64)>,
     leader_service: Arc<dyn LeaderService>,
@@ -36,7 +36,7 @@ pub struct Solo {
 
 impl Solo {
     /// Loads `app` from an empty state and leads in term 3.
-    pub fn start(mut app: impl App, leader_service: Arc<dyn LeaderService>) -> Arc<Self> {
+    pub(crate) fn start(mut app: impl App, leader_service: Arc<dyn LeaderService>) -> Arc<Self> {
         let state = MemoryState::default();
         state
             .read(&mut |view| app.load(view))
@@ -76,13 +76,13 @@ impl Solo {
     }
 
     /// Changes what the member says of itself.
-    pub fn set(&self, change: impl FnOnce(&mut Status)) {
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Status)) {
         self.status
             .send_modify(|status| change(Arc::make_mut(status)));
     }
 
     /// Fails proposals from now on, or no more.
-    pub fn fail_proposals(&self, error: Option<ProposeError>) {
+    pub(crate) fn fail_proposals(&self, error: Option<ProposeError>) {
         self.faults
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -90,7 +90,7 @@ impl Solo {
     }
 
     /// Fails barriers and confirmations from now on, or no more.
-    pub fn fail_reads(&self, error: Option<ReadError>) {
+    pub(crate) fn fail_reads(&self, error: Option<ReadError>) {
         self.faults
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -180,30 +180,28 @@ impl Group for Solo {
         let taken = known
             .iter()
             .find(|one| one.name == member.name || one.peer_address == member.peer_address);
-        let result = match taken {
-            Some(taken) => Err(MembershipError::Exists {
+        if let Some(taken) = taken {
+            let error = MembershipError::Exists {
                 name: taken.name.clone(),
                 id: taken.id,
                 peer_address: taken.peer_address.clone(),
-            }),
-            None => {
-                let added = Member {
-                    id: NODE_ID + known.len() as u64,
-                    name: member.name,
-                    colo: member.colo,
-                    peer_address: member.peer_address,
-                    client_addresses: member.client_addresses,
-                    incarnation: member.incarnation,
-                    voter: false,
-                    keep_learner: member.learner,
-                    matched: None,
-                    last_contact_ms: None,
-                };
-                self.set(|status| status.members.push(added.clone()));
-                Ok(added)
-            }
+            };
+            return ready(Err(error)).boxed();
+        }
+        let added = Member {
+            id: NODE_ID + known.len() as u64,
+            name: member.name,
+            colo: member.colo,
+            peer_address: member.peer_address,
+            client_addresses: member.client_addresses,
+            incarnation: member.incarnation,
+            voter: false,
+            keep_learner: member.learner,
+            matched: None,
+            last_contact_ms: None,
         };
-        ready(result).boxed()
+        self.set(|status| status.members.push(added.clone()));
+        ready(Ok(added)).boxed()
     }
 
     fn member_join(&self, member: NewMember) -> BoxFuture<'_, Result<Member, MembershipError>> {
