@@ -109,9 +109,12 @@ fn load(view: &dyn View) -> io::Result<Store> {
     })?;
     each(view, Table::Reply, |key, value| {
         tables::verify(key, value)?;
-        let (id, _) = tables::split_number(key)?;
-        let seq = tables::split_number(&key[8..])?.0;
-        store.replies.insert((id, seq as u64));
+        let (id, rest) = tables::split_number(key)?;
+        // The last 8 of the 17 bytes that `verify` found.
+        let seq = rest
+            .iter()
+            .fold(0, |seq, byte| (seq << 8) | u64::from(*byte));
+        store.replies.insert((id, seq));
         Ok(())
     })?;
     Ok(store)

@@ -9,10 +9,18 @@ pub const TXN_OPS_MAX: usize = 128;
 /// Longest lease, seconds. etcd's constant.
 pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
 
+/// Largest request that a server may propose, bytes; etcd's default. No key with its value is
+/// larger, so no record is but those of replies.
+pub const REQUEST_BYTES_MAX: usize = 3 << 19;
+
 /// Replies kept for one session. A client with more requests in flight than this is refused; at
-/// 100 bytes a reply to a put, a full window is about 100 KiB. Replies with ranges or `prev_kv`
-/// are as large as what they read: the server bounds that before it proposes.
+/// 100 bytes a reply to a put, a full window is about 100 KiB.
 pub const SESSION_WINDOW: u32 = 1024;
+
+/// Largest reply that is kept, bytes: that of any single put with `prev_kv`. Only ranges in
+/// transactions and deletes with `prev_kv` can be larger; a retry of such a request is not
+/// executed again, but told that its answer is not kept.
+pub const REPLY_BYTES_MAX: usize = 2 << 20;
 
 /// Most history events that one scrub step looks at, whatever its command says: bounds the batch
 /// to about three times as many writes.

@@ -217,7 +217,7 @@ pub fn range_page(
         past,
         direction: Direction::Ascending,
         keep: limit.unwrap_or(usize::MAX),
-        keep_bytes: max_bytes,
+        keep_bytes: max_bytes.max(1),
         count_all: false,
         values: !request.keys_only,
     };

@@ -31,7 +31,7 @@ pub(crate) fn seed(
 ) -> io::Result<Result<Seeded, Refusal>> {
     match Step::try_from(step.step) {
         Ok(Step::Begin) => begin(state, record, &step),
-        Ok(Step::Records) => records(state, record, step),
+        Ok(Step::Records) => Ok(records(state, record, step)),
         Ok(Step::Finish) => finish(state, record, &step, leases),
         Err(_) => {
             let detail = format!("restore step {} is not known", step.step);
@@ -56,9 +56,12 @@ fn begin(
         let detail = format!("restore {:x} has begun already", step.restore_id);
         return Ok(Err(refuse(Code::RestoreMismatch, detail)));
     }
-    if record.restore_id == 0 && (record.revision != 1 || any(state, Table::Lease)?) {
-        let detail = format!("the store is at revision {} or has leases", record.revision);
+    if record.restore_id == 0 && record.revision != 1 {
+        let detail = format!("the store is at revision {}, not 1", record.revision);
         return Ok(Err(refuse(Code::NotEmpty, detail)));
+    }
+    if record.restore_id == 0 && any(state, Table::Lease)? {
+        return Ok(Err(refuse(Code::NotEmpty, "the store has leases")));
     }
     clear(state)?;
     *record = MachineRecord {
@@ -110,13 +113,11 @@ fn records(
     state: &mut Overlay<'_>,
     record: &mut MachineRecord,
     step: Seed,
-) -> io::Result<Result<Seeded, Refusal>> {
-    if let Err(refusal) = in_order(record, &step) {
-        return Ok(Err(refusal));
-    }
+) -> Result<Seeded, Refusal> {
+    in_order(record, &step)?;
     for entry in &step.records {
         if let Err(error) = tables::verify(&entry.key, &entry.value) {
-            return Ok(Err(refuse(Code::RestoreMismatch, error.to_string())));
+            return Err(refuse(Code::RestoreMismatch, error.to_string()));
         }
     }
     record.restore_next += 1;
@@ -128,9 +129,9 @@ fn records(
             state.put(entry.key, entry.value);
         }
     }
-    Ok(Ok(Seeded {
+    Ok(Seeded {
         records: record.restore_records,
-    }))
+    })
 }
 
 fn finish(

@@ -16,11 +16,12 @@ use std::io;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use cfgsvc_proto::state::{Command, Refusal, SessionRecord};
+use cfgsvc_proto::state::reply::Result as Outcome;
+use cfgsvc_proto::state::{Command, Refusal, Reply, SessionRecord};
 use cluster_core::store::{Direction, KeyRange, Overlay, View};
 use prost::Message;
 
-use crate::limits::SESSION_WINDOW;
+use crate::limits::{REPLY_BYTES_MAX, SESSION_WINDOW};
 use crate::refusal::{Code, refuse};
 use crate::tables;
 
@@ -102,8 +103,28 @@ pub(crate) fn keep(state: &mut Overlay<'_>, ticket: Ticket, reply: &Bytes) -> io
     let mut record: SessionRecord = tables::get(state, &stored)?.unwrap_or_default();
     record.kept += 1;
     state.put(stored, record.encode_to_vec());
-    state.put(tables::reply(session, seq), reply.clone());
+    let kept = if reply.len() > REPLY_BYTES_MAX {
+        too_large(reply)?
+    } else {
+        reply.clone()
+    };
+    state.put(tables::reply(session, seq), kept);
     Ok(())
+}
+
+/// What a retry is told instead of a reply that is too large to be kept.
+fn too_large(reply: &Bytes) -> io::Result<Bytes> {
+    let Reply { revision, .. } = Reply::decode(reply.clone()).map_err(io::Error::other)?;
+    let detail = format!(
+        "the request was executed at revision {revision}; its answer of {} bytes is over the \
+         {REPLY_BYTES_MAX} bytes that are kept",
+        reply.len()
+    );
+    let told = Reply {
+        revision,
+        result: Some(Outcome::Refusal(refuse(Code::RequestTooOld, detail))),
+    };
+    Ok(told.encode_to_vec().into())
 }
 
 /// Removes all of a session; its lease has ended.

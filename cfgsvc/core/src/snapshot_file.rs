@@ -8,8 +8,8 @@
 //! A length is a protobuf varint; header and frames are `SnapshotHeader` and `SnapshotFrame`.
 //!
 //! Invariants
-//! - a file that is cut, longer, or has one bit changed is refused: the records that [`Reader::feed`]
-//!   returns count only after [`Reader::finish`] has said that the file is whole.
+//! - a file that is cut, longer, or has one bit changed is refused: the records that
+//!   [`Reader::feed`] returns count only after [`Reader::finish`] has said that the file is whole.
 //! - memory is bounded by the frame: [`FRAME_BYTES_MAX`] when reading.
 
 use std::fmt;
@@ -25,8 +25,8 @@ pub const MAGIC: &str = "cfgsvc-snapshot";
 pub const FORMAT: u32 = 1;
 /// Bytes of records after which a frame is written.
 pub const FRAME_BYTES: usize = 1 << 20;
-/// Largest frame that is read: a full frame and one record of the largest request (1.5 MiB), twice
-/// (an old version and a reply hold a value once each), with room to spare.
+/// Largest frame that is read: one that is not full yet, and the largest record, which is a reply
+/// ([`REPLY_BYTES_MAX`](crate::limits::REPLY_BYTES_MAX)), with room to spare.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Bytes of the hash at the end.
 pub const HASH_BYTES: usize = 32;
@@ -343,7 +343,12 @@ fn damaged(offset: u64, error: &prost::DecodeError) -> SnapshotError {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    digits.collect()
 }
 
 #[cfg(test)]
@@ -445,6 +450,10 @@ mod tests {
     }
 
     #[test]
+    #[allow(
+        clippy::needless_raw_string_hashes,
+        reason = "expect-test writes its strings with them"
+    )]
     fn errors_name_offset_and_what_was_expected() {
         let other = SnapshotHeader {
             magic: "other".to_owned(),
@@ -455,27 +464,36 @@ mod tests {
             format: 9,
             ..SnapshotHeader::default()
         };
-        let (_, mut changed) = small_file();
-        let last = changed.len() - 1;
-        changed[last] = !changed[last];
-        let text = |file: &[u8]| {
-            let error = read(file, 1000).expect_err("bad file").to_string();
-            // The hashes are as long as they are, and say nothing to a reader of this test.
-            error.split(", expected 5").next().unwrap_or_default()[..40].to_owned()
-        };
+        let (_, whole) = small_file();
+        let mut changed = whole.clone();
+        changed[whole.len() - 1] ^= 1;
+        let files = [
+            &other.encode_length_delimited_to_vec(),
+            &newer.encode_length_delimited_to_vec(),
+            &[0xff, 0xff, 0xff, 0x7f][..],
+            &whole[..40],
+            &changed,
+        ];
+        let shown = files.map(|file| read(file, 1000).expect_err("bad file").to_string());
         expect_test::expect![[r#"
-            not a snapshot file: it begins with 'oth
-            snapshot format 9 is not known, this ver
-            snapshot frame at byte 0 is 268435455 by
-            snapshot was changed: its SHA-256 is "#]]
+            not a snapshot file:
+              it begins with 'other',
+              expected 'cfgsvc-snapshot'
+            snapshot format 9 is not known,
+              this version reads format 1
+            snapshot frame at byte 0 is 268435455 bytes,
+              at most 4194304:
+              the file is damaged or not a snapshot
+            snapshot is cut at byte 40,
+              expected a frame with the trailer
+            snapshot was changed:
+              its SHA-256 is 7f250d5a46769000caa0c164354247c1a177311be8cf759814e11c8fcb325288,
+              expected 7f250d5a46769000caa0c164354247c1a177311be8cf759814e11c8fcb325289"#]]
         .assert_eq(
-            &[
-                text(&other.encode_length_delimited_to_vec()),
-                text(&newer.encode_length_delimited_to_vec()),
-                text(&[0xff, 0xff, 0xff, 0x7f]),
-                text(&changed)[..37].to_owned(),
-            ]
-            .join("\n"),
+            &shown
+                .join("\n")
+                .replace(", ", ",\n  ")
+                .replace(": ", ":\n  "),
         );
     }
 }

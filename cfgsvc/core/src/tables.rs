@@ -263,12 +263,15 @@ pub fn get<M: Message + Default>(view: &dyn View, stored: &Bytes) -> io::Result<
     }
 }
 
+/// What [`try_scan`] calls for each entry.
+pub type TryVisit<'a> = dyn FnMut(&[u8], &[u8]) -> io::Result<ControlFlow<()>> + 'a;
+
 /// [`View::scan`] with a visitor that can fail; its error ends the scan.
 pub fn try_scan(
     view: &dyn View,
     range: &KeyRange,
     direction: Direction,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<ControlFlow<()>>,
+    visit: &mut TryVisit<'_>,
 ) -> io::Result<()> {
     let mut outcome = Ok(());
     view.scan(
