@@ -1,10 +1,14 @@
 //! The same requests to etcd and to us: the replies must be the same.
 //!
-//! Known differences of the etcd that Debian has (3.4) to what we follow (3.6), which the requests
-//! here keep away from: unknown sort options are refused, a watch with a negative start is refused,
-//! two error codes. In a transaction etcd does not see that a delete of all keys from one on (range
-//! end `\0`) deletes a key that is put too; we refuse that as a duplicate key, as for any other
-//! range. Header fields other than the revision differ by nature.
+//! Known differences of the etcd that Debian has (3.4) to us, which the requests keep away from:
+//! - as 3.6 has it: unknown sort options and a watch with a negative start are refused, and two
+//!   errors have other codes.
+//! - in a transaction, etcd finds a range at a negative revision compacted; we read the latest there
+//!   too.
+//! - in a transaction, etcd does not see that a delete from a key on without end (range end `\0`)
+//!   deletes a key that is put too; we refuse that as a duplicate key, as for any other range.
+//!
+//! Header fields other than the revision differ by nature.
 
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -289,7 +293,7 @@ impl Draw {
             request.limit = self.rng.random_range(-1..4);
         }
         if self.chance(40) {
-            request.revision = self.near();
+            request.revision = self.near().max(0);
         }
         if self.chance(40) {
             request.sort_order = self.rng.random_range(0..3);
@@ -388,11 +392,10 @@ impl Draw {
 
     fn op(&mut self, depth: u32) -> RequestOp {
         let request = match self.rng.random_range(0..20) {
-            0..7 => Some(Op::RequestRange(self.range())),
-            7..14 => Some(Op::RequestPut(self.put())),
-            14..17 => Some(Op::RequestDeleteRange(self.bounded_delete())),
-            17..19 if depth < 2 => Some(Op::RequestTxn(self.txn(depth + 1))),
-            19 if self.chance(10) => None,
+            0..7 => Some(Op::RequestPut(self.put())),
+            7..10 => Some(Op::RequestDeleteRange(self.bounded_delete())),
+            10..12 if depth < 2 => Some(Op::RequestTxn(self.txn(depth + 1))),
+            12 if self.chance(10) => None,
             _ => Some(Op::RequestRange(self.range())),
         };
         RequestOp { request }
@@ -558,10 +561,8 @@ async fn requests_at_the_limits_get_the_answers_of_etcd() {
         }),
     ];
     for call in calls {
-        let name = match &call {
-            Call::Put(request) => format!("put of {} bytes", request.value.len()),
-            other => format!("{other:?}").chars().take(200).collect(),
-        };
+        let whole = format!("{call:?}");
+        let name: String = whole.chars().take(200).collect();
         let theirs = soon("etcd", answer(&pair.etcd.clients, call.clone())).await;
         let ours = soon("our server", answer(&pair.ours, call)).await;
         assert_eq!(

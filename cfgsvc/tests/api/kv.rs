@@ -192,7 +192,7 @@ async fn request_id_is_executed_once_and_history_says_who_and_why() {
     expect!["InvalidArgument: limit is 1001, expected 0 to 1000"]
         .assert_eq(&error(clients.admin.clone().history(bad).await));
     let half = with(PutRequest::default(), &[("cfgsvc-session", "5")]);
-    expect!["InvalidArgument: cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs them"].assert_eq(&error(kv.put(half).await));
+    expect!["InvalidArgument: cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs both"].assert_eq(&error(kv.put(half).await));
 }
 
 async fn streamed(clients: &Clients, request: RangeRequest) -> Result<Vec<RangeResponse>, Status> {
@@ -209,7 +209,7 @@ async fn range_stream_is_of_one_revision_in_chunks() {
     let server = Server::start().await;
     let clients = server.clients();
     for number in 0..40 {
-        put(&clients, &format!("k{number:03}"), &[b'v'; 50_000]).await;
+        put(&clients, &format!("k{number:03}"), &vec![b'v'; 50_000]).await;
     }
     let mut stream = clients
         .kv
@@ -278,7 +278,7 @@ async fn without_space_puts_are_refused_and_the_rest_goes_on() {
     })
     .await;
     let clients = server.clients();
-    put(&clients, "a", &[b'v'; 20_000]).await;
+    put(&clients, "a", &vec![b'v'; 20_000]).await;
     let full = async {
         while !server.service.is_full() {
             server.service.check_quota().expect("memory has a size");

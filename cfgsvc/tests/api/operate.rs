@@ -61,7 +61,7 @@ async fn snapshot_restores_an_empty_group_and_nothing_else() {
     let from = Server::start().await;
     let source = from.clients();
     for number in 0..30 {
-        put(&source, &format!("k{number}"), &[7; 60_000]).await;
+        put(&source, &format!("k{number}"), &vec![7; 60_000]).await;
     }
     let last = put(&source, "k0", b"again").await;
     let file = snapshot(&source).await;
