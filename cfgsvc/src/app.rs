@@ -139,3 +139,121 @@ pub fn commit(revision: RevisionEvents) -> Arc<Commit> {
         .collect();
     Arc::new(Commit::new(revision.revision, events))
 }
+
+#[cfg(test)]
+mod tests {
+    use cfgsvc_proto::etcd::{LeaseGrantRequest, PutRequest};
+    use cfgsvc_proto::state::Command;
+    use cfgsvc_proto::state::command::Op;
+    use cluster::StateEngine;
+    use cluster_core::store::MemoryState;
+
+    use super::*;
+
+    struct World {
+        state: MemoryState,
+        app: ServiceApp,
+        hub: Arc<Hub>,
+        keeper: Arc<Keeper>,
+        index: u64,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (hub, keeper) = (Arc::new(Hub::default()), Arc::new(Keeper::default()));
+            let mut app = ServiceApp::new(Arc::clone(&hub), Arc::clone(&keeper));
+            let state = MemoryState::default();
+            state
+                .read(&mut |view| app.load(view))
+                .expect("an empty state loads");
+            Self {
+                state,
+                app,
+                hub,
+                keeper,
+                index: 0,
+            }
+        }
+
+        /// Applies in `term` and commits; publishing is left to the test.
+        fn apply(&mut self, term: u64, op: Op) -> Outcome {
+            self.index += 1;
+            let command = Command {
+                op: Some(op),
+                ..Command::default()
+            }
+            .encode_to_vec()
+            .into();
+            let base = self.state.entries();
+            let mut overlay = Overlay::new(&base);
+            let entry = AppEntry {
+                index: self.index,
+                term,
+                command,
+            };
+            let reply = self
+                .app
+                .apply(&mut overlay, &entry)
+                .expect("memory does not fail");
+            self.state
+                .commit(overlay.into_batch())
+                .expect("memory does not fail");
+            Reply::decode(reply)
+                .expect("own reply")
+                .result
+                .expect("a result")
+        }
+    }
+
+    fn grant() -> Op {
+        Op::LeaseGrant(LeaseGrantRequest { ttl: 5, id: 9 })
+    }
+
+    fn expire(term: u64) -> Op {
+        Op::LeaseExpire(LeaseExpire { ids: vec![9], term })
+    }
+
+    fn put() -> Op {
+        let request = PutRequest {
+            key: "k".into(),
+            lease: 9,
+            ..PutRequest::default()
+        };
+        Op::Put(request)
+    }
+
+    #[test]
+    fn end_of_a_lease_counts_only_in_the_term_of_its_proposer() {
+        let mut world = World::new();
+        world.apply(1, grant());
+        let late = world.apply(2, expire(1));
+        assert_eq!(late, Outcome::LeaseExpire(LeaseExpired::default()));
+        let right = world.apply(2, expire(2));
+        assert_eq!(right, Outcome::LeaseExpire(LeaseExpired { ids: vec![9] }));
+    }
+
+    #[test]
+    fn nobody_hears_of_a_change_before_it_is_published() {
+        let mut world = World::new();
+        world.apply(1, grant());
+        world.apply(1, put());
+        assert_eq!((world.hub.published(), world.keeper.count()), (1, 0));
+        world.app.published(2);
+        assert_eq!((world.hub.published(), world.keeper.count()), (2, 1));
+        world.apply(1, expire(1));
+        world.app.published(3);
+        assert_eq!((world.hub.published(), world.keeper.count()), (3, 0));
+    }
+
+    #[test]
+    fn loading_again_forgets_what_was_not_published() {
+        let mut world = World::new();
+        world.apply(1, grant());
+        world.apply(1, put());
+        let World { state, app, .. } = &mut world;
+        state.read(&mut |view| app.load(view)).expect("it loads");
+        assert_eq!((world.hub.published(), world.keeper.count()), (2, 1));
+        world.app.published(2);
+        assert_eq!(world.hub.published(), 2);
+    }
+}

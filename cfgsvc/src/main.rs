@@ -1,6 +1,6 @@
 //! `cfgsvcd`: one member of the group.
 
-use std::io::IsTerminal as _;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -26,11 +26,14 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    if let Err(error) = start_log(&settings) {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -59,7 +62,6 @@ fn file(path: &str) -> Result<Texts, Problem> {
 }
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
-    start_log(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -83,9 +85,10 @@ fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let filter: EnvFilter = format!("{QUIET},{}", settings.log)
         .parse()
         .context("read the log filter")?;
+    let colors = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt()
+        .with_ansi(colors)
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Text => log.init(),

@@ -1,4 +1,5 @@
-//! When a long-lived stream is cut: the member stops, or the client wants a leader and there is none.
+//! When a long-lived stream is cut: the member stops, or the client wants a leader and there is
+//! none.
 
 use std::sync::Arc;
 

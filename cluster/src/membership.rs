@@ -24,6 +24,9 @@ use crate::types::{NodeInfo, Types};
 /// A learner at most this many entries behind may vote: a second of writes at full speed.
 const PROMOTE_LAG_MAX: u64 = 5_000;
 
+/// Ids below are the founders'; a later member's is this and the index of its blank entry.
+pub(crate) const FIRST_LOG_ID: u64 = 1_000;
+
 type ChangeError = RaftError<Types, ClientWriteError<Types>>;
 
 fn change_error(error: ChangeError) -> MembershipError {
@@ -182,7 +185,7 @@ impl Member {
         let known = metrics
             .membership_config
             .nodes()
-            .find(|(_, node)| node.name == member.name)
+            .find(|(_, node)| node.name == member.name || registered_at(node, &member))
             .map(|(id, node)| (*id, node.clone()));
         let Some((id, node)) = known else {
             refuse_taken(&metrics, &member)?;
@@ -208,7 +211,7 @@ impl Member {
             },
             incarnation: member.incarnation,
             keep_learner: node.keep_learner || member.learner,
-            name: node.name,
+            name: member.name.clone(),
             peer_address: member.peer_address,
         };
         let nodes = BTreeMap::from([(id, claimed.clone())]);
@@ -230,7 +233,7 @@ impl Member {
             .await
             .map_err(|_| unconfirmed())?
             .map_err(change_error)?;
-        let id = response.log_id.index();
+        let id = FIRST_LOG_ID + response.log_id.index();
         let node = NodeInfo {
             name: member.name,
             colo: member.colo,
@@ -386,6 +389,11 @@ impl Member {
             }
         }
     }
+}
+
+/// etcd's way to register a member names only its address.
+fn registered_at(node: &NodeInfo, member: &NewMember) -> bool {
+    node.incarnation.is_empty() && node.peer_address == member.peer_address
 }
 
 fn required(answer: Option<MemberInfo>) -> Result<MemberInfo, MembershipError> {

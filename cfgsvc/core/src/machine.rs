@@ -227,7 +227,7 @@ impl Machine {
         if let Err(refusal) = validate::put(&request) {
             return Ok(Err(refusal));
         }
-        if let Err(refusal) = ops::check_put(state, &request)? {
+        if let Err(refusal) = ops::check_lone_put(state, &request)? {
             return Ok(Err(refusal));
         }
         let mut writer = RevisionWriter::new(state, self.record.revision);

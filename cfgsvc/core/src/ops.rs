@@ -22,16 +22,39 @@ pub(crate) fn header(revision: i64) -> Option<etcd::ResponseHeader> {
     })
 }
 
-/// What a put needs of the store: its lease, and for `ignore_value` or `ignore_lease` its key.
+/// What a put in a transaction needs of the store: for `ignore_value` or `ignore_lease` its key,
+/// then its lease.
 pub(crate) fn check_put(
     view: &dyn View,
     request: &etcd::PutRequest,
 ) -> io::Result<Result<(), Refusal>> {
+    match check_kept(view, request)? {
+        Ok(()) => check_lease(view, request),
+        refused @ Err(_) => Ok(refused),
+    }
+}
+
+/// The same of a put by itself; etcd looks at the lease first there, and its clients see which.
+pub(crate) fn check_lone_put(
+    view: &dyn View,
+    request: &etcd::PutRequest,
+) -> io::Result<Result<(), Refusal>> {
+    match check_lease(view, request)? {
+        Ok(()) => check_kept(view, request),
+        refused @ Err(_) => Ok(refused),
+    }
+}
+
+fn check_kept(view: &dyn View, request: &etcd::PutRequest) -> io::Result<Result<(), Refusal>> {
     let keeps = request.ignore_value || request.ignore_lease;
     if keeps && view.get(&tables::current(&request.key))?.is_none() {
         let detail = format!("key '{}'", request.key.escape_ascii());
         return Ok(Err(refuse(Code::KeyNotFound, detail)));
     }
+    Ok(Ok(()))
+}
+
+fn check_lease(view: &dyn View, request: &etcd::PutRequest) -> io::Result<Result<(), Refusal>> {
     if request.lease != 0 && view.get(&tables::lease(request.lease))?.is_none() {
         let detail = format!("lease {:x}", request.lease);
         return Ok(Err(refuse(Code::LeaseNotFound, detail)));
@@ -39,7 +62,7 @@ pub(crate) fn check_put(
     Ok(Ok(()))
 }
 
-/// Puts; [`check_put`] has agreed.
+/// Puts; [`check_put`] or [`check_lone_put`] has agreed.
 pub(crate) fn put(
     writer: &mut RevisionWriter<'_, '_>,
     request: etcd::PutRequest,

@@ -157,7 +157,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(id, ttl)| Op::LeaseGrant(etcd::LeaseGrantRequest { id, ttl })),
         2 => (1i64..6).prop_map(|id| Op::LeaseRevoke(etcd::LeaseRevokeRequest { id })),
         1 => prop::collection::vec(1i64..6, 0..3)
-            .prop_map(|ids| Op::LeaseExpire(LeaseExpire { ids })),
+            .prop_map(|ids| Op::LeaseExpire(LeaseExpire { ids, term: 0 })),
         8 => (0u32..9).prop_map(|limit| Op::Scrub(Scrub { limit })),
         1 => (0u64..2).prop_map(|number| {
             Op::Seed(Seed { number, restore_id: 9, step: 1, ..Seed::default() })

@@ -495,6 +495,7 @@ fn leases_expire_each_in_its_own_revision() {
     }
     store = store.given(vec![leased("a", "1", 1), leased("b", "1", 3)]);
     let expire = Op::LeaseExpire(LeaseExpire {
+        term: 0,
         ids: vec![3, 9, 2, 1, 1],
     });
     let command = Command {

@@ -1,4 +1,5 @@
-//! What a client says beside its request: who asks and why, its request id, whether it needs a leader.
+//! What a client says beside its request: who asks and why, its request id, whether it needs a
+//! leader.
 
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -37,7 +38,8 @@ impl RequestMeta {
             (Some(session), Some(seq)) if session != 0 && seq != 0 => (session, seq),
             _ => {
                 return Err(Status::invalid_argument(
-                    "cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs them",
+                    "cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs \
+                     both",
                 ));
             }
         };
@@ -140,9 +142,9 @@ mod tests {
         expect_test::expect![[r#"
             cfgsvc-author is 257 bytes, at most 256
             cfgsvc-session is `x`, expected a decimal number
-            cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs them
-            cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs them
-            cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs them"#]]
+            cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs both
+            cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs both
+            cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs both"#]]
         .assert_eq(&texts.join("\n"));
     }
 }

@@ -1,14 +1,15 @@
 //! When each lease ends, as the leader counts it.
 //!
-//! Why soft state: a renewal costs no log entry. The leader alone counts; a new one gives every lease
-//! its whole time again from the moment it took over, so that a lease can live too long but never
-//! too short.
+//! Why soft state: a renewal costs no log entry. The leader alone counts; a new one gives every
+//! lease its whole time again from the moment it took over, so that a lease can live too long but
+//! never too short.
 //!
 //! Invariants
 //! - a lease is due no earlier than its TTL after the last of: its grant became known here, the
 //!   leader took over, its renewal was confirmed.
 //! - a lease whose end was proposed is not renewed until the outcome is known.
-//! - `by_deadline` holds exactly the leases that are counted: while leading, all that are not ending.
+//! - `by_deadline` holds exactly the leases that are counted: while leading, all that are not
+//!   ending.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -112,8 +113,8 @@ impl LeaseBook {
         }
     }
 
-    /// Starts to count in `term`: every lease has its whole time from `now`. All leases of the state
-    /// at the start of the term must be known.
+    /// Starts to count in `term`: every lease has its whole time from `now`. All leases of the
+    /// state at the start of the term must be known.
     pub fn lead(&mut self, now: Moment, term: u64) {
         self.follow();
         self.leading = Some(term);
@@ -176,8 +177,8 @@ impl LeaseBook {
         (!due.is_empty()).then(|| (term, due.into_iter().map(|(_, id)| id).collect()))
     }
 
-    /// The proposal to end `ids` in `term` was certainly not executed: they are due again, and may be
-    /// renewed before.
+    /// The proposal to end `ids` in `term` was certainly not executed: they are due again, and may
+    /// be renewed before.
     pub fn not_ended(&mut self, now: Moment, term: u64, ids: &[i64]) {
         if self.leading != Some(term) {
             return;

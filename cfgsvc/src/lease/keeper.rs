@@ -1,4 +1,5 @@
-//! Keeps the time of leases: takes over with leadership, ends what is over, renews what is confirmed.
+//! Keeps the time of leases: takes over with leadership, ends what is over, renews what is
+//! confirmed.
 //!
 //! ```text
 //!  client ─ keep-alive ─► member: batch ─ call_leader ─► leader: quorum check ─► book ─► answers
@@ -31,8 +32,8 @@ use crate::clock;
 const EXPIRE_LEASES_MAX: usize = 128;
 /// Wait after a failure before the next try.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Longest sleep of the expiry task: a sleep does not count the time that the machine was suspended,
-/// the deadlines do.
+/// Longest sleep of the expiry task: a sleep does not count the time that the machine was
+/// suspended, the deadlines do.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
 /// Keeps the time of leases on one member.
@@ -73,7 +74,8 @@ impl Keeper {
         self.book().len()
     }
 
-    /// Works for as long as the member runs: follows leadership and ends leases. Must be called once.
+    /// Works for as long as the member runs: follows leadership and ends leases. Must be called
+    /// once.
     pub async fn run(&self, group: Arc<dyn Group>) {
         let group = self.group.get_or_init(|| async { group }).await;
         tokio::join!(

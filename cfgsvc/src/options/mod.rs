@@ -180,7 +180,7 @@ pub const SETTINGS: &[Setting] = &[
 pub struct Problem {
     /// Where it came from, by the name it has there.
     pub origin: String,
-    /// Text that was found.
+    /// Text that was found; empty when it is not set.
     pub found: String,
     /// What is allowed.
     pub allowed: String,
@@ -188,11 +188,12 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: found `{}`, allowed: {}",
-            self.origin, self.found, self.allowed
-        )
+        write!(f, "{}: ", self.origin)?;
+        match self.found.as_str() {
+            "" => f.write_str("not set")?,
+            found => write!(f, "found `{found}`")?,
+        }
+        write!(f, ", allowed: {}", self.allowed)
     }
 }
 

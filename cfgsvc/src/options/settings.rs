@@ -123,7 +123,10 @@ pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
     let listen_peer = listen_peer.unwrap_or_else(|| "127.0.0.1:2380".to_owned());
     let listen_client = listen_client?;
     if listen_client == listen_peer && !listen_client.ends_with(":0") {
-        from.refuse("listen-peer", "another address than --listen-client");
+        from.refuse(
+            "listen-peer",
+            format!("another address than {listen_client} of --listen-client"),
+        );
     }
     let advertise_client = match advertise_client {
         Some(addresses) => addresses,

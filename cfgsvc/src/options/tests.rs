@@ -136,16 +136,16 @@ fn settings_that_contradict_each_other_are_refused() {
         "",
         "",
         expect![[r#"
-        --advertise-client: found ``, allowed: HOST:PORT that others can reach; --listen-client 0.0.0.0:2379 names no host
-    "#]],
+            --advertise-client: not set, allowed: HOST:PORT that others can reach; --listen-client 0.0.0.0:2379 names no host
+        "#]],
     );
     check(
         "listen-client=127.0.0.1:2380",
         "",
         "",
         expect![[r#"
-        --listen-peer: found ``, allowed: another address than --listen-client
-    "#]],
+            --listen-peer: not set, allowed: another address than 127.0.0.1:2380 of --listen-client
+        "#]],
     );
     check(
         "name=n1 initial-cluster=n1=127.0.0.1:1,n2=127.0.0.1:1 advertise-peer=127.0.0.1:3",

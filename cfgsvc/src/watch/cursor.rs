@@ -1,7 +1,7 @@
 //! One watcher's place in the history: what it wants, and up to where it has it.
 //!
-//! Why separate: this is the whole decision of what a watcher is sent. It does no I/O and is checked
-//! by itself against a plain filter over the history.
+//! Why separate: this is the whole decision of what a watcher is sent. It does no I/O and is
+//! checked by itself against a plain filter over the history.
 //!
 //! Invariants
 //! - `next` never decreases: no event is taken twice, and events are taken in order of revision.

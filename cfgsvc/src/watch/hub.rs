@@ -1,17 +1,18 @@
 //! Where commits meet watchers: recent history in memory, and an index of those who wait.
 //!
 //! ```text
-//!  apply thread ── publish ──► Hub ── matching commits ──► Inbox of a stream ──► its task ──► client
-//!                               │ recent commits                                  ▲
-//!                               └──────────── a watcher that is behind ───────────┘ (or the store)
+//!  apply thread ─ publish ─► Hub ─ matching commits ─► Inbox of a stream ─► its task ─► client
+//!                            │ recent commits                                ▲
+//!                            └────────── a watcher that is behind ────────────┘ (or the store)
 //! ```
 //!
-//! Why an inbox with a bound and not a channel: publishing never waits. A stream whose inbox is full
-//! is told the first revision it missed, and reads from there itself.
+//! Why an inbox with a bound and not a channel: publishing never waits. A stream whose inbox is
+//! full is told the first revision it missed, and reads from there itself.
 //!
 //! Invariants
 //! - a watcher is in the index exactly while everything before its place was given to it and
-//!   everything from there on will be put into its stream's inbox, or the inbox says what it missed.
+//!   everything from there on will be put into its stream's inbox, or the inbox says what it
+//!   missed.
 //! - `recent` holds all commits from its first to `published`, without a gap.
 //! - memory is bounded: by `RECENT_*` for the hub, by `INBOX_*` for each stream.
 
@@ -24,8 +25,8 @@ use tokio::sync::Notify;
 use super::commit::Commit;
 use super::cursor::{Cursor, Interest};
 
-/// Commits kept in memory: some seconds of full speed, so that a stream that stumbles need not go to
-/// the store.
+/// Commits kept in memory: some seconds of full speed, so that a stream that stumbles need not go
+/// to the store.
 const RECENT_COMMITS: usize = 16_384;
 /// Bytes of commits kept in memory.
 const RECENT_BYTES: usize = 32 << 20;
@@ -197,8 +198,8 @@ impl Hub {
         self.lock().places.len()
     }
 
-    /// Commits in memory from `next` on, at most `limit_bytes` of them but at least one; `None` when
-    /// the first of them is not in memory.
+    /// Commits in memory from `next` on, at most `limit_bytes` of them but at least one; `None`
+    /// when the first of them is not in memory.
     pub fn recent(&self, next: i64, limit_bytes: usize) -> Option<Vec<Arc<Commit>>> {
         let state = self.lock();
         let first = state.recent.front()?.revision;

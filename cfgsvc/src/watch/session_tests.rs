@@ -319,8 +319,11 @@ fn events_of_one_revision_are_split_only_for_those_who_take_fragments() {
     check(
         &session.drain(),
         expect![[r#"
-        #0 r2 a@2 b@2 c@2
-    "#]],
+            #0 r2 a@2 b@2 c@2
+            #1 r2 fragment a@2
+            #1 r2 fragment b@2
+            #1 r2 c@2
+        "#]],
     );
 }
 

@@ -1,8 +1,14 @@
 //! The same requests to etcd and to us: the replies must be the same.
 //!
-//! Known differences of the etcd that Debian has (3.4) to what we follow (3.6), which the requests
-//! here keep away from: unknown sort options are refused, a watch with a negative start is refused,
-//! two error codes. Header fields other than the revision differ by nature.
+//! Known differences of the etcd that Debian has (3.4) to us, which the requests keep away from:
+//! - as 3.6 has it: unknown sort options and a watch with a negative start are refused, and two
+//!   errors have other codes.
+//! - in a transaction, etcd finds a range at a negative revision compacted; we read the latest there
+//!   too.
+//! - in a transaction, etcd does not see that a delete from a key on without end (range end `\0`)
+//!   deletes a key that is put too; we refuse that as a duplicate key, as for any other range.
+//!
+//! Header fields other than the revision differ by nature.
 
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -144,11 +150,12 @@ async fn answer(clients: &Clients, call: Call) -> String {
         Call::Compact(request) => shown!(kv.compact(request)),
         Call::Grant(request) => shown!(lease.lease_grant(request)),
         Call::Revoke(request) => shown!(lease.lease_revoke(request)),
-        // The remaining seconds depend on the moment.
+        // The remaining seconds depend on the moment, and etcd lists keys in no order.
         Call::Left(request) => shown!(
             lease.lease_time_to_live(request),
             |response: &mut LeaseTimeToLiveResponse| {
                 response.ttl = response.ttl.min(0);
+                response.keys.sort();
             }
         ),
     }
@@ -286,7 +293,7 @@ impl Draw {
             request.limit = self.rng.random_range(-1..4);
         }
         if self.chance(40) {
-            request.revision = self.near();
+            request.revision = self.near().max(0);
         }
         if self.chance(40) {
             request.sort_order = self.rng.random_range(0..3);
@@ -335,6 +342,14 @@ impl Draw {
         }
     }
 
+    fn bounded_delete(&mut self) -> DeleteRangeRequest {
+        let mut request = self.delete();
+        if request.range_end == "\0" {
+            request.range_end = "c".into();
+        }
+        request
+    }
+
     fn compare(&mut self) -> Compare {
         let target_union = match self.rng.random_range(0..6) {
             0 => Some(TargetUnion::Version(self.rng.random_range(0..4))),
@@ -377,11 +392,10 @@ impl Draw {
 
     fn op(&mut self, depth: u32) -> RequestOp {
         let request = match self.rng.random_range(0..20) {
-            0..7 => Some(Op::RequestRange(self.range())),
-            7..14 => Some(Op::RequestPut(self.put())),
-            14..17 => Some(Op::RequestDeleteRange(self.delete())),
-            17..19 if depth < 2 => Some(Op::RequestTxn(self.txn(depth + 1))),
-            19 if self.chance(10) => None,
+            0..7 => Some(Op::RequestPut(self.put())),
+            7..10 => Some(Op::RequestDeleteRange(self.bounded_delete())),
+            10..12 if depth < 2 => Some(Op::RequestTxn(self.txn(depth + 1))),
+            12 if self.chance(10) => None,
             _ => Some(Op::RequestRange(self.range())),
         };
         RequestOp { request }
@@ -399,9 +413,8 @@ impl Draw {
             }),
             90..95 => {
                 let id = self.one_of(&[11, 12, 13]);
-                let ttl = self.one_of(&[-1, 0, 1, 500, 1_000, 9_000_000_001]);
-                // A short lease could end in between on one side; then only its grant is compared.
-                let ttl = if ttl > 1 { ttl } else { 600 + ttl };
+                // Long enough that none ends while the test runs.
+                let ttl = self.one_of(&[500, 600, 1_000, 9_000_000_001]);
                 Call::Grant(LeaseGrantRequest { id, ttl })
             }
             95..97 => Call::Revoke(LeaseRevokeRequest {
@@ -548,10 +561,8 @@ async fn requests_at_the_limits_get_the_answers_of_etcd() {
         }),
     ];
     for call in calls {
-        let name = match &call {
-            Call::Put(request) => format!("put of {} bytes", request.value.len()),
-            other => format!("{other:?}").chars().take(200).collect(),
-        };
+        let whole = format!("{call:?}");
+        let name: String = whole.chars().take(200).collect();
         let theirs = soon("etcd", answer(&pair.etcd.clients, call.clone())).await;
         let ours = soon("our server", answer(&pair.ours, call)).await;
         assert_eq!(

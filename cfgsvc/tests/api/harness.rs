@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cfgsvc::housekeeping::Retention;
 use cfgsvc::run::{Parts, background};
 use cfgsvc::server;
@@ -13,11 +14,15 @@ use cfgsvc_proto::etcd::kv_client::KvClient;
 use cfgsvc_proto::etcd::lease_client::LeaseClient;
 use cfgsvc_proto::etcd::maintenance_client::MaintenanceClient;
 use cfgsvc_proto::etcd::watch_client::WatchClient;
+use cfgsvc_proto::etcd::watch_request::RequestUnion;
+use cfgsvc_proto::etcd::{PutRequest, WatchCreateRequest, WatchRequest, WatchResponse};
 use cfgsvc_proto::v1::admin_client::AdminClient;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
 
 use crate::solo::Solo;
 
@@ -122,4 +127,93 @@ impl Clients {
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let value = tokio::time::timeout(PATIENCE, future).await;
     value.unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
+}
+
+/// A put of `value` at `key`; returns its revision.
+pub(crate) async fn put(clients: &Clients, key: &str, value: &[u8]) -> i64 {
+    let request = PutRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value),
+        ..PutRequest::default()
+    };
+    let response = clients
+        .kv
+        .clone()
+        .put(request)
+        .await
+        .expect("a put")
+        .into_inner();
+    response.header.expect("a header").revision
+}
+
+/// Code and text of an error, for comparing.
+pub(crate) fn error<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
+    let status = result.expect_err("must be refused");
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+/// A request with metadata.
+pub(crate) fn with<T>(message: T, pairs: &[(&'static str, &str)]) -> Request<T> {
+    let mut request = Request::new(message);
+    for (name, value) in pairs {
+        request
+            .metadata_mut()
+            .insert(*name, value.parse().expect("a header"));
+    }
+    request
+}
+
+/// An open watch stream.
+pub(crate) struct WatchStream {
+    requests: mpsc::Sender<WatchRequest>,
+    responses: Streaming<WatchResponse>,
+}
+
+impl WatchStream {
+    pub(crate) async fn open(clients: &Clients, pairs: &[(&'static str, &str)]) -> Self {
+        let (requests, stream) = mpsc::channel(16);
+        let request = with(ReceiverStream::new(stream), pairs);
+        let responses = clients
+            .watch
+            .clone()
+            .watch(request)
+            .await
+            .expect("a stream")
+            .into_inner();
+        Self {
+            requests,
+            responses,
+        }
+    }
+
+    pub(crate) async fn ask(&self, union: RequestUnion) {
+        let request = WatchRequest {
+            request_union: Some(union),
+        };
+        self.requests
+            .send(request)
+            .await
+            .expect("the stream is open");
+    }
+
+    /// Creates a watcher and returns the answer.
+    pub(crate) async fn create(&mut self, request: WatchCreateRequest) -> WatchResponse {
+        self.ask(RequestUnion::CreateRequest(request)).await;
+        self.next().await.expect("no error")
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<WatchResponse, Status> {
+        let message = soon("a watch response", self.responses.message()).await;
+        message.map(|response| response.expect("the stream does not end by itself"))
+    }
+}
+
+/// A watch of all keys.
+pub(crate) fn all_keys(start_revision: i64) -> WatchCreateRequest {
+    WatchCreateRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        start_revision,
+        ..WatchCreateRequest::default()
+    }
 }

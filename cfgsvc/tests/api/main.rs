@@ -4,4 +4,8 @@
 mod differential;
 mod etcdctl;
 mod harness;
+mod kv;
+mod lease;
+mod operate;
 mod solo;
+mod watch;

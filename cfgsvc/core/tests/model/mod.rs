@@ -368,6 +368,14 @@ impl Model {
         Ok(())
     }
 
+    /// A put by itself has its lease looked at first.
+    fn check_lone_put(&self, put: &etcd::PutRequest) -> Result<(), Code> {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
+            return Err(Code::LeaseNotFound);
+        }
+        self.check_put(put)
+    }
+
     /// The operations that run on `self`, flat, with what their transactions compared to.
     fn chosen<'a>(&self, txn: &'a etcd::TxnRequest, into: &mut Vec<&'a Request>) {
         for op in self.branch(txn) {
@@ -459,7 +467,7 @@ impl Model {
         match command.op.as_ref().ok_or(Code::InvalidCommand)? {
             Op::Put(put) => {
                 put_shape(put)?;
-                self.check_put(put)?;
+                self.check_lone_put(put)?;
                 let response = self.put(put);
                 self.commit(command);
                 Ok(Outcome::Put(response))
