@@ -458,7 +458,10 @@ fn link_database(from: &Path, manifest: &proto::SnapshotManifest, to: &Path) -> 
     fs::create_dir_all(to)?;
     for file in &manifest.files {
         let (source, target) = (from.join(&file.name), to.join(&file.name));
-        if file.name.ends_with(".sst") {
+        if Path::new(&file.name)
+            .extension()
+            .is_some_and(|found| found == "sst")
+        {
             fs::hard_link(&source, &target)?;
         } else {
             fs::copy(&source, &target)?;

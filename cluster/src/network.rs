@@ -6,6 +6,11 @@
 //! Invariant: a stream on which requests wait for an answer longer than the time-to-live fails; a
 //! swallowed response must not stop replication for ever.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "openraft's error type is what its traits return"
+)]
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -194,11 +199,11 @@ fn watch_answers(
 }
 
 impl NetStreamAppend<Types> for Peer {
-    fn stream_append<'s, S>(
-        &'s mut self,
+    fn stream_append<S>(
+        &mut self,
         input: S,
         option: RPCOption,
-    ) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
+    ) -> BoxFuture<'_, Rpc<AppendResults<'_>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {

@@ -1,7 +1,6 @@
 //! Starting a member: take the data directory, become part of a group, run.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -335,9 +334,8 @@ async fn join(
                 identity.node_id, identity.cluster_id, joined.1, joined.0
             )))
         }
-        Some(_) => Ok(()),
         None if identity.cluster_id == 0 => Err(StartError::Join("nobody answered".to_owned())),
-        None => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -465,18 +463,16 @@ fn first_status(identity: &proto::Identity) -> Status {
 }
 
 /// Keeps an eye on the free space of the file system, so that writes stop before it is full.
-fn watch_disk(member: Member, path: PathBuf) -> impl Future<Output = ()> + Send {
-    async move {
-        let mut tick = tokio::time::interval(Duration::from_millis(500));
-        loop {
-            tick.tick().await;
-            match rustix::fs::statvfs(&path) {
-                Ok(found) => {
-                    let free = found.f_bavail.saturating_mul(found.f_frsize);
-                    member.set_free_bytes(free);
-                }
-                Err(error) => tracing::warn!(%error, "free space is not known"),
+async fn watch_disk(member: Member, path: PathBuf) {
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tick.tick().await;
+        match rustix::fs::statvfs(&path) {
+            Ok(found) => {
+                let free = found.f_bavail.saturating_mul(found.f_frsize);
+                member.set_free_bytes(free);
             }
+            Err(error) => tracing::warn!(%error, "free space is not known"),
         }
     }
 }

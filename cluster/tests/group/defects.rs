@@ -4,6 +4,11 @@
 //! Three members in this process, a network of function calls that can be cut, and a log that can be
 //! held up before it is durable.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "openraft's error type is what its traits return"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
