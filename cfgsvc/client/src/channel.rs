@@ -71,7 +71,11 @@ impl Pool {
 
     /// The endpoints, for messages.
     pub(crate) fn names(&self) -> String {
-        let names: Vec<&str> = self.channels.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self
+            .channels
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         names.join(", ")
     }
 
@@ -157,12 +161,17 @@ impl Pool {
             source,
         };
         match missed.failure {
-            Failure::NotSent if sent => timed_out(Some(source)),
-            Failure::NotSent => CallError::Unreachable { endpoints: self.names(), source },
+            Failure::NotSent | Failure::Overloaded if sent => timed_out(Some(source)),
+            Failure::NotSent => CallError::Unreachable {
+                endpoints: self.names(),
+                source,
+            },
             Failure::Lost if missed.silent => timed_out(None),
-            Failure::Lost => CallError::Broken { endpoint: name.to_owned(), source },
+            Failure::Lost => CallError::Broken {
+                endpoint: name.to_owned(),
+                source,
+            },
             Failure::Unavailable => CallError::Unavailable { message: source.0 },
-            Failure::Overloaded if sent => timed_out(Some(source)),
             Failure::Overloaded => CallError::Overloaded { message: source.0 },
         }
     }
@@ -218,11 +227,18 @@ impl Missed {
 
 /// Why `status` is no answer, or the error that it is.
 pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallError> {
-    let missed = |failure, cause| Ok(Missed { failure, cause, silent: false });
+    let missed = |failure, cause| {
+        Ok(Missed {
+            failure,
+            cause,
+            silent: false,
+        })
+    };
     if let Some(source) = status.source() {
-        let failure = match not_sent(source) {
-            true => Failure::NotSent,
-            false => Failure::Lost,
+        let failure = if not_sent(source) {
+            Failure::NotSent
+        } else {
+            Failure::Lost
         };
         return missed(failure, innermost(source));
     }
@@ -241,7 +257,10 @@ pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallEr
             missed(Failure::Unavailable, cause)
         }
         Code::ResourceExhausted
-            if matches!(refusal, Some(Refusal::TooManyRequests | Refusal::SessionWindowFull)) =>
+            if matches!(
+                refusal,
+                Some(Refusal::TooManyRequests | Refusal::SessionWindowFull)
+            ) =>
         {
             missed(Failure::Overloaded, cause)
         }
@@ -260,7 +279,11 @@ pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallEr
         | Code::ResourceExhausted
         | Code::FailedPrecondition
         | Code::OutOfRange
-        | Code::Unauthenticated) => Err(CallError::Refused { refusal, code, message }),
+        | Code::Unauthenticated) => Err(CallError::Refused {
+            refusal,
+            code,
+            message,
+        }),
     }
 }
 

@@ -37,6 +37,7 @@ impl Client {
 
     /// The same client, whose writes carry request ids of `session`: they are repeated until the
     /// deadline and executed at most once.
+    #[must_use]
     pub fn in_session(&self, session: &Session) -> Self {
         Self {
             ids: Some(session.ids()),
@@ -70,7 +71,9 @@ impl Client {
         A: Fn(Channel, Request<M>) -> F,
         F: Future<Output = Result<R, Status>>,
     {
-        self.pool.call(How { safety, id: None }, message, attempt).await
+        self.pool
+            .call(How { safety, id: None }, message, attempt)
+            .await
     }
 
     pub(crate) async fn read<M, R, F, A>(&self, message: &M, attempt: A) -> Result<R, CallError>

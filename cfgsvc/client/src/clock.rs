@@ -64,7 +64,13 @@ mod tests {
         let second = Moment::now();
         assert!(second >= first);
         assert_eq!(first.since(first + Duration::from_secs(1)), Duration::ZERO);
-        assert_eq!((first + Duration::from_secs(1)).until(first), Duration::ZERO);
-        assert_eq!(first.until(first + Duration::from_secs(3)), Duration::from_secs(3));
+        assert_eq!(
+            (first + Duration::from_secs(1)).until(first),
+            Duration::ZERO
+        );
+        assert_eq!(
+            first.until(first + Duration::from_secs(3)),
+            Duration::from_secs(3)
+        );
     }
 }

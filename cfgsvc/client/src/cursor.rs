@@ -146,16 +146,22 @@ impl Cursor {
 
     fn canceled(&self, reason: String) -> Step {
         // What a member says that has lost its group or is going away.
-        let passing = ["no leader", "server stopped", "leader changed", "Unavailable"];
+        let passing = [
+            "no leader",
+            "server stopped",
+            "leader changed",
+            "Unavailable",
+        ];
         if reason.contains("required revision has been compacted") {
             return Step::Compacted {
                 resume_revision: self.next,
                 compact_revision: self.next + 1,
             };
         }
-        match passing.iter().any(|text| reason.contains(text)) {
-            true => Step::Retry(reason),
-            false => Step::Cancelled(reason),
+        if passing.iter().any(|text| reason.contains(text)) {
+            Step::Retry(reason)
+        } else {
+            Step::Cancelled(reason)
         }
     }
 

@@ -83,7 +83,11 @@ impl Member {
 
     /// Opens a stream; what the member answers at once.
     fn open(&mut self, start: i64) -> Vec<WatchResponse> {
-        self.sent = if start == 0 { self.revision() + 1 } else { start };
+        self.sent = if start == 0 {
+            self.revision() + 1
+        } else {
+            start
+        };
         let mut answers = vec![created(self.revision())];
         if self.sent < self.compacted {
             answers.push(WatchResponse {
@@ -97,13 +101,16 @@ impl Member {
 
     fn pieces(&mut self, revisions: usize, piece: usize) -> Vec<WatchResponse> {
         let end = (self.sent + revisions as i64).min(self.revision() + 1);
-        let events: Vec<kv::Event> =
-            (self.sent..end).flat_map(|revision| self.events(revision).to_vec()).collect();
+        let events: Vec<kv::Event> = (self.sent..end)
+            .flat_map(|revision| self.events(revision).to_vec())
+            .collect();
         self.sent = self.sent.max(end);
         let count = events.len().div_ceil(piece);
         let revision = self.revision();
         let pieces = events.chunks(piece).enumerate();
-        pieces.map(|(index, part)| response(revision, part.to_vec(), index + 1 < count)).collect()
+        pieces
+            .map(|(index, part)| response(revision, part.to_vec(), index + 1 < count))
+            .collect()
     }
 }
 
@@ -178,12 +185,19 @@ fn take(
             }
             Step::Progress(revision) => {
                 for skipped in *expected..=revision {
-                    prop_assert!(member.events(skipped).is_empty(), "r{} was not sent", skipped);
+                    prop_assert!(
+                        member.events(skipped).is_empty(),
+                        "r{} was not sent",
+                        skipped
+                    );
                 }
                 *expected = (*expected).max(revision + 1);
             }
             Step::Created => {}
-            Step::Compacted { resume_revision, compact_revision } => {
+            Step::Compacted {
+                resume_revision,
+                compact_revision,
+            } => {
                 prop_assert_eq!(compact_revision, member.compacted);
                 prop_assert!(resume_revision < compact_revision);
                 prop_assert!(resume_revision >= *expected || resume_revision == 0);
@@ -210,6 +224,9 @@ fn a_revision_that_comes_again_is_a_violation() {
 fn a_watch_of_the_future_hears_nothing_new_from_earlier_progress() {
     let mut cursor = Cursor::new(100);
     cursor.accept(created(9));
-    assert_eq!(cursor.accept(response(50, Vec::new(), false)), [Step::Progress(99)]);
+    assert_eq!(
+        cursor.accept(response(50, Vec::new(), false)),
+        [Step::Progress(99)]
+    );
     assert_eq!(cursor.resume(), 100);
 }

@@ -254,20 +254,24 @@ pub(crate) struct Asked {
 
 impl KvError {
     pub(crate) fn of(error: CallError, asked: Asked) -> Self {
+        use Refusal as R;
         if too_large(&error) {
             return Self::TooLarge { bytes: asked.bytes };
         }
         let Some(refusal) = error.refusal() else {
             return Self::Call(error);
         };
-        use Refusal as R;
         match refusal {
             R::EmptyKey => Self::EmptyKey,
             R::KeyNotFound => Self::KeyNotFound,
             R::ValueProvided => Self::KeptAndGiven { what: "value" },
             R::LeaseProvided => Self::KeptAndGiven { what: "lease" },
-            R::Compacted => Self::Compacted { revision: asked.revision },
-            R::FutureRevision => Self::FutureRevision { revision: asked.revision },
+            R::Compacted => Self::Compacted {
+                revision: asked.revision,
+            },
+            R::FutureRevision => Self::FutureRevision {
+                revision: asked.revision,
+            },
             R::LeaseNotFound => Self::LeaseNotFound { lease: asked.lease },
             R::TooManyOps => Self::TooManyOps { count: asked.ops },
             R::DuplicateKey => Self::DuplicateKey,
@@ -275,13 +279,31 @@ impl KvError {
             R::NoSpace => Self::NoSpace,
             R::SessionNotFound => Self::SessionLost,
             R::RequestTooOld => Self::AnswerForgotten,
-            R::InvalidSort | R::BadMemberAddress | R::InvalidCommand | R::TtlTooLarge
-            | R::MemberNotFound | R::TooManyRequests | R::SessionWindowFull | R::LeaseExists
-            | R::MemberIdExists | R::PeerAddressExists | R::TooFewStartedMembers
-            | R::NotALearner | R::LearnerNotInSync | R::TooManyLearners | R::ClusterIdMismatch
-            | R::NotLeader | R::NotCapable | R::LearnerCannotServe | R::BadTransferTarget
-            | R::NotEmpty | R::RestoreMismatch | R::RestoreInProgress | R::PermissionDenied
-            | R::InvalidToken | R::Corrupt => Self::Call(error),
+            R::InvalidSort
+            | R::BadMemberAddress
+            | R::InvalidCommand
+            | R::TtlTooLarge
+            | R::MemberNotFound
+            | R::TooManyRequests
+            | R::SessionWindowFull
+            | R::LeaseExists
+            | R::MemberIdExists
+            | R::PeerAddressExists
+            | R::TooFewStartedMembers
+            | R::NotALearner
+            | R::LearnerNotInSync
+            | R::TooManyLearners
+            | R::ClusterIdMismatch
+            | R::NotLeader
+            | R::NotCapable
+            | R::LearnerCannotServe
+            | R::BadTransferTarget
+            | R::NotEmpty
+            | R::RestoreMismatch
+            | R::RestoreInProgress
+            | R::PermissionDenied
+            | R::InvalidToken
+            | R::Corrupt => Self::Call(error),
         }
     }
 
@@ -328,7 +350,12 @@ impl KvError {
 
 /// gRPC's own limit on a message is answered before the group's limit on a request.
 fn too_large(error: &CallError) -> bool {
-    let CallError::Refused { code: Code::ResourceExhausted, message, .. } = error else {
+    let CallError::Refused {
+        code: Code::ResourceExhausted,
+        message,
+        ..
+    } = error
+    else {
         return false;
     };
     message.contains("larger than max")

@@ -9,13 +9,13 @@
 //! Invariants
 //! - every number is used once, from 1 on, without gaps;
 //! - the ack never passes an open request and never goes back;
-//! - at most [`WINDOW`] requests lie above the ack.
+//! - at most `WINDOW` requests lie above the ack.
 
 use std::collections::BTreeSet;
 
 /// Most requests above the ack: half of the 1024 answers that the group keeps for a session, so
 /// that an ack that travels slower than the requests never meets that limit.
-pub const WINDOW: u64 = 512;
+pub(crate) const WINDOW: u64 = 512;
 
 /// The metadata of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,11 @@ impl RequestIds {
     /// Request `seq` has its answer, or nobody waits for one any more.
     pub fn close(&mut self, seq: u64) {
         let was_open = self.open.remove(&seq);
-        assert!(was_open, "request {seq} of session {:x} is not open", self.session);
+        assert!(
+            was_open,
+            "request {seq} of session {:x} is not open",
+            self.session
+        );
         self.check();
     }
 

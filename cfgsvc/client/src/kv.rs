@@ -44,6 +44,7 @@ pub enum Order {
 /// # let _ = newest_ten;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Get {
     pub(crate) keys: Keys,
     revision: i64,
@@ -52,6 +53,7 @@ pub struct Get {
     keys_only: bool,
     count_only: bool,
     sort: Option<(SortBy, Order)>,
+    max_create_revision: i64,
 }
 
 impl Get {
@@ -65,6 +67,7 @@ impl Get {
             keys_only: false,
             count_only: false,
             sort: None,
+            max_create_revision: 0,
         }
     }
 
@@ -109,6 +112,12 @@ impl Get {
         self
     }
 
+    /// Only keys that were created at or before `revision`; 0 is all.
+    pub fn created_until(mut self, revision: i64) -> Self {
+        self.max_create_revision = revision;
+        self
+    }
+
     pub(crate) fn to_request(&self) -> etcd::RangeRequest {
         use etcd::range_request::{SortOrder, SortTarget};
         let (key, range_end) = self.keys.to_range();
@@ -120,6 +129,7 @@ impl Get {
             serializable: self.serializable,
             keys_only: self.keys_only,
             count_only: self.count_only,
+            max_create_revision: self.max_create_revision,
             ..etcd::RangeRequest::default()
         };
         if let Some((by, order)) = self.sort {
@@ -175,6 +185,7 @@ pub(crate) fn revision(header: Option<&etcd::ResponseHeader>) -> i64 {
 /// # let _ = only_if_new;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Put {
     key: Bytes,
     value: Bytes,
@@ -235,6 +246,7 @@ pub struct PutReply {
 
 /// A delete.
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Delete {
     keys: Keys,
     previous: bool,
@@ -299,6 +311,33 @@ impl Client {
         Ok(GetReply::of(reply))
     }
 
+    /// Reads all keys that start with `prefix` at one revision, linearizable, in pages of `page`
+    /// keys, so that neither side holds a huge message. [`KvError::Compacted`] when the revision
+    /// goes away in between: start again.
+    pub async fn get_all(&self, prefix: impl Into<Bytes>, page: i64) -> Result<GetReply, KvError> {
+        let keys = Keys::prefix(prefix);
+        let mut all = self.get(Get::new(keys.clone()).limit(page)).await?;
+        let (_, end) = keys.to_range();
+        while all.more {
+            let Some(last) = all.kvs.last() else {
+                return Err(CallError::Malformed {
+                    what: "an empty page with more behind",
+                }
+                .into());
+            };
+            let next = Bytes::from([&last.key[..], &[0]].concat());
+            let rest = match &end[..] {
+                [0] => Keys::From(next),
+                _ => Keys::Range(next, end.clone()),
+            };
+            let get = Get::new(rest).limit(page).revision(all.revision);
+            let reply = self.get(get).await?;
+            all.kvs.extend(reply.kvs);
+            all.more = reply.more;
+        }
+        Ok(all)
+    }
+
     /// Reads one key, linearizable.
     pub async fn get_key(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>, KvError> {
         let reply = self.get(Get::new(Keys::one(key))).await?;
@@ -337,9 +376,11 @@ impl Client {
             .when(Compare::mod_revision(key.clone(), Is::Equal, expected))
             .then(Op::Put(put))
             .otherwise(Op::Get(Get::new(Keys::One(key.clone())).keys_only()));
-        let reply = self.txn(txn).await.map_err(|error| match error {
-            KvError::LeaseNotFound { .. } => KvError::LeaseNotFound { lease },
-            error => error,
+        let reply = self.txn(txn).await.map_err(|error| {
+            if matches!(error, KvError::LeaseNotFound { .. }) {
+                return KvError::LeaseNotFound { lease };
+            }
+            error
         })?;
         match reply.replies.into_iter().next() {
             Some(OpReply::Put(mut done)) if reply.succeeded => {
@@ -348,9 +389,16 @@ impl Client {
             }
             Some(OpReply::Get(got)) if !reply.succeeded => {
                 let found = got.kvs.first().map_or(0, |kv| kv.mod_revision);
-                Err(KvError::Conflict { key, expected, found })
+                Err(KvError::Conflict {
+                    key,
+                    expected,
+                    found,
+                })
             }
-            Some(_) | None => Err(CallError::Malformed { what: "a transaction's reply" }.into()),
+            Some(_) | None => Err(CallError::Malformed {
+                what: "a transaction's reply",
+            }
+            .into()),
         }
     }
 

@@ -56,7 +56,10 @@ impl Client {
         if ttl_s < 1 {
             return Err(LeaseError::TtlOutOfRange { ttl_s });
         }
-        let request = etcd::LeaseGrantRequest { ttl: ttl_s, id: lease };
+        let request = etcd::LeaseGrantRequest {
+            ttl: ttl_s,
+            id: lease,
+        };
         let attempts = AtomicU32::new(0);
         let sent = Moment::now();
         let result = self
@@ -69,14 +72,23 @@ impl Client {
             .map_err(|error| LeaseError::of(error, lease, ttl_s));
         let ttl_s = match result {
             Ok(reply) if reply.error.is_empty() => reply.ttl,
-            Ok(_) => return Err(CallError::Malformed { what: "a grant with an error" }.into()),
+            Ok(_) => {
+                return Err(CallError::Malformed {
+                    what: "a grant with an error",
+                }
+                .into());
+            }
             // An earlier attempt, whose answer was lost, was granted.
             Err(LeaseError::Exists { .. }) if attempts.into_inner() > 1 => {
                 self.lease_info(lease, false).await?.granted_s
             }
             Err(error) => return Err(error),
         };
-        Ok(Grant { lease, ttl_s, term: term_of(sent, ttl_s) })
+        Ok(Grant {
+            lease,
+            ttl_s,
+            term: term_of(sent, ttl_s),
+        })
     }
 
     /// Ends a lease; its keys go with it.
@@ -104,7 +116,12 @@ impl Client {
         let reply = self
             .call(Safety::Repeatable, &request, |channel, request| {
                 let mut client = self.lease(channel);
-                async move { client.lease_time_to_live(request).await.map(Response::into_inner) }
+                async move {
+                    client
+                        .lease_time_to_live(request)
+                        .await
+                        .map(Response::into_inner)
+                }
             })
             .await
             .map_err(|error| LeaseError::of(error, lease, 0))?;

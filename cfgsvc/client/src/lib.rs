@@ -1,15 +1,76 @@
-//! Client.
+//! Client of `cfgsvc`: versioned configuration that a Raft group agrees on.
+//!
+//! It speaks the etcd v3 API and cfgsvc's own, so most of it works with any etcd too.
+//!
+//! ```no_run
+//! use cfgsvc_client::{Client, Options, Put};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new(Options::new(["10.0.0.1:2379", "10.0.0.2:2379", "10.0.0.3:2379"]))?;
+//! let written = client.put(Put::new("app/flags", "on")).await?;
+//! let read = client.get_key("app/flags").await?;
+//! assert_eq!(read.map(|kv| kv.mod_revision), Some(written.revision));
+//! // Only if nobody has changed it since:
+//! client.put(Put::new("app/flags", "off").if_revision(written.revision)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which call for what
+//!
+//! | you want | use |
+//! | --- | --- |
+//! | read and write | [`Client::get`], [`Client::put`], [`Client::delete`], [`Client::txn`] |
+//! | never do a write twice, and never have to wonder | [`Client::session`], then [`Client::in_session`] |
+//! | every change from a revision on | [`Client::watch`] |
+//! | a local copy that says how fresh it is | [`Client::mirror`] |
+//! | be the only one | [`Client::lock`], and pass [`LockGuard::epoch`] on |
+//! | keys that go when you go | [`Put::lease`] with [`Session::lease`] |
+//! | operate the group | [`Client::members`], [`Client::status`], [`Client::snapshot`] and their like |
+//!
+//! # What happens when something fails
+//!
+//! A client sticks to one endpoint and moves on when it fails. Within
+//! [`Options::request_timeout`] reads are repeated on any failure that may pass. A write is
+//! repeated only when that cannot do it twice: when it certainly was not executed, or when it
+//! carries a request id of a session, which the group recognises. All errors say
+//! `outcome_unknown()`: whether the group may have executed the request nevertheless.
+//!
+//! ```no_run
+//! # use cfgsvc_client::{Client, Options, Put};
+//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let session = client.session(10).await?;
+//! let exactly_once = client.in_session(&session);
+//! exactly_once.put(Put::new("counter", "42")).await?;
+//! session.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A watch remakes its stream, at another endpoint if need be, and goes on at the next revision:
+//! no gap, no duplicate. It ends only when that revision was compacted meanwhile.
+//!
+//! # Inside
+//!
+//! The decisions are pure and take time and randomness as arguments: `route` (endpoint, retry,
+//! backoff), `ids` (request numbers), `keepalive` (deadlines), `cursor` (watch order), `mirror`
+//! (copy and freshness). Around them lie thin shells: `channel` (tonic), `session`, `watch`,
+//! `follow`, `lock`.
 
+mod admin;
 mod channel;
 mod client;
 mod clock;
 mod cursor;
 mod error;
+mod follow;
 mod ids;
 mod keepalive;
 mod keys;
 mod kv;
 mod lease;
+mod lock;
+mod mirror;
 mod options;
 mod refusal;
 mod route;
@@ -17,17 +78,28 @@ mod session;
 mod txn;
 mod watch;
 
+pub use admin::{
+    History, HistoryEntry, MemberInfo, Members, NewMember, RestoreError, Role, SnapshotPart,
+    SnapshotStream, Status,
+};
+pub use cfgsvc_proto::etcd;
 pub use client::Client;
 pub use clock::Moment;
-pub use cursor::*;
-pub use error::*;
-pub use ids::*;
+pub use cursor::{Cursor, Event, EventKind, Step, WatchEvents};
+pub use error::{
+    AdminError, CallError, Cause, KvError, LeaseError, LockError, WatchError, show_key,
+};
+pub use follow::{Mirror, MirrorBatch};
+pub use ids::{RequestId, RequestIds};
 pub use keepalive::Term;
 pub use keys::Keys;
-pub use kv::*;
-pub use lease::*;
-pub use options::*;
+pub use kv::{Delete, DeleteReply, Get, GetReply, KeyValue, Order, Put, PutReply, SortBy};
+pub use lease::{Grant, LeaseInfo};
+pub use lock::LockGuard;
+pub use mirror::{Barrier, Change, Freshness, MirrorState};
+pub use options::{AUTHOR_BYTES_MAX, Options, OptionsError, REASON_BYTES_MAX};
 pub use refusal::Refusal;
-pub use session::*;
-pub use txn::*;
-pub use watch::*;
+pub use route::{Attempts, Failure, Next, Router, Safety, backoff};
+pub use session::{AtEnd, KeepAlive, LeaseLost, LeaseState, Session, lost};
+pub use txn::{Compare, Is, Op, OpReply, Txn, TxnReply};
+pub use watch::{Watch, WatchOptions};

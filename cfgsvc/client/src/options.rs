@@ -104,7 +104,10 @@ impl Options {
                 return Err(OptionsError::ZeroTime { what });
             }
         }
-        self.endpoints.iter().map(|endpoint| uri(endpoint)).collect()
+        self.endpoints
+            .iter()
+            .map(|endpoint| uri(endpoint))
+            .collect()
     }
 }
 
@@ -131,7 +134,9 @@ fn uri(endpoint: &str) -> Result<String, OptionsError> {
         Some(_) => return Err(bad("only http is supported")),
         None => endpoint,
     };
-    let (host, port) = authority.rsplit_once(':').ok_or_else(|| bad("the port is missing"))?;
+    let (host, port) = authority
+        .rsplit_once(':')
+        .ok_or_else(|| bad("the port is missing"))?;
     if host.is_empty() {
         return Err(bad("the host is missing"));
     }
@@ -163,8 +168,14 @@ mod tests {
 
     #[test]
     fn endpoints_are_completed_or_refused_with_the_reason() {
-        check(&["a:1", "http://b:2/", "[::1]:3"], expect!["http://a:1 http://b:2 http://[::1]:3"]);
-        check(&[], expect!["no endpoints are given: name at least one HOST:PORT"]);
+        check(
+            &["a:1", "http://b:2/", "[::1]:3"],
+            expect!["http://a:1 http://b:2 http://[::1]:3"],
+        );
+        check(
+            &[],
+            expect!["no endpoints are given: name at least one HOST:PORT"],
+        );
         check(
             &["a"],
             expect!["endpoint `a` is not HOST:PORT or http://HOST:PORT: the port is missing"],
@@ -200,6 +211,9 @@ mod tests {
         assert_eq!(text, "author has 257 bytes, the limit is 256");
         options.author = None;
         options.reason = Some("a\nb".into());
-        assert!(matches!(options.uris(), Err(OptionsError::ControlCharacter { what: "reason" })));
+        assert!(matches!(
+            options.uris(),
+            Err(OptionsError::ControlCharacter { what: "reason" })
+        ));
     }
 }

@@ -58,28 +58,51 @@ const TABLE: [(Refusal, Code, &str); 38] = {
     const INVALID: Code = Code::InvalidArgument;
     const FAILED: Code = Code::FailedPrecondition;
     const EXHAUSTED: Code = Code::ResourceExhausted;
-    const UNSTARTED: &str =
-        "re-configuration failed due to not enough started members";
+    const UNSTARTED: &str = "re-configuration failed due to not enough started members";
     [
         (R::EmptyKey, INVALID, "key is not provided"),
         (R::KeyNotFound, INVALID, "key not found"),
         (R::ValueProvided, INVALID, "value is provided"),
         (R::LeaseProvided, INVALID, "lease is provided"),
         (R::TooManyOps, INVALID, "too many operations in txn request"),
-        (R::DuplicateKey, INVALID, "duplicate key given in txn request"),
+        (
+            R::DuplicateKey,
+            INVALID,
+            "duplicate key given in txn request",
+        ),
         (R::InvalidSort, INVALID, "invalid sort option"),
         (R::RequestTooLarge, INVALID, "request is too large"),
-        (R::BadMemberAddress, INVALID, "given member URLs are invalid"),
+        (
+            R::BadMemberAddress,
+            INVALID,
+            "given member URLs are invalid",
+        ),
         (R::InvalidCommand, INVALID, "invalid command"),
-        (R::Compacted, Code::OutOfRange, "mvcc: required revision has been compacted"),
-        (R::FutureRevision, Code::OutOfRange, "mvcc: required revision is a future revision"),
+        (
+            R::Compacted,
+            Code::OutOfRange,
+            "mvcc: required revision has been compacted",
+        ),
+        (
+            R::FutureRevision,
+            Code::OutOfRange,
+            "mvcc: required revision is a future revision",
+        ),
         (R::TtlTooLarge, Code::OutOfRange, "too large lease TTL"),
-        (R::LeaseNotFound, Code::NotFound, "requested lease not found"),
+        (
+            R::LeaseNotFound,
+            Code::NotFound,
+            "requested lease not found",
+        ),
         (R::MemberNotFound, Code::NotFound, "member not found"),
         (R::SessionNotFound, Code::NotFound, "session not found"),
         (R::NoSpace, EXHAUSTED, "mvcc: database space exceeded"),
         (R::TooManyRequests, EXHAUSTED, "too many requests"),
-        (R::SessionWindowFull, EXHAUSTED, "too many unacknowledged requests in session"),
+        (
+            R::SessionWindowFull,
+            EXHAUSTED,
+            "too many unacknowledged requests in session",
+        ),
         (R::LeaseExists, FAILED, "lease already exists"),
         (R::MemberIdExists, FAILED, "member ID already exist"),
         (R::PeerAddressExists, FAILED, "Peer URLs already exists"),
@@ -90,17 +113,41 @@ const TABLE: [(Refusal, Code, &str); 38] = {
             FAILED,
             "can only promote a learner member which is in sync with leader",
         ),
-        (R::TooManyLearners, FAILED, "too many learner members in cluster"),
+        (
+            R::TooManyLearners,
+            FAILED,
+            "too many learner members in cluster",
+        ),
         (R::ClusterIdMismatch, FAILED, "cluster ID mismatch"),
         (R::NotLeader, FAILED, "not leader"),
         (R::NotCapable, FAILED, "not capable"),
-        (R::LearnerCannotServe, FAILED, "rpc not supported for learner"),
+        (
+            R::LearnerCannotServe,
+            FAILED,
+            "rpc not supported for learner",
+        ),
         (R::BadTransferTarget, FAILED, "bad leader transferee"),
-        (R::RequestTooOld, FAILED, "request id is too old, its answer is not kept"),
+        (
+            R::RequestTooOld,
+            FAILED,
+            "request id is too old, its answer is not kept",
+        ),
         (R::NotEmpty, FAILED, "store is not empty"),
-        (R::RestoreMismatch, FAILED, "step does not belong to the restore in progress"),
-        (R::RestoreInProgress, Code::Unavailable, "restore in progress"),
-        (R::PermissionDenied, Code::PermissionDenied, "permission denied"),
+        (
+            R::RestoreMismatch,
+            FAILED,
+            "step does not belong to the restore in progress",
+        ),
+        (
+            R::RestoreInProgress,
+            Code::Unavailable,
+            "restore in progress",
+        ),
+        (
+            R::PermissionDenied,
+            Code::PermissionDenied,
+            "permission denied",
+        ),
         (R::InvalidToken, Code::Unauthenticated, "invalid auth token"),
         (R::Corrupt, Code::DataLoss, "corrupt cluster"),
     ]
@@ -121,7 +168,9 @@ impl Refusal {
     /// The whole message as it is sent.
     pub fn message(self) -> String {
         let row = TABLE.iter().find(|row| row.0 == self);
-        let text = row.expect("a unit test holds every refusal against the table").2;
+        let text = row
+            .expect("a unit test holds every refusal against the table")
+            .2;
         format!("{PREFIX}{text}")
     }
 }
@@ -133,7 +182,10 @@ mod tests {
     #[test]
     fn every_refusal_has_one_text_and_is_found_by_it() {
         for (index, (refusal, _, _)) in TABLE.iter().enumerate() {
-            assert_eq!(*refusal as usize, index, "the table is in the order of the enum");
+            assert_eq!(
+                *refusal as usize, index,
+                "the table is in the order of the enum"
+            );
             assert_eq!(Refusal::from_message(&refusal.message()), Some(*refusal));
         }
         assert_eq!(TABLE.len(), Refusal::Corrupt as usize + 1);

@@ -64,7 +64,10 @@ pub struct Router {
 impl Router {
     /// For `count` endpoints, starting with the first.
     pub fn new(count: usize) -> Self {
-        assert!(count > 0, "a client without endpoints is refused by its options");
+        assert!(
+            count > 0,
+            "a client without endpoints is refused by its options"
+        );
         Self { count, current: 0 }
     }
 
@@ -219,7 +222,9 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let mut attempts = Attempts::new(Safety::Once, 3);
         let left = Duration::from_secs(5);
-        let zero = Next::Retry { after: Duration::ZERO };
+        let zero = Next::Retry {
+            after: Duration::ZERO,
+        };
         assert_eq!(attempts.after(Failure::NotSent, left, &mut rng), zero);
         assert_eq!(attempts.after(Failure::NotSent, left, &mut rng), zero);
         assert_ne!(attempts.after(Failure::NotSent, left, &mut rng), zero);

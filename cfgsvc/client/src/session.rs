@@ -99,12 +99,14 @@ impl Ids {
                 room.await;
             }
         };
-        timeout(wait_max, wait).await.map_err(|_| CallError::Overloaded {
-            message: format!(
-                "{} requests of this session wait for their answers",
-                crate::ids::WINDOW
-            ),
-        })
+        timeout(wait_max, wait)
+            .await
+            .map_err(|_| CallError::Overloaded {
+                message: format!(
+                    "{} requests of this session wait for their answers",
+                    crate::ids::WINDOW
+                ),
+            })
     }
 }
 
@@ -262,20 +264,31 @@ impl Client {
 
     /// Renews a lease once and returns its new term.
     pub async fn renew(&self, lease: i64) -> Result<Grant, LeaseError> {
+        let mut tried = 1;
+        loop {
+            match self.renew_at_one(lease).await {
+                Err(error) if error.retryable() && tried < self.pool.count() => tried += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Renews a lease at the endpoint in use, and moves on from that when it fails.
+    async fn renew_at_one(&self, lease: i64) -> Result<Grant, LeaseError> {
         let sent = Moment::now();
         let mut stream = RenewStream::open(self, lease);
-        let reply = match timeout(self.pool.request_timeout, stream.renew(lease)).await {
-            Ok(reply) => reply?,
-            Err(_) => {
-                let silent = Missed::silent(self.pool.request_timeout);
-                return Err(silent.into_error(&self.pool, &stream.endpoint).into());
-            }
+        let wait = self.pool.request_timeout;
+        let Ok(reply) = timeout(wait, stream.renew(lease)).await else {
+            self.pool.move_on_from(stream.index);
+            let silent = Missed::silent(wait);
+            return Err(silent.into_error(&self.pool, &stream.endpoint).into());
         };
-        if reply.ttl <= 0 {
+        let ttl_s = reply?.ttl;
+        if ttl_s <= 0 {
             return Err(LeaseError::NotFound { lease });
         }
-        let term = crate::lease::term_of(sent, reply.ttl);
-        Ok(Grant { lease, ttl_s: reply.ttl, term })
+        let term = crate::lease::term_of(sent, ttl_s);
+        Ok(Grant { lease, ttl_s, term })
     }
 }
 
@@ -320,7 +333,10 @@ impl Keeper {
             if !self.term.holds(now) {
                 return LeaseLost::NotRenewed;
             }
-            let wait = self.term.answer_timeout().min(now.until(self.term.deadline()));
+            let wait = self
+                .term
+                .answer_timeout()
+                .min(now.until(self.term.deadline()));
             match timeout(wait, self.renew_once(&mut stream)).await {
                 Ok(Ok(ttl_s)) if ttl_s <= 0 => return LeaseLost::Gone,
                 Ok(Ok(ttl_s)) => {
@@ -408,8 +424,13 @@ impl RenewStream {
         if let Some(receiver) = self.receiver.take() {
             let mut request = self.client.pool.request(receiver, None);
             crate::channel::require_leader(&mut request);
-            let reply = self.client.lease(self.channel.clone()).lease_keep_alive(request).await;
-            let reply = reply.map_err(|status| crate::channel::classify(&status, &self.endpoint))?;
+            let reply = self
+                .client
+                .lease(self.channel.clone())
+                .lease_keep_alive(request)
+                .await;
+            let reply =
+                reply.map_err(|status| crate::channel::classify(&status, &self.endpoint))?;
             self.replies = Some(reply.into_inner());
         }
         let Some(replies) = &mut self.replies else {
@@ -417,7 +438,9 @@ impl RenewStream {
         };
         match replies.message().await {
             Ok(Some(reply)) if reply.id == lease => Ok(reply),
-            Ok(Some(_)) => Err(Err(CallError::Malformed { what: "renewal of another lease" })),
+            Ok(Some(_)) => Err(Err(CallError::Malformed {
+                what: "renewal of another lease",
+            })),
             Ok(None) => Err(ended()),
             Err(status) => Err(crate::channel::classify(&status, &self.endpoint)),
         }

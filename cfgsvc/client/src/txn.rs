@@ -49,22 +49,42 @@ impl Compare {
 
     /// Compares the count of changes.
     pub fn version(keys: impl Into<Keys>, is: Is, version: i64) -> Self {
-        Self::new(keys, is, CompareTarget::Version, TargetUnion::Version(version))
+        Self::new(
+            keys,
+            is,
+            CompareTarget::Version,
+            TargetUnion::Version(version),
+        )
     }
 
     /// Compares the revision of creation.
     pub fn create_revision(keys: impl Into<Keys>, is: Is, revision: i64) -> Self {
-        Self::new(keys, is, CompareTarget::Create, TargetUnion::CreateRevision(revision))
+        Self::new(
+            keys,
+            is,
+            CompareTarget::Create,
+            TargetUnion::CreateRevision(revision),
+        )
     }
 
     /// Compares the revision of the last change.
     pub fn mod_revision(keys: impl Into<Keys>, is: Is, revision: i64) -> Self {
-        Self::new(keys, is, CompareTarget::Mod, TargetUnion::ModRevision(revision))
+        Self::new(
+            keys,
+            is,
+            CompareTarget::Mod,
+            TargetUnion::ModRevision(revision),
+        )
     }
 
     /// Compares the value.
     pub fn value(keys: impl Into<Keys>, is: Is, value: impl Into<Bytes>) -> Self {
-        Self::new(keys, is, CompareTarget::Value, TargetUnion::Value(value.into()))
+        Self::new(
+            keys,
+            is,
+            CompareTarget::Value,
+            TargetUnion::Value(value.into()),
+        )
     }
 
     /// Compares the lease.
@@ -120,6 +140,7 @@ impl Op {
 /// # let _ = claim;
 /// ```
 #[derive(Clone, Debug, Default)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Txn {
     compares: Vec<Compare>,
     then: Vec<Op>,
@@ -152,7 +173,10 @@ impl Txn {
 
     /// Length of the longest of its lists; the limit is 128.
     pub fn ops(&self) -> usize {
-        self.compares.len().max(self.then.len()).max(self.otherwise.len())
+        self.compares
+            .len()
+            .max(self.then.len())
+            .max(self.otherwise.len())
     }
 
     fn into_request(self) -> etcd::TxnRequest {
@@ -213,7 +237,11 @@ fn op_reply(reply: etcd::ResponseOp) -> Result<OpReply, CallError> {
             previous: delete.prev_kvs,
         }),
         Some(R::ResponseTxn(txn)) => OpReply::Txn(TxnReply::of(txn)?),
-        None => return Err(CallError::Malformed { what: "a step of a transaction is empty" }),
+        None => {
+            return Err(CallError::Malformed {
+                what: "a step of a transaction is empty",
+            });
+        }
     })
 }
 
@@ -231,9 +259,10 @@ impl Client {
             let mut kv = self.kv(channel);
             async move { kv.txn(request).await.map(Response::into_inner) }
         };
-        let reply = match read_only {
-            true => self.read(&request, attempt).await,
-            false => self.write(&request, attempt).await,
+        let reply = if read_only {
+            self.read(&request, attempt).await
+        } else {
+            self.write(&request, attempt).await
         };
         let reply = reply.map_err(|error| KvError::of(error, asked))?;
         Ok(TxnReply::of(reply)?)

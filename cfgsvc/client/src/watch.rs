@@ -29,6 +29,7 @@ const BUFFER: usize = 64;
 
 /// What to watch.
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct WatchOptions {
     keys: Keys,
     start_revision: i64,
@@ -186,11 +187,17 @@ impl Follower {
         let first = WatchRequest {
             request_union: Some(RequestUnion::CreateRequest(create)),
         };
-        requests.send(first).await.expect("the receiver is held below");
-        let mut request = self.client.pool.request(ReceiverStream::new(receiver), None);
+        requests
+            .send(first)
+            .await
+            .expect("the receiver is held below");
+        let mut request = self
+            .client
+            .pool
+            .request(ReceiverStream::new(receiver), None);
         require_leader(&mut request);
-        let mut watch = WatchClient::new(channel)
-            .max_decoding_message_size(self.client.pool.receive_bytes_max);
+        let mut watch =
+            WatchClient::new(channel).max_decoding_message_size(self.client.pool.receive_bytes_max);
         let refused = |status| match classify(&status, name) {
             Ok(missed) => OpenError::Missed(missed),
             Err(error) => OpenError::Over(error.into()),
@@ -205,7 +212,11 @@ impl Follower {
             for step in self.cursor.accept(response) {
                 match end_of(step) {
                     Ok(Step::Created) if !canceled => {
-                        return Ok(Open { index, requests, responses });
+                        return Ok(Open {
+                            index,
+                            requests,
+                            responses,
+                        });
                     }
                     Ok(_) => {}
                     Err(End::Over(error)) => return Err(OpenError::Over(error)),
@@ -222,25 +233,22 @@ impl Follower {
         let mut open = Some(first);
         let mut round = 0;
         loop {
-            let (index, end) = match open.take() {
-                Some(stream) => {
-                    round = 0;
-                    (stream.index, self.follow(stream).await)
-                }
-                None => {
-                    let index = self.client.pool.current().0;
-                    let wait = self.client.pool.request_timeout;
-                    let end = match timeout(wait, self.open()).await {
-                        Ok(Ok(stream)) => {
-                            open = Some(stream);
-                            continue;
-                        }
-                        Ok(Err(OpenError::Over(error))) => End::Over(error),
-                        Ok(Err(OpenError::Missed(missed))) => End::Broken(missed.cause.0),
-                        Err(_) => End::Broken("no answer".into()),
-                    };
-                    (index, end)
-                }
+            let (index, end) = if let Some(stream) = open.take() {
+                round = 0;
+                (stream.index, self.follow(stream).await)
+            } else {
+                let index = self.client.pool.current().0;
+                let wait = self.client.pool.request_timeout;
+                let end = match timeout(wait, self.open()).await {
+                    Ok(Ok(stream)) => {
+                        open = Some(stream);
+                        continue;
+                    }
+                    Ok(Err(OpenError::Over(error))) => End::Over(error),
+                    Ok(Err(OpenError::Missed(missed))) => End::Broken(missed.cause.0),
+                    Err(_) => End::Broken("no answer".into()),
+                };
+                (index, end)
             };
             match end {
                 End::Broken(cause) => {

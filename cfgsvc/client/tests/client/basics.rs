@@ -4,8 +4,8 @@ use crate::client;
 use crate::etcd::Etcd;
 use anyhow::{Context, Result};
 use cfgsvc_client::{
-    Compare, Delete, EventKind, Get, Is, KvError, Op, OpReply, Order, Put, SortBy, Txn,
-    WatchError, WatchOptions,
+    Compare, Delete, EventKind, Get, Is, KvError, Op, OpReply, Order, Put, SortBy, Txn, WatchError,
+    WatchOptions,
 };
 
 #[tokio::test]
@@ -20,21 +20,37 @@ async fn keys_are_written_read_and_deleted_with_etcds_revisions() -> Result<()> 
     client.put(Put::new("b", "w")).await?;
 
     let key = client.get_key("a/1").await?.context("was written")?;
-    assert_eq!((key.create_revision, key.mod_revision, key.version), (2, 3, 2));
+    assert_eq!(
+        (key.create_revision, key.mod_revision, key.version),
+        (2, 3, 2)
+    );
     assert_eq!(client.get_key("absent").await?, None);
     let all = client.get(Get::prefix("a/")).await?;
-    assert_eq!((all.kvs.len(), all.count, all.more, all.revision), (2, 2, false, 5));
+    assert_eq!(
+        (all.kvs.len(), all.count, all.more, all.revision),
+        (2, 2, false, 5)
+    );
     let old = client.get(Get::new("a/1").revision(2)).await?;
     assert_eq!(old.kvs[0].value, "x");
-    let newest =
-        client.get(Get::prefix("").limit(1).sort(SortBy::Modified, Order::Descending)).await?;
+    let newest = client
+        .get(
+            Get::prefix("")
+                .limit(1)
+                .sort(SortBy::Modified, Order::Descending),
+        )
+        .await?;
     assert_eq!((newest.kvs[0].key.as_ref(), newest.more), (&b"b"[..], true));
-    let keys = client.get(Get::prefix("").keys_only().serializable()).await?;
+    let keys = client
+        .get(Get::prefix("").keys_only().serializable())
+        .await?;
     assert!(keys.kvs.iter().all(|kv| kv.value.is_empty()));
     assert_eq!(client.get(Get::prefix("").count_only()).await?.count, 3);
 
     let gone = client.delete(Delete::prefix("a/").previous()).await?;
-    assert_eq!((gone.deleted, gone.previous.len(), gone.revision), (2, 2, 6));
+    assert_eq!(
+        (gone.deleted, gone.previous.len(), gone.revision),
+        (2, 2, 6)
+    );
     assert_eq!(client.delete(Delete::new("a/1")).await?.deleted, 0);
     Ok(())
 }
@@ -44,13 +60,34 @@ async fn a_conditional_put_says_what_it_expected_and_what_it_found() -> Result<(
     let etcd = Etcd::start()?;
     let client = client([&etcd])?;
     let done = client.put(Put::new("k", "1").if_revision(0)).await?;
-    let error = client.put(Put::new("k", "2").if_revision(0)).await.expect_err("it exists");
-    assert_eq!(error.to_string(), "key `k` changed: expected no key, found revision r2");
+    let error = client
+        .put(Put::new("k", "2").if_revision(0))
+        .await
+        .expect_err("it exists");
+    assert_eq!(
+        error.to_string(),
+        "key `k` changed: expected no key, found revision r2"
+    );
     assert!(!error.retryable() && !error.outcome_unknown());
-    let error = client.put(Put::new("k", "2").if_revision(9)).await.expect_err("it is at r2");
-    assert!(matches!(error, KvError::Conflict { expected: 9, found: 2, .. }));
-    client.put(Put::new("k", "2").if_revision(done.revision)).await?;
-    assert_eq!(client.get_key("k").await?.context("was written")?.value, "2");
+    let error = client
+        .put(Put::new("k", "2").if_revision(9))
+        .await
+        .expect_err("it is at r2");
+    assert!(matches!(
+        error,
+        KvError::Conflict {
+            expected: 9,
+            found: 2,
+            ..
+        }
+    ));
+    client
+        .put(Put::new("k", "2").if_revision(done.revision))
+        .await?;
+    assert_eq!(
+        client.get_key("k").await?.context("was written")?.value,
+        "2"
+    );
     Ok(())
 }
 
@@ -80,11 +117,17 @@ async fn transactions_compare_branch_and_nest() -> Result<()> {
         txn.then(Op::Put(Put::new(format!("k{n}"), "")))
     });
     let error = client.txn(too_many).await.expect_err("129 operations");
-    assert!(matches!(error, KvError::TooManyOps { count: 129 }), "{error}");
+    assert!(
+        matches!(error, KvError::TooManyOps { count: 129 }),
+        "{error}"
+    );
     let twice = Txn::new()
         .then(Op::Put(Put::new("k", "1")))
         .then(Op::Put(Put::new("k", "2")));
-    assert!(matches!(client.txn(twice).await, Err(KvError::DuplicateKey)));
+    assert!(matches!(
+        client.txn(twice).await,
+        Err(KvError::DuplicateKey)
+    ));
     Ok(())
 }
 
@@ -92,24 +135,51 @@ async fn transactions_compare_branch_and_nest() -> Result<()> {
 async fn refusals_are_typed() -> Result<()> {
     let etcd = Etcd::start()?;
     let client = client([&etcd])?;
-    assert!(matches!(client.put(Put::new("", "x")).await, Err(KvError::EmptyKey)));
-    let error = client.put(Put::new("k", "x").lease(0xabc)).await.expect_err("no such lease");
+    assert!(matches!(
+        client.put(Put::new("", "x")).await,
+        Err(KvError::EmptyKey)
+    ));
+    let error = client
+        .put(Put::new("k", "x").lease(0xabc))
+        .await
+        .expect_err("no such lease");
     assert_eq!(error.to_string(), "lease abc does not live");
     let large = vec![0_u8; 1_600_000];
-    let error = client.put(Put::new("k", large)).await.expect_err("too large");
-    assert_eq!(error.to_string(), "the request is too large: it has 1600007 bytes");
+    let error = client
+        .put(Put::new("k", large))
+        .await
+        .expect_err("too large");
+    assert_eq!(
+        error.to_string(),
+        "the request is too large: it has 1600007 bytes"
+    );
     let huge = vec![0_u8; 3_000_000];
-    let error = client.put(Put::new("k", huge)).await.expect_err("too large");
-    assert!(matches!(error, KvError::TooLarge { bytes: 3_000_008 }), "{error}");
-    let error = client.get(Get::new("k").revision(99)).await.expect_err("not yet");
+    let error = client
+        .put(Put::new("k", huge))
+        .await
+        .expect_err("too large");
+    assert!(
+        matches!(error, KvError::TooLarge { bytes: 3_000_008 }),
+        "{error}"
+    );
+    let error = client
+        .get(Get::new("k").revision(99))
+        .await
+        .expect_err("not yet");
     assert!(matches!(error, KvError::FutureRevision { revision: 99 }));
     for value in ["1", "2", "3"] {
         client.put(Put::new("k", value)).await?;
     }
     client.compact(3).await?;
-    let error = client.get(Get::new("k").revision(2)).await.expect_err("compacted");
+    let error = client
+        .get(Get::new("k").revision(2))
+        .await
+        .expect_err("compacted");
     assert!(matches!(error, KvError::Compacted { revision: 2 }));
-    assert!(matches!(client.compact(3).await, Err(KvError::Compacted { revision: 3 })));
+    assert!(matches!(
+        client.compact(3).await,
+        Err(KvError::Compacted { revision: 3 })
+    ));
     Ok(())
 }
 
@@ -118,7 +188,9 @@ async fn a_watch_delivers_whole_revisions_in_order_from_the_past_and_from_now() 
     let etcd = Etcd::start()?;
     let client = client([&etcd])?;
     client.put(Put::new("a/1", "x")).await?;
-    let mut past = client.watch(WatchOptions::prefix("a/").from_revision(2).previous()).await?;
+    let mut past = client
+        .watch(WatchOptions::prefix("a/").from_revision(2).previous())
+        .await?;
     let mut now = client.watch(WatchOptions::prefix("a/")).await?;
     let both = Txn::new()
         .then(Op::Put(Put::new("a/1", "y")))
@@ -130,10 +202,16 @@ async fn a_watch_delivers_whole_revisions_in_order_from_the_past_and_from_now() 
     for _ in 0..3 {
         seen.push(past.next().await.context("goes on")??);
     }
-    let shape: Vec<_> = seen.iter().map(|item| (item.revision, item.events.len())).collect();
+    let shape: Vec<_> = seen
+        .iter()
+        .map(|item| (item.revision, item.events.len()))
+        .collect();
     assert_eq!(shape, [(2, 1), (3, 2), (4, 1)]);
     assert_eq!(seen[2].events[0].kind, EventKind::Delete);
-    let previous = seen[2].events[0].previous.as_ref().context("was asked for")?;
+    let previous = seen[2].events[0]
+        .previous
+        .as_ref()
+        .context("was asked for")?;
     assert_eq!(previous.value, "y");
     let first = now.next().await.context("goes on")??;
     assert_eq!((first.revision, first.events.len()), (3, 2));
@@ -180,11 +258,18 @@ async fn a_watch_from_a_compacted_revision_ends_with_the_oldest_that_is_left() -
     }
     client.compact(4).await?;
     let result = match client.watch(WatchOptions::new("k").from_revision(2)).await {
-        Ok(mut watch) => watch.next().await.context("an error comes first")?.map(drop),
+        Ok(mut watch) => watch
+            .next()
+            .await
+            .context("an error comes first")?
+            .map(drop),
         Err(error) => Err(error),
     };
     match result {
-        Err(WatchError::Compacted { resume_revision: 2, compact_revision: 4 }) => Ok(()),
+        Err(WatchError::Compacted {
+            resume_revision: 2,
+            compact_revision: 4,
+        }) => Ok(()),
         other => anyhow::bail!("unexpected end {other:?}"),
     }
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 const PROGRAM: &str = "/usr/bin/etcd";
 
 /// A member, or a group's member, that can be killed and started again.
-pub struct Etcd {
+pub(crate) struct Etcd {
     name: String,
     client: u16,
     peer: u16,
@@ -26,18 +26,19 @@ fn free_port() -> Result<u16> {
 
 impl Etcd {
     /// Starts one member.
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let mut members = Self::group(1)?;
         members.pop().context("a group of one has one member")
     }
 
     /// Starts a group and waits until each member serves.
-    pub fn group(count: usize) -> Result<Vec<Self>> {
+    pub(crate) fn group(count: usize) -> Result<Vec<Self>> {
         if !Path::new(PROGRAM).exists() {
             bail!("{PROGRAM} is missing: install the package etcd-server");
         }
-        let ports: Vec<(u16, u16)> =
-            (0..count).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<_>>()?;
+        let ports: Vec<(u16, u16)> = (0..count)
+            .map(|_| Ok((free_port()?, free_port()?)))
+            .collect::<Result<_>>()?;
         let names: Vec<String> = ports
             .iter()
             .enumerate()
@@ -64,12 +65,12 @@ impl Etcd {
     }
 
     /// Address for clients.
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.client)
     }
 
     /// Ends it with SIGKILL.
-    pub fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().context("kill etcd")?;
             child.wait().context("wait for etcd")?;
@@ -78,19 +79,19 @@ impl Etcd {
     }
 
     /// Starts it again on the same data.
-    pub fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.spawn()?;
         self.wait_until_serving()
     }
 
     /// Stops its execution (SIGSTOP), as a paused machine would.
-    pub fn pause(&self) -> Result<()> {
+    pub(crate) fn pause(&self) -> Result<()> {
         self.signal(rustix::process::Signal::STOP)
     }
 
     /// Lets it go on.
-    pub fn resume(&self) -> Result<()> {
+    pub(crate) fn resume(&self) -> Result<()> {
         self.signal(rustix::process::Signal::CONT)
     }
 
@@ -111,8 +112,18 @@ impl Etcd {
             .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(self.dir.path().join("data"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
             .args(["--initial-cluster", &self.cluster])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
             .stdout(Stdio::null())
@@ -135,7 +146,10 @@ impl Etcd {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("etcd does not serve: {}", String::from_utf8_lossy(&health.stderr));
+                bail!(
+                    "etcd does not serve: {}",
+                    String::from_utf8_lossy(&health.stderr)
+                );
             }
         }
     }

@@ -11,14 +11,23 @@ async fn without_any_member_the_error_names_the_endpoints_and_nothing_was_execut
     let mut options = Options::new(["127.0.0.1:1", "127.0.0.1:2"]);
     options.request_timeout = Duration::from_millis(300);
     let client = Client::new(options)?;
-    let error = client.put(Put::new("k", "v")).await.expect_err("nobody listens");
+    let error = client
+        .put(Put::new("k", "v"))
+        .await
+        .expect_err("nobody listens");
     assert_eq!(
         error.to_string(),
         "cannot reach the group: no connection to 127.0.0.1:1, 127.0.0.1:2"
     );
     assert!(error.retryable() && !error.outcome_unknown());
-    let error = client.watch(WatchOptions::new("k")).await.expect_err("nobody listens");
-    assert!(matches!(error, WatchError::Call(CallError::Unreachable { .. })), "{error}");
+    let error = client
+        .watch(WatchOptions::new("k"))
+        .await
+        .expect_err("nobody listens");
+    assert!(
+        matches!(error, WatchError::Call(CallError::Unreachable { .. })),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -86,8 +95,14 @@ async fn a_read_leaves_a_silent_member_and_a_plain_write_says_that_its_outcome_i
     assert_eq!(found?.context("was written")?.value, "1");
 
     let lone = client.at(&group[0].endpoint())?;
-    let error = lone.put(Put::new("k", "2")).await.expect_err("the member is paused");
+    let error = lone
+        .put(Put::new("k", "2"))
+        .await
+        .expect_err("the member is paused");
     assert!(error.outcome_unknown() && error.retryable(), "{error}");
-    assert!(matches!(error, KvError::Call(CallError::TimedOut { sent: true, .. })), "{error}");
+    assert!(
+        matches!(error, KvError::Call(CallError::TimedOut { sent: true, .. })),
+        "{error}"
+    );
     group[0].resume()
 }

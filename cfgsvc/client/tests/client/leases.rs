@@ -23,15 +23,32 @@ async fn a_lease_is_granted_looked_at_renewed_and_revoked() -> Result<()> {
     assert_eq!(client.get_key("k").await?, None);
     for error in [
         client.revoke(0x77).await.expect_err("it is gone"),
-        client.lease_info(0x77, false).await.expect_err("it is gone"),
+        client
+            .lease_info(0x77, false)
+            .await
+            .expect_err("it is gone"),
         client.renew(0x77).await.expect_err("it is gone"),
     ] {
-        assert!(matches!(error, LeaseError::NotFound { lease: 0x77 }), "{error}");
+        assert!(
+            matches!(error, LeaseError::NotFound { lease: 0x77 }),
+            "{error}"
+        );
     }
     let error = client.grant(0).await.expect_err("no term");
-    assert_eq!(error.to_string(), "lease ttl 0 s is outside 1..=9000000000 s");
-    let error = client.grant(10_000_000_000).await.expect_err("too long a term");
-    assert!(matches!(error, LeaseError::TtlOutOfRange { ttl_s: 10_000_000_000 }));
+    assert_eq!(
+        error.to_string(),
+        "lease ttl 0 s is outside 1..=9000000000 s"
+    );
+    let error = client
+        .grant(10_000_000_000)
+        .await
+        .expect_err("too long a term");
+    assert!(matches!(
+        error,
+        LeaseError::TtlOutOfRange {
+            ttl_s: 10_000_000_000
+        }
+    ));
     Ok(())
 }
 
@@ -44,7 +61,10 @@ async fn a_session_outlives_its_term_and_goes_when_closed() -> Result<()> {
         LeaseState::Held { until } => until,
         LeaseState::Lost(lost) => anyhow::bail!("lost at once: {lost}"),
     };
-    client.in_session(&session).put(Put::new("k", "v").lease(session.lease())).await?;
+    client
+        .in_session(&session)
+        .put(Put::new("k", "v").lease(session.lease()))
+        .await?;
     let mut state = session.state();
     let renewed = |state: &LeaseState| match state {
         LeaseState::Held { until } => *until > first + Duration::from_secs(2),
@@ -65,7 +85,9 @@ async fn a_dropped_session_gives_its_lease_back() -> Result<()> {
     let client = client([&etcd])?;
     let session = client.session(60).await?;
     let mut watch = client.watch(cfgsvc_client::WatchOptions::new("k")).await?;
-    client.put(Put::new("k", "v").lease(session.lease())).await?;
+    client
+        .put(Put::new("k", "v").lease(session.lease()))
+        .await?;
     watch.next().await.context("the put")??;
     drop(session);
     let item = watch.next().await.context("the delete")??;

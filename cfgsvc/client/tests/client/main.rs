@@ -4,6 +4,7 @@ mod basics;
 mod etcd;
 mod failures;
 mod leases;
+mod mirrors;
 
 use anyhow::Result;
 use cfgsvc_client::{Client, Options};
@@ -11,5 +12,7 @@ use etcd::Etcd;
 
 /// A client of `members`, in this order.
 fn client<'a>(members: impl IntoIterator<Item = &'a Etcd>) -> Result<Client> {
-    Ok(Client::new(Options::new(members.into_iter().map(Etcd::endpoint)))?)
+    Ok(Client::new(Options::new(
+        members.into_iter().map(Etcd::endpoint),
+    ))?)
 }

@@ -1,0 +1,359 @@
+//! A mirror's state: a copy of a prefix, and how fresh it is. Pure: `follow` is the shell.
+//!
+//! Two facts make a copy fresh, and both are needed:
+//! - a *barrier*: a linearizable read that was sent at moment T answered with revision R, so the
+//!   group, not just one node, was at R or before it when T was;
+//! - *completeness*: the watch has delivered everything up to R.
+//!
+//! Then the copy shows the group as it was at T or later, and it is fresh until T + limit. Progress
+//! from one member alone never makes it fresh: a member that is cut off can be complete up to its
+//! own old revision for ever.
+//!
+//! Invariants
+//! - the revision and the moment of confirmation never go back, but for one case: a load after the
+//!   group itself went back, because it was made anew from a snapshot;
+//! - every key of the map belongs to a revision at or before `revision`, or is newer because its
+//!   event came early; none is missing;
+//! - at most [`BARRIERS_MAX`] barriers wait.
+
+use crate::clock::Moment;
+use crate::cursor::{EventKind, WatchEvents};
+use crate::kv::KeyValue;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Barriers that wait for the watch. One is sent each third of the limit; more than a few waiting
+/// ones mean that the copy is stale anyway.
+const BARRIERS_MAX: usize = 8;
+
+/// How far a copy can be trusted at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// The group has not confirmed anything since this mirror was made.
+    Never,
+    /// The copy shows the group no older than the limit.
+    Fresh {
+        /// All changes up to this revision are in the copy.
+        revision: i64,
+        /// It stays fresh until then, without further contact.
+        until: Moment,
+    },
+    /// Contact was lost.
+    Stale {
+        /// Since then.
+        since: Moment,
+        /// All changes up to this revision are in the copy.
+        revision: i64,
+    },
+}
+
+/// One key's change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The key.
+    pub key: Bytes,
+    /// Before; `None`: it did not exist.
+    pub before: Option<KeyValue>,
+    /// After; `None`: it does not exist.
+    pub after: Option<KeyValue>,
+}
+
+/// What a barrier leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// The copy is confirmed.
+    Reached,
+    /// The copy is behind: ask the watch for progress.
+    Waiting,
+    /// The group is at an earlier revision than it was: it was restored. Load again.
+    WentBack,
+}
+
+/// The copy and what is known about it.
+#[derive(Debug)]
+pub struct MirrorState {
+    keys: BTreeMap<Bytes, KeyValue>,
+    /// Complete up to here; 0 before the first load.
+    revision: i64,
+    /// When the newest barrier was sent that the copy has reached.
+    confirmed: Option<Moment>,
+    /// Barriers that the copy has not reached: revision and moment of sending, in order.
+    barriers: VecDeque<(i64, Moment)>,
+    limit: Duration,
+}
+
+impl MirrorState {
+    /// Empty, and never confirmed; a confirmation is good for `limit`.
+    pub fn new(limit: Duration) -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            revision: 0,
+            confirmed: None,
+            barriers: VecDeque::new(),
+            limit,
+        }
+    }
+
+    /// All keys, as a linearizable read that was sent at `sent` found them at `revision`. Returns
+    /// the difference to the copy before.
+    pub fn load(&mut self, kvs: Vec<KeyValue>, revision: i64, sent: Moment) -> Vec<Change> {
+        let fresh: BTreeMap<Bytes, KeyValue> =
+            kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+        let before = std::mem::replace(&mut self.keys, fresh);
+        let mut changes = Vec::new();
+        for (key, old) in &before {
+            let new = self.keys.get(key);
+            if new != Some(old) {
+                changes.push(change(key, Some(old.clone()), new.cloned()));
+            }
+        }
+        for (key, new) in &self.keys {
+            if !before.contains_key(key) {
+                changes.push(change(key, None, Some(new.clone())));
+            }
+        }
+        changes.sort_by(|a, b| a.key.cmp(&b.key));
+        // A restored group may be at a lower revision: what was waited for will not come.
+        if revision < self.revision {
+            self.barriers.clear();
+            self.revision = revision;
+        }
+        self.reached(revision);
+        self.confirm(sent);
+        changes
+    }
+
+    /// What the watch delivered: the events of one revision, or progress.
+    pub fn apply(&mut self, item: WatchEvents) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for event in item.events {
+            let key = event.kv.key.clone();
+            let (before, after) = match event.kind {
+                EventKind::Put => {
+                    let before = self.keys.insert(key.clone(), event.kv.clone());
+                    (before, Some(event.kv))
+                }
+                EventKind::Delete => (self.keys.remove(&key), None),
+            };
+            if before != after {
+                changes.push(Change { key, before, after });
+            }
+        }
+        self.reached(item.revision);
+        changes
+    }
+
+    /// A linearizable read that was sent at `sent`, when the copy was at `copy_revision`, answered
+    /// with `revision`.
+    pub fn barrier(&mut self, revision: i64, sent: Moment, copy_revision: i64) -> Barrier {
+        if revision < copy_revision {
+            return Barrier::WentBack;
+        }
+        if self.revision == 0 {
+            return Barrier::Waiting;
+        }
+        if revision <= self.revision {
+            self.confirm(sent);
+            return Barrier::Reached;
+        }
+        if self.barriers.len() < BARRIERS_MAX {
+            self.barriers.push_back((revision, sent));
+        }
+        Barrier::Waiting
+    }
+
+    fn reached(&mut self, revision: i64) {
+        self.revision = self.revision.max(revision);
+        while let Some((wanted, sent)) = self.barriers.front().copied() {
+            if wanted > self.revision {
+                break;
+            }
+            self.barriers.pop_front();
+            self.confirm(sent);
+        }
+    }
+
+    fn confirm(&mut self, sent: Moment) {
+        self.confirmed = self.confirmed.max(Some(sent));
+    }
+
+    /// How far the copy can be trusted at `now`.
+    pub fn freshness(&self, now: Moment) -> Freshness {
+        let revision = self.revision;
+        match self.confirmed.map(|sent| sent + self.limit) {
+            None => Freshness::Never,
+            Some(until) if now < until => Freshness::Fresh { revision, until },
+            Some(since) => Freshness::Stale { since, revision },
+        }
+    }
+
+    /// All changes up to this revision are in the copy; 0 before the first load.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The copy.
+    pub fn keys(&self) -> &BTreeMap<Bytes, KeyValue> {
+        &self.keys
+    }
+}
+
+fn change(key: &Bytes, before: Option<KeyValue>, after: Option<KeyValue>) -> Change {
+    Change {
+        key: key.clone(),
+        before,
+        after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::Event;
+    use proptest::prelude::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    fn moment(ms: u64) -> Moment {
+        Moment::from_boot(Duration::from_millis(ms))
+    }
+
+    fn kv(key: u8, revision: i64) -> KeyValue {
+        KeyValue {
+            key: vec![key].into(),
+            mod_revision: revision,
+            ..KeyValue::default()
+        }
+    }
+
+    /// A group in one variable: its keys at each revision and when it got there.
+    #[derive(Clone, Debug)]
+    enum Act {
+        Put(u8),
+        Delete(u8),
+        /// The watch delivers the next revision.
+        Deliver,
+        Progress,
+        Barrier,
+        Reload,
+        Wait(u64),
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let one = prop_oneof![
+            4 => (0_u8..4).prop_map(Act::Put),
+            2 => (0_u8..4).prop_map(Act::Delete),
+            6 => Just(Act::Deliver),
+            2 => Just(Act::Progress),
+            3 => Just(Act::Barrier),
+            1 => Just(Act::Reload),
+            3 => (1_u64..60).prop_map(Act::Wait),
+        ];
+        prop::collection::vec(one, 1..120)
+    }
+
+    proptest! {
+        #[test]
+        fn a_fresh_copy_shows_the_group_no_older_than_the_limit(list in acts()) {
+            let mut history = vec![(BTreeMap::new(), Vec::new(), 0_u64)];
+            let mut state = MirrorState::new(LIMIT);
+            let mut now = 0_u64;
+            let mut shown = BTreeMap::new();
+            for act in list {
+                let newest = history.last().expect("it starts with one").0.clone();
+                let current = history.len() as i64;
+                let mut changes = Vec::new();
+                match act {
+                    Act::Put(key) => {
+                        let kv = kv(key, current + 1);
+                        let mut keys: BTreeMap<Bytes, KeyValue> = newest;
+                        keys.insert(kv.key.clone(), kv.clone());
+                        let event = Event { kind: EventKind::Put, kv, previous: None };
+                        history.push((keys, vec![event], now));
+                    }
+                    Act::Delete(key) => {
+                        let kv = kv(key, current + 1);
+                        let mut keys = newest;
+                        if keys.remove(&kv.key).is_some() {
+                            let event = Event { kind: EventKind::Delete, kv, previous: None };
+                            history.push((keys, vec![event], now));
+                        }
+                    }
+                    Act::Deliver if state.revision() > 0 && state.revision() < current => {
+                        let revision = state.revision() + 1;
+                        let index = usize::try_from(revision - 1).expect("it is positive");
+                        let events = history[index].1.clone();
+                        changes = state.apply(WatchEvents { revision, events });
+                    }
+                    Act::Progress if state.revision() > 0 => {
+                        let revision = state.revision();
+                        state.apply(WatchEvents { revision, events: Vec::new() });
+                    }
+                    Act::Barrier => {
+                        let copy = state.revision();
+                        prop_assert_ne!(
+                            state.barrier(current, moment(now), copy),
+                            Barrier::WentBack
+                        );
+                    }
+                    Act::Reload => {
+                        let kvs = newest.into_values().collect();
+                        changes = state.load(kvs, current, moment(now));
+                    }
+                    Act::Wait(ms) => now += ms,
+                    Act::Deliver | Act::Progress => {}
+                }
+                for change in changes {
+                    prop_assert_eq!(shown.get(&change.key), change.before.as_ref());
+                    match change.after {
+                        Some(after) => shown.insert(change.key, after),
+                        None => shown.remove(&change.key),
+                    };
+                }
+                prop_assert_eq!(&shown, state.keys());
+                if let Freshness::Fresh { revision, until } = state.freshness(moment(now)) {
+                    let index = usize::try_from(revision - 1).expect("it is positive");
+                    prop_assert_eq!(&history[index].0, state.keys());
+                    // The next revision, if any, is younger than the limit.
+                    if let Some((_, _, at)) = history.get(index + 1) {
+                        prop_assert!(now - at <= 100, "stale by {} ms", now - at);
+                    }
+                    prop_assert!(moment(now).until(until) <= LIMIT);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_barrier_ahead_of_the_watch_counts_once_the_watch_has_reached_it() {
+        let mut state = MirrorState::new(LIMIT);
+        assert_eq!(state.barrier(3, moment(1), 0), Barrier::Waiting);
+        assert_eq!(state.freshness(moment(1)), Freshness::Never);
+        state.load(Vec::new(), 3, moment(5));
+        assert_eq!(state.barrier(4, moment(50), 3), Barrier::Waiting);
+        let stale = Freshness::Stale {
+            since: moment(105),
+            revision: 3,
+        };
+        assert_eq!(state.freshness(moment(110)), stale);
+        state.apply(WatchEvents {
+            revision: 4,
+            events: Vec::new(),
+        });
+        let fresh = Freshness::Fresh {
+            revision: 4,
+            until: moment(150),
+        };
+        assert_eq!(state.freshness(moment(110)), fresh);
+    }
+
+    #[test]
+    fn a_group_that_went_back_is_noticed_and_loaded_again() {
+        let mut state = MirrorState::new(LIMIT);
+        state.load(vec![kv(1, 9)], 9, moment(5));
+        assert_eq!(state.barrier(3, moment(6), 9), Barrier::WentBack);
+        assert_eq!(state.load(Vec::new(), 3, moment(7)).len(), 1);
+        assert_eq!(state.revision(), 3);
+    }
+}
