@@ -161,7 +161,7 @@ impl Pool {
             source,
         };
         match missed.failure {
-            Failure::NotSent if sent => timed_out(Some(source)),
+            Failure::NotSent | Failure::Overloaded if sent => timed_out(Some(source)),
             Failure::NotSent => CallError::Unreachable {
                 endpoints: self.names(),
                 source,
@@ -172,7 +172,6 @@ impl Pool {
                 source,
             },
             Failure::Unavailable => CallError::Unavailable { message: source.0 },
-            Failure::Overloaded if sent => timed_out(Some(source)),
             Failure::Overloaded => CallError::Overloaded { message: source.0 },
         }
     }
@@ -236,9 +235,10 @@ pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallEr
         })
     };
     if let Some(source) = status.source() {
-        let failure = match not_sent(source) {
-            true => Failure::NotSent,
-            false => Failure::Lost,
+        let failure = if not_sent(source) {
+            Failure::NotSent
+        } else {
+            Failure::Lost
         };
         return missed(failure, innermost(source));
     }

@@ -37,6 +37,7 @@ impl Client {
 
     /// The same client, whose writes carry request ids of `session`: they are repeated until the
     /// deadline and executed at most once.
+    #[must_use]
     pub fn in_session(&self, session: &Session) -> Self {
         Self {
             ids: Some(session.ids()),

@@ -158,9 +158,10 @@ impl Cursor {
                 compact_revision: self.next + 1,
             };
         }
-        match passing.iter().any(|text| reason.contains(text)) {
-            true => Step::Retry(reason),
-            false => Step::Cancelled(reason),
+        if passing.iter().any(|text| reason.contains(text)) {
+            Step::Retry(reason)
+        } else {
+            Step::Cancelled(reason)
         }
     }
 

@@ -254,13 +254,13 @@ pub(crate) struct Asked {
 
 impl KvError {
     pub(crate) fn of(error: CallError, asked: Asked) -> Self {
+        use Refusal as R;
         if too_large(&error) {
             return Self::TooLarge { bytes: asked.bytes };
         }
         let Some(refusal) = error.refusal() else {
             return Self::Call(error);
         };
-        use Refusal as R;
         match refusal {
             R::EmptyKey => Self::EmptyKey,
             R::KeyNotFound => Self::KeyNotFound,

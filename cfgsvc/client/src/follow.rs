@@ -269,9 +269,10 @@ impl Task {
 
     async fn barrier(&self) -> Result<i64, KvError> {
         // One key of no importance: only the revision in the header matters.
-        let key = match self.prefix.is_empty() {
-            true => Bytes::from_static(&[0]),
-            false => self.prefix.clone(),
+        let key = if self.prefix.is_empty() {
+            Bytes::from_static(&[0])
+        } else {
+            self.prefix.clone()
         };
         let reply = self
             .client

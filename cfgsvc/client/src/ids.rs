@@ -9,13 +9,13 @@
 //! Invariants
 //! - every number is used once, from 1 on, without gaps;
 //! - the ack never passes an open request and never goes back;
-//! - at most [`WINDOW`] requests lie above the ack.
+//! - at most `WINDOW` requests lie above the ack.
 
 use std::collections::BTreeSet;
 
 /// Most requests above the ack: half of the 1024 answers that the group keeps for a session, so
 /// that an ack that travels slower than the requests never meets that limit.
-pub const WINDOW: u64 = 512;
+pub(crate) const WINDOW: u64 = 512;
 
 /// The metadata of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ impl Term {
 
     /// The lease is certainly held before this moment.
     pub fn deadline(&self) -> Moment {
-        self.sent + (self.ttl - self.ttl / MARGIN_DIVISOR)
+        self.sent + self.ttl.saturating_sub(self.ttl / MARGIN_DIVISOR)
     }
 
     /// The next renewal is due at this moment.

@@ -44,6 +44,7 @@ pub enum Order {
 /// # let _ = newest_ten;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Get {
     pub(crate) keys: Keys,
     revision: i64,
@@ -184,6 +185,7 @@ pub(crate) fn revision(header: Option<&etcd::ResponseHeader>) -> i64 {
 /// # let _ = only_if_new;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Put {
     key: Bytes,
     value: Bytes,
@@ -244,6 +246,7 @@ pub struct PutReply {
 
 /// A delete.
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Delete {
     keys: Keys,
     previous: bool,
@@ -373,9 +376,11 @@ impl Client {
             .when(Compare::mod_revision(key.clone(), Is::Equal, expected))
             .then(Op::Put(put))
             .otherwise(Op::Get(Get::new(Keys::One(key.clone())).keys_only()));
-        let reply = self.txn(txn).await.map_err(|error| match error {
-            KvError::LeaseNotFound { .. } => KvError::LeaseNotFound { lease },
-            error => error,
+        let reply = self.txn(txn).await.map_err(|error| {
+            if matches!(error, KvError::LeaseNotFound { .. }) {
+                return KvError::LeaseNotFound { lease };
+            }
+            error
         })?;
         match reply.replies.into_iter().next() {
             Some(OpReply::Put(mut done)) if reply.succeeded => {

@@ -264,24 +264,31 @@ impl Client {
 
     /// Renews a lease once and returns its new term.
     pub async fn renew(&self, lease: i64) -> Result<Grant, LeaseError> {
+        let mut tried = 1;
+        loop {
+            match self.renew_at_one(lease).await {
+                Err(error) if error.retryable() && tried < self.pool.count() => tried += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Renews a lease at the endpoint in use, and moves on from that when it fails.
+    async fn renew_at_one(&self, lease: i64) -> Result<Grant, LeaseError> {
         let sent = Moment::now();
         let mut stream = RenewStream::open(self, lease);
-        let reply = match timeout(self.pool.request_timeout, stream.renew(lease)).await {
-            Ok(reply) => reply?,
-            Err(_) => {
-                let silent = Missed::silent(self.pool.request_timeout);
-                return Err(silent.into_error(&self.pool, &stream.endpoint).into());
-            }
+        let wait = self.pool.request_timeout;
+        let Ok(reply) = timeout(wait, stream.renew(lease)).await else {
+            self.pool.move_on_from(stream.index);
+            let silent = Missed::silent(wait);
+            return Err(silent.into_error(&self.pool, &stream.endpoint).into());
         };
-        if reply.ttl <= 0 {
+        let ttl_s = reply?.ttl;
+        if ttl_s <= 0 {
             return Err(LeaseError::NotFound { lease });
         }
-        let term = crate::lease::term_of(sent, reply.ttl);
-        Ok(Grant {
-            lease,
-            ttl_s: reply.ttl,
-            term,
-        })
+        let term = crate::lease::term_of(sent, ttl_s);
+        Ok(Grant { lease, ttl_s, term })
     }
 }
 

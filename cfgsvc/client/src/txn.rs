@@ -140,6 +140,7 @@ impl Op {
 /// # let _ = claim;
 /// ```
 #[derive(Clone, Debug, Default)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct Txn {
     compares: Vec<Compare>,
     then: Vec<Op>,
@@ -258,9 +259,10 @@ impl Client {
             let mut kv = self.kv(channel);
             async move { kv.txn(request).await.map(Response::into_inner) }
         };
-        let reply = match read_only {
-            true => self.read(&request, attempt).await,
-            false => self.write(&request, attempt).await,
+        let reply = if read_only {
+            self.read(&request, attempt).await
+        } else {
+            self.write(&request, attempt).await
         };
         let reply = reply.map_err(|error| KvError::of(error, asked))?;
         Ok(TxnReply::of(reply)?)

@@ -29,6 +29,7 @@ const BUFFER: usize = 64;
 
 /// What to watch.
 #[derive(Clone, Debug)]
+#[must_use = "nothing is done until it is given to a client"]
 pub struct WatchOptions {
     keys: Keys,
     start_revision: i64,
@@ -232,25 +233,22 @@ impl Follower {
         let mut open = Some(first);
         let mut round = 0;
         loop {
-            let (index, end) = match open.take() {
-                Some(stream) => {
-                    round = 0;
-                    (stream.index, self.follow(stream).await)
-                }
-                None => {
-                    let index = self.client.pool.current().0;
-                    let wait = self.client.pool.request_timeout;
-                    let end = match timeout(wait, self.open()).await {
-                        Ok(Ok(stream)) => {
-                            open = Some(stream);
-                            continue;
-                        }
-                        Ok(Err(OpenError::Over(error))) => End::Over(error),
-                        Ok(Err(OpenError::Missed(missed))) => End::Broken(missed.cause.0),
-                        Err(_) => End::Broken("no answer".into()),
-                    };
-                    (index, end)
-                }
+            let (index, end) = if let Some(stream) = open.take() {
+                round = 0;
+                (stream.index, self.follow(stream).await)
+            } else {
+                let index = self.client.pool.current().0;
+                let wait = self.client.pool.request_timeout;
+                let end = match timeout(wait, self.open()).await {
+                    Ok(Ok(stream)) => {
+                        open = Some(stream);
+                        continue;
+                    }
+                    Ok(Err(OpenError::Over(error))) => End::Over(error),
+                    Ok(Err(OpenError::Missed(missed))) => End::Broken(missed.cause.0),
+                    Err(_) => End::Broken("no answer".into()),
+                };
+                (index, end)
             };
             match end {
                 End::Broken(cause) => {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 const PROGRAM: &str = "/usr/bin/etcd";
 
 /// A member, or a group's member, that can be killed and started again.
-pub struct Etcd {
+pub(crate) struct Etcd {
     name: String,
     client: u16,
     peer: u16,
@@ -26,13 +26,13 @@ fn free_port() -> Result<u16> {
 
 impl Etcd {
     /// Starts one member.
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let mut members = Self::group(1)?;
         members.pop().context("a group of one has one member")
     }
 
     /// Starts a group and waits until each member serves.
-    pub fn group(count: usize) -> Result<Vec<Self>> {
+    pub(crate) fn group(count: usize) -> Result<Vec<Self>> {
         if !Path::new(PROGRAM).exists() {
             bail!("{PROGRAM} is missing: install the package etcd-server");
         }
@@ -65,12 +65,12 @@ impl Etcd {
     }
 
     /// Address for clients.
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.client)
     }
 
     /// Ends it with SIGKILL.
-    pub fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().context("kill etcd")?;
             child.wait().context("wait for etcd")?;
@@ -79,19 +79,19 @@ impl Etcd {
     }
 
     /// Starts it again on the same data.
-    pub fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.spawn()?;
         self.wait_until_serving()
     }
 
     /// Stops its execution (SIGSTOP), as a paused machine would.
-    pub fn pause(&self) -> Result<()> {
+    pub(crate) fn pause(&self) -> Result<()> {
         self.signal(rustix::process::Signal::STOP)
     }
 
     /// Lets it go on.
-    pub fn resume(&self) -> Result<()> {
+    pub(crate) fn resume(&self) -> Result<()> {
         self.signal(rustix::process::Signal::CONT)
     }
 

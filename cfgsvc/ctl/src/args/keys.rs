@@ -1,0 +1,249 @@
+//! Grammar of the commands about keys and leases.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cfgctl get app/flags
+         cfgctl get --prefix app/ --keys-only
+         cfgctl get -v app/flags --rev 41")]
+pub(crate) struct GetArgs {
+    /// The key, or with --prefix the beginning of keys
+    pub(crate) key: String,
+    /// All keys that start with KEY
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// As the keys were at this revision
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) rev: i64,
+    /// At most so many keys
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) limit: i64,
+    /// Without values
+    #[arg(long, conflicts_with = "print_value_only")]
+    pub(crate) keys_only: bool,
+    /// From one member's own copy, which may be behind the group
+    #[arg(long)]
+    pub(crate) serializable: bool,
+    /// Only the value, byte for byte; with --prefix each value and a newline
+    #[arg(short = 'v', long)]
+    pub(crate) print_value_only: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cfgctl set app/flags on --reason 'launch'
+         cfgctl set app/flags off --if-revision 41
+         cfgctl set app/cert < cert.pem")]
+pub(crate) struct SetArgs {
+    /// The key
+    pub(crate) key: String,
+    /// The value; - or nothing: the bytes of standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) value: Option<String>,
+    /// The key goes when this lease ends (hexadecimal id)
+    #[arg(long, value_name = "ID", value_parser = hex_lease, default_value = "0")]
+    #[arg(hide_default_value = true)]
+    pub(crate) lease: i64,
+    /// Only if the key's last change was at this revision
+    #[arg(long, value_name = "N", conflicts_with = "if_absent")]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) if_revision: Option<i64>,
+    /// Only if the key does not exist
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+    /// Print the value that was replaced as well
+    #[arg(long)]
+    pub(crate) prev: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cfgctl del app/flags
+         cfgctl del --prefix app/ --yes")]
+pub(crate) struct DelArgs {
+    /// The key, or with --prefix the beginning of keys
+    pub(crate) key: String,
+    /// All keys that start with KEY; asks first
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cfgctl watch --prefix app/ -o json
+         cfgctl watch app/flags --rev 41 --count 1")]
+pub(crate) struct WatchArgs {
+    /// The key, or with --prefix the beginning of keys
+    pub(crate) key: String,
+    /// All keys that start with KEY
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// From this revision on; without it from now on
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) rev: i64,
+    /// End after so many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cfgctl history app/flags --limit 10")]
+pub(crate) struct HistoryArgs {
+    /// The key
+    pub(crate) key: String,
+    /// At most so many versions, the newest
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(i64).range(1..=1000))]
+    pub(crate) limit: i64,
+    /// Only versions at or after this revision
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) rev: i64,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file holds conditions, what to do when all hold, and what to do when one does not:
+
+    # '#' begins a comment; words with spaces stand in \"...\" with \\n \\t \\\\ \\\" \\xNN
+    if
+      mod app/flags = 41          # also: version, create, lease (hexadecimal), value
+      value app/state != \"locked\" # comparisons: = != < >
+      missing app/lock            # or: exists KEY
+    then
+      put app/flags on            # or: put KEY VALUE lease ID
+      del app/old prefix
+    else
+      get app/flags               # or: get KEY prefix
+
+or the same as JSON, which may nest and hold any bytes:
+
+    {\"if\": [{\"key\": \"app/flags\", \"mod\": 41, \"is\": \"=\"}],
+     \"then\": [{\"put\": {\"key\": \"app/flags\", \"value\": \"on\"}},
+              {\"txn\": {\"then\": [{\"del\": {\"key\": \"app/old\", \"prefix\": true}}]}}],
+     \"else\": [{\"get\": {\"key\": \"app/flags\"}}]}
+
+The exit code is 1 when the conditions did not hold.
+
+Example: cfgctl txn change.txt
+         printf 'then\\n put a 1\\n put b 2\\n' | cfgctl txn -")]
+pub(crate) struct TxnArgs {
+    /// The file; - is standard input
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every regular file under DIR becomes the key PREFIX/its/path. Files that are
+unchanged are not written. Links, sockets and the like, files over 1 MiB and files
+that cannot be read are skipped, and named.
+
+Example: cfgctl import /etc/nginx --prefix web/nginx --dry-run"
+)]
+pub(crate) struct ImportArgs {
+    /// A directory, or one file
+    pub(crate) path: PathBuf,
+    /// Begin of the keys
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// Only print what would be written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every key under PREFIX becomes the file DIR/rest/of/the/key. Keys that do not
+make a path inside DIR are refused before anything is written.
+
+Example: cfgctl export web/nginx/ ./nginx"
+)]
+pub(crate) struct ExportArgs {
+    /// Begin of the keys
+    pub(crate) prefix: String,
+    /// The directory; made if it does not exist
+    pub(crate) dir: PathBuf,
+    /// Replace files that exist
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// Grant a lease
+    #[command(after_help = "Example: cfgctl lease grant 60s")]
+    Grant {
+        /// Its term, such as 60s
+        #[arg(value_parser = humantime::parse_duration)]
+        ttl: Duration,
+    },
+    /// End a lease; its keys go with it
+    #[command(after_help = "Example: cfgctl lease revoke 694d89a1b2c3d4e5")]
+    Revoke {
+        /// The lease (hexadecimal id)
+        #[arg(value_parser = hex_lease)]
+        id: i64,
+    },
+    /// List all leases
+    #[command(after_help = "Example: cfgctl lease list")]
+    List,
+    /// Print the time that a lease has left, and its keys
+    #[command(after_help = "Example: cfgctl lease show 694d89a1b2c3d4e5")]
+    Show {
+        /// The lease (hexadecimal id)
+        #[arg(value_parser = hex_lease)]
+        id: i64,
+    },
+    /// Renew a lease until interrupted, or once
+    #[command(after_help = "Example: cfgctl lease keep-alive 694d89a1b2c3d4e5 --once")]
+    KeepAlive {
+        /// The lease (hexadecimal id)
+        #[arg(value_parser = hex_lease)]
+        id: i64,
+        /// Renew it once only
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The command finds the lock's key in CFGSVC_LOCK_KEY and its fencing token, which is
+greater for each later holder, in CFGSVC_LOCK_EPOCH. When the lease cannot be renewed
+the command gets SIGTERM, and SIGKILL at the latest when the lease ends. The exit code
+is that of the command.
+
+Example: cfgctl lock nightly-backup -- backup.sh --all"
+)]
+pub(crate) struct LockArgs {
+    /// The lock
+    pub(crate) name: String,
+    /// Term of the lease behind the lock
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(crate) ttl: Duration,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: cfgctl compact 4000")]
+pub(crate) struct CompactArgs {
+    /// The oldest revision that stays readable
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) revision: i64,
+}
+
+/// A lease id as it is printed: hexadecimal.
+pub(crate) fn hex_lease(text: &str) -> Result<i64, String> {
+    i64::from_str_radix(text.trim_start_matches("0x"), 16)
+        .ok()
+        .filter(|id| *id >= 0)
+        .ok_or_else(|| "a lease id is a hexadecimal number of at most 63 bits".to_owned())
+}

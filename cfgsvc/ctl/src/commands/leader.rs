@@ -1,0 +1,90 @@
+//! `cfgctl leader`.
+
+use super::member::find;
+use super::status::{Report, reports};
+use crate::Outcome;
+use crate::args::LeaderCommand;
+use crate::context::Context;
+use crate::diagnostics::{Diagnostic, Exit};
+use crate::render::Table;
+use cfgsvc_client::{AdminError, Client};
+use serde_json::json;
+
+pub(crate) async fn run(context: &Context, command: LeaderCommand) -> Outcome {
+    let client = context.client()?;
+    match command {
+        LeaderCommand::Show => show(context, &client).await,
+        LeaderCommand::Move { member } => transfer(context, &client, &member).await,
+    }
+}
+
+/// The member that leads in the highest term: an old leader may not know yet that it is none.
+async fn leader(context: &Context, client: &Client) -> Result<Report, Diagnostic> {
+    let mut reports = reports(context, client).await;
+    if reports.iter().all(|report| report.status.is_err()) {
+        // All errors say the same; the first endpoint's is as good as any.
+        let error = reports.into_iter().find_map(|report| report.status.err());
+        return Err(error.map_or_else(|| Diagnostic::refused("no member is known"), Into::into));
+    }
+    reports.retain(Report::leads);
+    let term = |report: &Report| report.status.as_ref().map_or(0, |status| status.raft_term);
+    reports.into_iter().max_by_key(term).ok_or_else(|| {
+        Diagnostic::refused("the group has no leader at this moment")
+            .hint("a majority of the members must run and reach each other: see `cfgctl status`")
+    })
+}
+
+async fn show(context: &Context, client: &Client) -> Outcome {
+    let report = leader(context, client).await?;
+    let status = report.status?;
+    let id = format!("{:x}", status.leader);
+    let name = report.name.unwrap_or_else(|| "-".into());
+    let table = || {
+        let mut table = Table::new(["ID", "NAME", "ENDPOINT", "TERM"]);
+        let term = status.raft_term.to_string();
+        table.row([id.clone(), name.clone(), report.endpoint.clone(), term]);
+        table
+    };
+    context.print(table, || {
+        json!({
+            "id": id,
+            "name": name,
+            "endpoint": report.endpoint,
+            "term": status.raft_term,
+        })
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn transfer(context: &Context, client: &Client, wanted: &str) -> Outcome {
+    let target = find(client, wanted).await?;
+    let report = leader(context, client).await?;
+    if report
+        .status
+        .as_ref()
+        .is_ok_and(|status| status.leader == target.id)
+    {
+        context
+            .printer
+            .note(&format!("`{}` leads already", target.name));
+        return Ok(Exit::Done);
+    }
+    // Only the leader itself can hand over.
+    match client.at(&report.endpoint)?.move_leader(target.id).await {
+        Ok(()) => {}
+        Err(error @ AdminError::NotLeader) => {
+            return Err(Diagnostic::from(error).hint("the leader has just changed: try again"));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let table = || {
+        let mut table = Table::new(["LEADER", "NAME"]);
+        table.row([format!("{:x}", target.id), target.name.clone()]);
+        table
+    };
+    context.print(
+        table,
+        || json!({ "leader": format!("{:x}", target.id), "name": target.name }),
+    )?;
+    Ok(Exit::Done)
+}

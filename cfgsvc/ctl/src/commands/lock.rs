@@ -1,0 +1,163 @@
+//! `cfgctl lock`: runs a command while a lock is held, and not longer.
+//!
+//! ```text
+//!   lease:    |<------------------- term ------------------->|
+//!   renewals: ^ at 1/3 ... ^ at 2/3 (both failed)            |
+//!   command:  runs ......................... SIGTERM ........ SIGKILL
+//! ```
+//! The command gets SIGTERM when a third of the term is left without a renewal, or when the group
+//! says that the lease is gone, and SIGKILL when the term (or, in the second case, a third of it)
+//! is over.
+
+use crate::Outcome;
+use crate::args::LockArgs;
+use crate::context::Context;
+use crate::diagnostics::{Diagnostic, Exit};
+use cfgsvc_client::{LeaseState, LockGuard, Moment, Session};
+use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Part of the term that is left to the command for its end.
+const STOP_SHARE: u32 = 3;
+
+pub(crate) async fn run(context: &Context, args: LockArgs) -> Outcome {
+    let client = context.client()?;
+    let ttl_s = i64::try_from(args.ttl.as_secs()).unwrap_or(i64::MAX);
+    let session = client.session(ttl_s).await?;
+    context
+        .printer
+        .note(&format!("waiting for lock `{}`", args.name));
+    let guard = tokio::select! {
+        guard = client.lock(&args.name, &session) => guard,
+        // As after any interrupt, 128 + 2.
+        Ok(()) = tokio::signal::ctrl_c() => {
+            session.close().await?;
+            return Ok(Exit::Of(130));
+        }
+    }?;
+    context
+        .printer
+        .note(&format!("holding it with epoch {}", guard.epoch()));
+    let ended = hold(&args, &session, &guard).await;
+    let held = session.is_live();
+    let name = &args.name;
+    let release = async {
+        guard.release().await.map_err(Diagnostic::from)?;
+        session.close().await.map_err(Diagnostic::from)
+    };
+    match ended? {
+        Ended::ByItself(status) if held => {
+            release.await?;
+            context.printer.note(&format!("released lock `{name}`"));
+            Ok(exit_of(status))
+        }
+        Ended::ByItself(status) => {
+            context
+                .printer
+                .note(&format!("lock `{name}` was lost just as the command ended"));
+            Ok(exit_of(status))
+        }
+        Ended::Stopped => Err(Diagnostic::refused(format!(
+            "lock `{name}` was lost, the command was stopped"
+        ))
+        .hint("the group could not be reached for the time of the lease: see `cfgctl status`")),
+    }
+}
+
+/// How the command ended.
+enum Ended {
+    ByItself(ExitStatus),
+    Stopped,
+}
+
+async fn hold(args: &LockArgs, session: &Session, guard: &LockGuard) -> Result<Ended, Diagnostic> {
+    let (program, rest) = args.command.split_first().ok_or_else(|| {
+        Diagnostic::usage("no command is given").hint("`cfgctl lock NAME -- COMMAND...`")
+    })?;
+    let key = String::from_utf8_lossy(guard.key()).into_owned();
+    let mut child = Command::new(program)
+        .args(rest)
+        .env("CFGSVC_LOCK_KEY", key)
+        .env("CFGSVC_LOCK_EPOCH", guard.epoch().to_string())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| {
+            let text = format!("cannot start `{}`", program.to_string_lossy());
+            Diagnostic::refused(text).because(error)
+        })?;
+    let failed = |error| Diagnostic::refused("cannot wait for signals").because(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    // A terminal sends SIGINT to the command too; here it only must not end the hold.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut endangered = Box::pin(endangered(session.state(), session.ttl() / STOP_SHARE));
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(Ended::ByItself(waited(status)?)),
+            kill_at = &mut endangered => {
+                stop(&mut child, kill_at).await?;
+                return Ok(Ended::Stopped);
+            }
+            Some(()) = terminate.recv() => send(&child, Signal::TERM),
+            Some(()) = interrupt.recv() => {}
+        }
+    }
+}
+
+fn waited(status: std::io::Result<ExitStatus>) -> Result<ExitStatus, Diagnostic> {
+    status.map_err(|error| Diagnostic::refused("cannot wait for the command").because(error))
+}
+
+/// Waits until the command must be told to stop; returns when it must be gone.
+async fn endangered(mut state: watch::Receiver<LeaseState>, stop: Duration) -> Moment {
+    loop {
+        let until = match &*state.borrow_and_update() {
+            LeaseState::Lost(_) => return Moment::now() + stop,
+            LeaseState::Held { until } => *until,
+        };
+        let left = Moment::now().until(until);
+        if left <= stop {
+            return until;
+        }
+        // Renewed, lost, or time to look again.
+        if let Ok(Err(_)) = tokio::time::timeout(left - stop, state.changed()).await {
+            return Moment::now() + stop;
+        }
+    }
+}
+
+async fn stop(child: &mut Child, kill_at: Moment) -> Result<(), Diagnostic> {
+    send(child, Signal::TERM);
+    let left = Moment::now().until(kill_at);
+    if tokio::time::timeout(left, child.wait()).await.is_err() {
+        child
+            .kill()
+            .await
+            .map_err(|error| Diagnostic::refused("cannot kill the command").because(error))?;
+    }
+    Ok(())
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended in this moment, which `wait` then tells.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 1,
+    };
+    Exit::Of(u8::try_from(code).unwrap_or(1))
+}

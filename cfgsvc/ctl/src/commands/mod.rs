@@ -1,0 +1,46 @@
+//! The commands, one file each.
+
+mod compact;
+mod completions;
+mod del;
+mod export;
+mod get;
+mod history;
+mod import;
+mod leader;
+mod lease;
+mod lock;
+mod member;
+mod set;
+mod snapshot;
+mod status;
+mod txn;
+mod version;
+mod watch;
+
+use crate::Outcome;
+use crate::args::Command;
+use crate::context::Context;
+
+/// Runs one command.
+pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Get(args) => get::run(context, args).await,
+        Command::Set(args) => set::run(context, args).await,
+        Command::Del(args) => del::run(context, args).await,
+        Command::Watch(args) => watch::run(context, args).await,
+        Command::History(args) => history::run(context, args).await,
+        Command::Txn(args) => txn::run(context, args).await,
+        Command::Import(args) => import::run(context, args).await,
+        Command::Export(args) => export::run(context, args).await,
+        Command::Lease(command) => lease::run(context, command).await,
+        Command::Lock(args) => Box::pin(lock::run(context, args)).await,
+        Command::Member(command) => member::run(context, command).await,
+        Command::Status => status::run(context).await,
+        Command::Leader(command) => leader::run(context, command).await,
+        Command::Snapshot(command) => snapshot::run(context, command).await,
+        Command::Compact(args) => compact::run(context, args).await,
+        Command::Completions(args) => completions::run(context, &args),
+        Command::Version => version::run(context),
+    }
+}

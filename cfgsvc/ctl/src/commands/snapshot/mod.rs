@@ -1,0 +1,121 @@
+//! `cfgctl snapshot`.
+
+mod restore;
+mod save;
+
+use crate::Outcome;
+use crate::args::SnapshotCommand;
+use crate::context::Context;
+use crate::diagnostics::{Diagnostic, Exit};
+use crate::render::{Table, size, time};
+use cfgsvc_core::snapshot_file::{Reader, SnapshotError};
+use cfgsvc_proto::state::SnapshotHeader;
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Bytes that are read or sent at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What a whole and undamaged file says about itself.
+struct Summary {
+    header: SnapshotHeader,
+    records: u64,
+    bytes: u64,
+}
+
+pub(crate) async fn run(context: &Context, command: SnapshotCommand) -> Outcome {
+    match command {
+        SnapshotCommand::Save(args) => save::run(context, args).await,
+        SnapshotCommand::Restore(args) => restore::run(context, args).await,
+        SnapshotCommand::Inspect { file } => {
+            let summary = verify(&file)?;
+            print(context, &file, &summary)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn bad_file(file: &Path, error: SnapshotError) -> Diagnostic {
+    Diagnostic::refused(format!("{} is no usable snapshot", file.display()))
+        .because(error)
+        .hint("save it again with `cfgctl snapshot save`, or use another copy")
+}
+
+/// Reads a whole file and checks its hash.
+fn verify(file: &Path) -> Result<Summary, Diagnostic> {
+    let failed = |error: io::Error| {
+        Diagnostic::refused(format!("cannot read {}", file.display())).because(error)
+    };
+    let mut input = File::open(file).map_err(failed)?;
+    let mut reader = Reader::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let (mut records, mut bytes) = (0, 0);
+    loop {
+        let count = match input.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        bytes += count as u64;
+        let decoded = reader
+            .feed(&piece[..count])
+            .map_err(|error| bad_file(file, error))?;
+        records += decoded.len() as u64;
+    }
+    let header = reader.finish().map_err(|error| bad_file(file, error))?;
+    Ok(Summary {
+        header,
+        records,
+        bytes,
+    })
+}
+
+fn print(context: &Context, file: &Path, summary: &Summary) -> Result<(), Diagnostic> {
+    let Summary {
+        header,
+        records,
+        bytes,
+    } = summary;
+    let table = || {
+        let headings = [
+            "FILE",
+            "REVISION",
+            "COMPACTED",
+            "KEYS",
+            "RECORDS",
+            "SIZE",
+            "CREATED",
+            "CLUSTER",
+            "VERSION",
+        ];
+        let mut table = Table::new(headings);
+        table.row([
+            file.display().to_string(),
+            header.revision.to_string(),
+            header.compacted_revision.to_string(),
+            header.keys.to_string(),
+            records.to_string(),
+            size(*bytes),
+            time(header.created_ms),
+            format!("{:x}", header.cluster_id),
+            header.version.clone(),
+        ]);
+        table
+    };
+    context.print(table, || {
+        json!({
+            "file": file.display().to_string(),
+            "revision": header.revision,
+            "compacted_revision": header.compacted_revision,
+            "keys": header.keys,
+            "records": records,
+            "bytes": bytes,
+            "created": time(header.created_ms),
+            "cluster_id": format!("{:x}", header.cluster_id),
+            "version": header.version,
+        })
+    })
+}

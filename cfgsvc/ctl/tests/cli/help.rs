@@ -1,0 +1,232 @@
+//! Every command's help, and what wrong usage gets.
+
+use crate::Session;
+use anyhow::{Result, ensure};
+use expect_test::{expect, expect_file};
+
+const COMMANDS: [&str; 32] = [
+    "",
+    "get",
+    "set",
+    "del",
+    "watch",
+    "history",
+    "txn",
+    "import",
+    "export",
+    "lease",
+    "lease grant",
+    "lease revoke",
+    "lease list",
+    "lease show",
+    "lease keep-alive",
+    "lock",
+    "member",
+    "member list",
+    "member add",
+    "member remove",
+    "member promote",
+    "status",
+    "leader",
+    "leader show",
+    "leader move",
+    "snapshot",
+    "snapshot save",
+    "snapshot inspect",
+    "snapshot restore",
+    "compact",
+    "completions",
+    "version",
+];
+
+#[test]
+fn every_command_has_a_help_with_an_example() -> Result<()> {
+    let session = Session::without_group()?;
+    let mut all = String::new();
+    for command in COMMANDS {
+        let mut args: Vec<&str> = command.split_whitespace().collect();
+        args.push("--help");
+        let text = session.data(&args)?;
+        let group = text.contains("Commands:");
+        ensure!(
+            group || text.contains("Example: cfgctl"),
+            "`{command}` has no example"
+        );
+        ensure!(
+            text.lines().all(|line| line.chars().count() <= 100),
+            "`{command}` is too wide"
+        );
+        all.push_str(&format!("$ cfgctl {command} --help\n{text}\n"));
+    }
+    expect_file!["help.txt"].assert_eq(&all);
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_told_with_exit_code_2() -> Result<()> {
+    let session = Session::without_group()?;
+    session.check(
+        "gett
+         get
+         get a --revv 3
+         set a b --lease xyz
+         set a b --if-revision 3 --if-absent
+         get a --endpoints nonsense
+         get a --timeout soon
+         lock a",
+        expect![[r#"
+            $ cfgctl gett
+            | error: unrecognized subcommand 'gett'
+            |
+            |   tip: some similar subcommands exist: 'set', 'get'
+            |
+            | Usage: cfgctl [OPTIONS] <COMMAND>
+            |
+            | For more information, try '--help'.
+            exit 2
+            $ cfgctl get
+            | error: the following required arguments were not provided:
+            |   <KEY>
+            |
+            | Usage: cfgctl get --endpoints <A,B,C> <KEY>
+            |
+            | For more information, try '--help'.
+            exit 2
+            $ cfgctl get a --revv 3
+            | error: unexpected argument '--revv' found
+            |
+            |   tip: a similar argument exists: '--rev'
+            |
+            | Usage: cfgctl get --rev <N> <KEY>
+            |
+            | For more information, try '--help'.
+            exit 2
+            $ cfgctl set a b --lease xyz
+            | error: invalid value 'xyz' for '--lease <ID>': a lease id is a hexadecimal number of at most 63 bits
+            |
+            | For more information, try '--help'.
+            exit 2
+            $ cfgctl set a b --if-revision 3 --if-absent
+            | error: the argument '--if-revision <N>' cannot be used with '--if-absent'
+            |
+            | Usage: cfgctl set --if-revision <N> --endpoints <A,B,C> <KEY> <VALUE>
+            |
+            | For more information, try '--help'.
+            exit 2
+            $ cfgctl get a --endpoints nonsense
+            | error: endpoint `nonsense` is not HOST:PORT or http://HOST:PORT: the port is missing
+            exit 2
+            $ cfgctl get a --timeout soon
+            | error: invalid value 'soon' for '--timeout <TIME>': expected number at 0
+            |
+            | For more information, try '--help'.
+            exit 2
+            $ cfgctl lock a
+            | error: the following required arguments were not provided:
+            |   <COMMAND>...
+            |
+            | Usage: cfgctl lock --endpoints <A,B,C> <NAME> -- <COMMAND>...
+            |
+            | For more information, try '--help'.
+            exit 2
+        "#]],
+    )
+}
+
+#[test]
+fn an_unreachable_group_is_told_with_exit_code_3() -> Result<()> {
+    let session = Session::without_group()?;
+    session.check(
+        "get a --timeout 200ms
+         set a b --timeout 200ms
+         status --timeout 200ms
+         watch a --timeout 200ms
+         leader show --timeout 200ms
+         member list --timeout 200ms
+         snapshot save file --timeout 200ms",
+        expect![[r#"
+            $ cfgctl get a --timeout 200ms
+            | error: cannot reach the group: no connection to 127.0.0.1:1
+            |   because: Connection refused (os error 111)
+            |
+            | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
+            exit 3
+            $ cfgctl set a b --timeout 200ms
+            | error: cannot reach the group: no connection to 127.0.0.1:1
+            |   because: Connection refused (os error 111)
+            |
+            | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
+            exit 3
+            $ cfgctl status --timeout 200ms
+            | error: cannot reach the group: no connection to 127.0.0.1:1
+            |   because: Connection refused (os error 111)
+            |
+            | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
+            exit 3
+            $ cfgctl watch a --timeout 200ms
+            | error: cannot reach the group: no connection to 127.0.0.1:1
+            |   because: Connection refused (os error 111)
+            |
+            | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
+            exit 3
+            $ cfgctl leader show --timeout 200ms
+            | error: cannot reach the group: no connection to 127.0.0.1:1
+            |   because: Connection refused (os error 111)
+            |
+            | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
+            exit 3
+            $ cfgctl member list --timeout 200ms
+            | error: cannot reach the group: no connection to 127.0.0.1:1
+            |   because: Connection refused (os error 111)
+            |
+            | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
+            exit 3
+            $ cfgctl snapshot save file --timeout 200ms
+            | error: cannot reach the group: no connection to 127.0.0.1:1
+            |   because: Connection refused (os error 111)
+            |
+            | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
+            exit 3
+        "#]],
+    )
+}
+
+#[test]
+fn the_version_and_completions_need_no_group() -> Result<()> {
+    let session = Session::without_group()?;
+    session.check(
+        "version
+         version -o json",
+        expect![[r#"
+            $ cfgctl version
+            cfgctl 0.1.0
+            $ cfgctl version -o json
+            {
+              "cfgctl": "0.1.0"
+            }
+        "#]],
+    )?;
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        ensure!(
+            session.data(&["completions", shell])?.contains("cfgctl"),
+            "{shell}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn color_is_used_when_asked_for_and_not_with_no_color() -> Result<()> {
+    let session = Session::without_group()?;
+    let args = ["get", "a", "--timeout", "100ms"];
+    let plain = session.command(&args).output()?;
+    ensure!(!plain.stderr.contains(&0x1b));
+    let colored = session
+        .command(&args)
+        .args(["--color", "always"])
+        .output()?;
+    ensure!(colored.stderr.contains(&0x1b));
+    let off = session.command(&args).env("NO_COLOR", "1").output()?;
+    ensure!(!off.stderr.contains(&0x1b));
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! `cfgctl` as its users meet it: what each command prints, where, and with which exit code.
+//!
+//! A session is a list of command lines; the test compares everything that they print. Words that
+//! differ between runs (ports, ids of leases, directories) are replaced by names.
+
+#[path = "../../../client/tests/client/etcd.rs"]
+#[allow(dead_code, reason = "the client's tests use the rest")]
+mod etcd;
+mod files;
+mod group;
+mod help;
+mod keys;
+mod session;
+
+use session::Session;
