@@ -168,6 +168,11 @@ impl Member {
             .map(|node| node.incarnation.clone())
     }
 
+    /// The last entry of this member's log.
+    pub(crate) fn last_log_id(&self) -> Option<LogId> {
+        self.inner.log.last_log_id()
+    }
+
     pub(crate) fn node(&self, id: u64) -> Option<NodeInfo> {
         self.inner
             .raft
@@ -181,6 +186,11 @@ impl Member {
     /// A client for the leader's protocol, when another member leads.
     pub(crate) fn leader_client(&self) -> Option<(u64, PeerClient)> {
         let id = self.leader()?;
+        Some((id, self.client_of(id)?))
+    }
+
+    /// A client for another member's protocol.
+    pub(crate) fn client_of(&self, id: u64) -> Option<PeerClient> {
         let address = self.node(id)?.peer_address;
         let mut channels = self
             .inner
@@ -188,11 +198,11 @@ impl Member {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(&address) {
-            return Some((id, peer_client(channel.clone())));
+            return Some(peer_client(channel.clone()));
         }
         let channel = connect(&address, self.inner.limits.election_max).ok()?;
         channels.insert(address, channel.clone());
-        Some((id, peer_client(channel)))
+        Some(peer_client(channel))
     }
 
     /// Waits for news of a leader, a little.
@@ -388,6 +398,28 @@ impl Member {
         }
     }
 
+    // === membership ===
+
+    /// Tries a change again while nobody leads: then it certainly was not made.
+    async fn until_led<T, F>(
+        &self,
+        mut change: impl FnMut() -> F + Send,
+    ) -> Result<T, MembershipError>
+    where
+        F: Future<Output = Result<T, MembershipError>> + Send,
+    {
+        let deadline = Instant::now() + self.inner.limits.request_timeout;
+        loop {
+            let leader = self.leader();
+            match change().await {
+                Err(MembershipError::NotLeader { .. }) if Instant::now() < deadline => {
+                    self.await_leader_news(leader).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
     // === the leader's service ===
 
     /// Asks the service on this member, which must lead.
@@ -488,19 +520,19 @@ impl Group for Member {
     }
 
     fn member_add(&self, member: NewMember) -> BoxFuture<'_, Result<MemberInfo, MembershipError>> {
-        Box::pin(self.add(member))
+        Box::pin(self.until_led(move || self.add(member.clone())))
     }
 
     fn member_join(&self, member: NewMember) -> BoxFuture<'_, Result<MemberInfo, MembershipError>> {
-        Box::pin(self.join(member))
+        Box::pin(self.until_led(move || self.join(member.clone())))
     }
 
     fn member_remove(&self, id: u64) -> BoxFuture<'_, Result<(), MembershipError>> {
-        Box::pin(self.remove(id))
+        Box::pin(self.until_led(move || self.remove(id)))
     }
 
     fn member_promote(&self, id: u64) -> BoxFuture<'_, Result<(), MembershipError>> {
-        Box::pin(self.promote(id))
+        Box::pin(self.until_led(move || self.promote(id)))
     }
 
     fn transfer_leader(&self, target: u64) -> BoxFuture<'_, Result<(), MembershipError>> {

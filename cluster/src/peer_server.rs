@@ -14,6 +14,9 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use tonic::{Request, Response, Status, Streaming};
 
+use cluster_core::contact::Question;
+
+use crate::connections::ConnectionWatch;
 use crate::convert::{
     call_failure, member_to, membership_failure, new_member_from, propose_failure, read_failure,
 };
@@ -31,6 +34,7 @@ use crate::types::{
 #[derive(Clone, Default)]
 pub(crate) struct PeerServer {
     member: Arc<RwLock<Option<Member>>>,
+    connections: Arc<ConnectionWatch>,
 }
 
 fn malformed(error: &DecodeError) -> Status {
@@ -50,6 +54,18 @@ impl PeerServer {
     /// From now on calls are refused.
     pub(crate) fn detach(&self) {
         *self.member.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Where connections are watched.
+    pub(crate) fn watch(&self) -> Arc<ConnectionWatch> {
+        self.connections.clone()
+    }
+
+    /// Whether this member has no leader, or has lost all connections from it.
+    fn without_leader(&self, member: &Member) -> bool {
+        member
+            .leader()
+            .is_none_or(|leader| self.connections.lost(leader))
     }
 
     /// Checks the two ends of a call.
@@ -127,6 +143,7 @@ impl Raft for PeerServer {
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<AppendStream>, Status> {
         let member = self.admit(&request)?;
+        self.connections.called(&request);
         let raft = member.raft().clone();
         // A broken or malformed request ends the stream: the leader opens another.
         let requests = futures_util::stream::unfold(request.into_inner(), |mut requests| async {
@@ -157,7 +174,8 @@ impl Raft for PeerServer {
         let rpc = VoteRequest {
             vote,
             last_log_id: request.last_log_id.as_ref().map(log_id_from),
-            leadership_transfer: request.leadership_transfer,
+            // The lease of a leader that is gone protects nobody: votes need not wait for its end.
+            leadership_transfer: request.leadership_transfer || self.without_leader(&member),
         };
         let raft = member.raft();
         let answer = if request.pre_vote {
@@ -171,6 +189,22 @@ impl Raft for PeerServer {
             granted: answer.vote_granted,
             last_log_id: answer.last_log_id.as_ref().map(log_id_to),
         }))
+    }
+
+    async fn leader_lost(
+        &self,
+        request: Request<proto::LeaderLostRequest>,
+    ) -> Result<Response<proto::LeaderLostResponse>, Status> {
+        let member = self.admit(&request)?;
+        let request = request.into_inner();
+        let last = request.last_log_id.unwrap_or_default();
+        let question = Question {
+            term: request.term,
+            leader: request.leader_id,
+            asking: (last.term, last.index),
+        };
+        let agreed = self.connections.agrees(question, &member);
+        Ok(Response::new(proto::LeaderLostResponse { agreed }))
     }
 
     async fn transfer_leader(

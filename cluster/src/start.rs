@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 
+use crate::connections::watched;
 use crate::directory_store::DirectoryStore;
 use crate::founding::{FoundingDesk, FoundingError};
 use crate::group::{LeaderService, NewMember, Role, Status};
@@ -273,6 +274,7 @@ pub async fn start(
         })?;
     peers.attach(member.member.clone());
     tasks.extend(member.tasks);
+    tasks.push(tokio::spawn(peers.watch().run(member.member.clone())));
     let member = member.member;
     if !identity.founders.is_empty() {
         // Repeated until it took: a crash may have come between the word and the deed.
@@ -345,7 +347,7 @@ async fn serve_peers(
     desk: Arc<FoundingDesk>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = watched(listener, peers.watch());
     let raft = RaftServer::new(peers)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -6,6 +6,7 @@
 //! - nothing here knows keys of the service above: values are opaque bytes.
 
 pub mod app;
+pub mod contact;
 pub mod log;
 pub mod membership;
 pub mod store;

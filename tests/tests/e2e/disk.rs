@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cfgsvc_tests::harness::{Cluster, ClusterOptions, etcdctl, eventually, run};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A small file system in memory, unmounted when dropped.
 struct SmallDisk {

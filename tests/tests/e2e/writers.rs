@@ -11,13 +11,16 @@ use cfgsvc_tests::harness::Cluster;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+/// Keys with the revision that was told.
+type Acknowledged = Vec<(String, i64)>;
+
 /// Writers with a session each: every write has its own key, so a version above 1 is a write that
 /// was executed twice.
 pub(crate) struct Writers {
     runtime: Runtime,
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
-    tasks: Vec<JoinHandle<Result<Vec<(String, i64)>>>>,
+    tasks: Vec<JoinHandle<Result<Acknowledged>>>,
 }
 
 /// A client of all members, patient enough for an election.
@@ -32,7 +35,7 @@ async fn write(
     name: String,
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
-) -> Result<Vec<(String, i64)>> {
+) -> Result<Acknowledged> {
     let session = client.session(60).await.context("open a session")?;
     let client = client.in_session(&session);
     let mut acknowledged = Vec::new();

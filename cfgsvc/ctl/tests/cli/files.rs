@@ -112,11 +112,14 @@ fn many_files_go_in_batches() -> Result<()> {
     for number in 0..300 {
         fs::write(from.join(format!("{number:03}")), "x".repeat(8000))?;
     }
-    session.check("import many", expect![[r#"
+    session.check(
+        "import many",
+        expect![[r#"
         $ cfgctl import many
         WRITTEN  UNCHANGED  SKIPPED  REVISION
         300      0          0        4
-    "#]])?;
+    "#]],
+    )?;
     let keys: serde_json::Value =
         serde_json::from_str(&session.data(&["get", "--prefix", "", "-o", "json"])?)?;
     ensure!(keys["count"] == 300);

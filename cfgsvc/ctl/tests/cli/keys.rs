@@ -219,12 +219,16 @@ fn values_come_from_standard_input_and_go_out_byte_for_byte() -> Result<()> {
             }
         "#]],
     )?;
-    session.check_with(&["set", "large"], &vec![b'x'; 1_600_000], expect![[r#"
+    session.check_with(
+        &["set", "large"],
+        &vec![b'x'; 1_600_000],
+        expect![[r#"
         | error: the request is too large: it has 1600011 bytes
         |
         | hint: the limit is 1.5 MiB unless the group was told another one
         exit 1
-    "#]])
+    "#]],
+    )
 }
 
 #[test]
