@@ -112,11 +112,14 @@ fn many_files_go_in_batches() -> Result<()> {
     for number in 0..300 {
         fs::write(from.join(format!("{number:03}")), "x".repeat(8000))?;
     }
-    session.check("import many", expect![[r#"
+    session.check(
+        "import many",
+        expect![[r#"
         $ cfgctl import many
         WRITTEN  UNCHANGED  SKIPPED  REVISION
         300      0          0        4
-    "#]])?;
+    "#]],
+    )?;
     let keys: serde_json::Value =
         serde_json::from_str(&session.data(&["get", "--prefix", "", "-o", "json"])?)?;
     ensure!(keys["count"] == 300);
@@ -128,8 +131,8 @@ fn an_export_never_leaves_its_directory() -> Result<()> {
     let session = Session::start()?;
     session.data(&["set", "bad/../../escape", "x"])?;
     session.data(&["set", "link/inner/file", "x"])?;
-    session.data(&["set", "both", "x"])?;
-    session.data(&["set", "both/below", "x"])?;
+    session.data(&["set", "tree/both", "x"])?;
+    session.data(&["set", "tree/both/below", "x"])?;
     fs::create_dir_all(session.dir().join("out"))?;
     fs::create_dir_all(session.dir().join("elsewhere"))?;
     symlink(
@@ -140,7 +143,7 @@ fn an_export_never_leaves_its_directory() -> Result<()> {
         "export bad out
          export link out
          export link out --force
-         export both out",
+         export tree out",
         expect![[r#"
             $ cfgctl export bad out
             | error: key `bad/../../escape` cannot be a file: a part of its path is `.` or `..`
@@ -159,9 +162,9 @@ fn an_export_never_leaves_its_directory() -> Result<()> {
             |
             | hint: links are not followed: remove it
             exit 1
-            $ cfgctl export both out
-            FILES  REVISION
-            2      5
+            $ cfgctl export tree out
+            | error: key `tree/both/below` lies under another key, which cannot be a file and a directory
+            exit 1
         "#]],
     )?;
     ensure!(
