@@ -1,7 +1,7 @@
 //! Prints the changes under a prefix: `cargo run --example watch -- 127.0.0.1:2379 PREFIX [COUNT]`.
 //! Kill and restart members meanwhile: it goes on without gap.
 
-use cfgsvc_client::{Client, Options, WatchError, WatchOptions, show_key};
+use cfgsvc_client::{Client, Options, WatchOptions, show_key};
 use std::error::Error;
 use std::io::{Write, stdout};
 
@@ -25,8 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 }
                 left -= 1;
             }
-            // The history that was missed is gone: read the keys, then watch from there.
-            Some(Err(error @ WatchError::Compacted { .. })) => return Err(error.into()),
+            // When the history that was missed is gone: read the keys, then watch from there.
             Some(Err(error)) => return Err(error.into()),
             None => break,
         }

@@ -45,6 +45,17 @@ impl Client {
         }
     }
 
+    /// The same client, whose writes carry request ids of a session that is kept alive elsewhere:
+    /// `session` is its lease. At most one such client may exist for a session, since the numbers
+    /// begin at 1; clones share them. [`Client::in_session`] is what you want otherwise.
+    #[must_use]
+    pub fn with_request_ids(&self, session: i64) -> Self {
+        Self {
+            ids: Some(Arc::new(Ids::new(session))),
+            ..self.clone()
+        }
+    }
+
     /// A client for one endpoint alone, with the same settings: for questions to a single member.
     pub fn at(&self, endpoint: &str) -> Result<Self, OptionsError> {
         let mut options = (*self.options).clone();

@@ -170,7 +170,10 @@ pub enum KvError {
     #[error("the key is empty")]
     EmptyKey,
     /// The key is not what the write was conditional on.
-    #[error("key `{}` changed: expected {}, found {}", show_key(key), at(*expected), at(*found))]
+    #[error(
+        "key `{}` changed: expected {}, found {}",
+        show_key(key), wanted(*expected), at(*found)
+    )]
     Conflict {
         /// The key.
         key: Bytes,
@@ -235,11 +238,18 @@ pub enum KvError {
     Call(#[from] CallError),
 }
 
-/// A revision for a person; 0 stands for no key.
+/// A key's revision for a person; 0 stands for no key.
 fn at(revision: i64) -> String {
     match revision {
         0 => "no key".to_owned(),
-        revision => format!("revision r{revision}"),
+        revision => format!("r{revision}"),
+    }
+}
+
+fn wanted(revision: i64) -> String {
+    match revision {
+        0 => at(0),
+        revision => format!("revision {}", at(revision)),
     }
 }
 

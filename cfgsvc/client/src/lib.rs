@@ -21,12 +21,12 @@
 //! | you want | use |
 //! | --- | --- |
 //! | read and write | [`Client::get`], [`Client::put`], [`Client::delete`], [`Client::txn`] |
-//! | never do a write twice, and never have to wonder | [`Client::session`], then [`Client::in_session`] |
+//! | never do a write twice | [`Client::session`], then [`Client::in_session`] |
 //! | every change from a revision on | [`Client::watch`] |
 //! | a local copy that says how fresh it is | [`Client::mirror`] |
 //! | be the only one | [`Client::lock`], and pass [`LockGuard::epoch`] on |
 //! | keys that go when you go | [`Put::lease`] with [`Session::lease`] |
-//! | operate the group | [`Client::members`], [`Client::status`], [`Client::snapshot`] and their like |
+//! | operate the group | [`Client::members`], [`Client::status`], [`Client::snapshot`] |
 //!
 //! # What happens when something fails
 //!

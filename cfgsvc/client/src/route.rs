@@ -176,7 +176,7 @@ mod tests {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut attempts = Attempts::new(Safety::Once, endpoints);
             for failure in list {
-                let next = attempts.after(failure, Duration::from_secs(60), &mut rng);
+                let next = attempts.after(failure, Duration::from_mins(1), &mut rng);
                 let unknown = matches!(failure, Failure::Lost | Failure::Unavailable);
                 prop_assert_eq!(next == Next::GiveUp, unknown);
                 if unknown {

@@ -77,7 +77,7 @@ pub(crate) struct Ticket<'a> {
 }
 
 impl Ids {
-    fn new(session: i64) -> Self {
+    pub(crate) fn new(session: i64) -> Self {
         Self {
             ids: Mutex::new(RequestIds::new(session)),
             room: Notify::new(),

@@ -13,6 +13,10 @@ pub(crate) struct Printer {
     colored: bool,
 }
 
+#[allow(
+    clippy::unused_self,
+    reason = "only who was given the printer may print, though it holds no stream"
+)]
 impl Printer {
     /// `no_color`: the environment variable of that name is set and not empty.
     pub(crate) fn new(color: Color, no_color: bool) -> Self {
@@ -29,9 +33,11 @@ impl Printer {
         let mut out = io::stdout().lock();
         out.write_all(bytes)
             .and_then(|()| out.flush())
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe => Diagnostic::quiet(Exit::Done),
-                _ => Diagnostic::refused("cannot write to standard output").because(error),
+            .map_err(|error| {
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    return Diagnostic::quiet(Exit::Done);
+                }
+                Diagnostic::refused("cannot write to standard output").because(error)
             })
     }
 

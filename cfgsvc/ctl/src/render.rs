@@ -67,14 +67,11 @@ pub(crate) fn pretty(value: &Value) -> String {
 }
 
 fn insert_bytes(map: &mut Map<String, Value>, name: &str, encoding: &str, bytes: &[u8]) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            map.insert(name.into(), text.into());
-        }
-        Err(_) => {
-            map.insert(name.into(), STANDARD.encode(bytes).into());
-            map.insert(encoding.into(), "base64".into());
-        }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        map.insert(name.into(), text.into());
+    } else {
+        map.insert(name.into(), STANDARD.encode(bytes).into());
+        map.insert(encoding.into(), "base64".into());
     }
 }
 
@@ -109,6 +106,14 @@ pub(crate) fn json_event(event: &Event, revision: i64) -> Value {
         EventKind::Delete => json!({
             "event": "delete", "revision": revision, "kv": json_key(&event.kv.key),
         }),
+    }
+}
+
+/// A number of things: `1 key`, `2 keys`.
+pub(crate) fn count(number: impl Into<i128>, thing: &str) -> String {
+    match number.into() {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
     }
 }
 

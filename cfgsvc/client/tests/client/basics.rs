@@ -66,7 +66,7 @@ async fn a_conditional_put_says_what_it_expected_and_what_it_found() -> Result<(
         .expect_err("it exists");
     assert_eq!(
         error.to_string(),
-        "key `k` changed: expected no key, found revision r2"
+        "key `k` changed: expected no key, found r2"
     );
     assert!(!error.retryable() && !error.outcome_unknown());
     let error = client

@@ -3,6 +3,7 @@
 mod basics;
 mod etcd;
 mod failures;
+mod fake;
 mod leases;
 mod mirrors;
 

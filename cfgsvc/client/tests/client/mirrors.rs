@@ -151,7 +151,8 @@ async fn a_wait_that_is_given_up_leaves_no_key_and_one_whose_lease_ends_fails() 
     let client = client([&etcd])?;
     let holder = client.session(60).await?;
     let held = client.lock("jobs", &holder).await?;
-    let other = client.session(60).await?;
+    // The end of its lease is noticed at the next renewal, after a third of the term.
+    let other = client.session(3).await?;
     let wait = client.lock("jobs", &other);
     assert!(
         tokio::time::timeout(Duration::from_millis(300), wait)

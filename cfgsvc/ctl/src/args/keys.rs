@@ -8,6 +8,10 @@ use std::time::Duration;
 #[command(after_help = "Example: cfgctl get app/flags
          cfgctl get --prefix app/ --keys-only
          cfgctl get -v app/flags --rev 41")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct GetArgs {
     /// The key, or with --prefix the beginning of keys
     pub(crate) key: String,

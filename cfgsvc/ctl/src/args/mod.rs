@@ -59,11 +59,13 @@ pub(crate) struct Global {
     pub(crate) timeout: Duration,
     /// Form of the data on standard output
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
-    #[arg(value_name = "FORM", help_heading = "Global options")]
+    #[arg(value_name = "table|json", hide_possible_values = true)]
+    #[arg(help_heading = "Global options")]
     pub(crate) output: Output,
-    /// When messages are coloured; NO_COLOR in the environment says never
+    /// When messages are coloured; `NO_COLOR` in the environment says never
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
-    #[arg(value_name = "WHEN", help_heading = "Global options")]
+    #[arg(value_name = "auto|always|never", hide_possible_values = true)]
+    #[arg(help_heading = "Global options")]
     pub(crate) color: Color,
     /// Who makes the change, for the history; $USER when not given
     #[arg(
@@ -122,21 +124,24 @@ pub(crate) enum Command {
     /// Write keys as files
     Export(ExportArgs),
     /// Grant, revoke, look at and renew leases
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: cfgctl lease grant 60s")]
     Lease(LeaseCommand),
     /// Run a command while holding a lock
     Lock(LockArgs),
     /// List, add, remove and promote members
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: cfgctl member list")]
     Member(MemberCommand),
     /// Print the state of every member
     #[command(after_help = "Example: cfgctl status -o json")]
     Status,
     /// Show or move the leadership
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: cfgctl leader show")]
     Leader(LeaderCommand),
     /// Save, inspect and restore snapshots
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: cfgctl snapshot save group.snapshot"
+    )]
     Snapshot(SnapshotCommand),
     /// Forget versions that were replaced before a revision
     Compact(CompactArgs),

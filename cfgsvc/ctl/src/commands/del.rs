@@ -5,7 +5,7 @@ use crate::args::DelArgs;
 use crate::confirm::{Consent, consent};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::render::{Table, cell};
+use crate::render::{Table, cell, count as plural};
 use cfgsvc_client::{Client, Delete, DeleteReply, Get, Keys};
 use serde_json::json;
 
@@ -19,8 +19,14 @@ pub(crate) async fn run(context: &Context, args: DelArgs) -> Outcome {
             return Err(Diagnostic::refused(format!("no key begins with `{key}`")));
         }
         let what = match key.as_str() {
-            "" => format!("this deletes all {count} keys of the group"),
-            key => format!("this deletes {count} keys that begin with `{key}`"),
+            "" => format!(
+                "this deletes all keys of the group: {}",
+                plural(count, "key")
+            ),
+            key => format!(
+                "this deletes what begins with `{key}`: {}",
+                plural(count, "key")
+            ),
         };
         let consent = consent(&context.printer, &what, args.yes)?;
         delete_many(&client, keys, consent).await?

@@ -32,40 +32,53 @@ pub(crate) async fn run(context: &Context, args: LockArgs) -> Outcome {
     context
         .printer
         .note(&format!("waiting for lock `{}`", args.name));
-    let guard = tokio::select! {
-        guard = client.lock(&args.name, &session) => guard,
+    let locked = tokio::select! {
+        locked = client.lock(&args.name, &session) => locked.map_err(Diagnostic::from),
         // As after any interrupt, 128 + 2.
-        Ok(()) = tokio::signal::ctrl_c() => {
-            session.close().await?;
-            return Ok(Exit::Of(130));
+        Ok(()) = tokio::signal::ctrl_c() => Err(Diagnostic::quiet(Exit::Of(130))),
+    };
+    let guard = match locked {
+        Ok(guard) => guard,
+        Err(diagnostic) => {
+            give_back(context, session).await;
+            return Err(diagnostic);
         }
-    }?;
+    };
     context
         .printer
         .note(&format!("holding it with epoch {}", guard.epoch()));
     let ended = hold(&args, &session, &guard).await;
     let held = session.is_live();
     let name = &args.name;
-    let release = async {
-        guard.release().await.map_err(Diagnostic::from)?;
-        session.close().await.map_err(Diagnostic::from)
-    };
+    if held {
+        match guard.release().await {
+            Ok(()) => context.printer.note(&format!("released lock `{name}`")),
+            Err(error) => context.printer.note(&format!(
+                "warning: lock `{name}` is released when its lease ends: {error}"
+            )),
+        }
+    } else {
+        context.printer.note(&format!(
+            "warning: lock `{name}` was lost before it was released"
+        ));
+    }
+    give_back(context, session).await;
     match ended? {
-        Ended::ByItself(status) if held => {
-            release.await?;
-            context.printer.note(&format!("released lock `{name}`"));
-            Ok(exit_of(status))
-        }
-        Ended::ByItself(status) => {
-            context
-                .printer
-                .note(&format!("lock `{name}` was lost just as the command ended"));
-            Ok(exit_of(status))
-        }
+        Ended::ByItself(status) => Ok(exit_of(status)),
         Ended::Stopped => Err(Diagnostic::refused(format!(
             "lock `{name}` was lost, the command was stopped"
         ))
-        .hint("the group could not be reached for the time of the lease: see `cfgctl status`")),
+        .hint("the lease was revoked, or not renewed in time: see `cfgctl status`")),
+    }
+}
+
+/// Ends the lease. What the command did stands, so a failure here is only worth a warning.
+async fn give_back(context: &Context, session: Session) {
+    let lease = session.lease();
+    if let Err(error) = session.close().await {
+        context
+            .printer
+            .note(&format!("warning: lease {lease:x} ends by itself: {error}"));
     }
 }
 
@@ -124,7 +137,7 @@ async fn endangered(mut state: watch::Receiver<LeaseState>, stop: Duration) -> M
             return until;
         }
         // Renewed, lost, or time to look again.
-        if let Ok(Err(_)) = tokio::time::timeout(left - stop, state.changed()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(left.saturating_sub(stop), state.changed()).await {
             return Moment::now() + stop;
         }
     }

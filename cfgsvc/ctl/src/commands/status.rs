@@ -5,7 +5,7 @@ use crate::Outcome;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, size};
-use cfgsvc_client::{AdminError, Client, Status};
+use cfgsvc_client::{AdminError, CallError, Cause, Client, Status};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -64,9 +64,9 @@ pub(crate) async fn reports(context: &Context, client: &Client) -> Vec<Report> {
             .client_addresses
             .iter()
             .find(|one| context.endpoints.contains(one));
-        if let Some(address) = given.or(member.client_addresses.first()) {
-            targets.push((address.clone(), Some(member.name)));
-        }
+        // Without an address it has not started yet: it is shown, as one that cannot be asked.
+        let address = given.or(member.client_addresses.first()).cloned();
+        targets.push((address.unwrap_or_else(|| "-".into()), Some(member.name)));
     }
     for endpoint in &context.endpoints {
         if targets.iter().all(|(address, _)| address != endpoint) {
@@ -74,12 +74,16 @@ pub(crate) async fn reports(context: &Context, client: &Client) -> Vec<Report> {
         }
     }
     let ask = targets.into_iter().map(|(endpoint, name)| async move {
-        let status = match client.at(&endpoint) {
-            Ok(client) => client.status().await,
-            Err(error) => Err(AdminError::Call(cfgsvc_client::CallError::Unreachable {
+        let unreachable = |why: String| {
+            Err(AdminError::Call(CallError::Unreachable {
                 endpoints: endpoint.clone(),
-                source: cfgsvc_client::Cause(error.to_string()),
-            })),
+                source: Cause(why),
+            }))
+        };
+        let status = match client.at(&endpoint) {
+            _ if endpoint == "-" => unreachable("it has told the group no client address".into()),
+            Ok(client) => client.status().await,
+            Err(error) => unreachable(error.to_string()),
         };
         Report {
             endpoint,

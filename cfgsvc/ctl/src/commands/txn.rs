@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::args::TxnArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::render::{Table, cell, json_kv};
+use crate::render::{Table, cell, count, json_kv};
 use crate::txn_file;
 use cfgsvc_client::{OpReply, TxnReply};
 use serde_json::{Value, json};
@@ -89,10 +89,10 @@ fn rows(reply: &TxnReply, depth: usize, table: &mut Table) {
                 table.row([format!("{indent}put"), result]);
             }
             OpReply::Delete(delete) => {
-                table.row([format!("{indent}del"), format!("{} keys", delete.deleted)]);
+                table.row([format!("{indent}del"), count(delete.deleted, "key")]);
             }
             OpReply::Get(get) => {
-                table.row([format!("{indent}get"), format!("{} keys", get.count)]);
+                table.row([format!("{indent}get"), count(get.count, "key")]);
                 for kv in &get.kvs {
                     let text = format!("{} = {}", cell(&kv.key), cell(&kv.value));
                     table.row([String::new(), text]);

@@ -39,6 +39,10 @@ pub(crate) fn parse(file: &str) -> Result<Txn, FileError> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes them when it renews what is expected"
+)]
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
@@ -169,7 +173,8 @@ mod tests {
 
         #[test]
         fn any_bytes_written_as_a_quoted_word_are_read_back(bytes: Vec<u8>) {
-            let quoted: String = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+            let escaped: Vec<String> = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+            let quoted = escaped.concat();
             let words = words::split(1, &format!(" \"{quoted}\" next")).expect("quoted");
             prop_assert_eq!(&words[0].bytes[..], &bytes[..]);
             prop_assert_eq!(&words[1].bytes[..], b"next");

@@ -131,8 +131,8 @@ fn an_export_never_leaves_its_directory() -> Result<()> {
     let session = Session::start()?;
     session.data(&["set", "bad/../../escape", "x"])?;
     session.data(&["set", "link/inner/file", "x"])?;
-    session.data(&["set", "both", "x"])?;
-    session.data(&["set", "both/below", "x"])?;
+    session.data(&["set", "tree/both", "x"])?;
+    session.data(&["set", "tree/both/below", "x"])?;
     fs::create_dir_all(session.dir().join("out"))?;
     fs::create_dir_all(session.dir().join("elsewhere"))?;
     symlink(
@@ -143,7 +143,7 @@ fn an_export_never_leaves_its_directory() -> Result<()> {
         "export bad out
          export link out
          export link out --force
-         export both out",
+         export tree out",
         expect![[r#"
             $ cfgctl export bad out
             | error: key `bad/../../escape` cannot be a file: a part of its path is `.` or `..`
@@ -162,9 +162,9 @@ fn an_export_never_leaves_its_directory() -> Result<()> {
             |
             | hint: links are not followed: remove it
             exit 1
-            $ cfgctl export both out
-            FILES  REVISION
-            2      5
+            $ cfgctl export tree out
+            | error: key `tree/both/below` lies under another key, which cannot be a file and a directory
+            exit 1
         "#]],
     )?;
     ensure!(

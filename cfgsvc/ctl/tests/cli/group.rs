@@ -5,10 +5,18 @@ use crate::etcd::Etcd;
 use anyhow::{Context, Result, ensure};
 use expect_test::expect;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 #[test]
 fn calls_that_the_member_does_not_know_are_told_so() -> Result<()> {
-    let session = Session::start()?;
+    let mut session = Session::start()?;
+    let list: Value = serde_json::from_str(&session.data(&["member", "list", "-o", "json"])?)?;
+    let member = &list["members"][0];
+    session.call(member["id"].as_str().context("an id")?, "ID");
+    session.call(
+        member["peer_addresses"][0].as_str().context("an address")?,
+        "PEER",
+    );
     session.check(
         "history k
          member add n2 --peer 127.0.0.1:9
@@ -34,13 +42,13 @@ fn calls_that_the_member_does_not_know_are_told_so() -> Result<()> {
             | hint: the members are n0
             exit 1
             $ cfgctl member remove n0
-            | this removes member `n0` (id c4135b669f3f1615, 127.0.0.1:43439) for good
+            | this removes member `n0` (id ID, PEER) for good
             | error: this needs your consent, and there is no terminal to ask
             |
             | hint: repeat the command with `--yes`
             exit 2
             $ cfgctl member promote n0
-            | error: member c4135b669f3f1615 is no learner
+            | error: member ID is no learner
             exit 1
             $ cfgctl leader move nobody
             | error: no member has the name or id `nobody`
@@ -70,6 +78,22 @@ fn the_status_of_a_group_names_every_member_and_the_leader_moves() -> Result<()>
         all.extend(args);
         Ok(serde_json::from_str(&session.data(&all)?)?)
     };
+    // A member tells its client address to the group some time after it has begun to serve.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let list = json(&["member", "list"])?;
+        let members = list["members"].as_array().context("members")?;
+        if members
+            .iter()
+            .all(|member| member["client_addresses"][0].is_string())
+        {
+            break;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "a member stays without an address: {list}"
+        );
+    }
     let status = json(&["status"])?;
     let members = status["members"].as_array().context("members")?;
     ensure!(members.len() == 3, "the group names the others: {status}");

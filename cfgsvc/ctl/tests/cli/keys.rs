@@ -98,7 +98,7 @@ fn keys_are_set_read_and_deleted() -> Result<()> {
             | error: key `app/flags` does not exist
             exit 1
             $ cfgctl del --prefix app/
-            | this deletes 1 keys that begin with `app/`
+            | this deletes what begins with `app/`: 1 key
             | error: this needs your consent, and there is no terminal to ask
             |
             | hint: repeat the command with `--yes`
@@ -108,7 +108,7 @@ fn keys_are_set_read_and_deleted() -> Result<()> {
               "deleted": 1,
               "revision": 6
             }
-            | this deletes 1 keys that begin with `app/`
+            | this deletes what begins with `app/`: 1 key
             $ cfgctl del --prefix app/ --yes
             | error: no key begins with `app/`
             exit 1
@@ -153,7 +153,7 @@ fn conditional_writes_name_what_was_found() -> Result<()> {
             | hint: read it with `cfgctl get k`, then use `--if-revision 2`
             exit 1
             $ cfgctl set k 2 --if-revision 9
-            | error: key `k` changed: expected revision r9, found revision r2
+            | error: key `k` changed: expected revision r9, found r2
             |
             | hint: read it with `cfgctl get k`, then retry with `--if-revision 2`
             exit 1
@@ -327,7 +327,7 @@ fn transactions_come_from_files_and_standard_input() -> Result<()> {
             $ cfgctl txn claim
             OPERATION  RESULT
             if         did not hold at revision 2
-            get        1 keys
+            get        1 key
                        owner = me
             exit 1
             $ cfgctl txn claim -o json
@@ -356,7 +356,7 @@ fn transactions_come_from_files_and_standard_input() -> Result<()> {
             OPERATION  RESULT
             if         held at revision 3
             txn        held
-              del      1 keys
+              del      1 key
             $ cfgctl txn wrong
             | error: wrong: line 2, column 3: `putt` is no operation: use get, put or del
             |
@@ -378,7 +378,7 @@ fn transactions_come_from_files_and_standard_input() -> Result<()> {
             OPERATION  RESULT
             if         held at revision 4
             put        done
-            get        1 keys
+            get        1 key
                        a = 1 2
         "#]],
     )
@@ -413,21 +413,21 @@ fn leases_are_granted_shown_renewed_and_revoked() -> Result<()> {
              get k1"
         ),
         expect![[r#"
-            $ cfgctl lease revoke 1f87d570c85cace8 -o json
+            $ cfgctl lease revoke LEASE -o json
             {
               "revoked": "LEASE"
             }
-            $ cfgctl lease revoke 1f87d570c85cace8
+            $ cfgctl lease revoke LEASE
             | error: lease LEASE does not live
             |
             | hint: `cfgctl lease list` prints those that live
             exit 1
-            $ cfgctl lease show 1f87d570c85cace8
+            $ cfgctl lease show LEASE
             | error: lease LEASE does not live
             |
             | hint: `cfgctl lease list` prints those that live
             exit 1
-            $ cfgctl lease keep-alive 1f87d570c85cace8
+            $ cfgctl lease keep-alive LEASE
             | error: lease LEASE does not live
             |
             | hint: `cfgctl lease list` prints those that live
@@ -475,6 +475,7 @@ fn a_lock_runs_its_command_and_takes_over_its_exit_code() -> Result<()> {
             $ cfgctl lock job -- /no/such/program
             | waiting for lock `job`
             | holding it with epoch 6
+            | released lock `job`
             | error: cannot start `/no/such/program`
             |   because: No such file or directory (os error 2)
             exit 1

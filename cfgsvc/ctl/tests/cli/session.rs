@@ -3,7 +3,8 @@
 use crate::etcd::Etcd;
 use anyhow::{Context, Result};
 use expect_test::Expect;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
@@ -110,12 +111,16 @@ impl Session {
         }
         let code = output.status.code().context("it was not killed")?;
         if code != 0 {
-            text.push_str(&format!("exit {code}\n"));
+            writeln!(text, "exit {code}")?;
         }
+        Ok(self.named(text))
+    }
+
+    fn named(&self, mut text: String) -> String {
         for (word, name) in &self.names {
             text = text.replace(word, name);
         }
-        Ok(text)
+        text
     }
 
     /// Runs command lines, one a line, words apart by blanks (`''` is an empty one), and compares
@@ -127,10 +132,10 @@ impl Session {
                 .split_whitespace()
                 .map(|word| if word == "''" { "" } else { word })
                 .collect();
-            text.push_str(&format!("$ cfgctl {line}\n"));
+            writeln!(text, "$ cfgctl {line}")?;
             text.push_str(&self.transcript(&self.run(&args)?)?);
         }
-        expected.assert_eq(&text);
+        expected.assert_eq(&self.named(text));
         Ok(())
     }
 

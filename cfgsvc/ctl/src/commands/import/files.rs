@@ -1,10 +1,11 @@
 //! Which files an import takes, and which keys they become.
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use std::fs::{self, FileType};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Largest file: a request is at most 1.5 MiB, and there is room for its key twice.
@@ -94,7 +95,13 @@ fn kind(file_type: FileType) -> &'static str {
 
 /// The file's bytes, or why it is skipped.
 pub(super) fn read(path: &Path) -> Result<Bytes, String> {
-    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    // Should a named pipe have taken its place, this must not wait for a writer.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path);
+    let file = file.map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     // One byte more than the limit: a file may grow after its size was looked at.
     file.take(FILE_BYTES_MAX + 1)

@@ -6,7 +6,7 @@ use crate::args::SnapshotRestoreArgs;
 use crate::confirm::{Consent, consent};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::render::Table;
+use crate::render::{Table, count};
 use bytes::Bytes;
 use cfgsvc_client::Client;
 use serde_json::json;
@@ -18,11 +18,11 @@ pub(super) async fn run(context: &Context, args: SnapshotRestoreArgs) -> Outcome
     let summary = verify(&args.file)?;
     let client = context.client()?;
     let what = format!(
-        "this fills the group at {} from {} (revision {}, {} keys)",
+        "this fills the group at {} from {} (revision {}, {})",
         context.endpoints.join(", "),
         args.file.display(),
         summary.header.revision,
-        summary.header.keys,
+        count(summary.header.keys, "key"),
     );
     let consent = consent(&context.printer, &what, args.yes)?;
     let records = send(&client, args.file, consent).await?;

@@ -45,9 +45,11 @@ pub(super) async fn run(context: &Context, args: SnapshotSaveArgs) -> Outcome {
         fs::rename(&temporary.path, path).map_err(failed)?;
     } else {
         // Unlike a rename, a link never replaces what has appeared there meanwhile.
-        fs::hard_link(&temporary.path, path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => exists(path),
-            _ => failed(error),
+        fs::hard_link(&temporary.path, path).map_err(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                return exists(path);
+            }
+            failed(error)
         })?;
         fs::remove_file(&temporary.path).map_err(failed)?;
     }
