@@ -11,7 +11,7 @@
 //! - counting starts after everything of earlier terms is applied here, in the term of the check.
 //! - a lease ends only by a log entry.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use cluster::{CallError, Group, LeaderService, ReadError, Role};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prost::Message;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::Notify;
 
 use super::book::{LeaseBook, Renewal};
 use super::wire::{LeaseAnswer, LeaseCall, Renewed, Seen, decode};
@@ -42,7 +42,8 @@ pub struct Keeper {
     book: Mutex<LeaseBook>,
     /// The next deadline may have changed.
     recount: Notify,
-    group: OnceCell<Arc<dyn Group>>,
+    /// Weak: the group holds this as its leader's service, and must be able to close.
+    group: OnceLock<Weak<dyn Group>>,
 }
 
 impl Keeper {
@@ -77,7 +78,7 @@ impl Keeper {
     /// Works for as long as the member runs: follows leadership and ends leases. Must be called
     /// once.
     pub async fn run(&self, group: Arc<dyn Group>) {
-        let group = self.group.get_or_init(|| async { group }).await;
+        self.group.get_or_init(|| Arc::downgrade(&group));
         tokio::join!(
             self.follow_leadership(group.as_ref()),
             self.end_due(group.as_ref())
@@ -171,7 +172,11 @@ impl Keeper {
 
     async fn answer(&self, request: Bytes) -> Result<Bytes, CallError> {
         let call: LeaseCall = decode(request)?;
-        let group = self.group.get().ok_or(CallError::NotLeader)?;
+        let group = self
+            .group
+            .get()
+            .and_then(Weak::upgrade)
+            .ok_or(CallError::NotLeader)?;
         if self.book().leading().is_none() {
             return Err(CallError::NotLeader);
         }
