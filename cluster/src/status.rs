@@ -82,13 +82,14 @@ impl Member {
 pub(crate) async fn run_status(member: Member) {
     let mut metrics = member.inner.raft.metrics();
     loop {
-        let (status, leader, term, state) = {
+        let (status, leader, term, state, replicated) = {
             let now = metrics.borrow_and_update();
             (
                 member.status_from(&now),
                 now.current_leader,
                 now.current_term,
                 now.state,
+                replicated_sum(&now),
             )
         };
         let stopped = status.role == Role::Stopped;
@@ -106,16 +107,31 @@ pub(crate) async fn run_status(member: Member) {
             return;
         }
         // Nothing new since the last look: wait for it.
-        let seen = (status_index(&member), leader, term);
+        let seen = (status_index(&member), leader, term, replicated);
         let fresh = metrics.wait_until(|now| {
             let last = now.last_applied.map_or(0, |id| id.index());
-            (last, now.current_leader, now.current_term) != seen || now.running_state.is_err()
+            (
+                last,
+                now.current_leader,
+                now.current_term,
+                replicated_sum(now),
+            ) != seen
+                || now.running_state.is_err()
         });
         // A learner's progress and a silent member change nothing here: look again each second.
         if let Ok(Err(_)) = tokio::time::timeout(CONTACT_INTERVAL, fresh).await {
             return;
         }
     }
+}
+
+/// Grows with every entry that a follower is known to hold.
+fn replicated_sum(metrics: &RaftMetrics<Types>) -> u64 {
+    let matched = metrics
+        .replication
+        .iter()
+        .flat_map(|all| all.values().flatten());
+    matched.map(openraft::LogId::index).sum()
 }
 
 fn status_index(member: &Member) -> u64 {
