@@ -201,7 +201,14 @@ impl Member {
                 id,
             });
         }
-        // A registered place is claimed; its registered address and wishes stay.
+        let address = &member.peer_address;
+        let other = metrics.membership_config.nodes().find(|(other, node)| {
+            **other != id && (node.peer_address == *address || node.name == member.name)
+        });
+        if let Some((id, node)) = other {
+            return Err(exists(*id, node));
+        }
+        // A registered place is claimed; what was registered of colo and role stays.
         let claimed = NodeInfo {
             client_addresses: member.client_addresses,
             colo: if node.colo.is_empty() {
@@ -418,10 +425,14 @@ fn refuse_taken(metrics: &RaftMetrics<Types>, member: &NewMember) -> Result<(), 
         .find(|(_, node)| node.name == member.name || node.peer_address == member.peer_address);
     match taken {
         None => Ok(()),
-        Some((id, node)) => Err(MembershipError::Exists {
-            name: node.name.clone(),
-            id: *id,
-            peer_address: node.peer_address.clone(),
-        }),
+        Some((id, node)) => Err(exists(*id, node)),
+    }
+}
+
+fn exists(id: u64, node: &NodeInfo) -> MembershipError {
+    MembershipError::Exists {
+        name: node.name.clone(),
+        id,
+        peer_address: node.peer_address.clone(),
     }
 }

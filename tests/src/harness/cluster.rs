@@ -43,6 +43,8 @@ pub struct ClusterOptions {
     pub proxied: bool,
     /// Arguments for every member, after those that the harness gives.
     pub arguments: Vec<String>,
+    /// Variables for every member's environment.
+    pub environment: Vec<(String, String)>,
     /// Where to make the directory for data and logs; `None` is the system's temporary directory.
     pub within: Option<PathBuf>,
 }
@@ -246,6 +248,7 @@ impl Cluster {
         );
         let process = Command::new(&self.binary)
             .args(arguments)
+            .envs(self.options.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

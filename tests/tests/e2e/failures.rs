@@ -40,9 +40,17 @@ fn wait_for_writes(writers: &Writers, count: usize) {
 fn leader_killed_in_the_middle_of_writes_loses_nothing() {
     let mut cluster = Cluster::start(3).expect("three members");
     let writers = Writers::start(&cluster, 4).expect("writers");
-    for _ in 0..3 {
+    // `CFGSVC_SEED=N tests/run leader_killed` repeats the choice of moments.
+    let seed: u32 = match std::env::var("CFGSVC_SEED") {
+        Ok(seed) => seed.parse().expect("CFGSVC_SEED is a number"),
+        Err(_) => std::process::id(),
+    };
+    eprintln!("seed {seed}");
+    for round in 0..3 {
         let before = writers.count();
-        wait_for_writes(&writers, before + 100);
+        // Somewhere between two writes of somebody, in the middle of a sync or of a reply.
+        let moment = seed.wrapping_mul(2_654_435_761).rotate_left(8 * round) % 200;
+        wait_for_writes(&writers, before + 1 + moment as usize);
         let victim = leader(&cluster);
         cluster.kill(victim).expect("kill -9");
         let before = writers.count();
@@ -50,7 +58,7 @@ fn leader_killed_in_the_middle_of_writes_loses_nothing() {
         cluster.restart(victim).expect("it comes back");
     }
     let checked = writers.check(&cluster).expect("nothing is lost or doubled");
-    assert!(checked >= 600, "only {checked} writes");
+    assert!(checked >= 300, "only {checked} writes");
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! The wall clock is set while a member runs. It decides nothing: leases end by a monotonic clock,
+//! and the time in the history never goes back.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use cfgsvc_tests::harness::{Cluster, ClusterOptions, etcdctl, eventually, run_binary};
+
+/// Shows a process the wall clock that a file says, and the true monotonic one.
+const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+#[test]
+fn clock_set_forward_and_back_by_an_hour_ends_no_lease_and_turns_no_history() {
+    assert!(
+        Path::new(LIBRARY).exists(),
+        "{LIBRARY} is missing: install the package faketime"
+    );
+    let directory = tempfile::tempdir().expect("temp dir");
+    let clock = directory.path().join("clock");
+    let set = |offset: &str| fs::write(&clock, format!("{offset}\n")).expect("set the clock");
+    set("+0");
+    let environment = [
+        ("LD_PRELOAD", LIBRARY),
+        ("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let options = ClusterOptions {
+        members: 1,
+        environment: environment
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start_with(options).expect("a member");
+    let at = cluster.endpoints();
+    let etcd = |arguments: &[&str]| {
+        etcdctl(&at, arguments)
+            .expect("etcdctl runs")
+            .success()
+            .expect("the group answers")
+    };
+    let granted = etcd(&["lease", "grant", "10"]);
+    let lease = granted.split_whitespace().nth(1).expect("an id").to_owned();
+    etcd(&["put", "k", "0", "--lease", &lease]);
+    for (number, offset) in ["+0", "+3600", "-3600", "+0"].iter().enumerate() {
+        set(offset);
+        etcd(&["put", "other", &number.to_string()]);
+        assert_eq!(
+            etcd(&["get", "k"]),
+            "k\n0\n",
+            "the lease ended at offset {offset}"
+        );
+    }
+    let history = run_binary(
+        "cfgctl",
+        &["--endpoints", &at, "-o", "json", "history", "other"],
+    )
+    .expect("cfgctl runs")
+    .success()
+    .expect("a history");
+    let times: Vec<&str> = history
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("\"time\": "))
+        .collect();
+    assert_eq!(times.len(), 4, "{history}");
+    assert!(times.is_sorted(), "time went back: {history}");
+    let first: Vec<&str> = times.iter().map(|time| &time[..14]).collect();
+    assert_ne!(
+        first.first(),
+        first.last(),
+        "the clock was not moved: {history}"
+    );
+    eventually(
+        Duration::from_mins(1),
+        "the lease ends after its term",
+        || {
+            etcdctl(&at, &["get", "k"])
+                .expect("etcdctl runs")
+                .stdout
+                .is_empty()
+        },
+    )
+    .expect("it ends");
+}
