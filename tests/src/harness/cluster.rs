@@ -479,6 +479,7 @@ mod tests {
             proxied,
             arguments: vec!["--extra".to_owned()],
             within: None,
+            environment: Vec::new(),
         };
         let mut cluster = Cluster::prepare(options, PathBuf::new()).expect("prepare");
         cluster.binary = cluster.root.join("server");
