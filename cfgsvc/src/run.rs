@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::ServiceApp;
+use crate::group::start_group;
 use crate::housekeeping::{self, Retention};
 use crate::lease::keeper::Keeper;
 use crate::options::Settings;
@@ -68,7 +69,7 @@ pub async fn run(settings: Settings, signal: impl Future<Output = ()>) -> anyhow
     let started = tokio::select! {
         // Founders wait for each other and joiners for the group: a signal ends that, too.
         () = &mut signal => return Ok(()),
-        started = crate::group::start_group(&settings, parts.app(), parts.leader_service()) => started,
+        started = start_group(&settings, parts.app(), parts.leader_service()) => started,
     };
     let running = started?;
     let group: Arc<dyn Group> = Arc::new(running.member.clone());

@@ -261,7 +261,7 @@ impl FoundingDesk {
         Ok(())
     }
 
-    /// Waits to be told, and asks around meanwhile whether the group knows another disk by our name.
+    /// Waits to be told, and asks meanwhile whether the group knows another disk by our name.
     async fn wait(&self, me: &proto::Identity) -> Result<(), FoundingError> {
         let mut founded = self.founded.subscribe();
         loop {

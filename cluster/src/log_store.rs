@@ -33,8 +33,8 @@ use crate::types::{
     vote_from, vote_to,
 };
 
-/// Requests that wait for the flush thread. Never full: a leader has at most 8192 commands in flight
-/// and a follower 64 append requests, and votes, truncations and purges are few.
+/// Requests that wait for the flush thread. Never full: a leader has at most 8192 commands in
+/// flight and a follower 64 append requests, and votes, truncations and purges are few.
 const FLUSH_QUEUE: usize = 16_384;
 
 /// Bounds of the log store. All in bytes or counts, none may be zero.
@@ -147,7 +147,7 @@ struct Flusher {
 }
 
 impl LogStore {
-    /// Reads what the engine holds and starts the flush thread. Its end is the end of the last clone.
+    /// Reads what the engine holds and starts the flush thread, which ends with the last clone.
     pub fn open(
         engine: Arc<dyn LogEngine>,
         mode: FlushMode,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -135,12 +135,9 @@ impl Member {
         &self.inner.store
     }
 
-    /// Tells when the databases are closed.
-    pub(crate) fn storage_in_use(&self) -> (Weak<dyn LogEngine>, Weak<dyn StateStore>) {
-        (
-            Arc::downgrade(&self.inner.log_engine),
-            Arc::downgrade(&self.inner.store),
-        )
+    /// The databases.
+    pub(crate) fn storage(&self) -> (Arc<dyn LogEngine>, Arc<dyn StateStore>) {
+        (self.inner.log_engine.clone(), self.inner.store.clone())
     }
 
     /// Figures of the log.

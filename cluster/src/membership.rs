@@ -303,14 +303,18 @@ impl Member {
         }
         let _turn = self.inner.membership_change.lock().await;
         let metrics = self.snapshot_of_metrics();
-        if metrics.membership_config.get_node(&id).is_none() {
+        let Some(node) = metrics.membership_config.get_node(&id) else {
             return Err(MembershipError::NotFound { id });
-        }
+        };
         if Self::voters(&metrics).contains(&id) {
             return Err(MembershipError::NotLearner { id });
         }
         let (matched, last) = progress(&metrics, id);
-        if !caught_up(matched, last, PROMOTE_LAG_MAX) {
+        // A vote of a member that is not there counts against every majority.
+        let window = 2 * self.inner.limits.election_max;
+        let here = !node.incarnation.is_empty()
+            && last_contact(&metrics, id).is_some_and(|ago| ago <= window);
+        if !here || !caught_up(matched, last, PROMOTE_LAG_MAX) {
             return Err(MembershipError::NotCaughtUp { id, matched, last });
         }
         self.change(&metrics, ChangeMembers::AddVoterIds([id].into()))

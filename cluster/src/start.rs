@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cluster_core::app::App;
@@ -31,7 +31,7 @@ use crate::proto::raft_server::RaftServer;
 use crate::state_store::StateStore;
 use crate::status::run_status;
 use crate::transport::{Caller, MESSAGE_BYTES_MAX};
-use crate::types::node_from;
+use crate::types::{Types, node_from};
 
 /// Asks a running group for a place, with the cluster id that the data directory has already or 0:
 /// cluster id and member id. When it has one, `None` says that nobody answered: the member starts.
@@ -165,16 +165,18 @@ impl Running {
         }
         let store = self.member.store().clone();
         let flushed = tokio::task::spawn_blocking(move || store.engine().flush()).await;
-        let (log, store) = self.member.storage_in_use();
+        let (log, store) = self.member.storage();
         drop(self.member);
         let deadline = tokio::time::Instant::now() + DRAIN;
-        while log.strong_count() + store.strong_count() > 0 {
+        while Arc::strong_count(&log) + Arc::strong_count(&store) > 2 {
             if tokio::time::Instant::now() > deadline {
                 tracing::warn!("calls are still in flight; the databases close when they end");
                 break;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        // The last handles go here, so that the databases are closed before the lock is given up.
+        drop((log, store));
         self.directory
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -248,25 +250,10 @@ pub async fn start(
         desk.clone(),
         stop.subscribe(),
     ))];
-    let identity = || {
-        directory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .identity()
-            .clone()
-    };
-    match &options.beginning {
-        Beginning::Found(_) if identity().cluster_id == 0 => desk.found().await?,
-        Beginning::Join { ask, learner } => {
-            join(&options, ask, *learner, &directory).await?;
-        }
-        Beginning::Found(_) => {}
-    }
-    let identity = identity();
+    begin(&options, &directory, &desk).await?;
+    let identity = locked(&directory).identity().clone();
     let member = run(&options, &identity, config, app, service).await?;
-    directory
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    locked(&directory)
         .set_opened()
         .map_err(|source| StartError::Storage {
             what: "the data directory",
@@ -276,21 +263,7 @@ pub async fn start(
     tasks.extend(member.tasks);
     tasks.push(tokio::spawn(peers.watch().run(member.member.clone())));
     let member = member.member;
-    if !identity.founders.is_empty() {
-        // Repeated until it took: a crash may have come between the word and the deed.
-        let nodes: BTreeMap<_, _> = identity.founders.iter().cloned().map(node_from).collect();
-        let initialized = member.raft().is_initialized().await;
-        if !initialized.map_err(|error| StartError::Raft(error.to_string()))? {
-            if let Err(error) = member.raft().initialize(nodes).await {
-                tracing::debug!(%error, "initialized already by another founder's messages");
-            }
-            tasks.push(tokio::spawn(async move {
-                if let Err(error) = desk.found().await {
-                    tracing::error!(%error, "founding");
-                }
-            }));
-        }
-    }
+    tasks.extend(initialize(&member, &identity, desk).await?);
     Ok(Running {
         member,
         peers,
@@ -298,6 +271,46 @@ pub async fn start(
         stop,
         tasks,
     })
+}
+
+fn locked(directory: &Mutex<DataDirectory>) -> MutexGuard<'_, DataDirectory> {
+    directory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the data directory part of a group when it is not yet.
+async fn begin(
+    options: &Options,
+    directory: &Mutex<DataDirectory>,
+    desk: &FoundingDesk,
+) -> Result<(), StartError> {
+    let cluster_id = locked(directory).identity().cluster_id;
+    match &options.beginning {
+        Beginning::Found(_) if cluster_id == 0 => Ok(desk.found().await?),
+        Beginning::Join { ask, learner } => join(options, ask, *learner, directory).await,
+        Beginning::Found(_) => Ok(()),
+    }
+}
+
+/// Gives Raft its first membership. Repeated at every start until it took: a crash may have come
+/// between the founders' word and the deed. Returns the task that tells the others again.
+async fn initialize(
+    member: &Member,
+    identity: &proto::Identity,
+    desk: Arc<FoundingDesk>,
+) -> Result<Option<JoinHandle<()>>, StartError> {
+    let raft = |error: openraft::error::Fatal<Types>| StartError::Raft(error.to_string());
+    if identity.founders.is_empty() || member.raft().is_initialized().await.map_err(raft)? {
+        return Ok(None);
+    }
+    let nodes: BTreeMap<_, _> = identity.founders.iter().cloned().map(node_from).collect();
+    if let Err(error) = member.raft().initialize(nodes).await {
+        tracing::debug!(%error, "initialized already by another founder's messages");
+    }
+    Ok(Some(tokio::spawn(async move {
+        if let Err(error) = desk.found().await {
+            tracing::error!(%error, "founding");
+        }
+    })))
 }
 
 async fn join(

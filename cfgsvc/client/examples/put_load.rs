@@ -1,8 +1,8 @@
 //! Writes from many clients at once and says how fast that was.
 //!
 //! `cargo run --release -p cfgsvc-client --example put_load -- ENDPOINTS CLIENTS SECONDS`, such as
-//! `127.0.0.1:2379,127.0.0.1:22379 64 10`. Each client has a connection of its own and one request in
-//! flight; values are 256 bytes; keys are spread over 100,000.
+//! `127.0.0.1:2379,127.0.0.1:22379 64 10`. Each client has a connection of its own and one request
+//! in flight; values are 256 bytes; keys are spread over 100,000.
 
 use std::time::{Duration, Instant};
 

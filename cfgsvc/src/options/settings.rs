@@ -86,13 +86,6 @@ pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
     let name = from.get("name", parse::name);
     let colo = from.get("colo", parse::name);
     let data_dir = from.get("data-dir", parse::path);
-    let listen_client = from.get("listen-client", parse::host_port);
-    let own = own_place(from, name.as_deref());
-    let listen_peer = from
-        .get("listen-peer", parse::host_port)
-        .or_else(|| own.clone());
-    let advertise_client = from.get("advertise-client", parse::host_ports);
-    let advertise_peer = from.get("advertise-peer", parse::host_port).or(own);
     let learner = from.get("learner", parse::switch);
     let danger_adopt_copied_data = from.get("danger-adopt-copied-data", parse::switch);
     let join = from.get("join", parse::host_port);
@@ -112,50 +105,17 @@ pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
     let log = from.get("log", log_filter);
     let log_format = from.get("log-format", log_format);
 
-    if let (Some(heartbeat), Some(election)) = (heartbeat_ms, election_ms)
-        && election < 5 * heartbeat
-    {
-        from.refuse(
-            "election-ms",
-            format!("at least 5 heartbeats of {heartbeat} ms"),
-        );
-    }
-    let listen_peer = listen_peer.unwrap_or_else(|| "127.0.0.1:2380".to_owned());
-    let listen_client = listen_client?;
-    if listen_client == listen_peer && !listen_client.ends_with(":0") {
-        from.refuse(
-            "listen-peer",
-            format!("another address than {listen_client} of --listen-client"),
-        );
-    }
-    let advertise_client = match advertise_client {
-        Some(addresses) => addresses,
-        None if is_any(&listen_client) => {
-            from.refuse(
-                "advertise-client",
-                reachable("listen-client", &listen_client),
-            );
-            return None;
-        }
-        None => vec![listen_client.clone()],
-    };
-    let advertise_peer = match advertise_peer {
-        Some(address) => address,
-        None if is_any(&listen_peer) => {
-            from.refuse("advertise-peer", reachable("listen-peer", &listen_peer));
-            return None;
-        }
-        None => listen_peer.clone(),
-    };
-    let start = start(from, name.as_deref()?, &advertise_peer, join, learner?)?;
+    check_timing(from, heartbeat_ms, election_ms);
+    let at = addresses(from, name.as_deref())?;
+    let start = start(from, name.as_deref()?, &at.advertise_peer, join, learner?)?;
     Some(Settings {
         name: name?,
         colo: colo?,
         data_dir: data_dir?,
-        listen_client,
-        listen_peer,
-        advertise_client,
-        advertise_peer,
+        listen_client: at.listen_client,
+        listen_peer: at.listen_peer,
+        advertise_client: at.advertise_client,
+        advertise_peer: at.advertise_peer,
         start,
         danger_adopt_copied_data: danger_adopt_copied_data?,
         heartbeat: Duration::from_millis(heartbeat_ms?),
@@ -169,6 +129,77 @@ pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
         log: log?,
         log_format: log_format?,
     })
+}
+
+/// Where this member listens, and what others are told.
+struct Addresses {
+    listen_client: String,
+    listen_peer: String,
+    advertise_client: Vec<String>,
+    advertise_peer: String,
+}
+
+fn addresses(from: &mut Resolver<'_>, name: Option<&str>) -> Option<Addresses> {
+    let listen_client = from.get("listen-client", parse::host_port);
+    let own = own_place(from, name);
+    let listen_peer = from
+        .get("listen-peer", parse::host_port)
+        .or_else(|| own.clone());
+    let advertise_client = from.get("advertise-client", parse::host_ports);
+    let advertise_peer = from.get("advertise-peer", parse::host_port).or(own);
+    let listen_peer = listen_peer.unwrap_or_else(|| "127.0.0.1:2380".to_owned());
+    let listen_client = listen_client?;
+    if listen_client == listen_peer && !listen_client.ends_with(":0") {
+        from.refuse(
+            "listen-peer",
+            format!("another address than {listen_client} of --listen-client"),
+        );
+    }
+    let advertise_client = match advertise_client {
+        Some(addresses) => addresses,
+        None => vec![own_address(
+            from,
+            "advertise-client",
+            "listen-client",
+            &listen_client,
+        )?],
+    };
+    let advertise_peer = match advertise_peer {
+        Some(address) => address,
+        None => own_address(from, "advertise-peer", "listen-peer", &listen_peer)?,
+    };
+    Some(Addresses {
+        listen_client,
+        listen_peer,
+        advertise_client,
+        advertise_peer,
+    })
+}
+
+/// An election that comes before a few heartbeats could be lost is an election for nothing.
+fn check_timing(from: &mut Resolver<'_>, heartbeat_ms: Option<u64>, election_ms: Option<u64>) {
+    if let (Some(heartbeat), Some(election)) = (heartbeat_ms, election_ms)
+        && election < 5 * heartbeat
+    {
+        from.refuse(
+            "election-ms",
+            format!("at least 5 heartbeats of {heartbeat} ms"),
+        );
+    }
+}
+
+/// What others are told when nothing else is set: where this member listens, if that is a host.
+fn own_address(
+    from: &mut Resolver<'_>,
+    advertise: &'static str,
+    listen: &str,
+    address: &str,
+) -> Option<String> {
+    if is_any(address) {
+        from.refuse(advertise, reachable(listen, address));
+        return None;
+    }
+    Some(address.to_owned())
 }
 
 /// Peer address of this member in `--initial-cluster`, when it is there and can be read.

@@ -35,33 +35,34 @@ fn no_arguments_is_one_node_on_loopback() {
         "",
         "",
         expect![[r#"
-        Settings {
-            name: "default",
-            colo: "default",
-            data_dir: "./cfgsvc.data",
-            listen_client: "127.0.0.1:2379",
-            listen_peer: "127.0.0.1:2380",
-            advertise_client: [
-                "127.0.0.1:2379",
-            ],
-            advertise_peer: "127.0.0.1:2380",
-            start: Initial(
-                {
-                    "default": "127.0.0.1:2380",
-                },
-            ),
-            heartbeat: 100ms,
-            election: 1s,
-            snapshot_entries: 100000,
-            compact_after: None,
-            compact_keep: None,
-            quota_bytes: None,
-            max_request_bytes: 1572864,
-            min_free_bytes: 268435456,
-            log: "info",
-            log_format: Text,
-        }
-    "#]],
+            Settings {
+                name: "default",
+                colo: "default",
+                data_dir: "./cfgsvc.data",
+                listen_client: "127.0.0.1:2379",
+                listen_peer: "127.0.0.1:2380",
+                advertise_client: [
+                    "127.0.0.1:2379",
+                ],
+                advertise_peer: "127.0.0.1:2380",
+                start: Initial(
+                    {
+                        "default": "127.0.0.1:2380",
+                    },
+                ),
+                danger_adopt_copied_data: false,
+                heartbeat: 100ms,
+                election: 500ms,
+                snapshot_entries: 100000,
+                compact_after: None,
+                compact_keep: None,
+                quota_bytes: None,
+                max_request_bytes: 1572864,
+                min_free_bytes: 268435456,
+                log: "info",
+                log_format: Text,
+            }
+        "#]],
     );
 }
 
@@ -99,14 +100,14 @@ fn all_bad_settings_are_reported_at_once() {
         "CFGSVCD_QUOTA_BYTES=many CFGSVCD_NAEM=n1",
         "listen-pear = \"127.0.0.1:2380\"\nlearner = \"maybe\"",
         expect![[r#"
-            the settings file: found `listen-pear`, allowed: name, colo, data-dir, listen-client, listen-peer, advertise-client, advertise-peer, initial-cluster, join, learner, heartbeat-ms, election-ms, snapshot-entries, compact-after, compact-keep, quota-bytes, max-request-bytes, min-free-bytes, log, log-format
-            the environment: found `CFGSVCD_NAEM`, allowed: CFGSVCD_NAME, CFGSVCD_COLO, CFGSVCD_DATA_DIR, CFGSVCD_LISTEN_CLIENT, CFGSVCD_LISTEN_PEER, CFGSVCD_ADVERTISE_CLIENT, CFGSVCD_ADVERTISE_PEER, CFGSVCD_INITIAL_CLUSTER, CFGSVCD_JOIN, CFGSVCD_LEARNER, CFGSVCD_HEARTBEAT_MS, CFGSVCD_ELECTION_MS, CFGSVCD_SNAPSHOT_ENTRIES, CFGSVCD_COMPACT_AFTER, CFGSVCD_COMPACT_KEEP, CFGSVCD_QUOTA_BYTES, CFGSVCD_MAX_REQUEST_BYTES, CFGSVCD_MIN_FREE_BYTES, CFGSVCD_LOG, CFGSVCD_LOG_FORMAT
-            --listen-client: found `nowhere`, allowed: HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:2379 or [::1]:2379
+            the settings file: found `listen-pear`, allowed: name, colo, data-dir, listen-client, listen-peer, advertise-client, advertise-peer, initial-cluster, join, learner, danger-adopt-copied-data, heartbeat-ms, election-ms, snapshot-entries, compact-after, compact-keep, quota-bytes, max-request-bytes, min-free-bytes, log, log-format
+            the environment: found `CFGSVCD_NAEM`, allowed: CFGSVCD_NAME, CFGSVCD_COLO, CFGSVCD_DATA_DIR, CFGSVCD_LISTEN_CLIENT, CFGSVCD_LISTEN_PEER, CFGSVCD_ADVERTISE_CLIENT, CFGSVCD_ADVERTISE_PEER, CFGSVCD_INITIAL_CLUSTER, CFGSVCD_JOIN, CFGSVCD_LEARNER, CFGSVCD_DANGER_ADOPT_COPIED_DATA, CFGSVCD_HEARTBEAT_MS, CFGSVCD_ELECTION_MS, CFGSVCD_SNAPSHOT_ENTRIES, CFGSVCD_COMPACT_AFTER, CFGSVCD_COMPACT_KEEP, CFGSVCD_QUOTA_BYTES, CFGSVCD_MAX_REQUEST_BYTES, CFGSVCD_MIN_FREE_BYTES, CFGSVCD_LOG, CFGSVCD_LOG_FORMAT
             `learner` in the settings file: found `maybe`, allowed: true or false
             --heartbeat-ms: found `0`, allowed: a whole number from 1 to 10000
             --compact-after: found `soon`, allowed: 0, or 1s to 10 years as a number with ms, s, m, h or d, such as 24h
             CFGSVCD_QUOTA_BYTES: found `many`, allowed: bytes from 0 to 1125899906842624, plain or with KiB, MiB, GiB or TiB, such as 512MiB
             --log-format: found `xml`, allowed: text or json
+            --listen-client: found `nowhere`, allowed: HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:2379 or [::1]:2379
         "#]],
     );
 }
@@ -118,7 +119,7 @@ fn settings_that_contradict_each_other_are_refused() {
         "",
         "",
         expect![[r#"
-            --election-ms: found `1000`, allowed: at least 5 heartbeats of 500 ms
+            --election-ms: found `500`, allowed: at least 5 heartbeats of 500 ms
             --join: found `127.0.0.1:5`, allowed: not together with --initial-cluster
         "#]],
     );

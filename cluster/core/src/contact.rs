@@ -1,8 +1,8 @@
 //! Which members hold a connection to this one, and whether the leader's is gone.
 //!
-//! Why: a leader whose process died is known at once by its closed connections; its silence is known
-//! only after an election timeout. A closed connection is evidence and not proof, so a member that
-//! has it asks the others whether they have it too, before it stands for election.
+//! Why: a leader whose process died is known at once by its closed connections; its silence is
+//! known only after an election timeout. A closed connection is evidence and not proof, so a member
+//! that has it asks the others whether they have it too, before it stands for election.
 //!
 //! Invariant: a member is lost only if it was here: one that never connected proves nothing.
 

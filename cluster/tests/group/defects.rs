@@ -277,16 +277,18 @@ impl World {
         let _ = member.shutdown().await;
         drop(member);
         let store = self.stores.remove(&id).expect("it ran");
-        let engine = Arc::downgrade(&store.engine());
+        let engine = store.engine();
         drop(store);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        while engine.strong_count() > 0 {
+        while Arc::strong_count(&engine) > 1 {
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "member {id} holds its database"
             );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        // Closed here, before the next life opens it.
+        drop(engine);
         self.logs[&id].set(Gate::Open);
     }
 

@@ -1,5 +1,6 @@
 //! Real processes: members are killed, cut off, started on wrong data and run out of disk.
 
+mod cli;
 mod clock;
 mod disk;
 mod failures;

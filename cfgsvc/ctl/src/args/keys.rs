@@ -217,8 +217,8 @@ pub(crate) enum LeaseCommand {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The command finds the lock's key in CFGSVC_LOCK_KEY and its fencing token, which is
-greater for each later holder, in CFGSVC_LOCK_EPOCH. When the lease cannot be renewed
+    after_help = "The command finds the lock's key in CFGSVC_LOCK_KEY and its fencing token,
+which is greater for each later holder, in EPOCH. When the lease cannot be renewed
 the command gets SIGTERM, and SIGKILL at the latest when the lease ends. The exit code
 is that of the command.
 

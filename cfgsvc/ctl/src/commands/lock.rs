@@ -96,7 +96,7 @@ async fn hold(args: &LockArgs, session: &Session, guard: &LockGuard) -> Result<E
     let mut child = Command::new(program)
         .args(rest)
         .env("CFGSVC_LOCK_KEY", key)
-        .env("CFGSVC_LOCK_EPOCH", guard.epoch().to_string())
+        .env("EPOCH", guard.epoch().to_string())
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| {

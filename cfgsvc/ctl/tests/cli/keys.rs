@@ -449,7 +449,7 @@ fn leases_are_granted_shown_renewed_and_revoked() -> Result<()> {
 #[test]
 fn a_lock_runs_its_command_and_takes_over_its_exit_code() -> Result<()> {
     let session = Session::start()?;
-    let script = "echo $CFGSVC_LOCK_KEY; echo $CFGSVC_LOCK_EPOCH; exit 7";
+    let script = "echo $CFGSVC_LOCK_KEY; echo $EPOCH; exit 7";
     let output = session.run(&["lock", "job", "--", "sh", "-c", script])?;
     ensure!(output.status.code() == Some(7), "{output:?}");
     let text = String::from_utf8(output.stdout)?;
