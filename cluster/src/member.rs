@@ -412,7 +412,16 @@ impl Member {
                 Err(MembershipError::NotLeader { .. }) if Instant::now() < deadline => {
                     self.await_leader_news(leader).await;
                 }
-                result => return result,
+                Ok(changed) => {
+                    // Who asks this member next must see the change, wherever it was made. When no
+                    // majority answers now, the change is made all the same.
+                    if let Err(error) = self.read_barrier().await {
+                        tracing::warn!(%error, "the changed membership is not confirmed here yet");
+                    }
+                    self.publish_status();
+                    return Ok(changed);
+                }
+                Err(error) => return Err(error),
             }
         }
     }

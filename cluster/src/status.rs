@@ -42,6 +42,13 @@ impl Member {
         }
     }
 
+    /// Tells the state of now, ahead of the next turn of [`run_status`].
+    pub(crate) fn publish_status(&self) {
+        let metrics = self.inner.raft.metrics();
+        let status = self.status_from(&metrics.borrow_watched());
+        self.inner.status.send_replace(Arc::new(status));
+    }
+
     fn no_space(&self) -> bool {
         self.inner.free_bytes.load(Ordering::Relaxed) < self.inner.limits.min_free_bytes
     }
@@ -82,7 +89,7 @@ impl Member {
 pub(crate) async fn run_status(member: Member) {
     let mut metrics = member.inner.raft.metrics();
     loop {
-        let (status, leader, term, state, replicated) = {
+        let (status, leader, term, state, replicated, membership) = {
             let now = metrics.borrow_and_update();
             (
                 member.status_from(&now),
@@ -90,6 +97,7 @@ pub(crate) async fn run_status(member: Member) {
                 now.current_term,
                 now.state,
                 replicated_sum(&now),
+                *now.membership_config.log_id(),
             )
         };
         let stopped = status.role == Role::Stopped;
@@ -101,6 +109,7 @@ pub(crate) async fn run_status(member: Member) {
             now.current_leader != leader
                 || now.current_term != term
                 || now.state != state
+                || *now.membership_config.log_id() != membership
                 || now.running_state.is_err()
         });
         if let Ok(Err(_)) = tokio::time::timeout(PROGRESS_INTERVAL, important).await {
