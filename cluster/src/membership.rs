@@ -277,8 +277,7 @@ impl Member {
                 .change(&metrics, ChangeMembers::RemoveNodes([id].into()))
                 .await;
         }
-        let live = live_voters(&metrics, &voters, 2 * self.inner.limits.election_max);
-        let plan = Removal::plan(&voters, &live, id);
+        let plan = self.removal_plan(&voters, id).await;
         if !plan.keeps_quorum() {
             let Removal {
                 live,
@@ -294,6 +293,24 @@ impl Member {
         }
         self.change(&metrics, ChangeMembers::RemoveVoters([id].into()))
             .await
+    }
+
+    /// The group without `id`, by who answers what the leader sends from now on: a voter heard from
+    /// just before it died would count as alive, and the change could not end without it. Waits
+    /// until enough have answered, at most two election timeouts.
+    async fn removal_plan(&self, voters: &BTreeSet<u64>, id: u64) -> Removal {
+        let begun = Instant::now();
+        let plan = |metrics: &RaftMetrics<Types>| {
+            let live = live_voters(metrics, voters, begun.elapsed());
+            Removal::plan(voters, &live, id)
+        };
+        let mut watch = self.inner.raft.metrics();
+        let enough = watch.wait_until(|metrics| {
+            plan(metrics).keeps_quorum() || metrics.current_leader != Some(metrics.id)
+        });
+        // Too few in time, or the end of this member: what is known then tells it.
+        let _ = tokio::time::timeout(2 * self.inner.limits.election_max, enough).await;
+        plan(&self.snapshot_of_metrics())
     }
 
     /// Makes a learner a voter.
