@@ -18,7 +18,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use cluster_core::log::{LogEngine, LogMeta, LogOp};
 use openraft::OptionalSend;
@@ -51,8 +51,17 @@ pub struct LogStoreOptions {
 pub enum FlushMode {
     /// A thread of its own, as a server has it.
     Thread,
-    /// Inside `append`, for simulations that may have one thread only.
+    /// Inside `append`, for tests that may have one thread only.
     Inline,
+}
+
+/// What waits to be written, for a caller that writes it itself ([`LogStore::open_driven`]): a
+/// simulated disk takes time without taking a thread.
+pub struct FlushQueue {
+    receiver: tokio::sync::mpsc::Receiver<FlushRequest>,
+    flusher: Flusher,
+    shared: Weak<Shared>,
+    batch: Option<FlushBatch>,
 }
 
 /// Figures for metrics and tests.
@@ -134,8 +143,17 @@ struct FlushRequest {
     done: Option<Done>,
 }
 
+/// Requests that are written together.
+struct FlushBatch {
+    requests: Vec<FlushRequest>,
+    last: Option<Appended>,
+    /// Entries in it.
+    entries: u64,
+}
+
 enum Flush {
     Thread(std_mpsc::SyncSender<FlushRequest>),
+    Driven(tokio::sync::mpsc::Sender<FlushRequest>),
     Inline(Mutex<Flusher>),
 }
 
@@ -153,70 +171,68 @@ impl LogStore {
         mode: FlushMode,
         options: LogStoreOptions,
     ) -> io::Result<Self> {
-        let log_id = |meta| -> io::Result<Option<LogId>> {
-            let Some(bytes) = engine.meta(meta)? else {
-                return Ok(None);
-            };
-            Ok(Some(log_id_from(&decode::<proto::LogId>(
-                meta.name(),
-                bytes,
-            )?)))
-        };
-        let purged = log_id(LogMeta::Purged)?;
-        let committed = log_id(LogMeta::Committed)?;
-        let vote = match engine.meta(LogMeta::Vote)? {
-            Some(bytes) => Some(vote_from(&decode::<proto::Vote>("vote", bytes)?)),
-            None => None,
-        };
-        let (first, last) = match engine.bounds()? {
-            Some((first, last)) => (first, Some(read_one(engine.as_ref(), last)?.log_id)),
-            None => (purged.map_or(0, |id| id.index() + 1), purged),
-        };
-        let durable = last.map_or(0, |id| id.index());
-        let tail = Tail {
-            first,
-            last,
-            purged,
-            committed,
-            vote,
-            durable,
-            ..Tail::default()
-        };
-        let counters = Arc::new(LogCounters::default());
-        let flusher = Flusher {
-            engine: engine.clone(),
-            counters: counters.clone(),
-            failed: None,
-        };
-        let (flush, receiver) = match mode {
-            FlushMode::Thread => {
-                let (sender, receiver) = std_mpsc::sync_channel(FLUSH_QUEUE);
-                (Flush::Thread(sender), Some((receiver, flusher)))
-            }
-            FlushMode::Inline => (Flush::Inline(Mutex::new(flusher)), None),
-        };
-        let shared = Arc::new(Shared {
-            engine,
-            options,
-            tail: Mutex::new(tail),
-            flush,
-            counters,
-            durable: tokio::sync::watch::Sender::new(Some(durable)),
-        });
-        if let Some((receiver, flusher)) = receiver {
-            let weak = Arc::downgrade(&shared);
-            std::thread::Builder::new()
-                .name("log-flush".into())
-                .spawn(move || {
-                    let written = |outcome| {
-                        if let Some(shared) = weak.upgrade() {
-                            shared.written(outcome);
-                        }
-                    };
-                    flusher.run(&receiver, &written);
-                })?;
+        let tail = Tail::read(engine.as_ref())?;
+        let flusher = Flusher::new(engine.clone());
+        let counters = flusher.counters.clone();
+        if mode == FlushMode::Inline {
+            let flush = Flush::Inline(Mutex::new(flusher));
+            return Ok(Self::over(engine, options, tail, flush, counters));
         }
-        Ok(Self { shared })
+        let (sender, receiver) = std_mpsc::sync_channel(FLUSH_QUEUE);
+        let flush = Flush::Thread(sender);
+        let store = Self::over(engine, options, tail, flush, counters);
+        let weak = Arc::downgrade(&store.shared);
+        std::thread::Builder::new()
+            .name("log-flush".into())
+            .spawn(move || {
+                let written = |outcome| {
+                    if let Some(shared) = weak.upgrade() {
+                        shared.written(outcome);
+                    }
+                };
+                flusher.run(&receiver, &written);
+            })?;
+        Ok(store)
+    }
+
+    /// Reads what the engine holds; the caller writes what the queue gives it. The queue ends with
+    /// the last clone of the store.
+    pub fn open_driven(
+        engine: Arc<dyn LogEngine>,
+        options: LogStoreOptions,
+    ) -> io::Result<(Self, FlushQueue)> {
+        let tail = Tail::read(engine.as_ref())?;
+        let flusher = Flusher::new(engine.clone());
+        let counters = flusher.counters.clone();
+        let (sender, receiver) = tokio::sync::mpsc::channel(FLUSH_QUEUE);
+        let store = Self::over(engine, options, tail, Flush::Driven(sender), counters);
+        let queue = FlushQueue {
+            receiver,
+            flusher,
+            shared: Arc::downgrade(&store.shared),
+            batch: None,
+        };
+        Ok((store, queue))
+    }
+
+    fn over(
+        engine: Arc<dyn LogEngine>,
+        options: LogStoreOptions,
+        tail: Tail,
+        flush: Flush,
+        counters: Arc<LogCounters>,
+    ) -> Self {
+        let durable = tokio::sync::watch::Sender::new(Some(tail.durable));
+        Self {
+            shared: Arc::new(Shared {
+                engine,
+                options,
+                tail: Mutex::new(tail),
+                flush,
+                counters,
+                durable,
+            }),
+        }
     }
 
     /// Figures.
@@ -343,6 +359,9 @@ impl Shared {
             Flush::Thread(sender) => sender
                 .send(request)
                 .map_err(|_| io::Error::other("the log's flush thread has stopped")),
+            Flush::Driven(sender) => sender
+                .try_send(request)
+                .map_err(|error| io::Error::other(format!("the log's flush queue: {error}"))),
             Flush::Inline(flusher) => {
                 let mut flusher = flusher.lock().unwrap_or_else(PoisonError::into_inner);
                 let outcome = flusher.write(vec![request]);
@@ -357,6 +376,38 @@ impl Shared {
 // === impl Tail ===
 
 impl Tail {
+    /// What the engine holds.
+    fn read(engine: &dyn LogEngine) -> io::Result<Self> {
+        let log_id = |meta| -> io::Result<Option<LogId>> {
+            let Some(bytes) = engine.meta(meta)? else {
+                return Ok(None);
+            };
+            Ok(Some(log_id_from(&decode::<proto::LogId>(
+                meta.name(),
+                bytes,
+            )?)))
+        };
+        let purged = log_id(LogMeta::Purged)?;
+        let committed = log_id(LogMeta::Committed)?;
+        let vote = match engine.meta(LogMeta::Vote)? {
+            Some(bytes) => Some(vote_from(&decode::<proto::Vote>("vote", bytes)?)),
+            None => None,
+        };
+        let (first, last) = match engine.bounds()? {
+            Some((first, last)) => (first, Some(read_one(engine, last)?.log_id)),
+            None => (purged.map_or(0, |id| id.index() + 1), purged),
+        };
+        Ok(Self {
+            first,
+            last,
+            purged,
+            committed,
+            vote,
+            durable: last.map_or(0, |id| id.index()),
+            ..Self::default()
+        })
+    }
+
     fn push(&mut self, entry: Entry) {
         if self.last.is_none_or(|last| last.index() < self.first) {
             self.first = entry.log_id.index();
@@ -423,6 +474,14 @@ impl Tail {
 // === impl Flusher ===
 
 impl Flusher {
+    fn new(engine: Arc<dyn LogEngine>) -> Self {
+        Self {
+            engine,
+            counters: Arc::default(),
+            failed: None,
+        }
+    }
+
     /// Writes until the last sender is gone.
     fn run(mut self, receiver: &std_mpsc::Receiver<FlushRequest>, written: &dyn Fn(Outcome)) {
         while let Ok(first) = receiver.recv() {
@@ -433,34 +492,31 @@ impl Flusher {
     }
 
     /// One batch, one sync, then the callbacks in order.
-    fn write(&mut self, mut requests: Vec<FlushRequest>) -> Outcome {
-        let last = requests
-            .iter()
-            .filter_map(|request| request.last)
-            .next_back();
-        let ops: Vec<LogOp> = requests
-            .iter_mut()
-            .flat_map(|request| std::mem::take(&mut request.ops))
-            .collect();
-        if self.failed.is_none() {
-            match self.engine.write(&ops) {
-                Ok(()) => {
-                    let entries = ops
-                        .iter()
-                        .filter(|op| matches!(op, LogOp::Append { .. }))
-                        .count();
-                    self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-                    self.counters
-                        .entries
-                        .fetch_add(entries as u64, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the log cannot be written: this member stops");
-                    self.failed = Some((error.kind(), error.to_string()));
-                }
+    fn write(&mut self, requests: Vec<FlushRequest>) -> Outcome {
+        let (batch, ops) = FlushBatch::of(requests);
+        let result = if self.failed.is_none() {
+            self.engine.write(&ops)
+        } else {
+            Ok(())
+        };
+        self.finish(batch, result)
+    }
+
+    /// Takes note of what became of a batch and calls its callbacks in order.
+    fn finish(&mut self, batch: FlushBatch, result: io::Result<()>) -> Outcome {
+        match (&self.failed, result) {
+            (Some(_), _) => {}
+            (None, Ok(())) => {
+                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+                let entries = &self.counters.entries;
+                entries.fetch_add(batch.entries, Ordering::Relaxed);
+            }
+            (None, Err(error)) => {
+                tracing::error!(%error, "the log cannot be written: this member stops");
+                self.failed = Some((error.kind(), error.to_string()));
             }
         }
-        for request in requests {
+        for request in batch.requests {
             if let Some(done) = request.done {
                 done(match &self.failed {
                     None => Ok(()),
@@ -469,8 +525,64 @@ impl Flusher {
             }
         }
         match self.failed {
-            None => Outcome::Durable(last),
+            None => Outcome::Durable(batch.last),
             Some(_) => Outcome::Failed,
+        }
+    }
+}
+
+// === impl FlushBatch, FlushQueue ===
+
+impl FlushBatch {
+    /// The requests as one, and their changes.
+    fn of(mut requests: Vec<FlushRequest>) -> (Self, Vec<LogOp>) {
+        let last = requests
+            .iter()
+            .filter_map(|request| request.last)
+            .next_back();
+        let ops: Vec<LogOp> = requests
+            .iter_mut()
+            .flat_map(|request| std::mem::take(&mut request.ops))
+            .collect();
+        let appends = ops
+            .iter()
+            .filter(|op| matches!(op, LogOp::Append { .. }))
+            .count();
+        let batch = Self {
+            requests,
+            last,
+            entries: appends as u64,
+        };
+        (batch, ops)
+    }
+}
+
+impl FlushQueue {
+    /// The changes of the next batch: all that waits. `None` when the store is gone. Nothing comes
+    /// any more after a failure.
+    pub async fn next(&mut self) -> Option<Vec<LogOp>> {
+        loop {
+            let mut requests = vec![self.receiver.recv().await?];
+            while let Ok(request) = self.receiver.try_recv() {
+                requests.push(request);
+            }
+            let (batch, ops) = FlushBatch::of(requests);
+            self.batch = Some(batch);
+            if self.flusher.failed.is_none() {
+                return Some(ops);
+            }
+            self.finish(Ok(()));
+        }
+    }
+
+    /// Says what became of the batch: `Ok` that it is durable.
+    pub fn finish(&mut self, result: io::Result<()>) {
+        let Some(batch) = self.batch.take() else {
+            return;
+        };
+        let outcome = self.flusher.finish(batch, result);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.written(outcome);
         }
     }
 }
