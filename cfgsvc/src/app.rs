@@ -18,7 +18,7 @@ use cluster::{App, AppEntry, View};
 use cluster_core::store::Overlay;
 use prost::Message;
 
-use crate::lease::keeper::Keeper;
+use crate::lease::LeaseListener;
 use crate::watch::commit::Commit;
 use crate::watch::hub::Hub;
 
@@ -34,7 +34,7 @@ struct TermBound {
 pub struct ServiceApp {
     machine: Option<Machine>,
     hub: Arc<Hub>,
-    keeper: Arc<Keeper>,
+    keeper: Arc<dyn LeaseListener>,
     unpublished: Unpublished,
 }
 
@@ -49,7 +49,7 @@ struct Unpublished {
 
 impl ServiceApp {
     /// Tells `hub` and `keeper` of what is applied.
-    pub fn new(hub: Arc<Hub>, keeper: Arc<Keeper>) -> Self {
+    pub fn new(hub: Arc<Hub>, keeper: Arc<dyn LeaseListener>) -> Self {
         Self {
             machine: None,
             hub,
@@ -65,7 +65,7 @@ impl App for ServiceApp {
         let leases = cfgsvc_core::read::leases(view)?;
         self.unpublished = Unpublished::default();
         self.keeper
-            .load(leases.into_iter().map(|(id, lease)| (id, lease.ttl_s)));
+            .load(leases.into_iter().map(|(id, lease)| (id, lease.ttl_s)).collect());
         self.hub
             .reset(machine.revision(), machine.compacted_revision());
         self.machine = Some(machine);
@@ -149,6 +149,7 @@ mod tests {
     use cluster_core::store::MemoryState;
 
     use super::*;
+    use crate::lease::keeper::Keeper;
 
     struct World {
         state: MemoryState,
@@ -161,7 +162,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             let (hub, keeper) = (Arc::new(Hub::default()), Arc::new(Keeper::default()));
-            let mut app = ServiceApp::new(Arc::clone(&hub), Arc::clone(&keeper));
+            let mut app = ServiceApp::new(Arc::clone(&hub), keeper.clone());
             let state = MemoryState::default();
             state
                 .read(&mut |view| app.load(view))

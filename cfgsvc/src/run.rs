@@ -38,7 +38,7 @@ pub struct Parts {
 impl Parts {
     /// The state machine for the group.
     pub fn app(&self) -> ServiceApp {
-        ServiceApp::new(Arc::clone(&self.hub), Arc::clone(&self.keeper))
+        ServiceApp::new(Arc::clone(&self.hub), self.keeper.clone())
     }
 
     /// What the leader answers to other members.

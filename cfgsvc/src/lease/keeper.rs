@@ -24,6 +24,7 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 use tokio::sync::Notify;
 
+use super::LeaseListener;
 use super::book::{LeaseBook, Renewal};
 use super::wire::{LeaseAnswer, LeaseCall, Renewed, Seen, decode};
 use crate::clock;
@@ -47,29 +48,6 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Replaces all leases (id, TTL in seconds).
-    pub fn load(&self, leases: impl IntoIterator<Item = (i64, i64)>) {
-        self.book().load(leases);
-        self.recount.notify_one();
-    }
-
-    /// Leases began and ended, and that is visible.
-    pub fn changed(&self, changes: &[LeaseChange]) {
-        if changes.is_empty() {
-            return;
-        }
-        let now = clock::now();
-        let mut book = self.book();
-        for change in changes {
-            match *change {
-                LeaseChange::Granted { id, ttl_s } => book.granted(now, id, ttl_s),
-                LeaseChange::Ended { id } => book.gone(id),
-            }
-        }
-        drop(book);
-        self.recount.notify_one();
-    }
-
     /// Count of leases.
     pub fn count(&self) -> usize {
         self.book().len()
@@ -226,6 +204,29 @@ impl Keeper {
             seen: seen.collect(),
         };
         Ok(answer.encode_to_vec().into())
+    }
+}
+
+impl LeaseListener for Keeper {
+    fn load(&self, leases: Vec<(i64, i64)>) {
+        self.book().load(leases);
+        self.recount.notify_one();
+    }
+
+    fn changed(&self, changes: &[LeaseChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let mut book = self.book();
+        for change in changes {
+            match *change {
+                LeaseChange::Granted { id, ttl_s } => book.granted(now, id, ttl_s),
+                LeaseChange::Ended { id } => book.gone(id),
+            }
+        }
+        drop(book);
+        self.recount.notify_one();
     }
 }
 
