@@ -9,6 +9,10 @@ pub const TXN_OPS_MAX: usize = 128;
 /// Longest lease, seconds. etcd's constant.
 pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
 
+/// Highest revision that a restore begins with: a million writes a second for a hundred thousand
+/// years are left above it.
+pub const REVISION_MAX: i64 = 1 << 62;
+
 /// Largest request that a server may propose, bytes; etcd's default. No key with its value is
 /// larger, so no record is but those of replies.
 pub const REQUEST_BYTES_MAX: usize = 3 << 19;

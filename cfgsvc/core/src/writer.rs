@@ -9,7 +9,7 @@ use std::io;
 use bytes::Bytes;
 use cfgsvc_proto::kv::{Event, KeyValue, event::EventType};
 use cfgsvc_proto::state::{HistoryRecord, KeyRecord, OldRecord};
-use cluster_core::store::Overlay;
+use cluster_core::store::{Batch, Overlay};
 use prost::Message;
 
 use crate::tables;
@@ -42,6 +42,16 @@ pub(crate) fn key_value(key: Bytes, record: KeyRecord) -> KeyValue {
         version: record.version,
         value: record.value,
         lease: record.lease,
+    }
+}
+
+/// Adds to `state` the changes that were tried on top of it.
+pub(crate) fn absorb(state: &mut Overlay<'_>, tried: &Batch) {
+    for (key, value) in tried.iter() {
+        match value {
+            Some(value) => state.put(key.clone(), value.clone()),
+            None => state.delete(key.clone()),
+        }
     }
 }
 
