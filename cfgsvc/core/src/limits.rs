@@ -17,6 +17,16 @@ pub const REVISION_MAX: i64 = 1 << 62;
 /// larger, so no record is but those of replies.
 pub const REQUEST_BYTES_MAX: usize = 3 << 19;
 
+/// Most bytes of keys and values in the answer of a command: of the ranges in a transaction and of
+/// previous versions asked for. Every member makes the answer when it applies the command, and
+/// again after a restart, so it must fit into memory; and a member that is not the leader gets it
+/// from there in one message of at most 16 MiB.
+pub const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Most bytes of versions that one put, delete or transaction may replace or remove. Each is held
+/// twice in memory while it is applied: as the old version to be stored, and for watchers.
+pub const REPLACED_BYTES_MAX: usize = 256 << 20;
+
 /// Replies kept for one session. A client with more requests in flight than this is refused; at
 /// 100 bytes a reply to a put, a full window is about 100 KiB.
 pub const SESSION_WINDOW: u32 = 1024;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  command ─► decode ─► restore? ─► session: replay or refuse? ─► check ─► write ─► reply kept
-//!              every arrow may end in a refusal; nothing is written before `write`
+//!              every arrow may end in a refusal; nothing is written before `write`, which a
+//!              transaction does on top of the state until it is known to be within the limits
 //! ```
 //!
 //! Invariants
@@ -26,7 +27,7 @@ use crate::read::Position;
 use crate::refusal::{Code, refuse};
 use crate::session::Admission;
 use crate::txn::Path;
-use crate::writer::{RevisionEvents, RevisionWriter, WatchEvent};
+use crate::writer::{RevisionEvents, RevisionWriter, WatchEvent, absorb};
 use crate::{compaction, lease, ops, restore, session, tables, txn, validate};
 
 /// What applying one command did.
@@ -231,10 +232,10 @@ impl Machine {
             return Ok(Err(refusal));
         }
         let mut writer = RevisionWriter::new(state, self.record.revision);
-        let response = ops::put(&mut writer, request)?;
+        let outcome = ops::put(&mut writer, request)?;
         let events = writer.into_events();
         self.commit(state, events, origin, applied);
-        Ok(Ok(response))
+        Ok(outcome)
     }
 
     fn delete_range(
@@ -248,10 +249,10 @@ impl Machine {
             return Ok(Err(refusal));
         }
         let mut writer = RevisionWriter::new(state, self.record.revision);
-        let response = ops::delete_range(&mut writer, request)?;
+        let outcome = ops::delete_range(&mut writer, request)?;
         let events = writer.into_events();
         self.commit(state, events, origin, applied);
-        Ok(Ok(response))
+        Ok(outcome)
     }
 
     fn txn(
@@ -269,10 +270,17 @@ impl Machine {
         if let Err(refusal) = txn::check(state, position, request, &path)? {
             return Ok(Err(refusal));
         }
-        let mut writer = RevisionWriter::new(state, self.record.revision);
-        let mut response = txn::execute(&mut writer, position.compacted, request, &mut path)?;
+        let mut trial = Overlay::new(&*state);
+        let mut writer = RevisionWriter::new(&mut trial, position.revision);
+        let mut response = match txn::execute(&mut writer, position.compacted, request, &mut path)?
+        {
+            Ok(response) => response,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         response.header = ops::header(writer.revision());
         let events = writer.into_events();
+        let tried = trial.into_batch();
+        absorb(state, &tried);
         self.commit(state, events, origin, applied);
         Ok(Ok(response))
     }

@@ -72,11 +72,12 @@ pub fn grpc_status(code: Code) -> (i32, &'static str) {
         ),
         Code::InvalidCommand => (INVALID_ARGUMENT, "etcdserver: invalid command"),
         Code::InvalidSort => (INVALID_ARGUMENT, "etcdserver: invalid sort option"),
+        Code::RequestTooLarge => (INVALID_ARGUMENT, "etcdserver: request is too large"),
     }
 }
 
 /// All codes.
-pub const CODES: [Code; 21] = [
+pub const CODES: [Code; 22] = [
     Code::Unspecified,
     Code::EmptyKey,
     Code::KeyNotFound,
@@ -98,6 +99,7 @@ pub const CODES: [Code; 21] = [
     Code::RestoreMismatch,
     Code::InvalidCommand,
     Code::InvalidSort,
+    Code::RequestTooLarge,
 ];
 
 /// Status message of `code`.

@@ -4,6 +4,7 @@
     reason = "expect-test writes its strings with them"
 )]
 
+mod bounds;
 mod restores;
 mod shown;
 

@@ -1,0 +1,154 @@
+//! What one command may answer and replace, and how much a session keeps.
+
+use cfgsvc_core::read;
+use cfgsvc_proto::etcd;
+use expect_test::expect;
+
+use crate::shown::*;
+
+const KEYS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+
+/// Ten keys of a mebibyte, more than an answer may hold.
+fn ten_mebibytes() -> Store {
+    let value = "x".repeat(1 << 20);
+    Store::new().given(KEYS.map(|key| put(key, &value)).into())
+}
+
+fn without_prev_kv(key: &str, end: &str) -> etcd::request_op::Request {
+    etcd::request_op::Request::RequestDeleteRange(etcd::DeleteRangeRequest {
+        key: bytes(key),
+        range_end: bytes(end),
+        prev_kv: false,
+    })
+}
+
+#[test]
+fn txn_whose_answer_is_too_large_is_refused_whole() {
+    let changes = || vec![put("a", "1"), without_prev_kv("b", ""), put("z", "1")];
+    let with = |more| [changes(), more].concat();
+    let mut store = ten_mebibytes();
+    let before = store.state.entries();
+    let too_large = [
+        with(vec![get("c", "k")]),
+        with(vec![get_at("a", "k", 11)]),
+        with(vec![get("c", "g"), get("c", "g")]),
+        with(vec![txn(
+            vec![],
+            vec![get("c", "g"), get("c", "h")],
+            vec![],
+        )]),
+        with(vec![delete("c", "k")]),
+        with(
+            KEYS[2..]
+                .iter()
+                .map(|key| put_with(key, "2", |put| put.prev_kv = true))
+                .collect(),
+        ),
+    ];
+    for ops in &too_large {
+        store = store.kv(txn(vec![], ops.clone(), vec![]));
+        assert!(
+            store.state.entries() == before,
+            "a refused txn changed something"
+        );
+    }
+    assert_eq!(store.shown.len(), too_large.len());
+    // All say the same.
+    store.shown.dedup();
+    store
+        .kv(txn(
+            vec![],
+            with(vec![get_with("c", "k", |range| range.count_only = true)]),
+            vec![],
+        ))
+        .kv(get_with("a", "", |range| range.count_only = true))
+        .check(expect![[r#"
+            etcdserver: request is too large
+              (its answer is over 8388608 bytes, the most for a request that may write;
+              read by itself what is large)
+            r12 then {r12; r12 deleted 1 []; r12; r12 [] of 8}
+            r12 [] of 1"#]]);
+}
+
+#[test]
+fn delete_that_would_answer_too_much_is_refused_and_without_the_answer_is_not() {
+    let mut store = ten_mebibytes().kv(delete("a", "k"));
+    store = store.kv(get_with("a", "k", |range| range.count_only = true));
+    store.kv(without_prev_kv("a", "k")).check(expect![[r#"
+        etcdserver: request is too large
+          (its answer is over 8388608 bytes, the most for a request that may write;
+          read by itself what is large)
+        r11 [] of 10
+        r12 deleted 10 []"#]]);
+}
+
+/// What a sort drops on the way must not count.
+#[test]
+fn txn_reads_the_first_of_a_large_range_in_any_order() {
+    let mut store = ten_mebibytes().kv(txn(
+        vec![],
+        vec![
+            put("z", "1"),
+            get_with("a", "k", |range| {
+                (range.sort_target, range.sort_order, range.limit) = (3, 2, 2);
+                range.keys_only = true;
+            }),
+        ],
+        vec![],
+    ));
+    store = store.kv(txn(
+        vec![],
+        vec![
+            put("z", "2"),
+            get_with("a", "k", |range| {
+                (range.sort_target, range.sort_order, range.limit) = (3, 2, 1);
+            }),
+        ],
+        vec![],
+    ));
+    let last = store.shown.pop().expect("two replies");
+    assert!(last.contains("[j=xxx") && last.ends_with(" c11m11v1] of 10 more}"));
+    store.check(expect![
+        "r12 then {r12; r12 [j= c11m11v1, i= c10m10v1] of 10 more}"
+    ]);
+}
+
+#[test]
+fn limit_gives_the_first_of_what_the_whole_range_gives() {
+    let mut requests = Vec::new();
+    for number in 0..40 {
+        let key = format!("{:02}", number * 7 % 40);
+        requests.push(put(&key, &format!("{}", number % 5)));
+    }
+    for number in 0..40 {
+        requests.push(put(
+            &format!("{:02}", number * 3 % 20),
+            &format!("{}", number % 3),
+        ));
+    }
+    let store = Store::new().given(requests);
+    let view = store.state.entries();
+    for sort_target in 0..5 {
+        for sort_order in 0..3 {
+            for revision in [0, 41, 60] {
+                let mut request = etcd::RangeRequest {
+                    key: bytes("0"),
+                    range_end: bytes("4"),
+                    sort_target,
+                    sort_order,
+                    revision,
+                    ..etcd::RangeRequest::default()
+                };
+                let whole = read::range(&view, &request).expect("read").expect("valid");
+                assert_eq!(whole.kvs.len(), 40);
+                for limit in 1..=41 {
+                    request.limit = limit;
+                    let first = read::range(&view, &request).expect("read").expect("valid");
+                    let kept = whole.kvs.len().min(usize::try_from(limit).expect("small"));
+                    assert_eq!(first.kvs, whole.kvs[..kept], "{request:?}");
+                    assert_eq!((first.count, first.more), (40, limit < 40), "{request:?}");
+                }
+            }
+        }
+    }
+}
