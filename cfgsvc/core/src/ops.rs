@@ -10,7 +10,7 @@ use cfgsvc_proto::state::{KeyRecord, Refusal};
 use cluster_core::store::{Direction, View};
 
 use crate::read::size_of_parts;
-use crate::refusal::{Code, refuse};
+use crate::refusal::{Code, refuse, shown};
 use crate::tables;
 use crate::writer::{NewValue, RevisionWriter, key_value};
 
@@ -49,7 +49,7 @@ pub(crate) fn check_lone_put(
 fn check_kept(view: &dyn View, request: &etcd::PutRequest) -> io::Result<Result<(), Refusal>> {
     let keeps = request.ignore_value || request.ignore_lease;
     if keeps && view.get(&tables::current(&request.key))?.is_none() {
-        let detail = format!("key '{}'", request.key.escape_ascii());
+        let detail = format!("key {}", shown(&request.key));
         return Ok(Err(refuse(Code::KeyNotFound, detail)));
     }
     Ok(Ok(()))

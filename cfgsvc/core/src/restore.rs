@@ -27,7 +27,7 @@ use cluster_core::store::{Direction, Overlay, View};
 
 use crate::limits::{LEASE_TTL_S_MAX, REVISION_MAX, SESSION_WINDOW};
 use crate::machine::{LeaseChange, new_record};
-use crate::refusal::{Code, refuse};
+use crate::refusal::{Code, refuse, shown};
 use crate::tables::{self, Table};
 use crate::writer::absorb;
 
@@ -154,8 +154,8 @@ fn add(state: &mut Overlay<'_>, entry: Record) -> io::Result<Result<(), String>>
     let Some(machine) = machine else {
         if table != Table::Machine {
             return Ok(Err(format!(
-                "key '{}' comes before the machine record: the snapshot is not whole",
-                key.escape_ascii()
+                "key {} comes before the machine record: the snapshot is not whole",
+                shown(&key)
             )));
         }
         let restored = tables::decode(&key, value.as_ref())?;
@@ -166,12 +166,12 @@ fn add(state: &mut Overlay<'_>, entry: Record) -> io::Result<Result<(), String>>
         return Ok(outcome);
     };
     if table == Table::Machine || state.get(&key)?.is_some() {
-        return Ok(Err(format!("key '{}' comes twice", key.escape_ascii())));
+        return Ok(Err(format!("key {} comes twice", shown(&key))));
     }
     if !fits(state, &machine, table, &key, &value)? {
         return Ok(Err(format!(
-            "key '{}' has a value that cannot be in a store at revision {}",
-            key.escape_ascii(),
+            "key {} has a value that cannot be in a store at revision {}",
+            shown(&key),
             machine.revision
         )));
     }

@@ -21,6 +21,8 @@ use sha2::{Digest, Sha256};
 
 /// First field of every header.
 pub const MAGIC: &str = "cfgsvc-snapshot";
+/// Most characters that an error shows of what is there instead.
+const MAGIC_SHOWN: usize = 32;
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
 /// Bytes of records after which a frame is written.
@@ -113,7 +115,7 @@ pub enum SnapshotError {
     },
     /// Not a snapshot file.
     NotASnapshot {
-        /// The magic found.
+        /// The beginning of the magic found.
         found: String,
     },
     /// Written by a version that this one does not know.
@@ -324,7 +326,7 @@ fn decode_header(offset: u64, body: Bytes) -> Result<SnapshotHeader, SnapshotErr
     let header = SnapshotHeader::decode(body).map_err(|error| damaged(offset, &error))?;
     if header.magic != MAGIC {
         return Err(SnapshotError::NotASnapshot {
-            found: header.magic,
+            found: header.magic.chars().take(MAGIC_SHOWN).collect(),
         });
     }
     if header.format != FORMAT {
@@ -456,7 +458,7 @@ mod tests {
     )]
     fn errors_name_offset_and_what_was_expected() {
         let other = SnapshotHeader {
-            magic: "other".to_owned(),
+            magic: "other".repeat(100),
             ..SnapshotHeader::default()
         };
         let newer = SnapshotHeader {
@@ -477,7 +479,7 @@ mod tests {
         let shown = files.map(|file| read(file, 1000).expect_err("bad file").to_string());
         expect_test::expect![[r#"
             not a snapshot file:
-              it begins with 'other',
+              it begins with 'otherotherotherotherotherotherot',
               expected 'cfgsvc-snapshot'
             snapshot format 9 is not known,
               this version reads format 1

@@ -11,7 +11,7 @@ use cfgsvc_proto::state::Refusal;
 
 use crate::intervals::{Intervals, raw_range};
 use crate::limits::TXN_OPS_MAX;
-use crate::refusal::{Code, refuse};
+use crate::refusal::{Code, refuse, shown};
 
 /// Checks a range request.
 pub fn range(request: &etcd::RangeRequest) -> Result<(), Refusal> {
@@ -106,7 +106,7 @@ impl Touched {
         self.deletes.extend(other.deletes);
         for key in other.puts {
             if self.puts.contains(&key) {
-                let detail = format!("key '{}' is put twice", key.escape_ascii());
+                let detail = format!("key {} is put twice", shown(&key));
                 return Err(refuse(Code::DuplicateKey, detail));
             }
             self.puts.insert(key);
