@@ -31,10 +31,19 @@ pub const REPLACED_BYTES_MAX: usize = 256 << 20;
 /// 100 bytes a reply to a put, a full window is about 100 KiB.
 pub const SESSION_WINDOW: u32 = 1024;
 
-/// Largest reply that is kept, bytes: that of any single put with `prev_kv`. Only ranges in
-/// transactions and deletes with `prev_kv` can be larger; a retry of such a request is not
-/// executed again, but told that its answer is not kept.
-pub const REPLY_BYTES_MAX: usize = 2 << 20;
+/// Largest reply that is kept, bytes: that of any single put with `prev_kv`, whose key and value
+/// are in one request, beside their numbers. So the reply fits into a step of a restore, which is a
+/// command. Only ranges in transactions and deletes with `prev_kv` can be larger; a retry of such a
+/// request is not executed again, but told that its answer is not kept.
+pub const REPLY_BYTES_MAX: usize = REQUEST_BYTES_MAX + 1024;
+
+/// Most bytes of replies kept for one session: what a client can read meanwhile, and small beside
+/// what it wrote. A reply that would be over is not kept, as one that is too large by itself.
+pub const SESSION_BYTES_MAX: u64 = 16 << 20;
+
+/// Replies up to this many bytes are kept whatever the others of the session take, so that a window
+/// of ordinary writes always is: at most 1 MiB more.
+pub const SMALL_REPLY_BYTES: usize = 1024;
 
 /// Most history events that one scrub step looks at, whatever its command says: bounds the batch
 /// to about three times as many writes.

@@ -25,11 +25,14 @@ use cfgsvc_proto::state::{
 };
 use cluster_core::store::{Direction, Overlay, View};
 
-use crate::limits::{LEASE_TTL_S_MAX, REVISION_MAX, SESSION_WINDOW};
+use crate::limits::{LEASE_TTL_S_MAX, REVISION_MAX, SESSION_BYTES_MAX, SESSION_WINDOW};
 use crate::machine::{LeaseChange, new_record};
 use crate::refusal::{Code, refuse, shown};
 use crate::tables::{self, Table};
 use crate::writer::absorb;
+
+/// More than a session can have kept.
+const KEPT_BYTES_MAX: u64 = 2 * SESSION_BYTES_MAX;
 
 /// Does one step of a restore; leases count as granted when it finishes.
 pub(crate) fn seed(
@@ -241,6 +244,7 @@ fn fits(
             let session: SessionRecord = tables::decode(key, value)?;
             session.floor < u64::MAX
                 && session.kept <= SESSION_WINDOW
+                && session.kept_bytes <= KEPT_BYTES_MAX
                 && view.get(&tables::lease(id))?.is_some()
         }
         Table::Reply => {

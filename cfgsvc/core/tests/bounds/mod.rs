@@ -2,6 +2,7 @@
 
 use cfgsvc_core::read;
 use cfgsvc_proto::etcd;
+use cfgsvc_proto::state::command::Op;
 use expect_test::expect;
 
 use crate::shown::*;
@@ -151,4 +152,41 @@ fn limit_gives_the_first_of_what_the_whole_range_gives() {
             }
         }
     }
+}
+
+/// A retry is told of what was executed, also when nothing of its answer is kept.
+#[test]
+fn session_keeps_answers_of_some_bytes_and_always_small_ones() {
+    let read_all = |range: etcd::request_op::Request| {
+        let etcd::request_op::Request::RequestTxn(txn) =
+            txn(vec![], vec![put("z", "1"), range], vec![])
+        else {
+            unreachable!("it is a transaction")
+        };
+        Op::Txn(txn)
+    };
+    let large = || read_all(get("a", ""));
+    let mut store = ten_mebibytes().op(grant(7, 60));
+    for seq in 1..=16 {
+        store = store.session((7, seq, 0), large());
+    }
+    store.shown.clear();
+    store = store
+        .session((7, 15, 0), large())
+        .session((7, 16, 0), large())
+        .session((7, 17, 0), read_all(get("z", "")))
+        .session((7, 17, 0), read_all(get("z", "")))
+        .session((7, 18, 2), large())
+        .session((7, 18, 2), large());
+    let whole = |shown: &String| shown.len() > 1 << 20;
+    let kept: Vec<bool> = store.shown.iter().map(whole).collect();
+    assert_eq!(kept, [true, false, false, false, true, true]);
+    store.shown.retain(|shown| !whole(shown));
+    store.check(expect![[r#"
+        etcdserver: request id is too old, its answer is not kept
+          (the request was executed at revision 27;
+          its answer of 1048627 bytes is not kept:
+          at most 1573888 bytes of one, 16777216 bytes of all that wait)
+        r28 then {r28; r28 [z=1 c12m28v17] of 1}
+        r28 then {r28; r28 [z=1 c12m28v17] of 1}"#]]);
 }

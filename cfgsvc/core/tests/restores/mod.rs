@@ -147,7 +147,15 @@ fn records_that_no_store_holds_are_refused_and_change_nothing() {
     let (put, delete) = (EventType::Put, EventType::Delete);
     let a = tables::current(b"a");
     let at = |revision, event| record(&tables::history(revision, 0), &event);
-    let session = |floor, kept| SessionRecord { floor, kept };
+    let session = |floor, kept| SessionRecord {
+        floor,
+        kept,
+        kept_bytes: 0,
+    };
+    let bytes_kept = SessionRecord {
+        kept_bytes: u64::MAX,
+        ..SessionRecord::default()
+    };
     let bad: Vec<Vec<Record>> = vec![
         vec![machine(5)],
         vec![record(&a, &sound()), record(&a, &sound())],
@@ -179,6 +187,7 @@ fn records_that_no_store_holds_are_refused_and_change_nothing() {
             record(&tables::session(7), &session(u64::MAX, 0)),
         ],
         vec![lease(7, 60), record(&tables::session(7), &session(0, 1025))],
+        vec![lease(7, 60), record(&tables::session(7), &bytes_kept)],
         vec![Record {
             key: tables::reply(7, 1),
             value: bytes(""),
