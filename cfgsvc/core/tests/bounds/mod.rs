@@ -1,8 +1,17 @@
-//! What one command may answer and replace, and how much a session keeps.
+//! What one command may answer and replace, how much a session keeps, and how much is read for an
+//! answer.
 
-use cfgsvc_core::read;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+use cfgsvc_core::history::{HistoryQuery, history_since, key_history};
+use cfgsvc_core::{read, txn_readonly};
 use cfgsvc_proto::etcd;
+use cfgsvc_proto::etcd::compare::{CompareResult, TargetUnion};
 use cfgsvc_proto::state::command::Op;
+use cluster_core::store::{Direction, KeyRange, View, Visit};
 use expect_test::expect;
 
 use crate::shown::*;
@@ -189,4 +198,94 @@ fn session_keeps_answers_of_some_bytes_and_always_small_ones() {
           at most 1573888 bytes of one, 16777216 bytes of all that wait)
         r28 then {r28; r28 [z=1 c12m28v17] of 1}
         r28 then {r28; r28 [z=1 c12m28v17] of 1}"#]]);
+}
+
+/// A view that counts what scans visit.
+struct Counting {
+    entries: BTreeMap<Bytes, Bytes>,
+    visited: Cell<usize>,
+}
+
+impl Counting {
+    fn new(store: &Store) -> Self {
+        Self {
+            entries: store.state.entries(),
+            visited: Cell::new(0),
+        }
+    }
+}
+
+impl View for Counting {
+    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        View::get(&self.entries, key)
+    }
+
+    fn scan(
+        &self,
+        range: &KeyRange,
+        direction: Direction,
+        visit: &mut Visit<'_>,
+    ) -> io::Result<()> {
+        self.entries.scan(range, direction, &mut |key, value| {
+            self.visited.set(self.visited.get() + 1);
+            visit(key, value)
+        })
+    }
+}
+
+#[test]
+fn compare_of_a_range_stops_at_the_first_key_that_fails() {
+    let store = Store::new().given(KEYS.map(|key| put(key, "1")).into());
+    let view = Counting::new(&store);
+    let visited = |wanted: &str| {
+        let mut compared = compare("b", CompareResult::Equal, TargetUnion::Value(bytes(wanted)));
+        compared.range_end = bytes("z");
+        view.visited.set(0);
+        let request = txn_request(vec![compared], vec![], vec![]);
+        let response = txn_readonly(&view, &request).expect("read").expect("valid");
+        (response.succeeded, view.visited.get())
+    };
+    assert_eq!(visited("1"), (true, 9));
+    assert_eq!(visited("2"), (false, 1));
+}
+
+#[test]
+fn history_of_a_key_is_not_read_below_what_is_asked_for() {
+    let store = Store::new().given((0..100).map(|n| put("a", &format!("{n}"))).collect());
+    let view = Counting::new(&store);
+    let read = |min_revision, limit| {
+        view.visited.set(0);
+        let found = key_history(&view, &bytes("a"), min_revision, limit).expect("read");
+        let revisions = found.iter().map(|entry| entry.revision);
+        (revisions.collect::<Vec<_>>(), view.visited.get())
+    };
+    // One version more, which may have ended in a delete that is asked for, and one that ends it.
+    assert_eq!(read(99, 1000), (vec![101, 100, 99], 4));
+    assert_eq!(read(102, 1000), (vec![], 1));
+    assert_eq!(read(0, 2), (vec![101, 100], 2));
+}
+
+#[test]
+fn page_of_history_counts_the_versions_before() {
+    let value = "x".repeat(1000);
+    let store = Store::new().given((0..6).map(|_| put("a", &value)).collect());
+    let pages = |previous| {
+        let mut query = HistoryQuery {
+            from: 2,
+            to: i64::MAX,
+            max_events: 100,
+            max_bytes: 2500,
+            previous,
+        };
+        let mut pages = Vec::new();
+        while query.from <= 7 {
+            let page = history_since(&store.state.entries(), &query).expect("read");
+            let page = page.expect("nothing is compacted");
+            pages.push(page.revisions.len());
+            query.from = page.next;
+        }
+        pages
+    };
+    assert_eq!(pages(false), [3, 3]);
+    assert_eq!(pages(true), [2, 2, 2]);
 }
