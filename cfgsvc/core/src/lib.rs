@@ -17,6 +17,7 @@ mod intervals;
 mod lease;
 pub mod limits;
 mod machine;
+mod metered;
 mod ops;
 pub mod read;
 pub mod refusal;

@@ -23,9 +23,16 @@ pub const REQUEST_BYTES_MAX: usize = 3 << 19;
 /// from there in one message of at most 16 MiB.
 pub const ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// Most bytes of versions that one put, delete or transaction may replace or remove. Each is held
-/// twice in memory while it is applied: as the old version to be stored, and for watchers.
-pub const REPLACED_BYTES_MAX: usize = 256 << 20;
+/// Most bytes of versions, with [`REPLACED_OVERHEAD_BYTES`] for each, that one put, delete or
+/// transaction may replace or remove: more than a million small keys. While it is applied it takes
+/// about three times as much memory: old versions and history to be stored, and events for watchers.
+pub const REPLACED_BYTES_MAX: usize = 384 << 20;
+
+/// What a replaced version counts beside its key and value.
+pub const REPLACED_OVERHEAD_BYTES: usize = 256;
+
+/// Most records that one transaction may read while it is applied: a few seconds.
+pub const TXN_RECORDS_MAX: u64 = 4 << 20;
 
 /// Replies kept for one session. A client with more requests in flight than this is refused; at
 /// 100 bytes a reply to a put, a full window is about 100 KiB.

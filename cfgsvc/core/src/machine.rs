@@ -23,6 +23,8 @@ use cfgsvc_proto::state::{
 use cluster_core::store::{Overlay, View};
 use prost::Message;
 
+use crate::limits::TXN_RECORDS_MAX;
+use crate::metered::Metered;
 use crate::read::Position;
 use crate::refusal::{Code, refuse};
 use crate::session::Admission;
@@ -265,15 +267,18 @@ impl Machine {
         if let Err(refusal) = validate::txn(request) {
             return Ok(Err(refusal));
         }
-        let mut path = Path::choose(state, request)?;
+        let metered = Metered::new(&*state, TXN_RECORDS_MAX);
+        let mut path = Path::choose(&metered, request)?;
         let position = Position::of(&self.record);
-        if let Err(refusal) = txn::check(state, position, request, &path)? {
+        let checked = txn::check(&metered, position, request, &path)?;
+        // First: past its limit the view does not show all that is there.
+        if let Err(refusal) = metered.verdict().and(checked) {
             return Ok(Err(refusal));
         }
-        let mut trial = Overlay::new(&*state);
+        let mut trial = Overlay::new(&metered);
         let mut writer = RevisionWriter::new(&mut trial, position.revision);
-        let mut response = match txn::execute(&mut writer, position.compacted, request, &mut path)?
-        {
+        let executed = txn::execute(&mut writer, position.compacted, request, &mut path)?;
+        let mut response = match metered.verdict().and(executed) {
             Ok(response) => response,
             Err(refusal) => return Ok(Err(refusal)),
         };

@@ -9,6 +9,7 @@ use cfgsvc_proto::etcd;
 use cfgsvc_proto::state::{KeyRecord, Refusal};
 use cluster_core::store::{Direction, View};
 
+use crate::limits::REPLACED_OVERHEAD_BYTES;
 use crate::read::size_of_parts;
 use crate::refusal::{Code, refuse, shown};
 use crate::tables;
@@ -76,7 +77,7 @@ pub(crate) fn put(
     let mut prev_kv = None;
     if let Some(kept) = &previous {
         let bytes = size_of_parts(&request.key, &kept.value);
-        if let Err(refusal) = count(writer, bytes, request.prev_kv) {
+        if let Err(refusal) = count(writer, 1, bytes, request.prev_kv) {
             return Ok(Err(refusal));
         }
         if request.prev_kv {
@@ -102,7 +103,7 @@ pub(crate) fn delete_range(
     request: &etcd::DeleteRangeRequest,
 ) -> io::Result<Result<etcd::DeleteRangeResponse, Refusal>> {
     let (doomed, bytes) = doomed(writer, &request.key, &request.range_end)?;
-    if let Err(refusal) = count(writer, bytes, request.prev_kv) {
+    if let Err(refusal) = count(writer, doomed.len(), bytes, request.prev_kv) {
         return Ok(Err(refusal));
     }
     let mut response = etcd::DeleteRangeResponse {
@@ -121,16 +122,21 @@ pub(crate) fn delete_range(
 }
 
 /// Counts versions that are replaced, and answered too when `prev_kv` is asked for.
-fn count(writer: &mut RevisionWriter<'_, '_>, bytes: usize, prev_kv: bool) -> Result<(), Refusal> {
-    writer.count_replaced(bytes)?;
+fn count(
+    writer: &mut RevisionWriter<'_, '_>,
+    versions: usize,
+    bytes: usize,
+    prev_kv: bool,
+) -> Result<(), Refusal> {
+    writer.count_replaced(bytes + versions * REPLACED_OVERHEAD_BYTES)?;
     if prev_kv {
         writer.count_answer(bytes)?;
     }
     Ok(())
 }
 
-/// Current versions of the keys in a request's range, and their bytes; not all of them when that is
-/// more than may be replaced.
+/// Current versions of the keys in a request's range, and their bytes; of more than may be replaced
+/// so many that it shows.
 fn doomed(
     writer: &RevisionWriter<'_, '_>,
     key: &Bytes,
@@ -140,10 +146,10 @@ fn doomed(
     visit_current(writer.state, key, range_end, &mut |key, stored, value| {
         let record: KeyRecord = tables::decode(stored, value)?;
         bytes += size_of_parts(key, &record.value);
-        if bytes > writer.replaced_left() {
+        found.push((Bytes::copy_from_slice(key), record));
+        if bytes + found.len() * REPLACED_OVERHEAD_BYTES > writer.replaced_left() {
             return Ok(ControlFlow::Break(()));
         }
-        found.push((Bytes::copy_from_slice(key), record));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok((found, bytes))
@@ -185,7 +191,7 @@ mod tests {
     use crate::limits::REPLACED_BYTES_MAX;
 
     /// What `a` and `b` count together, each with a value of 100 bytes.
-    const BYTES: usize = 2 * (1 + 100 + 32);
+    const BYTES: usize = 2 * (1 + 100 + 32 + REPLACED_OVERHEAD_BYTES);
 
     /// Deletes both when so many bytes may still be replaced; returns how many were deleted, and
     /// how many keys of the store that changed.

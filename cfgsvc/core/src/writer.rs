@@ -114,7 +114,8 @@ impl<'a, 'view> RevisionWriter<'a, 'view> {
         Ok(())
     }
 
-    /// Counts versions about to be replaced; refused when that is more than is left.
+    /// Counts versions about to be replaced, overhead included; refused when that is more than is
+    /// left.
     pub(crate) fn count_replaced(&mut self, bytes: usize) -> Result<(), Refusal> {
         if bytes > self.replaced_left() {
             let detail = format!(

@@ -163,6 +163,31 @@ fn limit_gives_the_first_of_what_the_whole_range_gives() {
     }
 }
 
+/// A request of a few kilobytes that reads a thousand keys four thousand times.
+#[test]
+fn txn_that_would_read_too_much_is_refused_whole() {
+    let keys = |from: usize| (from..from + 128).map(|key| put(&format!("k{key:04}"), "1"));
+    let mut store = Store::new();
+    for from in (0..1152).step_by(128) {
+        store = store.given(vec![txn(vec![], keys(from).collect(), vec![])]);
+    }
+    let before = store.state.entries();
+    let counts = |times| {
+        let count = get_with("k", "l", |range| range.count_only = true);
+        txn(vec![], vec![count; times], vec![])
+    };
+    let large = [vec![put("a", "1")], vec![counts(60); 61]].concat();
+    store = store.kv(txn(vec![], large, vec![]));
+    assert!(store.state.entries() == before, "it changed something");
+    store
+        .kv(txn(vec![], vec![put("a", "1"), counts(1)], vec![]))
+        .check(expect![[r#"
+            etcdserver: request is too large
+              (it reads more than 4194304 records, the most for a request that may write;
+              read by itself what is large)
+            r11 then {r11; r- then {r11 [] of 1152}}"#]]);
+}
+
 /// A retry is told of what was executed, also when nothing of its answer is kept.
 #[test]
 fn session_keeps_answers_of_some_bytes_and_always_small_ones() {
