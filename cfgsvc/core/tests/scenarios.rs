@@ -7,6 +7,7 @@
 mod bounds;
 mod restores;
 mod shown;
+mod stored;
 
 use cfgsvc_core::{is_read_only, read, txn_readonly};
 use cfgsvc_proto::etcd;
