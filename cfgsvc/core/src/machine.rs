@@ -10,6 +10,7 @@
 //! - the outcome depends on the store and the command alone.
 //! - a command adds at most one revision, and an expiry one for each lease that had keys.
 //! - commit times never go back, whatever the proposers' clocks do.
+//! - an operation that this version does not know stops the member: other members may know it.
 
 use std::io;
 
@@ -147,11 +148,7 @@ impl Machine {
         applied: &mut Applied,
     ) -> io::Result<Bytes> {
         let Some(op) = command.op.take() else {
-            let refusal = refuse(
-                Code::InvalidCommand,
-                "it holds no operation of this version",
-            );
-            return Ok(self.reply(Err(refusal)));
+            return Err(unknown("the log holds an operation"));
         };
         let is_seed = matches!(op, Op::Seed(_));
         if self.record.restore_id != 0 && !is_seed {
@@ -377,6 +374,18 @@ impl Machine {
         state.put(tables::revision(revision), known.encode_to_vec());
         applied.events.push(RevisionEvents { revision, events });
     }
+}
+
+/// What a later version wrote into the log. Members of that version carry it out, so this one must
+/// not go on without it: it would hold other data and not know.
+pub(crate) fn unknown(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "{what} that this version does not know: start this member with the newest version \
+             that a member has run"
+        ),
+    )
 }
 
 fn origin(command: Command) -> Origin {

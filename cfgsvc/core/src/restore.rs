@@ -26,7 +26,7 @@ use cfgsvc_proto::state::{
 use cluster_core::store::{Direction, Overlay, View};
 
 use crate::limits::{LEASE_TTL_S_MAX, REVISION_MAX, SESSION_BYTES_MAX, SESSION_WINDOW};
-use crate::machine::{LeaseChange, new_record};
+use crate::machine::{LeaseChange, new_record, unknown};
 use crate::refusal::{Code, refuse, shown};
 use crate::tables::{self, Table};
 use crate::writer::absorb;
@@ -45,10 +45,10 @@ pub(crate) fn seed(
         Ok(Step::Begin) => begin(state, record, &step),
         Ok(Step::Records) => records(state, record, step),
         Ok(Step::Finish) => finish(state, record, &step, leases),
-        Err(_) => {
-            let detail = format!("restore step {} is not known", step.step);
-            Ok(Err(refuse(Code::InvalidCommand, detail)))
-        }
+        Err(_) => Err(unknown(&format!(
+            "the log holds a restore step {}",
+            step.step
+        ))),
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::fmt::Write;
 
+use cfgsvc_core::Machine;
 use cfgsvc_core::refusal::{CODES, refusal_text};
 use cfgsvc_core::tables::Table;
 use cfgsvc_proto::etcd::request_op::Request;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::seed::Step;
 use cfgsvc_proto::state::{Command, LeaseExpire, Record, Scrub, Seed};
+use cluster_core::store::Overlay;
 use expect_test::expect;
 use prost::Message;
 
@@ -164,4 +166,38 @@ fn refusals_in_kept_answers_keep_their_numbers() {
         34 etcdserver: invalid sort option
         35 etcdserver: request is too large"#]]
     .assert_eq(&shown.join("\n"));
+}
+
+/// Members that know the operation carry it out: one that refuses it would part from them.
+#[test]
+fn operation_of_a_later_version_stops_the_member() {
+    let later = [
+        Command::default().encode_to_vec(),
+        // Field 999 of a command: a message of one byte.
+        [Command::default().encode_to_vec(), vec![0xba, 0x3e, 1, 0]].concat(),
+        Command {
+            op: Some(Op::Seed(Seed {
+                step: 99,
+                ..Seed::default()
+            })),
+            ..Command::default()
+        }
+        .encode_to_vec(),
+    ];
+    let base = Store::new().state.entries();
+    let shown = later.map(|command| {
+        let mut machine = Machine::load(&base).expect("load");
+        let mut overlay = Overlay::new(&base);
+        let error = machine.apply(&mut overlay, command.into());
+        assert_eq!(overlay.pending(), 0);
+        error.expect_err("a later version wrote it").to_string()
+    });
+    expect![[r#"
+        the log holds an operation that this version does not know:
+          start this member with the newest version that a member has run
+        the log holds an operation that this version does not know:
+          start this member with the newest version that a member has run
+        the log holds a restore step 99 that this version does not know:
+          start this member with the newest version that a member has run"#]]
+    .assert_eq(&shown.join("\n").replace(": ", ":\n  "));
 }
