@@ -19,6 +19,8 @@ use cfgsvc_proto::state::{Record, SnapshotFrame, SnapshotHeader, SnapshotTrailer
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::limits::REQUEST_BYTES_MAX;
+
 /// First field of every header.
 pub const MAGIC: &str = "cfgsvc-snapshot";
 /// Most characters that an error shows of what is there instead.
@@ -27,9 +29,10 @@ const MAGIC_SHOWN: usize = 32;
 pub const FORMAT: u32 = 1;
 /// Bytes of records after which a frame is written.
 pub const FRAME_BYTES: usize = 1 << 20;
-/// Largest frame that is read: one that is not full yet, and the largest record, which is a reply
-/// ([`REPLY_BYTES_MAX`](crate::limits::REPLY_BYTES_MAX)), with room to spare.
-pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Largest frame that is read: one that is not full yet, and the largest record, with room to spare.
+/// That is an old version of a key as large as a request
+/// ([`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX)) and all zeros, which are escaped.
+pub const FRAME_BYTES_MAX: usize = FRAME_BYTES + 2 * REQUEST_BYTES_MAX + (1 << 20);
 /// Bytes of the hash at the end.
 pub const HASH_BYTES: usize = 32;
 
@@ -356,6 +359,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables;
 
     fn small_file() -> (Vec<Record>, Vec<u8>) {
         let records: Vec<Record> = (0..5u8)
@@ -452,6 +456,24 @@ mod tests {
     }
 
     #[test]
+    fn largest_record_behind_an_almost_full_frame_comes_back() {
+        let record = |key: Bytes| Record {
+            key,
+            value: Bytes::new(),
+        };
+        let (mut writer, first) = Writer::new(SnapshotHeader::default());
+        let mut pieces = vec![first];
+        let almost = vec![7; FRAME_BYTES - 16];
+        pieces.extend(writer.push(record(almost.into())));
+        assert_eq!(pieces.len(), 1);
+        pieces.extend(writer.push(record(tables::old(&vec![0; REQUEST_BYTES_MAX], 7))));
+        assert_eq!(pieces.len(), 2);
+        pieces.push(writer.finish());
+        let (_, records) = read(&pieces.concat(), 1 << 20).expect("own file");
+        assert_eq!(records.len(), 2);
+    }
+
+    #[test]
     #[allow(
         clippy::needless_raw_string_hashes,
         reason = "expect-test writes its strings with them"
@@ -484,7 +506,7 @@ mod tests {
             snapshot format 9 is not known,
               this version reads format 1
             snapshot frame at byte 0 is 268435455 bytes,
-              at most 4194304:
+              at most 5242880:
               the file is damaged or not a snapshot
             snapshot is cut at byte 40,
               expected a frame with the trailer
