@@ -6,6 +6,11 @@
 /// parent left. etcd's default.
 pub const TXN_OPS_MAX: usize = 128;
 
+/// Deepest that transactions are nested, the outermost counted. Messages are decoded to a depth of
+/// 100, of which each transaction takes two; a command or an answer that is deeper could be written
+/// and not read.
+pub const TXN_DEPTH_MAX: usize = 40;
+
 /// Longest lease, seconds. etcd's constant.
 pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
 

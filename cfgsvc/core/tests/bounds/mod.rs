@@ -163,6 +163,24 @@ fn limit_gives_the_first_of_what_the_whole_range_gives() {
     }
 }
 
+/// An answer that its proposer, or a restore, cannot decode would be as good as lost.
+#[test]
+fn txn_nested_as_deep_as_may_be_has_an_answer_that_decodes() {
+    let mut store = Store::new().given(vec![put("a", "1")]);
+    let mut nested = get("a", "");
+    for depth in 1..=40 {
+        nested = txn(vec![], vec![nested], vec![]);
+        store = store.kv(nested.clone());
+        let shown = store.shown.pop().expect("one reply");
+        assert!(shown.contains("[a=1 c2m2v1]"), "{depth}: {shown}");
+    }
+    store
+        .kv(txn(vec![], vec![nested], vec![]))
+        .check(expect![[r#"
+            etcdserver: too many operations in txn request
+              (transactions are nested deeper than 40)"#]]);
+}
+
 /// A request of a few kilobytes that reads a thousand keys four thousand times.
 #[test]
 fn txn_that_would_read_too_much_is_refused_whole() {
