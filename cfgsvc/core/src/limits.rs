@@ -30,7 +30,7 @@ pub const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Most bytes of versions, with [`REPLACED_OVERHEAD_BYTES`] for each, that one put, delete or
 /// transaction may replace or remove: more than a million small keys. While it is applied it takes
-/// about three times as much memory: old versions and history to be stored, and events for watchers.
+/// about three times as much memory: old versions and history to be stored, events for watchers.
 pub const REPLACED_BYTES_MAX: usize = 384 << 20;
 
 /// What a replaced version counts beside its key and value.

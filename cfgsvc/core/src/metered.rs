@@ -1,8 +1,8 @@
 //! A view that counts what is read from it, and shows nothing more once that is too much.
 //!
 //! Why: every member does the reads of a transaction when it applies it. A request of a few
-//! kilobytes can name a range thousands of times over, so the time must be bounded as the memory is;
-//! and it must be bounded in records, which are the same on every member, not in seconds.
+//! kilobytes can name a range thousands of times over, so the time must be bounded as the memory
+//! is; and in records, which are the same on every member, not in seconds.
 //!
 //! Invariant: whether the limit is exceeded depends on the store and the reads alone. What was read
 //! when it is exceeded is not the truth, and the caller must throw it away.

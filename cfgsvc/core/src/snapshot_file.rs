@@ -29,9 +29,9 @@ const MAGIC_SHOWN: usize = 32;
 pub const FORMAT: u32 = 1;
 /// Bytes of records after which a frame is written.
 pub const FRAME_BYTES: usize = 1 << 20;
-/// Largest frame that is read: one that is not full yet, and the largest record, with room to spare.
-/// That is an old version of a key as large as a request
-/// ([`REQUEST_BYTES_MAX`](crate::limits::REQUEST_BYTES_MAX)) and all zeros, which are escaped.
+/// Largest frame that is read: one that is not full yet, and the largest record, with room to
+/// spare. That is an old version of a key as large as a request
+/// ([`REQUEST_BYTES_MAX`]) and all zeros, which are escaped.
 pub const FRAME_BYTES_MAX: usize = FRAME_BYTES + 2 * REQUEST_BYTES_MAX + (1 << 20);
 /// Bytes of the hash at the end.
 pub const HASH_BYTES: usize = 32;
