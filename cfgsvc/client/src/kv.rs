@@ -3,13 +3,13 @@
 use crate::Client;
 use crate::error::{Asked, CallError, KvError};
 use crate::keys::Keys;
+use crate::refusal::Refusal;
 use crate::route::Safety;
 use crate::txn::{Compare, Is, Op, OpReply, Txn};
 use bytes::Bytes;
 use cfgsvc_proto::etcd;
 pub use cfgsvc_proto::kv::KeyValue;
 use prost::Message;
-use std::sync::atomic::{AtomicU32, Ordering};
 use tonic::Response;
 
 /// What a range is ordered by.
@@ -430,10 +430,8 @@ impl Client {
             revision,
             physical: false,
         };
-        let attempts = AtomicU32::new(0);
         let result = self
             .call(Safety::Repeatable, &request, |channel, request| {
-                attempts.fetch_add(1, Ordering::Relaxed);
                 let mut kv = self.kv(channel);
                 async move { kv.compact(request).await.map(Response::into_inner) }
             })
@@ -442,11 +440,13 @@ impl Client {
             revision,
             ..Asked::default()
         };
-        match result.map_err(|error| KvError::of(error, asked)) {
+        match result {
             Ok(_) => Ok(()),
             // The attempt whose answer was lost has done it.
-            Err(KvError::Compacted { .. }) if attempts.into_inner() > 1 => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.is_after_lost() && error.refusal() == Some(Refusal::Compacted) => {
+                Ok(())
+            }
+            Err(error) => Err(KvError::of(error, asked)),
         }
     }
 }

@@ -6,6 +6,7 @@ mod failures;
 mod fake;
 mod leases;
 mod mirrors;
+mod retries;
 
 use anyhow::Result;
 use cfgsvc_client::{Client, Options};
