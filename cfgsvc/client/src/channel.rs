@@ -38,6 +38,8 @@ pub(crate) struct Pool {
 pub(crate) struct How {
     pub(crate) safety: Safety,
     pub(crate) id: Option<RequestId>,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
 }
 
 impl Pool {
@@ -89,6 +91,11 @@ impl Pool {
         self.channels.len()
     }
 
+    /// When a request that begins now is given up.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.request_timeout
+    }
+
     /// The endpoint in use: its index, name and channel.
     pub(crate) fn current(&self) -> (usize, &str, Channel) {
         let index = self.router().current();
@@ -129,7 +136,7 @@ impl Pool {
         A: Fn(Channel, Request<M>) -> F,
         F: Future<Output = Result<R, Status>>,
     {
-        let deadline = Instant::now() + self.request_timeout;
+        let How { deadline, .. } = how;
         let mut attempts = Attempts::new(how.safety, self.count());
         let mut sent = false;
         loop {

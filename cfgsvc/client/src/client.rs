@@ -82,9 +82,12 @@ impl Client {
         A: Fn(Channel, Request<M>) -> F,
         F: Future<Output = Result<R, Status>>,
     {
-        self.pool
-            .call(How { safety, id: None }, message, attempt)
-            .await
+        let how = How {
+            safety,
+            id: None,
+            deadline: self.pool.deadline(),
+        };
+        self.pool.call(how, message, attempt).await
     }
 
     pub(crate) async fn read<M, R, F, A>(&self, message: &M, attempt: A) -> Result<R, CallError>
@@ -107,10 +110,12 @@ impl Client {
         let Some(ids) = &self.ids else {
             return self.call(Safety::Once, message, attempt).await;
         };
-        let ticket = ids.open(self.pool.request_timeout).await?;
+        let deadline = self.pool.deadline();
+        let ticket = ids.open(deadline).await?;
         let how = How {
             safety: Safety::Repeatable,
             id: Some(ticket.id()),
+            deadline,
         };
         self.pool.call(how, message, attempt).await
     }

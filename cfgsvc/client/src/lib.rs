@@ -84,7 +84,7 @@ pub use admin::{
 };
 pub use cfgsvc_proto::etcd;
 pub use client::Client;
-pub use clock::Moment;
+pub use clock::{Moment, sleep_until};
 pub use cursor::{Cursor, Event, EventKind, Step, WatchEvents};
 pub use error::{
     AdminError, CallError, Cause, KvError, LeaseError, LockError, WatchError, show_key,

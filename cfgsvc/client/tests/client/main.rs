@@ -7,6 +7,7 @@ mod fake;
 mod leases;
 mod mirrors;
 mod retries;
+mod streams;
 
 use anyhow::Result;
 use cfgsvc_client::{Client, Options};
