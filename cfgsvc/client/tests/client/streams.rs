@@ -14,8 +14,9 @@ async fn renewals_that_time_out_together_move_to_one_other_member() -> Result<()
         other.start().await?,
     ];
     let client = client(endpoints)?;
+    // As many as bring each of them round to the silent one, if each one moved on by itself.
     let mut keepers = Vec::new();
-    for id in 1..=5 {
+    for id in 1..=6 {
         let grant = client.grant_as(id, 6).await?;
         let keeper = client.keep_alive(&grant, AtEnd::Leave);
         keepers.push((grant.term.deadline(), keeper));
@@ -30,10 +31,8 @@ async fn renewals_that_time_out_together_move_to_one_other_member() -> Result<()
     }
     assert!(silent.renewals() > 0, "they tried there first");
     let renewals = [one.renewals(), other.renewals()];
-    assert!(
-        renewals.contains(&0) && renewals.contains(&5),
-        "{renewals:?}"
-    );
+    assert!(renewals.contains(&0), "{renewals:?}");
+    assert!(renewals.iter().sum::<usize>() >= keepers.len());
     Ok(())
 }
 
