@@ -529,8 +529,8 @@ impl WatchError {
 /// Errors of the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// The session ended before the lock was had.
-    #[error("the session ended while it waited for lock `{name}`")]
+    /// The session ended before the lock was had, or someone deleted its key.
+    #[error("the session, or its key, went while it waited for lock `{name}`")]
     SessionLost {
         /// The lock.
         name: String,

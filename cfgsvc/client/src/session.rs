@@ -15,6 +15,7 @@ use crate::error::{CallError, LeaseError};
 use crate::ids::{RequestId, RequestIds};
 use crate::keepalive::Term;
 use crate::lease::Grant;
+use crate::lock::Turns;
 use crate::route::{Attempts, Failure, Next, Safety, backoff};
 use cfgsvc_proto::etcd::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -130,6 +131,7 @@ pub struct Session {
     lease: i64,
     ttl: Duration,
     ids: Arc<Ids>,
+    turns: Turns,
     keeper: KeepAlive,
 }
 
@@ -161,6 +163,10 @@ impl Session {
 
     pub(crate) fn ids(&self) -> Arc<Ids> {
         Arc::clone(&self.ids)
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Gives the lease back: its keys, and locks, go at once.
@@ -246,6 +252,7 @@ impl Client {
             lease: grant.lease,
             ttl,
             ids: Arc::new(Ids::new(grant.lease)),
+            turns: Turns::default(),
             keeper: self.keep_alive(&grant, AtEnd::Revoke),
         })
     }

@@ -5,6 +5,7 @@ mod etcd;
 mod failures;
 mod fake;
 mod leases;
+mod locks;
 mod mirrors;
 mod retries;
 mod streams;
