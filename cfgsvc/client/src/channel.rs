@@ -20,6 +20,12 @@ use tonic::{Code, Request, Status};
 /// What a member says that knows no leader: it did nothing. (One that cannot tell whether a
 /// request was executed has other words.)
 const NO_LEADER: &str = "etcdserver: no leader";
+/// Bytes that a stream may send before they are read: what a slow reader may hold up.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// The same for a whole connection. It is shared by all its streams, so a small one (hyper's is
+/// 5 MiB) lets three watches that are not read hold up every other request, renewals of leases
+/// too. This one takes 512 of them; only what is really sent and not read costs memory.
+const CONNECTION_WINDOW_BYTES: u32 = 512 * STREAM_WINDOW_BYTES;
 /// What tonic says, on this side, of an answer over the limit: the request was executed.
 const ANSWER_TOO_LARGE: &str = "Error, decoded message length too large";
 
@@ -53,6 +59,8 @@ impl Pool {
                 })?
                 .connect_timeout(options.connect_timeout)
                 .tcp_nodelay(true)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .http2_keep_alive_interval(options.keepalive_interval)
                 .keep_alive_timeout(options.keepalive_timeout);
             channels.push((name.clone(), endpoint.connect_lazy()));
@@ -274,6 +282,11 @@ pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallEr
     let message = status.message().to_owned();
     match status.code() {
         Code::Unavailable if message == NO_LEADER => missed(Failure::NoLeader, cause),
+        Code::Unavailable | Code::FailedPrecondition
+            if refusal == Some(Refusal::LearnerCannotServe) =>
+        {
+            missed(Failure::NoLeader, cause)
+        }
         Code::Unavailable if refusal.is_none() || refusal == Some(Refusal::RestoreInProgress) => {
             missed(Failure::Unavailable, cause)
         }

@@ -120,3 +120,36 @@ impl Client {
         self.pool.call(how, message, attempt).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AtEnd, Delete, Get, Put, Txn, WatchOptions};
+
+    fn may_be_spawned<T: Send + 'static>(_: T) {}
+
+    #[tokio::test]
+    async fn every_call_can_be_made_in_a_task() {
+        let client = Client::new(Options::new(["127.0.0.1:1"])).expect("good options");
+        let own = client.clone();
+        may_be_spawned(async move {
+            let session = own.session(10).await?;
+            let guard = own.lock("l", &session).await.map_err(Box::new);
+            drop(guard);
+            session.lost().await;
+            own.keep_alive(&own.grant(10).await?, AtEnd::Leave)
+                .lost()
+                .await;
+            own.renew(1).await?;
+            own.revoke(1).await
+        });
+        may_be_spawned(async move {
+            client.put(Put::new("k", "v")).await?;
+            client.get(Get::new("k")).await?;
+            client.delete(Delete::new("k")).await?;
+            client.txn(Txn::new()).await?;
+            drop(client.watch(WatchOptions::new("k")).await);
+            client.compact(1).await
+        });
+    }
+}

@@ -41,7 +41,8 @@ pub enum Failure {
     Lost,
     /// The member answered that it cannot answer now: executed or not, who knows.
     Unavailable,
-    /// The member answered that it knows no leader to hand the request to, so it did nothing.
+    /// The member answered that it cannot hand the request to a leader, because it knows none or
+    /// because it is a learner of etcd's: it did nothing.
     NoLeader,
     /// The member answered that it is overloaded, so it did nothing.
     Overloaded,

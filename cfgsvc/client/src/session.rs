@@ -299,7 +299,8 @@ impl Client {
                 self.pool.move_on_from(stream.index);
             }
             let left = deadline.duration_since(Instant::now());
-            match attempts.after(missed.failure, left, &mut rand::rng()) {
+            let next = attempts.after(missed.failure, left, &mut rand::rng());
+            match next {
                 Next::Retry { after } => tokio::time::sleep(after).await,
                 Next::GiveUp => {
                     return Err(missed.into_error(&self.pool, &stream.endpoint).into());
