@@ -160,12 +160,15 @@ pub struct GetReply {
     pub count: i64,
     /// The limit left some out.
     pub more: bool,
+    /// Id of the group that answered; 0 when it did not say.
+    pub cluster_id: u64,
 }
 
 impl GetReply {
     pub(crate) fn of(reply: etcd::RangeResponse) -> Self {
         Self {
             revision: revision(reply.header.as_ref()),
+            cluster_id: reply.header.as_ref().map_or(0, |header| header.cluster_id),
             kvs: reply.kvs,
             count: reply.count,
             more: reply.more,
@@ -332,6 +335,12 @@ impl Client {
             };
             let get = Get::new(rest).limit(page).revision(all.revision);
             let reply = self.get(get).await?;
+            if reply.cluster_id != all.cluster_id {
+                return Err(CallError::Malformed {
+                    what: "the pages come from two groups",
+                }
+                .into());
+            }
             all.kvs.extend(reply.kvs);
             all.more = reply.more;
         }

@@ -54,6 +54,8 @@ pub(crate) enum Mood {
     DeafWatches,
     /// It sends events to every watch as fast as they are taken.
     Flooding,
+    /// It ends each watch just after it has accepted it.
+    Ending,
 }
 
 #[derive(Default)]
@@ -62,7 +64,9 @@ struct Told {
     seen: Vec<Seen>,
     watches: Vec<WatchCreateRequest>,
     renewals: usize,
+    events: usize,
     revision: i64,
+    cluster_id: u64,
 }
 
 impl Default for Fake {
@@ -112,6 +116,16 @@ impl Fake {
         self.told().revision = revision;
     }
 
+    /// The group that it belongs to from now on.
+    pub(crate) fn of_group(&self, cluster_id: u64) {
+        self.told().cluster_id = cluster_id;
+    }
+
+    /// Number of events that a flood has brought to the network so far.
+    pub(crate) fn events(&self) -> usize {
+        self.told().events
+    }
+
     /// The puts since the last look.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.told().seen)
@@ -128,8 +142,10 @@ impl Fake {
     }
 
     fn header(&self) -> Option<ResponseHeader> {
+        let told = self.told();
         Some(ResponseHeader {
-            revision: self.told().revision,
+            revision: told.revision,
+            cluster_id: told.cluster_id,
             ..ResponseHeader::default()
         })
     }
@@ -157,10 +173,21 @@ impl Fake {
                     ..WatchResponse::default()
                 };
                 let created = futures_util::stream::iter([Ok(created)]);
-                if mood == Mood::Flooding {
-                    Box::pin(created.chain(futures_util::stream::iter(flood())))
-                } else {
-                    Box::pin(created)
+                match mood {
+                    Mood::Flooding => {
+                        let fake = self.clone();
+                        let counted = flood().inspect(move |_| fake.told().events += 1);
+                        Box::pin(created.chain(futures_util::stream::iter(counted)))
+                    }
+                    Mood::Ending => {
+                        let canceled = WatchResponse {
+                            canceled: true,
+                            cancel_reason: "no reason".into(),
+                            ..WatchResponse::default()
+                        };
+                        Box::pin(created.chain(futures_util::stream::iter([Ok(canceled)])))
+                    }
+                    Mood::Serving | Mood::Silent | Mood::DeafWatches => Box::pin(created),
                 }
             }
             Some(RequestUnion::ProgressRequest(_)) if mood == Mood::Serving => {

@@ -2,8 +2,9 @@
 
 use crate::fake::{Fake, Mood, PATIENCE, client};
 use anyhow::{Context, Result};
-use cfgsvc_client::{AtEnd, LeaseState};
-use tokio::time::timeout;
+use cfgsvc_client::{AtEnd, LeaseState, Mirror, Moment, Put, WatchError, WatchOptions};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 #[tokio::test]
 async fn renewals_that_time_out_together_move_to_one_other_member() -> Result<()> {
@@ -49,4 +50,131 @@ async fn a_renewal_leaves_a_silent_member_within_the_time_of_one_request() -> Re
     silent.fail((0..4).map(|_| tonic::Status::unavailable("etcdserver: no leader")));
     assert_eq!(client.renew(7).await?.ttl_s, 30);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_is_opened_elsewhere_when_the_first_member_is_silent() -> Result<()> {
+    let (silent, good) = (Fake::default(), Fake::default());
+    silent.be(Mood::Silent);
+    let client = client([silent.start().await?, good.start().await?])?;
+    client.watch(WatchOptions::new("k")).await?;
+    assert_eq!(good.watches().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_quiet_watch_asks_for_progress_and_keeps_it_to_itself() -> Result<()> {
+    let fake = Fake::default();
+    fake.at(4);
+    let client = client([fake.start().await?])?;
+    let mut watch = client.watch(WatchOptions::new("k")).await?;
+    assert!(fake.watches()[0].progress_notify);
+    fake.at(9);
+    watch.request_progress();
+    let said = timeout(Duration::from_millis(200), watch.next()).await;
+    assert!(said.is_err(), "the user did not ask for progress: {said:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn watches_that_are_not_read_hold_up_no_other_request() -> Result<()> {
+    let fake = Fake::default();
+    fake.be(Mood::Flooding);
+    let client = client([fake.start().await?])?;
+    let mut unread = Vec::new();
+    for _ in 0..6 {
+        unread.push(client.watch(WatchOptions::new("k")).await?);
+    }
+    // Until nothing more fits. On a machine where that never is, there is nothing to see.
+    let full = async {
+        let mut before = 0;
+        while before == 0 || fake.events() > before {
+            before = fake.events();
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    timeout(PATIENCE, full).await?;
+    client.put(Put::new("k", "v")).await?;
+    assert_eq!(client.grant(30).await?.ttl_s, 30);
+    drop(unread);
+    Ok(())
+}
+
+async fn confirmed(mirror: &mut Mirror, revision: i64) -> Result<()> {
+    let wait = async {
+        while mirror.confirmed_until().is_none() || mirror.confirmed_revision() != revision {
+            mirror.changed().await;
+        }
+    };
+    let patience = timeout(PATIENCE, wait).await;
+    patience.with_context(|| format!("it is at r{}", mirror.confirmed_revision()))
+}
+
+#[tokio::test]
+async fn a_mirror_leaves_a_member_whose_watch_falls_silent_while_the_group_goes_on() -> Result<()> {
+    let (first, second) = (Fake::default(), Fake::default());
+    let client = client([first.start().await?, second.start().await?])?;
+    first.at(2);
+    let mut mirror = client.mirror("m/", Duration::from_secs(5));
+    confirmed(&mut mirror, 2).await?;
+    let watched = async {
+        while first.watches().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, watched).await?;
+    first.be(Mood::DeafWatches);
+    first.at(9);
+    second.at(9);
+    confirmed(&mut mirror, 9).await?;
+    let resumed = second.watches();
+    assert_eq!(resumed.len(), 1);
+    assert_eq!(resumed[0].start_revision, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mirror_whose_watch_is_ended_again_and_again_loads_ever_less_often() -> Result<()> {
+    let fake = Fake::default();
+    fake.at(2);
+    fake.be(Mood::Ending);
+    let client = client([fake.start().await?])?;
+    let mirror = client.mirror("m/", Duration::from_secs(5));
+    let began = Moment::now();
+    sleep(Duration::from_secs(2)).await;
+    let loads = fake.watches().len();
+    // Waits of at least 10, 20, 40, 80, 160, 200, 200... ms.
+    let bound = 6 + Moment::now().since(began).as_millis() / 200;
+    assert!(
+        loads as u128 <= bound,
+        "{loads} loads, at most {bound} are decent"
+    );
+    drop(mirror);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_ends_and_a_mirror_loads_again_when_another_group_answers() -> Result<()> {
+    let fake = Fake::default();
+    fake.of_group(0xa);
+    fake.at(5);
+    let client = client([fake.start().await?])?;
+    let mut watch = client.watch(WatchOptions::new("k").progress()).await?;
+    let mut mirror = client.mirror("m/", Duration::from_secs(3));
+    confirmed(&mut mirror, 5).await?;
+    // Restored at an earlier revision; it has come further meanwhile.
+    fake.of_group(0xb);
+    fake.at(7);
+    watch.request_progress();
+    let end = timeout(PATIENCE, watch.next())
+        .await?
+        .context("it is told")?;
+    assert!(matches!(end, Err(WatchError::Cancelled { .. })), "{end:?}");
+    let loaded = async {
+        while fake.watches().len() < 3 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, loaded).await.context("it loads again")?;
+    confirmed(&mut mirror, 7).await
 }
