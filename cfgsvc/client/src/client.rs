@@ -22,6 +22,9 @@ pub struct Client {
 
 impl Client {
     /// Checks the options. Connections are made when they are first needed.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn new(options: Options) -> Result<Self, OptionsError> {
         Ok(Self {
             pool: Arc::new(Pool::new(&options)?),
@@ -36,7 +39,8 @@ impl Client {
     }
 
     /// The same client, whose writes carry request ids of `session`: they are repeated until the
-    /// deadline and executed at most once.
+    /// deadline and executed at most once. That takes a group of cfgsvc: etcd does not look at the
+    /// ids, so with etcd a write whose answer is lost may be executed again.
     #[must_use]
     pub fn in_session(&self, session: &Session) -> Self {
         Self {
@@ -57,6 +61,10 @@ impl Client {
     }
 
     /// A client for one endpoint alone, with the same settings: for questions to a single member.
+    /// It belongs to no session.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn at(&self, endpoint: &str) -> Result<Self, OptionsError> {
         let mut options = (*self.options).clone();
         options.endpoints = vec![endpoint.to_owned()];

@@ -147,7 +147,14 @@ impl CallError {
                 code: Code::Unimplemented,
                 message: format!("{endpoint} does not know this call: {message}"),
             },
-            other => other,
+            other @ (Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Broken { .. }
+            | Self::Unavailable { .. }
+            | Self::Overloaded { .. }
+            | Self::Unimplemented { .. }
+            | Self::Failed { .. }
+            | Self::Malformed { .. }) => other,
         }
     }
 

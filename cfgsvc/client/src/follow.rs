@@ -169,6 +169,9 @@ impl Client {
     /// Follows all keys that start with `prefix`. Returns at once, with a copy that is
     /// [`Freshness::Never`] fresh: see [`Mirror::fresh_within`]. A confirmation is good for
     /// `limit`; it is renewed each third of that.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn mirror(&self, prefix: impl Into<Bytes>, limit: Duration) -> Mirror {
         let (counter, counter_rx) = watch::channel(0);
         let (batches, _) = broadcast::channel(SUBSCRIBER_BUFFER);
@@ -279,7 +282,8 @@ impl Task {
             copy,
             ..
         } = answered;
-        if answered.cluster_id != cluster_id {
+        // One that does not say which group it belongs to is believed.
+        if answered.cluster_id != cluster_id && answered.cluster_id != 0 && cluster_id != 0 {
             return Err(WatchError::Cancelled {
                 reason: format!(
                     "another group answers: cluster {:x}, the copy is of {cluster_id:x}",

@@ -1,6 +1,7 @@
 //! Client of `cfgsvc`: versioned configuration that a Raft group agrees on.
 //!
-//! It speaks the etcd v3 API and cfgsvc's own, so most of it works with any etcd too.
+//! It speaks the etcd v3 API and cfgsvc's own, so most of it works with any etcd too; but etcd does
+//! not know request ids, so nothing there makes a repeated write safe.
 //!
 //! ```no_run
 //! use cfgsvc_client::{Client, Options, Put};
@@ -30,7 +31,8 @@
 //!
 //! # What happens when something fails
 //!
-//! A client sticks to one endpoint and moves on when it fails. Within
+//! A client sticks to one endpoint and moves on when it fails; the first one is the first of
+//! [`Options::endpoints`], the order of the others is drawn. Within
 //! [`Options::request_timeout`] reads are repeated on any failure that may pass. A write is
 //! repeated only when that cannot do it twice: when it certainly was not executed, or when it
 //! carries a request id of a session, which the group recognises. All errors say
@@ -48,7 +50,43 @@
 //! ```
 //!
 //! A watch remakes its stream, at another endpoint if need be, and goes on at the next revision:
-//! no gap, no duplicate. It ends only when that revision was compacted meanwhile.
+//! no gap, no duplicate. It ends when that revision was compacted meanwhile, when the group refuses
+//! it, and when another group answers behind the same addresses; [`WatchError`] says which.
+//!
+//! # Serve only what is confirmed
+//!
+//! ```no_run
+//! # use cfgsvc_client::{Client, Freshness};
+//! # use std::time::Duration;
+//! # async fn example(client: Client) {
+//! let zones = client.mirror("zones/", Duration::from_secs(3));
+//! zones.fresh_within(Duration::from_secs(10)).await;
+//! match zones.look(b"zones/example.org") {
+//!     (zone, Freshness::Fresh { .. }) => println!("serve {zone:?}, or that it does not exist"),
+//!     (_, Freshness::Never | Freshness::Stale { .. }) => println!("serve nothing"),
+//! }
+//! # }
+//! ```
+//!
+//! # Be the only one
+//!
+//! ```no_run
+//! # use cfgsvc_client::{Client, Op, Put, Txn};
+//! # async fn work(_epoch: i64) {}
+//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let session = client.session(10).await?;
+//! let guard = client.lock("jobs", &session).await?;
+//! tokio::select! {
+//!     () = work(guard.epoch()) => {}
+//!     lost = session.lost() => return Err(lost.into()),
+//! }
+//! // What is guarded by the group itself is checked there:
+//! let done = Txn::new().when(guard.condition()).then(Op::Put(Put::new("jobs.done", "")));
+//! assert!(client.in_session(&session).txn(done).await?.succeeded);
+//! guard.release().await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Inside
 //!

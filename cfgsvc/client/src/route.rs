@@ -21,6 +21,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(400);
 /// Shortest time that an attempt gets before a silent endpoint is given up.
 const ATTEMPT_MIN: Duration = Duration::from_millis(500);
+/// Least time that a further attempt needs to be worth it: one that is cut off at once brings
+/// nothing, and makes an outcome unknown that was known.
+const ATTEMPT_LEAST: Duration = Duration::from_millis(50);
 
 /// Whether a request may be executed more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +143,7 @@ impl Attempts {
             return Next::GiveUp;
         }
         let after = self.pause(failure, rng);
-        if after < left {
+        if after + ATTEMPT_LEAST <= left {
             Next::Retry { after }
         } else {
             Next::GiveUp
@@ -214,7 +217,7 @@ mod tests {
             for failure in list {
                 prop_assert!(attempts.attempt_timeout(left) <= left);
                 if let Next::Retry { after } = attempts.after(failure, left, &mut rng) {
-                    prop_assert!(after < left);
+                    prop_assert!(after + ATTEMPT_LEAST <= left);
                     prop_assert!(after <= BACKOFF_MAX * 3 / 2);
                 }
             }

@@ -258,6 +258,9 @@ impl Client {
     }
 
     /// Renews a granted lease from now on.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn keep_alive(&self, grant: &Grant, at_end: AtEnd) -> KeepAlive {
         let (state_tx, state) = watch::channel(LeaseState::Held {
             until: grant.term.deadline(),

@@ -31,7 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) type Seen = [Option<String>; 4];
 
 /// Longest wait for anything that must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -141,13 +141,13 @@ impl Fake {
         self.told().renewals
     }
 
-    fn header(&self) -> Option<ResponseHeader> {
+    fn header(&self) -> ResponseHeader {
         let told = self.told();
-        Some(ResponseHeader {
+        ResponseHeader {
             revision: told.revision,
             cluster_id: told.cluster_id,
             ..ResponseHeader::default()
-        })
+        }
     }
 
     async fn answer<T>(&self, reply: T) -> Result<Response<T>, Status> {
@@ -163,7 +163,7 @@ impl Fake {
     /// What a watch hears about `request`.
     fn tell(&self, request: WatchRequest) -> Answers<WatchResponse> {
         let mood = *self.mood.borrow();
-        let header = self.header();
+        let header = Some(self.header());
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
                 self.told().watches.push(create);
@@ -246,7 +246,7 @@ impl Kv for Fake {
 
     async fn range(&self, _: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let reply = RangeResponse {
-            header: self.header(),
+            header: Some(self.header()),
             ..RangeResponse::default()
         };
         self.answer(reply).await

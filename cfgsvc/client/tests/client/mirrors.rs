@@ -2,13 +2,12 @@
 
 use crate::client;
 use crate::etcd::Etcd;
+use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use cfgsvc_client::{Client, Delete, Freshness, Get, Mirror, Op, Options, Put, Txn, show_key};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until the mirror shows what the group has.
 async fn agree(mirror: &mut Mirror, client: &Client) -> Result<()> {
@@ -38,7 +37,7 @@ async fn a_mirror_follows_puts_and_deletes_and_says_that_it_is_fresh() -> Result
     let client = client([&etcd])?;
     client.put(Put::new("m/1", "x")).await?;
     client.put(Put::new("other", "x")).await?;
-    let mut mirror = client.mirror("m/", Duration::from_millis(600));
+    let mut mirror = client.mirror("m/", Duration::from_secs(3));
     assert_eq!(mirror.freshness(), Freshness::Never);
     assert!(mirror.fresh_within(PATIENCE).await);
     assert_eq!(mirror.get(b"m/1").context("was written")?.value, "x");
@@ -68,7 +67,10 @@ async fn a_mirror_follows_puts_and_deletes_and_says_that_it_is_fresh() -> Result
         }
     };
     tokio::time::timeout(PATIENCE, wait).await?;
-    assert!(mirror.confirmed_until().is_some());
+    assert!(mirror.fresh_within(PATIENCE).await);
+    let (found, freshness) = mirror.look(b"m/2");
+    assert_eq!(found.context("was written")?.value, "z");
+    assert_ne!(freshness, Freshness::Never);
     Ok(())
 }
 
@@ -78,7 +80,7 @@ async fn a_mirror_goes_stale_without_the_group_and_fresh_again_after_a_compactio
     let client = client([&etcd])?;
     client.put(Put::new("m/1", "x")).await?;
     client.put(Put::new("m/2", "x")).await?;
-    let mut mirror = client.mirror("m/", Duration::from_millis(500));
+    let mut mirror = client.mirror("m/", Duration::from_secs(2));
     agree(&mut mirror, &client).await?;
     etcd.kill()?;
     let stale = async {
