@@ -1,11 +1,16 @@
 //! A real etcd for the tests: Debian's, on loopback, in a directory that goes with it.
 
-use crate::ports::unused_address;
 use anyhow::{Context, Result, bail};
+use ports::unused_address;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+// The same one as the tests of the whole use, so that they never take each other's ports.
+#[path = "../../../../tests/src/harness/ports.rs"]
+#[allow(unreachable_pub, reason = "public where it lives")]
+mod ports;
 
 const PROGRAM: &str = "/usr/bin/etcd";
 

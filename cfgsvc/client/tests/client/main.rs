@@ -7,10 +7,6 @@ mod fake;
 mod leases;
 mod locks;
 mod mirrors;
-// The same one as the tests of the whole use, so that they never take each other's ports.
-#[path = "../../../../tests/src/harness/ports.rs"]
-#[allow(unreachable_pub, reason = "public where it lives")]
-mod ports;
 mod retries;
 mod streams;
 
