@@ -32,7 +32,8 @@ use tonic::transport::Channel;
 pub enum LeaseState {
     /// It is held until this moment at least.
     Held {
-        /// Stop then, unless a later state says otherwise.
+        /// What is done under the lease must have ended by then, unless a later state says
+        /// otherwise: begin to stop early enough. Clocks' rates are allowed for.
         until: Moment,
     },
     /// It is not held any more, for good.

@@ -32,6 +32,10 @@ use tonic::Streaming;
 /// bounds the wait to some 100 MiB in the worst case and to little in practice.
 const BUFFER: usize = 64;
 
+/// A stream that was followed for so long has worked: the next one need not wait. One that is
+/// accepted and broken at once, by members without a leader, is remade ever less often.
+const LASTED: Duration = Duration::from_secs(1);
+
 /// What to watch.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is done until it is given to a client"]
@@ -257,8 +261,12 @@ impl Follower {
         let mut round = 0;
         loop {
             let (index, end) = if let Some(stream) = open.take() {
-                round = 0;
-                (stream.index, self.follow(stream).await)
+                let (index, began) = (stream.index, Instant::now());
+                let end = self.follow(stream).await;
+                if began.elapsed() >= LASTED {
+                    round = 0;
+                }
+                (index, end)
             } else {
                 let index = self.client.pool.current().0;
                 match self.reopen(round).await {

@@ -56,6 +56,8 @@ pub(crate) enum Mood {
     Flooding,
     /// It ends each watch just after it has accepted it.
     Ending,
+    /// It breaks each watch just after it has accepted it, since it has lost its leader.
+    Leaderless,
 }
 
 #[derive(Default)]
@@ -179,10 +181,15 @@ impl Fake {
                         let counted = flood().inspect(move |_| fake.told().events += 1);
                         Box::pin(created.chain(futures_util::stream::iter(counted)))
                     }
-                    Mood::Ending => {
+                    Mood::Ending | Mood::Leaderless => {
+                        let reason = if mood == Mood::Leaderless {
+                            "etcdserver: no leader"
+                        } else {
+                            "no reason"
+                        };
                         let canceled = WatchResponse {
                             canceled: true,
-                            cancel_reason: "no reason".into(),
+                            cancel_reason: reason.into(),
                             ..WatchResponse::default()
                         };
                         Box::pin(created.chain(futures_util::stream::iter([Ok(canceled)])))

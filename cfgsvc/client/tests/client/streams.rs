@@ -140,17 +140,34 @@ async fn a_mirror_whose_watch_is_ended_again_and_again_loads_ever_less_often() -
     fake.be(Mood::Ending);
     let client = client([fake.start().await?])?;
     let mirror = client.mirror("m/", Duration::from_secs(5));
+    remade_ever_less_often(&fake).await;
+    drop(mirror);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watch_that_breaks_again_and_again_is_remade_ever_less_often() -> Result<()> {
+    let fake = Fake::default();
+    fake.be(Mood::Leaderless);
+    let client = client([fake.start().await?])?;
+    let watch = client.watch(WatchOptions::new("k")).await?;
+    remade_ever_less_often(&fake).await;
+    drop(watch);
+    Ok(())
+}
+
+/// Looks for two seconds how often watches are made.
+async fn remade_ever_less_often(fake: &Fake) {
     let began = Moment::now();
     sleep(Duration::from_secs(2)).await;
-    let loads = fake.watches().len();
+    let made = fake.watches().len();
+    assert!(made > 1, "none was made again");
     // Waits of at least 10, 20, 40, 80, 160, 200, 200... ms.
     let bound = 6 + Moment::now().since(began).as_millis() / 200;
     assert!(
-        loads as u128 <= bound,
-        "{loads} loads, at most {bound} are decent"
+        made as u128 <= bound,
+        "{made} watches, at most {bound} are decent"
     );
-    drop(mirror);
-    Ok(())
 }
 
 #[tokio::test]
