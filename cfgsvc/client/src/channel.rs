@@ -3,6 +3,7 @@
 //! Connections are made on first use and are remade by tonic. An attempt's failure is classified
 //! here, in one place: whether it left this machine decides whether a write may be sent again.
 
+use crate::connect::Connector;
 use crate::error::{CallError, Cause};
 use crate::ids::RequestId;
 use crate::options::{Options, OptionsError};
@@ -57,13 +58,13 @@ impl Pool {
                     endpoint: name.clone(),
                     problem: "it is not a URI",
                 })?
-                .connect_timeout(options.connect_timeout)
-                .tcp_nodelay(true)
                 .initial_stream_window_size(STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .http2_keep_alive_interval(options.keepalive_interval)
                 .keep_alive_timeout(options.keepalive_timeout);
-            channels.push((name.clone(), endpoint.connect_lazy()));
+            let connector = Connector::new(options.connect_timeout);
+            let channel = endpoint.connect_with_connector_lazy(connector);
+            channels.push((name.clone(), channel));
         }
         let mut headers = MetadataMap::new();
         for (key, text) in [

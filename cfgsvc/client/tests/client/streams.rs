@@ -3,6 +3,7 @@
 use crate::fake::{Fake, Mood, PATIENCE, client};
 use anyhow::{Context, Result};
 use cfgsvc_client::{AtEnd, LeaseState, Mirror, Moment, Put, WatchError, WatchOptions};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -194,4 +195,30 @@ async fn a_watch_ends_and_a_mirror_loads_again_when_another_group_answers() -> R
     };
     timeout(PATIENCE, loaded).await.context("it loads again")?;
     confirmed(&mut mirror, 7).await
+}
+
+/// An endpoint whose connections are never made: its queue of them is full.
+fn black_hole() -> Result<(String, Vec<TcpStream>, TcpListener)> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind("127.0.0.1:0".parse()?)?;
+    let address = socket.local_addr()?;
+    let listener = socket.listen(1)?.into_std()?;
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+        held.push(stream);
+        anyhow::ensure!(held.len() < 100, "the queue of connections is never full");
+    }
+    Ok((address.to_string(), held, listener))
+}
+
+#[tokio::test]
+async fn plain_writes_that_wait_together_for_a_connection_all_move_on() -> Result<()> {
+    let good = Fake::default();
+    let (hole, _held, _listener) = black_hole()?;
+    let client = client([hole, good.start().await?])?;
+    let writes = (0..20).map(|n| client.put(Put::new(format!("k{n}"), "v")));
+    for written in futures_util::future::join_all(writes).await {
+        written?;
+    }
+    Ok(())
 }
