@@ -74,7 +74,7 @@ pub enum Step {
     Compacted {
         /// What was needed next.
         resume_revision: i64,
-        /// The oldest revision that can be watched from.
+        /// The oldest revision that can be watched from; 0 when the member did not tell.
         compact_revision: i64,
     },
     /// The member cannot go on; another one may.
@@ -179,7 +179,7 @@ impl Cursor {
         if reason.contains("required revision has been compacted") {
             return Step::Compacted {
                 resume_revision: self.next,
-                compact_revision: self.next + 1,
+                compact_revision: 0,
             };
         }
         if passing.iter().any(|text| reason.contains(text)) {

@@ -257,3 +257,18 @@ fn a_watch_does_not_go_on_in_another_group() {
         )]
     );
 }
+
+#[test]
+fn a_cancellation_for_compaction_tells_no_revision_that_the_member_did_not_tell() {
+    let mut cursor = Cursor::new(5);
+    let canceled = WatchResponse {
+        canceled: true,
+        cancel_reason: "etcdserver: mvcc: required revision has been compacted".into(),
+        ..WatchResponse::default()
+    };
+    let compacted = Step::Compacted {
+        resume_revision: 5,
+        compact_revision: 0,
+    };
+    assert_eq!(cursor.accept(canceled), [compacted]);
+}

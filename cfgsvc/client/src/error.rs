@@ -488,11 +488,11 @@ impl LeaseError {
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The revision to go on from is gone: read the keys again.
-    #[error("revision {resume_revision} is compacted, history starts at {compact_revision}")]
+    #[error("revision {resume_revision} is compacted{}", since(*compact_revision))]
     Compacted {
         /// What the watch needed next.
         resume_revision: i64,
-        /// The oldest revision that can be watched from.
+        /// The oldest revision that can be watched from; 0 when the member did not tell.
         compact_revision: i64,
     },
     /// The group ended or refused the watch.
@@ -530,6 +530,13 @@ impl WatchError {
             | Self::OutOfOrder { .. }
             | Self::Call(_) => false,
         }
+    }
+}
+
+fn since(compact_revision: i64) -> String {
+    match compact_revision {
+        0 => String::new(),
+        revision => format!(", history starts at {revision}"),
     }
 }
 

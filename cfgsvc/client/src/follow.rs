@@ -154,6 +154,8 @@ impl Mirror {
     }
 
     /// All changes from now on. One who reads too slowly gets `Lagged` and should take a snapshot.
+    /// Subscribe first and take the first snapshot then: batches that it holds already come again,
+    /// none is missed.
     pub fn subscribe(&self) -> broadcast::Receiver<MirrorBatch> {
         self.shared.batches.subscribe()
     }
