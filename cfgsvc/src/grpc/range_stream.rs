@@ -3,6 +3,9 @@
 //! Why pages and not one view: a view that is held for as long as a slow client reads would hold
 //! back the store. A page at a fixed revision reads the same; if that revision is compacted
 //! meanwhile, the stream ends with that error.
+//!
+//! Invariant: the header's revision is that of the store when the first page was read. Who asked for
+//! the latest and watches from the revision after it sees every later change.
 
 use std::sync::Arc;
 
@@ -53,7 +56,7 @@ pub(super) async fn start(
         };
         let mut place = Place {
             request,
-            limited: None,
+            pinned: None,
             sent: 0,
         };
         loop {
@@ -72,9 +75,17 @@ pub(super) async fn start(
 struct Place {
     /// For the next page: key, revision and limit change from page to page.
     request: RangeRequest,
-    /// The whole request, for its count, once the first page fixed the revision.
-    limited: Option<RangeRequest>,
+    /// What the first page fixed.
+    pinned: Option<Pinned>,
     sent: i64,
+}
+
+#[derive(Clone)]
+struct Pinned {
+    /// The whole request at its revision, for its count.
+    whole: RangeRequest,
+    /// Revision of the store.
+    store: i64,
 }
 
 impl Place {
@@ -85,15 +96,19 @@ impl Place {
             return Ok((count, true));
         }
         let asked = self.request.clone();
-        let page = service
-            .read_large(move |view| read::range_page(view, &asked, CHUNK_BYTES))
-            .await?
-            .map_err(|refused| status::of_refusal(&refused))?;
+        let (store, page) = service
+            .read_large(move |view| {
+                let store = read::machine_record(view)?.revision;
+                Ok((store, read::range_page(view, &asked, CHUNK_BYTES)?))
+            })
+            .await?;
+        let page = page.map_err(|refused| status::of_refusal(&refused))?;
         self.request.revision = page.revision;
-        let whole = self
-            .limited
-            .get_or_insert_with(|| self.request.clone())
-            .clone();
+        let pinned = self.pinned.get_or_insert_with(|| Pinned {
+            whole: self.request.clone(),
+            store,
+        });
+        let Pinned { whole, store } = pinned.clone();
         self.sent += page.kvs.len() as i64;
         let limit_reached = whole.limit > 0 && self.sent >= whole.limit;
         let kvs = page.kvs;
@@ -113,16 +128,18 @@ impl Place {
             }
             next_key => {
                 let more = next_key.is_some();
-                let last = if more {
-                    self.count(service, whole).await?
+                let count = if more {
+                    self.count(service, whole).await?.count
                 } else {
-                    RangeResponse {
-                        header: Some(service.header(service.hub.published())),
-                        count: self.sent,
-                        ..RangeResponse::default()
-                    }
+                    self.sent
                 };
-                Ok((RangeResponse { kvs, more, ..last }, true))
+                let last = RangeResponse {
+                    header: Some(service.header(store)),
+                    kvs,
+                    more,
+                    count,
+                };
+                Ok((last, true))
             }
         }
     }
