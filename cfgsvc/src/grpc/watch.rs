@@ -136,37 +136,49 @@ impl Task {
 
     /// Sends what has arrived, and progress if it was asked for and is known.
     async fn deliver(&mut self) -> Result<(), End> {
-        let delivered = self.session.drain();
-        self.send(delivered).await?;
+        self.session.receive();
+        while let Some(delivered) = self.session.next_delivered() {
+            self.send(delivered).await?;
+        }
         let progress = self.session.progress();
         self.send(progress).await
     }
 
     /// One step of history for the watchers that are behind.
     async fn catch_up(&mut self, need: Need) -> Result<(), End> {
-        let hub = Arc::clone(&self.service.hub);
-        let responses = if let Some(commits) = hub.recent(need.from, STEP_BYTES) {
-            let compacted = hub.compacted();
-            let commits: Vec<_> = commits
-                .into_iter()
-                .map(|commit| as_compacted(commit, compacted))
-                .collect();
-            let next = commits
-                .last()
-                .map_or(need.from, |commit| commit.revision + 1);
-            self.session.feed(&commits, next)
+        let (commits, next) = if let Some(recent) = self.recent(need) {
+            recent
         } else {
             match self.stored(need).await.map_err(End::Status)? {
                 Ok((commits, next)) => {
                     if next <= need.from {
                         tokio::time::sleep(STORE_PAUSE).await;
                     }
-                    self.session.feed(&commits, next)
+                    (commits, next)
                 }
-                Err(Compacted { compacted_revision }) => self.session.compacted(compacted_revision),
+                Err(Compacted { compacted_revision }) => {
+                    let ended = self.session.compacted(compacted_revision);
+                    return self.send(ended).await;
+                }
             }
         };
-        self.send(responses).await
+        for id in self.session.ids_behind() {
+            let fed = self.session.feed(id, &commits, next);
+            self.send(fed).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits from memory, and the revision to go on from; `None` when the first is not there.
+    fn recent(&self, need: Need) -> Option<(Vec<Arc<Commit>>, i64)> {
+        let hub = &self.service.hub;
+        let commits = hub.recent(need.from, STEP_BYTES)?;
+        let compacted = hub.compacted();
+        let next = commits.last()?.revision + 1;
+        let seen = commits
+            .into_iter()
+            .map(|commit| as_compacted(commit, compacted));
+        Some((seen.collect(), next))
     }
 
     /// Commits from the store, and the revision to go on from. Nothing beyond what is published, so
