@@ -19,6 +19,7 @@ pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod options;
+pub mod reads;
 pub mod run;
 pub mod server;
 pub mod service;

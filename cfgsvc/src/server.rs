@@ -22,6 +22,7 @@ use crate::grpc::Api;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::service::Service;
+use crate::streams;
 
 /// Largest message that is received: etcd's limit for requests, 1.5 MiB, and its allowance for what
 /// surrounds them.
@@ -61,11 +62,6 @@ pub async fn serve(
     service: &Arc<Service>,
     listener: TcpListener,
 ) -> Result<(), tonic::transport::Error> {
-    let mut stopping = service.stopping.clone();
-    let stopped = async move {
-        // A sender that is gone means that the member is gone.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
     Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(STREAMS_MAX)
@@ -74,7 +70,7 @@ pub async fn serve(
         .add_routes(Routes::from(router(service)))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stopped,
+            streams::stopped(service.stopping.clone()),
         )
         .await
 }

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use cfgsvc_core::{read, validate};
 use cfgsvc_proto::etcd::range_request::{SortOrder, SortTarget};
 use cfgsvc_proto::etcd::{RangeRequest, RangeResponse, RangeStreamResponse};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::status;
 use crate::service::Service;
+use crate::streams::{self, Outlet};
 
 /// Bytes of keys and values after which a chunk is sent.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -46,29 +46,23 @@ pub(super) async fn start(
     if !request.serializable {
         service.barrier().await?;
     }
-    let (chunks, stream) = mpsc::channel(CHUNKS_WAITING);
+    let (chunks, stream) = streams::outlet(CHUNKS_WAITING);
     let service = Arc::clone(service);
     tokio::spawn(async move {
-        let send = |chunk: Result<RangeResponse, Status>| {
-            chunks.send(chunk.map(|response| RangeStreamResponse {
-                range_response: Some(response),
-            }))
-        };
         let mut place = Place {
             request,
             pinned: None,
             sent: 0,
         };
-        loop {
-            let chunk = place.next(&service).await;
-            let last = chunk.as_ref().map_or(true, |(_, last)| *last);
-            // A client that went away has the chunks it wants.
-            if send(chunk.map(|(response, _)| response)).await.is_err() || last {
-                return;
-            }
+        let sent = tokio::select! {
+            sent = place.send(&service, &chunks) => sent,
+            () = streams::stopped(service.stopping.clone()) => Err(status::stopped()),
+        };
+        if let Err(status) = sent {
+            chunks.end(status);
         }
     });
-    Ok(ReceiverStream::new(stream))
+    Ok(stream)
 }
 
 /// How far the stream is.
@@ -89,6 +83,25 @@ struct Pinned {
 }
 
 impl Place {
+    /// Sends all chunks, or until the client goes away.
+    async fn send(
+        &mut self,
+        service: &Service,
+        chunks: &Outlet<RangeStreamResponse>,
+    ) -> Result<(), Status> {
+        loop {
+            let (response, last) = self.next(service).await?;
+            let chunk = RangeStreamResponse {
+                range_response: Some(response),
+            };
+            let gone = chunks.send(chunk).await.is_err();
+            // A client that went away has the chunks it wants.
+            if last || gone {
+                return Ok(());
+            }
+        }
+    }
+
     /// The next chunk, and whether it is the last.
     async fn next(&mut self, service: &Service) -> Result<(RangeResponse, bool), Status> {
         if self.request.count_only {
@@ -97,7 +110,7 @@ impl Place {
         }
         let asked = self.request.clone();
         let (store, page) = service
-            .read_large(move |view| {
+            .read_step(move |view| {
                 let store = read::machine_record(view)?.revision;
                 Ok((store, read::range_page(view, &asked, CHUNK_BYTES)?))
             })
@@ -155,7 +168,7 @@ impl Place {
             ..request
         };
         let mut response = service
-            .read_large(move |view| read::range(view, &counted))
+            .read_step(move |view| read::range(view, &counted))
             .await?
             .map_err(|refused| status::of_refusal(&refused))?;
         service.complete(&mut response.header);

@@ -49,6 +49,16 @@ pub fn no_space() -> Status {
     Status::resource_exhausted(NO_SPACE)
 }
 
+/// More is asked for at a time than is served; it may be asked again.
+pub fn too_many_requests() -> Status {
+    Status::resource_exhausted(TOO_MANY)
+}
+
+/// There was no answer in time.
+pub fn timed_out() -> Status {
+    Status::unavailable(TIMED_OUT)
+}
+
 /// The request is over the limit.
 pub fn too_large() -> Status {
     Status::invalid_argument(TOO_LARGE)

@@ -125,6 +125,45 @@ async fn snapshot_restores_an_empty_group_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_their_snapshots_hold_up_nobody_else() {
+    let server = Server::start().await;
+    let clients = server.clients();
+    for number in 0..100 {
+        put(&clients, &format!("k{number}"), &vec![7; 100_000]).await;
+    }
+    let mut maintenance = clients.maintenance.clone();
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let stream = maintenance.snapshot(SnapshotRequest {}).await;
+        unread.push(stream.expect("a stream"));
+    }
+    let too_many = "ResourceExhausted: etcdserver: too many requests";
+    assert_eq!(
+        error(maintenance.snapshot(SnapshotRequest {}).await),
+        too_many
+    );
+    assert_eq!(
+        error(maintenance.hash_kv(HashKvRequest::default()).await),
+        too_many
+    );
+    let keys = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        count_only: true,
+        ..RangeRequest::default()
+    };
+    let count = soon("a range", clients.kv.clone().range(keys)).await;
+    assert_eq!(count.expect("a range").into_inner().count, 100);
+    drop(unread);
+    let again = async {
+        while maintenance.snapshot(SnapshotRequest {}).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a place", again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hashes_follow_the_keys() {
     let servers = [Server::start().await, Server::start().await];
     let [clients, other] = [servers[0].clients(), servers[1].clients()];
