@@ -12,6 +12,7 @@
 
 pub mod app;
 pub mod clock;
+pub mod connections;
 pub mod group;
 pub mod grpc;
 pub mod housekeeping;

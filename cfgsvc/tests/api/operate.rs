@@ -374,3 +374,15 @@ async fn probes_version_and_metrics_are_on_the_client_port() {
     let (line, body) = http(&server, "/livez").await;
     assert_eq!((line.as_str(), body.as_str()), (sick, "the disk failed\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_nobody_serves_make_no_metrics() {
+    let server = Server::start().await;
+    assert_eq!(http(&server, "/no/such/path").await.0, "HTTP/1.1 200 OK");
+    http(&server, "/etcdserverpb.KV/Invented").await;
+    let (_, body) = http(&server, "/metrics").await;
+    assert!(!body.contains("/no/such/path"), "{body}");
+    assert!(!body.contains("Invented"), "{body}");
+    let other = "cfgsvc_requests_total{method=\"other\"} 2";
+    assert!(body.contains(other), "{body}");
+}

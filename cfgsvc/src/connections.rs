@@ -1,0 +1,289 @@
+//! Connections of the client port: how many there may be, and when a dead one goes.
+//!
+//! Why so: each connection takes a file descriptor, of which the databases need some too: a member
+//! that cannot open its files stops. And a client whose machine is gone says no good-bye: nobody
+//! would ever take its watchers away.
+//!
+//! Invariants
+//! - a connection over the limit is closed at once, so that its client tries another member.
+//! - a failure to accept is logged and followed by a pause, never by a loop without one.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tonic::transport::server::{Connected, TcpIncoming};
+
+/// Most connections of clients, if the process may open so many files.
+const CONNECTIONS_MAX: u64 = 65_536;
+/// Files that the databases, the other members' connections and the rest need.
+const FILES_RESERVED: u64 = 640;
+/// Least connections of clients, however few files the process may open.
+const CONNECTIONS_MIN: u64 = 64;
+/// Silence after which the kernel asks whether the other side is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Time between two such questions; three without an answer are enough.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Wait after a failure to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two warnings of the same kind.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is allowed to a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Time in which a client must say something.
+    pub first_byte: Duration,
+}
+
+impl Bounds {
+    /// Bounds for this process. Lets it open as many files as the system allows at most.
+    pub fn of_process() -> Self {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: maximum,
+            maximum,
+        };
+        let files = match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => maximum,
+            Err(error) => {
+                tracing::warn!(?current, %error, "cannot raise the limit of open files");
+                current
+            }
+        };
+        let connections = files
+            .unwrap_or(u64::MAX)
+            .saturating_sub(FILES_RESERVED)
+            .clamp(CONNECTIONS_MIN, CONNECTIONS_MAX);
+        Self {
+            connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            first_byte: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A connection of a client.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    /// Until something was read: when that must be.
+    first_byte: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+struct Accepting {
+    incoming: TcpIncoming,
+    places: Arc<Semaphore>,
+    bounds: Bounds,
+    /// When the next warning may be logged.
+    warn_from: Option<tokio::time::Instant>,
+}
+
+/// The connections of `listener`, within `bounds`.
+pub fn accepted(
+    listener: TcpListener,
+    bounds: Bounds,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(KEEPALIVE))
+        .with_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .with_keepalive_retries(Some(3));
+    let accepting = Accepting {
+        incoming,
+        places: Arc::new(Semaphore::new(bounds.connections)),
+        bounds,
+        warn_from: None,
+    };
+    stream::unfold(accepting, |mut accepting| async move {
+        let connection = accepting.next().await?;
+        Some((Ok(connection), accepting))
+    })
+}
+
+impl Accepting {
+    async fn next(&mut self) -> Option<Connection> {
+        loop {
+            match self.incoming.next().await? {
+                Ok(stream) => {
+                    if let Some(connection) = self.admit(stream) {
+                        return Some(connection);
+                    }
+                }
+                Err(error) => {
+                    if self.may_warn() {
+                        tracing::warn!(%error, "a client's connection was not accepted");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream) -> Option<Connection> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(Connection {
+                stream,
+                first_byte: Some(Box::pin(tokio::time::sleep(self.bounds.first_byte))),
+                _place: place,
+            });
+        }
+        if self.may_warn() {
+            let limit = self.bounds.connections;
+            tracing::warn!(
+                limit,
+                "a client's connection was closed: there are too many; raise the limit of open \
+                 files or close some"
+            );
+        }
+        None
+    }
+
+    fn may_warn(&mut self) -> bool {
+        let now = tokio::time::Instant::now();
+        let may = self.warn_from.is_none_or(|from| from <= now);
+        if may {
+            self.warn_from = Some(now + WARN_PAUSE);
+        }
+        may
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        match &mut self.first_byte {
+            Some(_) if read.is_ready() => self.first_byte = None,
+            Some(due) => {
+                if due.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            None => {}
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn listening(
+        connections: usize,
+        first_byte: Duration,
+    ) -> (SocketAddr, impl Stream<Item = io::Result<Connection>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let bounds = Bounds {
+            connections,
+            first_byte,
+        };
+        (address, accepted(listener, bounds))
+    }
+
+    async fn connect(address: SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.expect("it listens")
+    }
+
+    #[tokio::test]
+    async fn connection_over_the_limit_is_closed_and_a_closed_one_makes_place() {
+        let (address, stream) = listening(1, Duration::from_secs(600)).await;
+        tokio::pin!(stream);
+        let mut first = connect(address).await;
+        let mut held = stream.next().await.expect("open").expect("accepted");
+        let mut second = connect(address).await;
+        let mut byte = [0];
+        tokio::select! {
+            _ = stream.next() => panic!("there is no place"),
+            closed = second.read(&mut byte) => assert!(matches!(closed, Ok(0) | Err(_))),
+        }
+        first.write_all(b"x").await.expect("it is open");
+        held.read_exact(&mut byte).await.expect("it is open");
+        drop(held);
+        let _third = connect(address).await;
+        assert!(stream.next().await.expect("open").is_ok());
+    }
+
+    #[tokio::test]
+    async fn silent_connection_ends_and_one_that_spoke_stays() {
+        let (address, stream) = listening(1, Duration::from_millis(20)).await;
+        tokio::pin!(stream);
+        let _silent = connect(address).await;
+        let mut held = stream.next().await.expect("open").expect("accepted");
+        let mut byte = [0];
+        let ended = held.read(&mut byte).await.expect_err("it said nothing");
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+
+        let (address, stream) = listening(1, Duration::from_secs(600)).await;
+        tokio::pin!(stream);
+        let mut speaking = connect(address).await;
+        speaking.write_all(b"x").await.expect("it is open");
+        let mut held = stream.next().await.expect("open").expect("accepted");
+        held.read_exact(&mut byte).await.expect("a byte");
+        assert!(held.first_byte.is_none(), "no deadline is left");
+    }
+
+    #[test]
+    fn process_may_have_as_many_connections_as_it_may_open_files() {
+        let bounds = Bounds::of_process();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current, maximum);
+        assert!(bounds.connections >= CONNECTIONS_MIN as usize);
+        assert!(bounds.connections <= CONNECTIONS_MAX as usize);
+    }
+}
