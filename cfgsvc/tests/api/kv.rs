@@ -276,6 +276,43 @@ async fn range_stream_is_of_one_revision_in_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn quota_is_watched_while_the_group_does_not_answer() {
+    let server = Server::start_with(cfgsvc::service::Limits {
+        quota_bytes: Some(10_000),
+        ..limits()
+    })
+    .await;
+    let clients = server.clients();
+    put(&clients, "a", b"1").await;
+    put(&clients, "a", b"2").await;
+    let compaction = CompactionRequest {
+        revision: 3,
+        physical: false,
+    };
+    // The proposal after the compaction is the member's own: to remove what is compacted.
+    server.solo.stall_proposal_after(1);
+    clients
+        .kv
+        .clone()
+        .compact(compaction)
+        .await
+        .expect("a compaction");
+    let stalled = async {
+        while server.solo.will_stall() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a stalled removal", stalled).await;
+    put(&clients, "b", &vec![b'v'; 20_000]).await;
+    let full = async {
+        while !server.service.is_full() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the quota", full).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_space_puts_are_refused_and_the_rest_goes_on() {
     let server = Server::start_with(cfgsvc::service::Limits {
         quota_bytes: Some(10_000),
