@@ -16,14 +16,14 @@
 //! - `recent` holds all commits from its first to `published`, without a gap.
 //! - memory is bounded: by `RECENT_*` for the hub, by `INBOX_*` for each stream.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::commit::Commit;
-use super::cursor::{Cursor, Interest};
+use super::cursor::Cursor;
+use super::index::Index;
 
 /// Commits kept in memory: some seconds of full speed, so that a stream that stumbles need not go
 /// to the store.
@@ -35,9 +35,6 @@ const INBOX_DELIVERIES: usize = 4_096;
 /// Bytes of commits waiting for one stream. They are shared with the recent ones and other streams,
 /// but in the worst case only this stream still holds them.
 const INBOX_BYTES: usize = 4 << 20;
-
-/// Who a watcher is: its stream, and its id in the stream.
-type WatcherId = (u64, i64);
 
 /// What a stream finds in its inbox.
 #[derive(Debug, Default, PartialEq)]
@@ -118,10 +115,7 @@ struct State {
     recent: VecDeque<Arc<Commit>>,
     recent_bytes: usize,
     streams: u64,
-    keys: BTreeMap<Bytes, BTreeMap<WatcherId, Waiting>>,
-    ranges: BTreeMap<WatcherId, (Interest, Waiting)>,
-    /// Where each watcher is in the two above.
-    places: BTreeMap<WatcherId, Interest>,
+    waiting: Index<Waiting>,
 }
 
 /// Where commits meet watchers.
@@ -143,12 +137,7 @@ impl Hub {
         if published < missed_from {
             return;
         }
-        let waiting = state
-            .keys
-            .values()
-            .flat_map(BTreeMap::values)
-            .chain(state.ranges.values().map(|(_, w)| w));
-        for watcher in waiting {
+        for watcher in state.waiting.all() {
             watcher.inbox.lock().missed_from.get_or_insert(missed_from);
             watcher.inbox.filled.notify_one();
         }
@@ -195,7 +184,7 @@ impl Hub {
 
     /// Count of watchers that are in the index.
     pub fn waiting(&self) -> usize {
-        self.lock().places.len()
+        self.lock().waiting.len()
     }
 
     /// Commits in memory from `next` on, at most `limit_bytes` of them but at least one; `None`
@@ -235,14 +224,8 @@ impl State {
             .iter()
             .filter_map(|event| Some(&event.kv.as_ref()?.key))
         {
-            let of_key = self.keys.get(key).into_iter().flatten();
-            let of_range = self
-                .ranges
-                .iter()
-                .filter(|(_, (interest, _))| interest.contains(key))
-                .map(|(id, (_, waiting))| (id, waiting));
-            for (id, waiting) in of_key.chain(of_range) {
-                if commit.revision >= waiting.next && (once || given.insert(*id)) {
+            for (id, waiting) in self.waiting.of_key(key) {
+                if commit.revision >= waiting.next && (once || given.insert(id)) {
                     waiting.inbox.push(id.1, commit);
                 }
             }
@@ -257,23 +240,6 @@ impl State {
                 return;
             };
             self.recent_bytes -= oldest.size_bytes;
-        }
-    }
-
-    fn remove(&mut self, id: WatcherId) {
-        match self.places.remove(&id) {
-            Some(Interest::Key(key)) => {
-                if let Some(watchers) = self.keys.get_mut(&key) {
-                    watchers.remove(&id);
-                    if watchers.is_empty() {
-                        self.keys.remove(&key);
-                    }
-                }
-            }
-            Some(Interest::Range(_)) => {
-                self.ranges.remove(&id);
-            }
-            None => {}
         }
     }
 }
@@ -295,38 +261,20 @@ impl Stream {
             next: cursor.next(),
             inbox: Arc::clone(&self.inbox),
         };
-        let interest = cursor.interest().clone();
-        match &interest {
-            Interest::Key(key) => {
-                state
-                    .keys
-                    .entry(key.clone())
-                    .or_default()
-                    .insert(id, waiting);
-            }
-            Interest::Range(_) => {
-                state.ranges.insert(id, (interest.clone(), waiting));
-            }
-        }
-        state.places.insert(id, interest);
+        state.waiting.insert(id, cursor.interest(), waiting);
         true
     }
 
     /// Takes a watcher out of the index. What is in the inbox for it stays there.
     pub fn leave(&self, watch_id: i64) {
-        self.hub.lock().remove((self.id, watch_id));
+        self.hub.lock().waiting.remove((self.id, watch_id));
     }
 
     /// Takes all watchers out of the index and empties the inbox.
     pub fn leave_all(&self) {
         let mut state = self.hub.lock();
-        let ids: Vec<_> = state
-            .places
-            .range((self.id, i64::MIN)..=(self.id, i64::MAX))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            state.remove(id);
+        for id in state.waiting.of_stream(self.id) {
+            state.waiting.remove(id);
         }
         self.inbox.take();
     }
