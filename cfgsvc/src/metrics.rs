@@ -78,6 +78,7 @@ pub struct Metrics {
     revision: Number,
     compacted_revision: Number,
     watchers: Number,
+    watchers_behind: Number,
     leases: Number,
     disk_bytes: Number,
     space_exhausted: Number,
@@ -119,7 +120,11 @@ impl Metrics {
                 "cfgsvc_compacted_revision",
                 "Oldest revision that can be read",
             ),
-            watchers: gauge("cfgsvc_watchers", "Watchers that are not behind"),
+            watchers: gauge("cfgsvc_watchers", "Watchers"),
+            watchers_behind: gauge(
+                "cfgsvc_watchers_behind",
+                "Watchers that lack something that happened",
+            ),
             leases: gauge("cfgsvc_leases", "Leases"),
             disk_bytes: gauge("cfgsvc_disk_bytes", "Bytes of log and state on disk"),
             space_exhausted: gauge(
@@ -155,7 +160,11 @@ impl Metrics {
         self.raft_applied_index.set(status.applied_index);
         self.revision.set(service.hub.published() as u64);
         self.compacted_revision.set(service.hub.compacted() as u64);
-        self.watchers.set(service.hub.waiting() as u64);
+        let (watchers, waiting) = (service.hub.watchers(), service.hub.waiting());
+        self.watchers.set(watchers as u64);
+        // Two looks: a watcher may have come between them.
+        self.watchers_behind
+            .set(watchers.saturating_sub(waiting) as u64);
         self.leases.set(service.keeper.count() as u64);
         self.space_exhausted.set(u64::from(service.is_full()));
         match service.group.disk_bytes() {

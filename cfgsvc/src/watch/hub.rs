@@ -14,7 +14,7 @@
 //!   everything from there on will be put into its stream's inbox, or the inbox says what it
 //!   missed.
 //! - `recent` holds all commits from its first to `published`, without a gap.
-//! - memory is bounded: by `RECENT_*` for the hub, by `INBOX_*` for each stream.
+//! - memory is bounded: by `RECENT_*` and `WATCHERS_MAX` for the hub, by `INBOX_*` for each stream.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,9 @@ pub struct Deliveries {
     pub missed_from: Option<i64>,
     bytes: usize,
 }
+
+/// Watchers of one member: some 500 MB with short keys.
+const WATCHERS_MAX: usize = 1_000_000;
 
 /// Commits on the way to one stream.
 #[derive(Debug, Default)]
@@ -98,6 +101,8 @@ pub struct Stream {
     hub: Arc<Hub>,
     id: u64,
     inbox: Arc<Inbox>,
+    /// Its watchers, in the index or not.
+    watchers: usize,
 }
 
 /// A watcher in the index.
@@ -116,15 +121,32 @@ struct State {
     recent_bytes: usize,
     streams: u64,
     waiting: Index<Waiting>,
+    /// Watchers of all streams, in the index or not.
+    watchers: usize,
 }
 
 /// Where commits meet watchers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
+    watchers_max: usize,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::for_watchers(WATCHERS_MAX)
+    }
 }
 
 impl Hub {
+    /// A hub for so many watchers.
+    pub fn for_watchers(watchers_max: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            watchers_max,
+        }
+    }
+
     /// Starts from the state at `published`: at start, and after a snapshot was installed. Waiting
     /// watchers are told to read what they have not got.
     pub fn reset(&self, published: i64, compacted: i64) {
@@ -179,12 +201,18 @@ impl Hub {
             hub: Arc::clone(self),
             id: state.streams,
             inbox: Arc::default(),
+            watchers: 0,
         }
     }
 
     /// Count of watchers that are in the index.
     pub fn waiting(&self) -> usize {
         self.lock().waiting.len()
+    }
+
+    /// Count of all watchers, those that are behind included.
+    pub fn watchers(&self) -> usize {
+        self.lock().watchers
     }
 
     /// Commits in memory from `next` on, at most `limit_bytes` of them but at least one; `None`
@@ -250,6 +278,25 @@ impl Stream {
         &self.inbox
     }
 
+    /// Counts one more watcher of this stream; `false` when the hub has as many as it may.
+    pub fn admit(&mut self) -> bool {
+        let mut state = self.hub.lock();
+        let admitted = state.watchers < self.hub.watchers_max;
+        if admitted {
+            state.watchers += 1;
+            self.watchers += 1;
+        }
+        admitted
+    }
+
+    /// Counts one watcher less.
+    pub fn dismiss(&mut self) {
+        if let Some(left) = self.watchers.checked_sub(1) {
+            self.watchers = left;
+            self.hub.lock().watchers -= 1;
+        }
+    }
+
     /// Puts a watcher into the index if it lacks nothing that was published; says whether it did.
     pub fn join(&self, watch_id: i64, cursor: &Cursor) -> bool {
         let mut state = self.hub.lock();
@@ -291,6 +338,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.leave_all();
+        self.hub.lock().watchers -= self.watchers;
     }
 }
 

@@ -154,6 +154,9 @@ impl Session {
         if start < compacted {
             return vec![created, canceled_by_compaction(id, compacted)];
         }
+        if !self.stream.admit() {
+            return refused("etcdserver: too many requests");
+        }
         let watcher = Watcher {
             place: Place::of(self.stream.join(id, &cursor)),
             cursor,
@@ -171,6 +174,7 @@ impl Session {
             return Vec::new();
         }
         self.stream.leave(id);
+        self.stream.dismiss();
         let header = self.header(self.hub.published());
         vec![WatchResponse {
             header,
@@ -262,8 +266,13 @@ impl Session {
         let ended = self.watchers.extract_if(.., |_, watcher| {
             !watcher.is_live() && watcher.cursor.next() < compacted
         });
+        let ended: Vec<i64> = ended.map(|(id, _)| id).collect();
+        for _ in &ended {
+            self.stream.dismiss();
+        }
         ended
-            .map(|(id, _)| canceled_by_compaction(id, compacted))
+            .into_iter()
+            .map(|id| canceled_by_compaction(id, compacted))
             .collect()
     }
 

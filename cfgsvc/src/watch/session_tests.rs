@@ -369,6 +369,29 @@ fn id_that_is_used_again_gets_nothing_of_the_watcher_before() {
 }
 
 #[test]
+fn watchers_of_all_streams_are_bounded_together() {
+    let hub = Arc::new(Hub::for_watchers(3));
+    hub.reset(9, 0);
+    let (mut one, mut other) = (Session::new(&hub), Session::new(&hub));
+    one.create(&watch("a", 0));
+    one.create(&watch("a", 4));
+    other.create(&watch("a", 0));
+    let refused = expect![[r#"
+        #-1 r9 created canceled etcdserver: too many requests
+    "#]];
+    check(&other.create(&watch("a", 0)), refused);
+    assert_eq!((hub.watchers(), hub.waiting()), (3, 2));
+    one.cancel(0);
+    hub.publish(Vec::new(), 7);
+    one.compacted(7);
+    assert_eq!((hub.watchers(), hub.waiting()), (1, 1));
+    other.create(&watch("a", 0));
+    other.create(&watch("a", 0));
+    drop(other);
+    assert_eq!((hub.watchers(), hub.waiting()), (0, 0));
+}
+
+#[test]
 fn responses_are_made_for_one_watcher_at_a_time() {
     let (hub, mut session) = session(1, 0);
     for _ in 0..3 {
