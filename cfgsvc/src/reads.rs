@@ -20,6 +20,9 @@ use crate::grpc::status;
 const RUNNING_MAX: usize = 16;
 /// Requests that may wait for a turn; some milliseconds each.
 const WAITING_MAX: usize = 4_096;
+/// Steps of streams that run at a time: so few that requests are answered while all watchers of a
+/// member catch up.
+const STEPS_MAX: usize = 8;
 /// Scans of the whole store that run at a time: snapshots and hashes.
 const SCANS_MAX: usize = 4;
 
@@ -32,6 +35,7 @@ pub struct Reads {
     turns: Arc<Semaphore>,
     /// Requests that wait or run.
     places: Semaphore,
+    steps: Arc<Semaphore>,
     scans: Arc<Semaphore>,
 }
 
@@ -40,6 +44,7 @@ impl Default for Reads {
         Self {
             turns: Arc::new(Semaphore::new(RUNNING_MAX)),
             places: Semaphore::new(RUNNING_MAX + WAITING_MAX),
+            steps: Arc::new(Semaphore::new(STEPS_MAX)),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
         }
     }
@@ -56,7 +61,7 @@ impl Reads {
             .places
             .try_acquire()
             .map_err(|_| status::too_many_requests())?;
-        let turn = tokio::time::timeout(patience, self.turn())
+        let turn = tokio::time::timeout(patience, turn_of(&self.turns))
             .await
             .map_err(|_| status::timed_out())??;
         run(turn, read).await
@@ -68,7 +73,7 @@ impl Reads {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        run(self.turn().await?, read).await
+        run(turn_of(&self.steps).await?, read).await
     }
 
     /// The turn of a scan of the whole store, or a refusal: such scans are rare and long.
@@ -77,13 +82,11 @@ impl Reads {
             .try_acquire_owned()
             .map_err(|_| status::too_many_requests())
     }
+}
 
-    async fn turn(&self) -> Result<Turn, Status> {
-        Arc::clone(&self.turns)
-            .acquire_owned()
-            .await
-            .map_err(|_| status::stopped())
-    }
+async fn turn_of(turns: &Arc<Semaphore>) -> Result<Turn, Status> {
+    let turn = Arc::clone(turns).acquire_owned().await;
+    turn.map_err(|_| status::stopped())
 }
 
 /// Runs `read` on a thread of its own, which gives the turn back.
@@ -177,6 +180,22 @@ mod tests {
         while reads.turns.available_permits() < RUNNING_MAX {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn steps_of_streams_and_requests_do_not_wait_for_each_other() {
+        let (reads, _holders) = busy().await;
+        assert!(matches!(reads.step(|| 1).await, Ok(1)));
+        let reads = Reads::default();
+        let steps: Vec<Turn> = (0..STEPS_MAX)
+            .map(|_| {
+                Arc::clone(&reads.steps)
+                    .try_acquire_owned()
+                    .expect("a turn")
+            })
+            .collect();
+        assert!(matches!(reads.request(LONG, || 1).await, Ok(1)));
+        drop(steps);
     }
 
     #[tokio::test]
