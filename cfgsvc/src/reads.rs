@@ -111,14 +111,14 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(600);
+    const LONG: Duration = Duration::from_mins(10);
 
     /// Reads of which all turns are taken until the sender is dropped.
-    async fn busy() -> (Arc<Reads>, Vec<mpsc::Sender<()>>) {
+    async fn busy() -> (Arc<Reads>, Vec<mpsc::SyncSender<()>>) {
         let reads = Arc::new(Reads::default());
         let mut holders = Vec::new();
         for _ in 0..RUNNING_MAX {
-            let (hold, held) = mpsc::channel::<()>();
+            let (hold, held) = mpsc::sync_channel::<()>(1);
             let (began, begun) = tokio::sync::oneshot::channel();
             let reads = Arc::clone(&reads);
             tokio::spawn(async move {
@@ -165,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn read_whose_client_went_away_keeps_its_turn() {
         let reads = Reads::default();
-        let (hold, held) = mpsc::channel::<()>();
+        let (hold, held) = mpsc::sync_channel::<()>(1);
         let (began, begun) = tokio::sync::oneshot::channel();
         let wait = move || {
             let _ = began.send(());

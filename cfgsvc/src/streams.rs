@@ -154,7 +154,7 @@ mod tests {
         };
         let (sender, changes) = watch::channel(Arc::new(status));
         drop(sender);
-        let ended = leaderless(changes, Duration::from_secs(600)).await;
+        let ended = leaderless(changes, Duration::from_mins(10)).await;
         assert_eq!(ended.message(), "etcdserver: no leader");
     }
 }

@@ -4,8 +4,8 @@
 //! back the store. A page at a fixed revision reads the same; if that revision is compacted
 //! meanwhile, the stream ends with that error.
 //!
-//! Invariant: the header's revision is that of the store when the first page was read. Who asked for
-//! the latest and watches from the revision after it sees every later change.
+//! Invariant: the header's revision is that of the store when the first page was read. Who asked
+//! for the latest and watches from the revision after it sees every later change.
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ const BLOB_BYTES: usize = 256 << 10;
 const BLOBS_WAITING: usize = 4;
 
 /// Wait for a client that does not read; the state is held for it meanwhile.
-const STALL_PATIENCE: Duration = Duration::from_secs(60);
+const STALL_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Starts the thread that writes.
 pub(super) fn start(

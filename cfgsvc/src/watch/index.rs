@@ -188,15 +188,12 @@ mod tests {
             let mut plain: BTreeMap<WatcherId, Interest> = BTreeMap::new();
             for (stream, id, interest) in steps {
                 let id = (stream, id);
-                match interest {
-                    Some(interest) => {
-                        index.insert(id, &interest, id);
-                        plain.insert(id, interest);
-                    }
-                    None => {
-                        index.remove(id);
-                        plain.remove(&id);
-                    }
+                if let Some(interest) = interest {
+                    index.insert(id, &interest, id);
+                    plain.insert(id, interest);
+                } else {
+                    index.remove(id);
+                    plain.remove(&id);
                 }
             }
             for key in keys {

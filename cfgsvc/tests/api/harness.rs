@@ -27,7 +27,7 @@ use tonic::{Request, Status, Streaming};
 use crate::solo::Solo;
 
 /// Longest wait of a test for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running server.
 pub(crate) struct Server {
