@@ -1,4 +1,4 @@
-//! Connections of the client port: how many there may be, and when a dead one goes.
+//! Connections of the client port: how many there may be, and when one is closed.
 //!
 //! Why so: each connection takes a file descriptor, of which the databases need some too: a member
 //! that cannot open its files stops. And a client whose machine is gone says no good-bye: nobody
@@ -6,6 +6,8 @@
 //!
 //! Invariants
 //! - a connection over the limit is closed at once, so that its client tries another member.
+//! - a connection outlives the member's stop by a bounded time, whatever its client does: it holds
+//!   the group.
 //! - a failure to accept is logged and followed by a pause, never by a loop without one.
 
 use std::io;
@@ -14,13 +16,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpIncoming};
+
+use crate::streams;
 
 /// Most connections of clients, if the process may open so many files.
 const CONNECTIONS_MAX: u64 = 65_536;
@@ -44,6 +49,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Time in which a client must say something.
     pub first_byte: Duration,
+    /// Time that open calls have to end when the member stops.
+    pub drain: Duration,
 }
 
 impl Bounds {
@@ -68,16 +75,18 @@ impl Bounds {
         Self {
             connections: usize::try_from(connections).unwrap_or(usize::MAX),
             first_byte: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
         }
     }
 }
 
 /// A connection of a client.
-#[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     /// Until something was read: when that must be.
     first_byte: Option<Pin<Box<Sleep>>>,
+    /// Resolves when the connection has to close.
+    end: BoxFuture<'static, ()>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -85,14 +94,16 @@ struct Accepting {
     incoming: TcpIncoming,
     places: Arc<Semaphore>,
     bounds: Bounds,
+    stopping: watch::Receiver<bool>,
     /// When the next warning may be logged.
     warn_from: Option<tokio::time::Instant>,
 }
 
-/// The connections of `listener`, within `bounds`.
+/// The connections of `listener`, within `bounds`; `stopping` turns true when the member stops.
 pub fn accepted(
     listener: TcpListener,
     bounds: Bounds,
+    stopping: watch::Receiver<bool>,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let incoming = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
@@ -103,6 +114,7 @@ pub fn accepted(
         incoming,
         places: Arc::new(Semaphore::new(bounds.connections)),
         bounds,
+        stopping,
         warn_from: None,
     };
     stream::unfold(accepting, |mut accepting| async move {
@@ -135,6 +147,7 @@ impl Accepting {
             return Some(Connection {
                 stream,
                 first_byte: Some(Box::pin(tokio::time::sleep(self.bounds.first_byte))),
+                end: end(self.stopping.clone(), self.bounds.drain).boxed(),
                 _place: place,
             });
         }
@@ -159,6 +172,12 @@ impl Accepting {
     }
 }
 
+/// Returns `drain` after the member was told to stop.
+async fn end(stopping: watch::Receiver<bool>, drain: Duration) {
+    streams::stopped(stopping).await;
+    tokio::time::sleep(drain).await;
+}
+
 impl Connected for Connection {
     type ConnectInfo = ();
 
@@ -179,7 +198,24 @@ impl AsyncRead for Connection {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        read
+        self.unless_over(context, read)
+    }
+}
+
+impl Connection {
+    /// `outcome`, but no more waiting once the connection has to close. A client that does not read
+    /// lets hyper wait for writes alone, so that reads and writes both end in here.
+    fn unless_over<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_pending() && self.end.poll_unpin(context).is_ready() {
+            // It may be asked again.
+            self.end = futures_util::future::ready(()).boxed();
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        outcome
     }
 }
 
@@ -189,15 +225,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_over(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.unless_over(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.unless_over(context, shut)
     }
 
     fn poll_write_vectored(
@@ -205,7 +244,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.unless_over(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -224,14 +264,16 @@ mod tests {
     async fn listening(
         connections: usize,
         first_byte: Duration,
+        stopping: watch::Receiver<bool>,
     ) -> (SocketAddr, impl Stream<Item = io::Result<Connection>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let bounds = Bounds {
             connections,
             first_byte,
+            drain: Duration::ZERO,
         };
-        (address, accepted(listener, bounds))
+        (address, accepted(listener, bounds, stopping))
     }
 
     async fn connect(address: SocketAddr) -> TcpStream {
@@ -240,7 +282,8 @@ mod tests {
 
     #[tokio::test]
     async fn connection_over_the_limit_is_closed_and_a_closed_one_makes_place() {
-        let (address, stream) = listening(1, Duration::from_mins(10)).await;
+        let (_stop, stopping) = watch::channel(false);
+        let (address, stream) = listening(1, Duration::from_mins(10), stopping).await;
         tokio::pin!(stream);
         let mut first = connect(address).await;
         let mut held = stream.next().await.expect("open").expect("accepted");
@@ -259,7 +302,8 @@ mod tests {
 
     #[tokio::test]
     async fn silent_connection_ends_and_one_that_spoke_stays() {
-        let (address, stream) = listening(1, Duration::from_millis(20)).await;
+        let (_stop, stopping) = watch::channel(false);
+        let (address, stream) = listening(1, Duration::from_millis(20), stopping.clone()).await;
         tokio::pin!(stream);
         let _silent = connect(address).await;
         let mut held = stream.next().await.expect("open").expect("accepted");
@@ -267,13 +311,29 @@ mod tests {
         let ended = held.read(&mut byte).await.expect_err("it said nothing");
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
 
-        let (address, stream) = listening(1, Duration::from_mins(10)).await;
+        let (address, stream) = listening(1, Duration::from_mins(10), stopping).await;
         tokio::pin!(stream);
         let mut speaking = connect(address).await;
         speaking.write_all(b"x").await.expect("it is open");
         let mut held = stream.next().await.expect("open").expect("accepted");
         held.read_exact(&mut byte).await.expect("a byte");
         assert!(held.first_byte.is_none(), "no deadline is left");
+    }
+
+    #[tokio::test]
+    async fn open_connection_ends_after_the_member_has_stopped() {
+        let (stop, stopping) = watch::channel(false);
+        let (address, stream) = listening(1, Duration::from_mins(10), stopping).await;
+        tokio::pin!(stream);
+        let _client = connect(address).await;
+        let mut held = stream.next().await.expect("open").expect("accepted");
+        let mut byte = [0];
+        assert!(held.read(&mut byte).now_or_never().is_none());
+        stop.send_replace(true);
+        let ended = held.read(&mut byte).await.expect_err("it is over");
+        assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
+        // The client reads nothing: at some point nothing can be written, and that ends as well.
+        while held.write_all(&[0; 4096]).await.is_ok() {}
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub fn router(service: &Arc<Service>) -> Router {
         .merge(http::routes(Arc::clone(service), metrics))
 }
 
-/// Serves until `service.stopping`, then until the open calls are answered.
+/// Serves until `service.stopping`, then until the open calls are answered or cut.
 pub async fn serve(
     service: &Arc<Service>,
     listener: TcpListener,
@@ -76,7 +76,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(PING_PATIENCE))
         .add_routes(Routes::from(router(service)))
         .serve_with_incoming_shutdown(
-            accepted(listener, Bounds::of_process()),
+            accepted(listener, Bounds::of_process(), service.stopping.clone()),
             streams::stopped(service.stopping.clone()),
         )
         .await

@@ -36,7 +36,7 @@ pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) served: JoinHandle<()>,
-    _tasks: JoinSet<()>,
+    pub(crate) tasks: JoinSet<()>,
 }
 
 /// Limits that suit tests.
@@ -82,7 +82,7 @@ impl Server {
             service,
             stop,
             served,
-            _tasks: tasks,
+            tasks,
         }
     }
 

@@ -168,6 +168,35 @@ async fn clients_that_do_not_read_their_snapshots_hold_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stopping_server_waits_for_no_client_that_does_not_read() {
+    let server = Server::start().await;
+    let clients = server.clients();
+    for number in 0..100 {
+        put(&clients, &format!("k{number}"), &vec![7; 100_000]).await;
+    }
+    let mut maintenance = clients.maintenance.clone();
+    let unread = maintenance.snapshot(SnapshotRequest {}).await;
+    let keys = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        ..RangeRequest::default()
+    };
+    let unread = (unread, clients.kv.clone().range_stream(keys).await);
+    server.stop.send_replace(true);
+    soon("the server", server.served).await.expect("no panic");
+    // Nothing is left that holds the group, so that it can close.
+    let group = std::sync::Arc::downgrade(&server.service);
+    drop((server.service, server.tasks));
+    let free = async {
+        while group.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("all calls to end", free).await;
+    drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hashes_follow_the_keys() {
     let servers = [Server::start().await, Server::start().await];
     let [clients, other] = [servers[0].clients(), servers[1].clients()];
