@@ -249,47 +249,54 @@ impl LogStore {
         }
     }
 
+    /// The entries of the range that the log holds, in order; fewer, but at least one, when their
+    /// sizes pass `max_bytes`.
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let (from_engine, mut found, mut bytes) = {
-            let tail = self.shared.tail();
-            let start = start.max(tail.first);
-            let end = end.min(tail.last.map_or(0, |id| id.index() + 1));
-            if start >= end {
-                return Ok(Vec::new());
-            }
-            let first = tail
-                .entries
-                .front()
-                .map_or(u64::MAX, |entry| entry.log_id.index());
-            if start >= first {
-                let mut bytes = 0;
-                let mut found = Vec::new();
-                let skip = usize::try_from(start - first).map_err(io::Error::other)?;
-                for entry in tail.entries.iter().skip(skip) {
-                    bytes += size_of(entry);
-                    if entry.log_id.index() >= end || (!found.is_empty() && bytes > max_bytes) {
-                        break;
-                    }
-                    found.push(entry.clone());
+        loop {
+            let (on_disk, truncations, held_to) = {
+                let tail = self.shared.tail();
+                let start = start.max(tail.first);
+                let end = end.min(tail.last.map_or(0, |id| id.index() + 1));
+                if start >= end {
+                    return Ok(Vec::new());
                 }
-                return Ok(found);
+                let in_memory = tail.first_in_memory();
+                if start >= in_memory {
+                    return tail.copy(start - in_memory, end, max_bytes);
+                }
+                (start..end.min(in_memory), tail.truncations, end)
+            };
+            let mut found = Vec::new();
+            let mut bytes = 0;
+            for (_, encoded) in self.shared.engine.entries(on_disk.clone(), max_bytes)? {
+                bytes += encoded.len();
+                found.push(entry_from(decode::<proto::Entry>("log entry", encoded)?)?);
             }
-            (start..end.min(first), Vec::new(), 0)
-        };
-        let start = from_engine.start;
-        for (_, encoded) in self.shared.engine.entries(from_engine.clone(), max_bytes)? {
-            bytes += encoded.len();
-            found.push(entry_from(decode::<proto::Entry>("log entry", encoded)?)?);
+            let next = on_disk.start + found.len() as u64;
+            // A bounded read ends where the next entry would pass the bound: before it is reached.
+            let missing = next < on_disk.end && (found.is_empty() || max_bytes == usize::MAX);
+            let (first, truncations_now) = {
+                let tail = self.shared.tail();
+                (tail.first, tail.truncations)
+            };
+            if truncations_now != truncations || (missing && first > on_disk.start) {
+                // Entries were taken away meanwhile: the log is another one now.
+                continue;
+            }
+            if missing {
+                let why =
+                    format!("log entry {next} is not in the log, which should reach to {held_to}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            if next == on_disk.end && next < held_to && bytes < max_bytes {
+                let left = match max_bytes {
+                    usize::MAX => usize::MAX,
+                    bounded => bounded - bytes,
+                };
+                found.extend(self.read(next, held_to, left)?);
+            }
+            return Ok(found);
         }
-        let next = start + found.len() as u64;
-        if next < from_engine.end && bytes < max_bytes {
-            let why = format!("log entry {next} is not in the log, which should reach to {end}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
-        if next == from_engine.end && next < end && bytes < max_bytes {
-            found.extend(self.read(next, end, max_bytes - bytes)?);
-        }
-        Ok(found)
     }
 }
 
@@ -357,6 +364,28 @@ impl Shared {
 // === impl Tail ===
 
 impl Tail {
+    /// Index of the first entry that is in memory; beyond all indexes when none is.
+    fn first_in_memory(&self) -> u64 {
+        let first = self.entries.front();
+        first.map_or(u64::MAX, |entry| entry.log_id.index())
+    }
+
+    /// Entries in memory up to index `end`, without the first `skip`; at least one, and more while
+    /// their sizes stay within `max_bytes`.
+    fn copy(&self, skip: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let skip = usize::try_from(skip).map_err(io::Error::other)?;
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for entry in self.entries.iter().skip(skip) {
+            bytes += size_of(entry);
+            if entry.log_id.index() >= end || (!found.is_empty() && bytes > max_bytes) {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        Ok(found)
+    }
+
     fn push(&mut self, entry: Entry) {
         if self.last.is_none_or(|last| last.index() < self.first) {
             self.first = entry.log_id.index();

@@ -4,4 +4,5 @@
 mod conformance;
 mod defects;
 mod list_app;
+mod log_reads;
 mod scenarios;
