@@ -229,6 +229,11 @@ impl LogStore {
         self.shared.tail().last
     }
 
+    /// The last log id that was purged.
+    pub fn purged(&self) -> Option<LogId> {
+        self.shared.tail().purged
+    }
+
     /// The log id that was last handed in as committed.
     pub fn committed(&self) -> Option<LogId> {
         self.shared.tail().committed

@@ -1,15 +1,21 @@
-//! Reads of a log that is longer than what is in memory.
+//! Reads of a log that is longer than what is in memory, or that begins behind the state.
 
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use cluster::StateEngine;
+use cluster::directory_store::DirectoryStore;
 use cluster::log_store::{FlushMode, LogStore, LogStoreOptions};
+use cluster::machine::Machine;
 use cluster::types::{Command, Entry, LogId, Payload, Types, entry_to};
 use cluster_core::log::{LogEngine, LogMeta, LogOp, MemoryLog};
+use cluster_core::store::MemoryState;
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use prost::Message;
+
+use crate::list_app::ListApp;
 
 const ENTRY_BYTES: usize = 600;
 const READ_BYTES: usize = 1000;
@@ -127,12 +133,34 @@ where
 
 #[tokio::test]
 async fn log_that_is_cut_while_it_is_read_is_not_damaged() {
-    let purged = read_while(|mut log| async move {
-        RaftLogStorage::<Types>::purge(&mut log, log_id(2)).await
-    });
+    let purged =
+        read_while(
+            |mut log| async move { RaftLogStorage::<Types>::purge(&mut log, log_id(2)).await },
+        );
     assert_eq!(purged.await.expect("no damage"), [3]);
     let truncated = read_while(|mut log| async move {
         RaftLogStorage::<Types>::truncate_after(&mut log, None).await
     });
     assert_eq!(truncated.await.expect("no damage"), [0; 0]);
+}
+
+#[tokio::test]
+async fn state_that_ends_before_the_log_begins_is_refused() {
+    let root = tempfile::tempdir().expect("temp dir");
+    let machine = |log: LogStore| {
+        let empty = |_: &std::path::Path| Ok(Arc::<MemoryState>::default() as Arc<dyn StateEngine>);
+        let store = DirectoryStore::open(root.path(), Box::new(empty)).expect("a state");
+        Machine::open(Arc::new(store), Some(log), Box::new(ListApp::default()))
+    };
+    let mut log = open(engine(5));
+    machine(log.clone()).expect("the whole log is there");
+    let purge = RaftLogStorage::<Types>::purge(&mut log, log_id(2)).await;
+    purge.expect("memory");
+    let Err(refused) = machine(log) else {
+        panic!("entries 0 to 2 are in neither");
+    };
+    assert!(
+        refused.to_string().contains("holds the log up to nothing"),
+        "{refused}"
+    );
 }
