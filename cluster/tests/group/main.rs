@@ -6,3 +6,4 @@ mod defects;
 mod list_app;
 mod log_reads;
 mod scenarios;
+mod state_files;
