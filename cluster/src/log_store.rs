@@ -33,8 +33,9 @@ use crate::types::{
     vote_from, vote_to,
 };
 
-/// Requests that wait for the flush thread. Never full: a leader has at most 8192 commands in
-/// flight and a follower 64 append requests, and votes, truncations and purges are few.
+/// Requests that wait for the flush thread. Hardly ever full: commands are refused when the disk is
+/// far behind, a follower has 64 append requests at a time, and votes, truncations and purges are
+/// few. When it is full, Raft waits.
 const FLUSH_QUEUE: usize = 16_384;
 
 /// Bounds of the log store. All in bytes or counts, none may be zero.
@@ -227,6 +228,12 @@ impl LogStore {
     /// The last log id, durable or not.
     pub fn last_log_id(&self) -> Option<LogId> {
         self.shared.tail().last
+    }
+
+    /// Bytes of entries that are in memory because they are not durable yet, about.
+    pub fn backlog_bytes(&self) -> usize {
+        let in_memory = self.shared.tail().bytes;
+        in_memory.saturating_sub(self.shared.options.tail_bytes)
     }
 
     /// The last log id that was purged.

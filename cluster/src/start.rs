@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::group::{LeaderService, NewMember, Role, Status};
 use crate::identity::{DataDirectory, IdentityError};
 use crate::log_store::{FlushMode, LogStore, LogStoreOptions};
 use crate::machine::Machine;
-use crate::member::{Limits, Member, Parts, millis};
+use crate::member::{Channels, InFlight, Inner, Limits, Member, millis};
 use crate::network::Network;
 use crate::peer_server::PeerServer;
 use crate::proto;
@@ -426,7 +427,7 @@ async fn run(
         election_max: 2 * options.election,
         min_free_bytes: options.min_free_bytes,
     };
-    let member = Member::new(Parts {
+    let member = Member::new(Inner {
         raft,
         caller,
         store,
@@ -436,6 +437,10 @@ async fn run(
         service,
         status,
         barrier,
+        free_bytes: AtomicU64::new(u64::MAX),
+        membership_change: tokio::sync::Mutex::default(),
+        in_flight: InFlight::default(),
+        channels: Channels::default(),
     });
     let tasks = vec![
         tokio::spawn(member.clone().run_barrier(waiting)),
