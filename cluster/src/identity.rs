@@ -125,10 +125,14 @@ impl DataDirectory {
             .mode(0o600)
             .open(path.join(LOCK_FILE))
             .map_err(io)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(IdentityError::InUse {
-                path: path.to_owned(),
-            });
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(IdentityError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(io(error.into())),
         }
         let file = path.join(IDENTITY_FILE);
         let identity = match fs::read(&file) {

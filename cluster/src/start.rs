@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cluster_core::app::App;
 use futures_util::future::BoxFuture;
+use openraft::error::{InitializeError, RaftError};
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -304,8 +305,10 @@ async fn initialize(
         return Ok(None);
     }
     let nodes: BTreeMap<_, _> = identity.founders.iter().cloned().map(node_from).collect();
-    if let Err(error) = member.raft().initialize(nodes).await {
-        tracing::debug!(%error, "initialized already by another founder's messages");
+    match member.raft().initialize(nodes).await {
+        // Not allowed: another founder's messages were here first.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => return Err(StartError::Raft(error.to_string())),
     }
     Ok(Some(tokio::spawn(async move {
         if let Err(error) = desk.found().await {

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod defects;
+mod founding;
 mod list_app;
 mod log_reads;
 mod scenarios;
