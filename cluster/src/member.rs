@@ -28,6 +28,7 @@ use crate::group::{
 };
 use crate::log_store::{LogCounters, LogStore};
 use crate::machine::Machine;
+use crate::network::Addresses;
 use crate::proto;
 use crate::state_store::StateStore;
 use crate::transport::{Caller, PeerClient, connect, never_arrived, peer_client};
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) service: Arc<dyn LeaderService>,
     pub(crate) status: watch::Sender<Arc<Status>>,
     pub(crate) barrier: mpsc::Sender<oneshot::Sender<Result<(), ReadError>>>,
+    pub(crate) addresses: Arc<Addresses>,
     /// Of the file system; `u64::MAX` until it was looked at.
     pub(crate) free_bytes: AtomicU64,
     pub(crate) membership_change: tokio::sync::Mutex<()>,

@@ -192,10 +192,13 @@ impl Member {
             return self.add_learner(member).await;
         };
         let voters = Self::voters(&metrics);
-        if node.incarnation == member.incarnation {
+        let claimed = node.incarnation == member.incarnation;
+        let moved = node.peer_address != member.peer_address
+            || node.client_addresses != member.client_addresses;
+        if claimed && !moved {
             return Ok(member_info(&metrics, id, &node, &voters));
         }
-        if !node.incarnation.is_empty() {
+        if !claimed && !node.incarnation.is_empty() {
             return Err(MembershipError::OtherIncarnation {
                 name: member.name,
                 id,
@@ -208,8 +211,8 @@ impl Member {
         if let Some((id, node)) = other {
             return Err(exists(*id, node));
         }
-        // A registered place is claimed; what was registered of colo and role stays.
-        let claimed = NodeInfo {
+        // A registered place is claimed, or a member has moved; its colo and role stay.
+        let node = NodeInfo {
             client_addresses: member.client_addresses,
             colo: if node.colo.is_empty() {
                 member.colo
@@ -221,15 +224,12 @@ impl Member {
             name: member.name.clone(),
             peer_address: member.peer_address,
         };
-        let nodes = BTreeMap::from([(id, claimed.clone())]);
+        let nodes = BTreeMap::from([(id, node.clone())]);
         self.change(&metrics, ChangeMembers::SetNodes(nodes))
             .await?;
-        Ok(member_info(
-            &self.snapshot_of_metrics(),
-            id,
-            &claimed,
-            &voters,
-        ))
+        self.inner.addresses.set(id, &node.peer_address);
+        let metrics = self.snapshot_of_metrics();
+        Ok(member_info(&metrics, id, &node, &voters))
     }
 
     async fn add_learner(&self, member: NewMember) -> Result<MemberInfo, MembershipError> {

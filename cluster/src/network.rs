@@ -11,9 +11,10 @@
     reason = "openraft's error type is what its traits return"
 )]
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -47,10 +48,30 @@ const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 type Rpc<T> = Result<T, RPCError<Types>>;
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
 
+/// Where the members are. Raft keeps its clients when the address of a member changes, so they look
+/// here whenever they call.
+#[derive(Debug, Default)]
+pub struct Addresses(Mutex<BTreeMap<u64, String>>);
+
+impl Addresses {
+    /// Takes note of where a member is from now on.
+    pub fn set(&self, id: u64, address: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(id, address.to_owned());
+    }
+
+    fn of(&self, id: u64) -> Option<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&id).cloned()
+    }
+}
+
 /// Makes a [`Peer`] for each member and class of messages.
 pub struct Network {
     /// Who we are.
     pub caller: Caller,
+    /// Where the others are.
+    pub addresses: Arc<Addresses>,
     /// For a new connection.
     pub connect_timeout: Duration,
 }
@@ -59,8 +80,9 @@ pub struct Network {
 pub struct Peer {
     caller: Caller,
     to: u64,
-    address: String,
-    channel: Option<Channel>,
+    addresses: Arc<Addresses>,
+    /// The connection, and the address that it is for.
+    channel: Option<(String, Channel)>,
     connect_timeout: Duration,
 }
 
@@ -68,10 +90,11 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &NodeInfo) -> Peer {
+        self.addresses.set(target, &node.peer_address);
         Peer {
             caller: self.caller.clone(),
             to: target,
-            address: node.peer_address.clone(),
+            addresses: self.addresses.clone(),
             channel: None,
             connect_timeout: self.connect_timeout,
         }
@@ -92,16 +115,18 @@ fn bad_answer(error: impl std::error::Error + 'static) -> RPCError<Types> {
 
 impl Peer {
     fn client(&mut self) -> Rpc<PeerClient> {
-        if self.channel.is_none() {
-            let channel = connect(&self.address, self.connect_timeout).map_err(bad_answer)?;
-            self.channel = Some(channel);
+        let Some(address) = self.addresses.of(self.to) else {
+            let why = format!("no address of member {} is known", self.to);
+            return Err(RPCError::Unreachable(Unreachable::from_string(why)));
+        };
+        if let Some((connected, channel)) = &self.channel
+            && *connected == address
+        {
+            return Ok(peer_client(channel.clone()));
         }
-        match &self.channel {
-            Some(channel) => Ok(peer_client(channel.clone())),
-            None => Err(RPCError::Unreachable(Unreachable::from_string(
-                "no connection",
-            ))),
-        }
+        let channel = connect(&address, self.connect_timeout).map_err(bad_answer)?;
+        self.channel = Some((address, channel.clone()));
+        Ok(peer_client(channel))
     }
 
     fn timeout(&self, action: RPCTypes, timeout: Duration) -> RPCError<Types> {

@@ -25,7 +25,7 @@ use crate::identity::{DataDirectory, IdentityError};
 use crate::log_store::{FlushMode, LogStore, LogStoreOptions};
 use crate::machine::Machine;
 use crate::member::{Channels, InFlight, Inner, Limits, Member, millis};
-use crate::network::Network;
+use crate::network::{Addresses, Network};
 use crate::peer_server::PeerServer;
 use crate::proto;
 use crate::proto::founding_server::FoundingServer;
@@ -415,8 +415,10 @@ async fn run(
         node_id: identity.node_id,
         incarnation: identity.incarnation.clone(),
     };
+    let addresses = Arc::new(Addresses::default());
     let network = Network {
         caller: caller.clone(),
+        addresses: addresses.clone(),
         connect_timeout: options.election / 2,
     };
     let raft = Raft::new(identity.node_id, config, network, log.clone(), machine)
@@ -440,6 +442,7 @@ async fn run(
         service,
         status,
         barrier,
+        addresses,
         free_bytes: AtomicU64::new(u64::MAX),
         membership_change: tokio::sync::Mutex::default(),
         in_flight: InFlight::default(),

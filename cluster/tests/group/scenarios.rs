@@ -93,6 +93,30 @@ impl World {
         Ok(())
     }
 
+    /// Starts a member that asks `through` for a place.
+    async fn join(&mut self, name: &str, through: &str) {
+        self.addresses.insert(name.to_owned(), free_address());
+        let through = self.member(through).clone();
+        let ask = move |member: NewMember, _: u64| -> futures_util::future::BoxFuture<'static, _> {
+            let through = through.clone();
+            Box::pin(async move {
+                let joined = through
+                    .member_join(member)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                Ok(Some((through.identity().cluster_id, joined.id)))
+            })
+        };
+        let beginning = Beginning::Join {
+            ask: Box::new(ask),
+            learner: false,
+        };
+        let options = self.options(name, beginning);
+        let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
+        self.running
+            .insert(name.to_owned(), running.expect("it joins"));
+    }
+
     async fn stop(&mut self, name: &str) {
         let running = self.running.remove(name).expect("it runs");
         running.shutdown().await.expect("a clean stop");
@@ -135,6 +159,11 @@ impl World {
         read.expect("a read");
         found
     }
+}
+
+fn votes(status: &Status, name: &str) -> bool {
+    let mut members = status.members.iter();
+    members.any(|member| member.name == name && member.voter)
 }
 
 fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
@@ -227,34 +256,8 @@ async fn member_joins_is_promoted_and_replaces_another() {
     for number in numbers(0..150) {
         world.write("n1", number).await;
     }
-    world.addresses.insert("n4".to_owned(), free_address());
-    let through = world.member("n2").clone();
-    let ask = move |member: NewMember, _: u64| -> futures_util::future::BoxFuture<'static, _> {
-        let through = through.clone();
-        Box::pin(async move {
-            let joined = through
-                .member_join(member)
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok(Some((through.identity().cluster_id, joined.id)))
-        })
-    };
-    let beginning = Beginning::Join {
-        ask: Box::new(ask),
-        learner: false,
-    };
-    let options = world.options("n4", beginning);
-    let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
-    world
-        .running
-        .insert("n4".to_owned(), running.expect("n4 joins"));
-    let is_voter = |status: &Arc<Status>| {
-        status
-            .members
-            .iter()
-            .any(|member| member.name == "n4" && member.voter)
-    };
-    let status = world.status_when("n4", is_voter).await;
+    world.join("n4", "n2").await;
+    let status = world.status_when("n4", |status| votes(status, "n4")).await;
     assert_eq!(world.read("n4").await, numbers(0..150));
     let ids: BTreeSet<u64> = status.members.iter().map(|member| member.id).collect();
     assert!(
@@ -271,6 +274,33 @@ async fn member_joins_is_promoted_and_replaces_another() {
     world.member("n4").member_remove(n3).await.expect("remove");
     world.write("n4", "150".to_owned()).await;
     assert_eq!(world.read("n1").await, numbers(0..151));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn member_that_comes_at_another_address_than_before_is_reached_there() {
+    let mut world = World::begin(&["n1"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let registered = NewMember {
+        name: "n2".to_owned(),
+        colo: String::new(),
+        peer_address: free_address().to_string(),
+        client_addresses: vec![],
+        incarnation: String::new(),
+        learner: false,
+    };
+    let registered = world.member("n1").member_add(registered).await;
+    let id = registered.expect("n2 is registered").id;
+    world.join("n2", "n1").await;
+    let status = world.status_when("n2", |status| votes(status, "n2")).await;
+    assert!(status.members.iter().any(|member| member.id == id));
+    assert_eq!(world.read("n2").await, numbers(0..1));
+    // It moves while the group goes on; one of two voters is no majority without it.
+    world.join("n3", "n1").await;
+    world.status_when("n3", |status| votes(status, "n3")).await;
+    world.stop("n2").await;
+    world.join("n2", "n1").await;
+    world.write("n1", "1".to_owned()).await;
+    assert_eq!(world.read("n2").await, numbers(0..2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
