@@ -427,16 +427,24 @@ impl Member {
                     self.await_leader_news(leader).await;
                 }
                 Ok(changed) => {
-                    // Who asks this member next must see the change, wherever it was made. When no
-                    // majority answers now, the change is made all the same.
-                    if let Err(error) = self.read_barrier().await {
-                        tracing::warn!(%error, "the changed membership is not confirmed here yet");
-                    }
+                    self.see_change().await;
                     self.publish_status();
                     return Ok(changed);
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Who asks this member next must see a change, wherever it was made. When no majority answers
+    /// now, the change is made all the same.
+    async fn see_change(&self) {
+        if self.node(self.inner.caller.node_id).is_none() {
+            // It is removed itself: nobody answers it any more.
+            return;
+        }
+        if let Err(error) = self.read_barrier().await {
+            tracing::warn!(%error, "the changed membership is not confirmed here yet");
         }
     }
 

@@ -380,8 +380,28 @@ impl Member {
         others.max_by_key(|id| progress(&metrics, *id).0)
     }
 
-    /// Promotes learners that have joined and caught up, while this member leads.
-    pub(crate) async fn run_promotion(self) {
+    /// Takes the second step of a change whose first step is made and whose author is gone: a leader
+    /// that died, a request that was given up. Until then every decision needs two majorities.
+    async fn finish_change(&self) {
+        let Ok(_turn) = self.inner.membership_change.try_lock() else {
+            // Its author is at it.
+            return;
+        };
+        let metrics = self.snapshot_of_metrics();
+        let stored = &metrics.membership_config;
+        if stored.membership().get_joint_config().len() < 2 {
+            return;
+        }
+        let no_more = ChangeMembers::AddVoterIds(BTreeSet::new());
+        match self.change(&metrics, no_more).await {
+            Ok(()) => tracing::info!("finished a membership change that was left half made"),
+            Err(error) => tracing::info!(%error, "a membership change is half made"),
+        }
+    }
+
+    /// Promotes learners that have joined and caught up and finishes changes that were left half
+    /// made, while this member leads.
+    pub(crate) async fn run_upkeep(self) {
         let mut failed_until: BTreeMap<u64, Instant> = BTreeMap::new();
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
@@ -393,6 +413,7 @@ impl Member {
             if metrics.current_leader != Some(metrics.id) {
                 continue;
             }
+            self.finish_change().await;
             let voters = Self::voters(&metrics);
             for (id, node) in metrics.membership_config.nodes() {
                 let (matched, last) = progress(&metrics, *id);

@@ -450,7 +450,7 @@ async fn run(
     });
     let tasks = vec![
         tokio::spawn(member.clone().run_barrier(waiting)),
-        tokio::spawn(member.clone().run_promotion()),
+        tokio::spawn(member.clone().run_upkeep()),
         tokio::spawn(run_status(member.clone())),
         tokio::spawn(watch_disk(member.clone(), root)),
     ];

@@ -9,6 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::group::{Group, MembershipError, NewMember, Role, Status};
 use cluster::start::{Beginning, Options, Running, StartError, start};
+use cluster::types::{Membership, Payload, Types};
+use openraft::Precondition;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use tempfile::TempDir;
 
 use crate::list_app::{Echo, ListApp, items};
@@ -301,6 +304,53 @@ async fn member_that_comes_at_another_address_than_before_is_reached_there() {
     world.join("n2", "n1").await;
     world.write("n1", "1".to_owned()).await;
     assert_eq!(world.read("n2").await, numbers(0..2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn leader_that_removes_itself_says_so_before_its_reads_time_out() {
+    let world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let leader = world.leader().await;
+    let id = world.member(&leader).identity().node_id;
+    let removal = world.member(&leader).member_remove(id);
+    // The request timeout of the options is what a read of a removed member takes.
+    let removed = tokio::time::timeout(Duration::from_secs(10), removal).await;
+    removed.expect("in time").expect("two voters are left");
+    let other = world.addresses.keys().find(|name| **name != leader);
+    let other = other.expect("three").clone();
+    world.write(&other, "1".to_owned()).await;
+    assert_eq!(world.read(&other).await, numbers(0..2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn change_that_was_left_half_made_is_finished() {
+    let world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let leader = world.member(&world.leader().await);
+    let before = leader.raft().metrics().borrow_watched().clone();
+    let nodes = before.membership_config.membership().nodes();
+    let nodes: BTreeMap<_, _> = nodes.map(|(id, node)| (*id, node.clone())).collect();
+    let voters: BTreeSet<u64> = nodes.keys().copied().collect();
+    let removed = voters.iter().copied().find(|id| *id != before.id);
+    let mut left = voters.clone();
+    left.remove(&removed.expect("three"));
+    let joint = Membership::new(vec![voters, left.clone()], nodes).expect("two steps");
+    let condition: [Precondition<Types>; 0] = [];
+    let half = leader
+        .raft()
+        .append_membership(joint, Payload::Blank, condition);
+    half.await.expect("the first step");
+    let mut metrics = leader.raft().metrics();
+    let finished = metrics.wait_until(|now| {
+        let config = now
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .clone();
+        config == std::slice::from_ref(&left)
+    });
+    let finished = tokio::time::timeout(Duration::from_secs(20), finished).await;
+    finished.expect("in time").expect("the leader runs");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
