@@ -10,7 +10,7 @@
 //! | emptied | the incarnation is new; founders and joiners are asked before anything else |
 //! | log or state removed | identity is there, they are not |
 //! | copied, put back from a copy | the identity file has another inode or birth than it says |
-//! | files in it overwritten from a copy | not by itself, only where log and state disagree |
+//! | log and state put back from a copy | the leader remembers more of it (`network.rs`) |
 //! | used by a running process | it holds the lock |
 
 use std::fmt;

@@ -3,8 +3,10 @@
 //! One connection for each pair and class (replication, heartbeats, snapshots): a large append or a
 //! snapshot chunk must not delay a heartbeat. Replication is one long-lived stream each way.
 //!
-//! Invariant: a stream on which requests wait for an answer longer than the time-to-live fails; a
-//! swallowed response must not stop replication for ever.
+//! Invariants
+//! - a stream on which requests wait for an answer longer than the time-to-live fails; a swallowed
+//!   response must not stop replication for ever;
+//! - a member that lacks what it has acknowledged to this leader is not heard any more.
 
 #![allow(
     clippy::result_large_err,
@@ -13,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +85,7 @@ pub struct Peer {
     addresses: Arc<Addresses>,
     /// The connection, and the address that it is for.
     channel: Option<(String, Channel)>,
+    acknowledged: Arc<Acknowledged>,
     connect_timeout: Duration,
 }
 
@@ -96,6 +99,7 @@ impl RaftNetworkFactory<Types> for Network {
             to: target,
             addresses: self.addresses.clone(),
             channel: None,
+            acknowledged: Arc::default(),
             connect_timeout: self.connect_timeout,
         }
     }
@@ -189,15 +193,58 @@ fn append_result(response: &proto::AppendResponse) -> Rpc<StreamAppendResult<Typ
     }
 }
 
+/// Up to which index a member has acknowledged the log to this leader; a client lives as long as a
+/// leadership at most.
+///
+/// Why: openraft takes it for impossible that a member loses what it had acknowledged. It goes on to
+/// count the lost entries towards majorities and may never send them again (a debug build panics).
+#[derive(Debug, Default)]
+struct Acknowledged {
+    /// One more than the greatest index; 0 before the first.
+    next: AtomicU64,
+    /// It was said that the member lost something.
+    told: AtomicBool,
+}
+
+impl Acknowledged {
+    /// Takes note of an answer of member `id`, or refuses it.
+    fn check(&self, id: u64, answer: &StreamAppendResult<Types>) -> Rpc<()> {
+        match answer {
+            Ok(Some(matched)) => {
+                let next = matched.index().saturating_add(1);
+                self.next.fetch_max(next, Ordering::AcqRel);
+            }
+            Err(StreamAppendError::Conflict(asked)) => {
+                let next = self.next.load(Ordering::Acquire);
+                if asked.index() < next {
+                    let why = format!(
+                        "member {id} lacks log entry {}, but has acknowledged the log up to {}: \
+                         its disk was put back to an older state or has lost writes; replace it",
+                        asked.index(),
+                        next - 1
+                    );
+                    if !self.told.swap(true, Ordering::AcqRel) {
+                        tracing::error!("{why}");
+                    }
+                    return Err(RPCError::Unreachable(Unreachable::from_string(why)));
+                }
+            }
+            Ok(None) | Err(StreamAppendError::HigherVote(_)) => {}
+        }
+        Ok(())
+    }
+}
+
 /// Yields the answers of a replication stream, and an error when one is overdue.
 fn watch_answers(
     answers: tonic::Streaming<proto::AppendResponse>,
     sent: Arc<AtomicU64>,
     overdue: Duration,
+    (to, acknowledged): (u64, Arc<Acknowledged>),
 ) -> AppendResults<'static> {
     let state = Some((answers, 0_u64));
     futures_util::stream::unfold(state, move |state| {
-        let sent = sent.clone();
+        let (sent, acknowledged) = (sent.clone(), acknowledged.clone());
         async move {
             let (mut answers, received) = state?;
             loop {
@@ -206,7 +253,10 @@ fn watch_answers(
                     Ok(None) => return None,
                     Ok(Some(Err(status))) => return Some((Err(unreachable(&status)), None)),
                     Ok(Some(Ok(response))) => {
-                        let result = append_result(&response);
+                        let result = append_result(&response).and_then(|answer| {
+                            acknowledged.check(to, &answer)?;
+                            Ok(answer)
+                        });
                         let last = !matches!(result, Ok(Ok(_)));
                         let next = (!last).then_some((answers, received + 1));
                         return Some((result, next));
@@ -252,6 +302,7 @@ impl NetStreamAppend<Types> for Peer {
                 answers,
                 sent,
                 ttl.max(Duration::from_secs(2)),
+                (self.to, self.acknowledged.clone()),
             ))
         })
     }
@@ -431,5 +482,26 @@ impl NetSnapshot<Types> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot.snapshot) => sent,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LogId;
+
+    #[test]
+    fn member_that_lacks_what_it_acknowledged_is_refused() {
+        let acknowledged = Acknowledged::default();
+        let log_id = |index| LogId::new_term_index(3, index);
+        let conflict = |index| Err(StreamAppendError::Conflict(log_id(index)));
+        assert!(
+            acknowledged.check(2, &conflict(9)).is_ok(),
+            "the search for its end"
+        );
+        assert!(acknowledged.check(2, &Ok(Some(log_id(5)))).is_ok());
+        assert!(acknowledged.check(2, &Ok(Some(log_id(4)))).is_ok());
+        assert!(acknowledged.check(2, &conflict(6)).is_ok());
+        assert!(acknowledged.check(2, &conflict(5)).is_err());
     }
 }

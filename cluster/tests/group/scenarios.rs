@@ -353,6 +353,55 @@ async fn change_that_was_left_half_made_is_finished() {
     finished.expect("in time").expect("the leader runs");
 }
 
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("create");
+    for entry in std::fs::read_dir(from).expect("list") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copy");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn member_whose_log_was_put_back_is_not_heard_and_stops_nobody() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let leader = world.leader().await;
+    let names = ["n1", "n2", "n3"];
+    let name = *names.iter().find(|name| **name != leader).expect("three");
+    let id = world.member(name).identity().node_id;
+    world.stop(name).await;
+    let copy = world.root.path().join("copy");
+    for part in ["log", "state"] {
+        copy_tree(&world.directory(name).join(part), &copy.join(part));
+    }
+    world.restart(name).await.expect("restart");
+    for number in numbers(1..10) {
+        world.write(&leader, number).await;
+    }
+    // What it has applied it has acknowledged before.
+    assert_eq!(world.read(name).await, numbers(0..10));
+    world.stop(name).await;
+    for part in ["log", "state"] {
+        let directory = world.directory(name).join(part);
+        std::fs::remove_dir_all(&directory).expect("remove");
+        copy_tree(&copy.join(part), &directory);
+    }
+    world.restart(name).await.expect("nothing is missing in it");
+    let silent = |status: &Arc<Status>| {
+        let mut members = status.members.iter();
+        let silent = |ago: Option<u64>| ago.is_none_or(|ago| ago > 2_000);
+        members.any(|member| member.id == id && silent(member.last_contact_ms))
+    };
+    world.status_when(&leader, silent).await;
+    world.write(&leader, "10".to_owned()).await;
+    assert_eq!(world.read(&leader).await, numbers(0..11));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn removal_that_would_lose_the_quorum_and_doubled_members_are_refused() {
     let mut world = World::begin(&["n1", "n2", "n3"]).await;
