@@ -380,8 +380,9 @@ impl Member {
         others.max_by_key(|id| progress(&metrics, *id).0)
     }
 
-    /// Takes the second step of a change whose first step is made and whose author is gone: a leader
-    /// that died, a request that was given up. Until then every decision needs two majorities.
+    /// Takes the second step of a change whose first step is made and whose author is gone: a
+    /// leader that died, a request that was given up. Until then every decision needs two
+    /// majorities.
     async fn finish_change(&self) {
         let Ok(_turn) = self.inner.membership_change.try_lock() else {
             // Its author is at it.

@@ -196,8 +196,9 @@ fn append_result(response: &proto::AppendResponse) -> Rpc<StreamAppendResult<Typ
 /// Up to which index a member has acknowledged the log to this leader; a client lives as long as a
 /// leadership at most.
 ///
-/// Why: openraft takes it for impossible that a member loses what it had acknowledged. It goes on to
-/// count the lost entries towards majorities and may never send them again (a debug build panics).
+/// Why: openraft takes it for impossible that a member loses what it had acknowledged. It goes on
+/// to count the lost entries towards majorities and may never send them again (a debug build
+/// panics).
 #[derive(Debug, Default)]
 struct Acknowledged {
     /// One more than the greatest index; 0 before the first.

@@ -118,13 +118,17 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// Timeouts that make no sense together.
+    /// Settings that make no sense together.
     #[error("settings: {0}")]
     Settings(String),
     /// openraft.
     #[error("raft: {0}")]
     Raft(String),
 }
+
+/// Bytes of a command at most, whatever the settings: an append holds one command and reads end
+/// behind 1 MiB, so a message has room for it. A larger one would be accepted and sent for ever.
+const COMMAND_BYTES_LIMIT: usize = MESSAGE_BYTES_MAX - (4 << 20);
 
 /// How long a stopping member waits for calls in flight.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -189,6 +193,12 @@ impl Running {
 
 /// openraft's settings. Those that differ from its defaults do so for a reason given beside them.
 pub fn raft_config(options: &Options) -> Result<Config, StartError> {
+    if options.command_bytes_max > COMMAND_BYTES_LIMIT {
+        return Err(StartError::Settings(format!(
+            "commands may have {} bytes, members can send {COMMAND_BYTES_LIMIT} at most",
+            options.command_bytes_max
+        )));
+    }
     let config = Config {
         cluster_name: "cfgsvc".to_owned(),
         heartbeat_interval: millis(options.heartbeat),

@@ -1,9 +1,10 @@
 //! Members over real sockets and disks: founding, reads anywhere, restart, snapshot, membership.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,9 +24,13 @@ struct World {
     running: BTreeMap<String, Running>,
 }
 
+/// An address on loopback that nobody else uses: a port of the system's choice can be taken by any
+/// connection that is made while its member does not run, and by one to itself.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("address")
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, 64 | (a & 63), b, c], port))
 }
 
 impl World {
@@ -400,6 +405,18 @@ async fn member_whose_log_was_put_back_is_not_heard_and_stops_nobody() {
     world.status_when(&leader, silent).await;
     world.write(&leader, "10".to_owned()).await;
     assert_eq!(world.read(&leader).await, numbers(0..11));
+}
+
+#[tokio::test]
+async fn commands_that_no_message_could_carry_are_refused_as_a_setting() {
+    let world = World::new(&["n1"]);
+    let mut options = world.options("n1", Beginning::Found(world.founders()));
+    options.command_bytes_max = 16 << 20;
+    let started = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
+    let Err(refused) = started else {
+        panic!("a command of 16 MiB fits no message");
+    };
+    assert!(refused.to_string().contains("16777216 bytes"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
