@@ -15,8 +15,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -70,12 +70,22 @@ impl Addresses {
 
 /// Makes a [`Peer`] for each member and class of messages.
 pub struct Network {
-    /// Who we are.
-    pub caller: Caller,
-    /// Where the others are.
-    pub addresses: Arc<Addresses>,
-    /// For a new connection.
-    pub connect_timeout: Duration,
+    caller: Caller,
+    addresses: Arc<Addresses>,
+    connect_timeout: Duration,
+    acknowledged: BTreeMap<u64, Arc<Acknowledged>>,
+}
+
+impl Network {
+    /// The way from `caller` to the others.
+    pub fn new(caller: Caller, addresses: Arc<Addresses>, connect_timeout: Duration) -> Self {
+        Self {
+            caller,
+            addresses,
+            connect_timeout,
+            acknowledged: BTreeMap::new(),
+        }
+    }
 }
 
 /// The way to one member.
@@ -99,7 +109,7 @@ impl RaftNetworkFactory<Types> for Network {
             to: target,
             addresses: self.addresses.clone(),
             channel: None,
-            acknowledged: Arc::default(),
+            acknowledged: self.acknowledged.entry(target).or_default().clone(),
             connect_timeout: self.connect_timeout,
         }
     }
@@ -193,38 +203,59 @@ fn append_result(response: &proto::AppendResponse) -> Rpc<StreamAppendResult<Typ
     }
 }
 
-/// Up to which index a member has acknowledged the log to this leader; a client lives as long as a
-/// leadership at most.
+/// Up to which index a member has acknowledged the log to this leader, over all its connections.
 ///
 /// Why: openraft takes it for impossible that a member loses what it had acknowledged. It goes on
 /// to count the lost entries towards majorities and may never send them again (a debug build
 /// panics).
 #[derive(Debug, Default)]
-struct Acknowledged {
+struct Acknowledged(Mutex<AcknowledgedIn>);
+
+#[derive(Debug, Default)]
+struct AcknowledgedIn {
+    /// Term of the leadership: under another leader the member may have been told otherwise.
+    term: u64,
     /// One more than the greatest index; 0 before the first.
-    next: AtomicU64,
+    next: u64,
     /// It was said that the member lost something.
-    told: AtomicBool,
+    told: bool,
 }
 
 impl Acknowledged {
+    /// What counts in `term`; `None` when a later one has begun.
+    fn of(&self, term: u64) -> Option<MutexGuard<'_, AcknowledgedIn>> {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.term < term {
+            *now = AcknowledgedIn {
+                term,
+                ..AcknowledgedIn::default()
+            };
+        }
+        (now.term == term).then_some(now)
+    }
+
+    /// The log is there up to an index.
+    fn note(&self, term: u64, index: u64) {
+        if let Some(mut now) = self.of(term) {
+            now.next = now.next.max(index.saturating_add(1));
+        }
+    }
+
     /// Takes note of an answer of member `id`, or refuses it.
-    fn check(&self, id: u64, answer: &StreamAppendResult<Types>) -> Rpc<()> {
+    fn check(&self, id: u64, term: u64, answer: &StreamAppendResult<Types>) -> Rpc<()> {
         match answer {
-            Ok(Some(matched)) => {
-                let next = matched.index().saturating_add(1);
-                self.next.fetch_max(next, Ordering::AcqRel);
-            }
+            Ok(Some(matched)) => self.note(term, matched.index()),
             Err(StreamAppendError::Conflict(asked)) => {
-                let next = self.next.load(Ordering::Acquire);
-                if asked.index() < next {
+                if let Some(mut now) = self.of(term)
+                    && asked.index() < now.next
+                {
                     let why = format!(
                         "member {id} lacks log entry {}, but has acknowledged the log up to {}: \
                          its disk was put back to an older state or has lost writes; replace it",
                         asked.index(),
-                        next - 1
+                        now.next - 1
                     );
-                    if !self.told.swap(true, Ordering::AcqRel) {
+                    if !std::mem::replace(&mut now.told, true) {
                         tracing::error!("{why}");
                     }
                     return Err(RPCError::Unreachable(Unreachable::from_string(why)));
@@ -236,10 +267,18 @@ impl Acknowledged {
     }
 }
 
+/// What was sent over a replication stream.
+#[derive(Debug, Default)]
+struct Sent {
+    requests: AtomicU64,
+    /// Of the leadership that sent them: a stream serves one.
+    term: AtomicU64,
+}
+
 /// Yields the answers of a replication stream, and an error when one is overdue.
 fn watch_answers(
     answers: tonic::Streaming<proto::AppendResponse>,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Sent>,
     overdue: Duration,
     (to, acknowledged): (u64, Arc<Acknowledged>),
 ) -> AppendResults<'static> {
@@ -249,13 +288,13 @@ fn watch_answers(
         async move {
             let (mut answers, received) = state?;
             loop {
-                let waiting = sent.load(Ordering::Acquire) > received;
+                let waiting = sent.requests.load(Ordering::Acquire) > received;
                 match tokio::time::timeout(overdue, answers.next()).await {
                     Ok(None) => return None,
                     Ok(Some(Err(status))) => return Some((Err(unreachable(&status)), None)),
                     Ok(Some(Ok(response))) => {
                         let result = append_result(&response).and_then(|answer| {
-                            acknowledged.check(to, &answer)?;
+                            acknowledged.check(to, sent.term.load(Ordering::Acquire), &answer)?;
                             Ok(answer)
                         });
                         let last = !matches!(result, Ok(Ok(_)));
@@ -284,10 +323,12 @@ impl NetStreamAppend<Types> for Peer {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let sent = Arc::new(AtomicU64::new(0));
+            let sent = Arc::new(Sent::default());
             let counter = sent.clone();
             let messages = input.map(move |request| {
-                counter.fetch_add(1, Ordering::AcqRel);
+                let term = request.vote.leader_id.term;
+                counter.term.store(term, Ordering::Release);
+                counter.requests.fetch_add(1, Ordering::AcqRel);
                 append_to(&request)
             });
             let request = self.caller.request(self.to, messages);
@@ -452,6 +493,7 @@ impl Peer {
                 "an offer's answer for other files",
             )));
         }
+        let covered = manifest.last_log_id;
         let start = proto::SnapshotStart {
             vote: Some(vote_to(&vote)),
             manifest: Some(manifest),
@@ -461,9 +503,12 @@ impl Peer {
             .snapshot_install(request)
             .await
             .map_err(|status| streaming(&status))?;
-        let vote = vote_required("snapshot response", answer.into_inner().vote.as_ref())
+        let answer = vote_required("snapshot response", answer.into_inner().vote.as_ref())
             .map_err(|error| streaming(&Status::internal(error.to_string())))?;
-        Ok(SnapshotResponse::new(vote))
+        if let (true, Some(covered)) = (answer == vote, covered) {
+            self.acknowledged.note(vote.leader_id.term, covered.index);
+        }
+        Ok(SnapshotResponse::new(answer))
     }
 }
 
@@ -495,14 +540,19 @@ mod tests {
     fn member_that_lacks_what_it_acknowledged_is_refused() {
         let acknowledged = Acknowledged::default();
         let log_id = |index| LogId::new_term_index(3, index);
+        let accepts = |term, answer| acknowledged.check(2, term, &answer).is_ok();
         let conflict = |index| Err(StreamAppendError::Conflict(log_id(index)));
+        assert!(accepts(3, conflict(9)), "the search for its end");
+        assert!(accepts(3, Ok(Some(log_id(5)))));
+        assert!(accepts(3, Ok(Some(log_id(4)))));
+        assert!(accepts(3, conflict(6)));
+        assert!(!accepts(3, conflict(5)));
+        acknowledged.note(3, 8);
+        assert!(!accepts(3, conflict(8)), "a snapshot brought it there");
         assert!(
-            acknowledged.check(2, &conflict(9)).is_ok(),
-            "the search for its end"
+            accepts(4, conflict(5)),
+            "another leader may have replaced it meanwhile"
         );
-        assert!(acknowledged.check(2, &Ok(Some(log_id(5)))).is_ok());
-        assert!(acknowledged.check(2, &Ok(Some(log_id(4)))).is_ok());
-        assert!(acknowledged.check(2, &conflict(6)).is_ok());
-        assert!(acknowledged.check(2, &conflict(5)).is_err());
+        assert!(accepts(3, conflict(5)), "a late answer decides nothing");
     }
 }

@@ -426,11 +426,7 @@ async fn run(
         incarnation: identity.incarnation.clone(),
     };
     let addresses = Arc::new(Addresses::default());
-    let network = Network {
-        caller: caller.clone(),
-        addresses: addresses.clone(),
-        connect_timeout: options.election / 2,
-    };
+    let network = Network::new(caller.clone(), addresses.clone(), options.election / 2);
     let raft = Raft::new(identity.node_id, config, network, log.clone(), machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
