@@ -47,12 +47,12 @@ pub enum Order {
 #[must_use = "nothing is done until it is given to a client"]
 pub struct Get {
     pub(crate) keys: Keys,
-    revision: i64,
-    limit: i64,
+    pub(crate) revision: i64,
+    pub(crate) limit: i64,
     serializable: bool,
-    keys_only: bool,
+    pub(crate) keys_only: bool,
     count_only: bool,
-    sort: Option<(SortBy, Order)>,
+    pub(crate) sort: Option<(SortBy, Order)>,
     max_create_revision: i64,
 }
 

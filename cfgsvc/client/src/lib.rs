@@ -22,6 +22,7 @@
 //! | you want | use |
 //! | --- | --- |
 //! | read and write | [`Client::get`], [`Client::put`], [`Client::delete`], [`Client::txn`] |
+//! | read more than fits into memory | [`Client::get_pages`] |
 //! | never do a write twice | [`Client::session`], then [`Client::in_session`] |
 //! | every change from a revision on | [`Client::watch`] |
 //! | a local copy that says how fresh it is | [`Client::mirror`] |
@@ -111,6 +112,7 @@ mod lease;
 mod lock;
 mod mirror;
 mod options;
+mod pages;
 mod refusal;
 mod route;
 mod session;
@@ -137,6 +139,7 @@ pub use lease::{Grant, LeaseInfo};
 pub use lock::LockGuard;
 pub use mirror::{Barrier, Change, Freshness, MirrorState};
 pub use options::{AUTHOR_BYTES_MAX, Options, OptionsError, REASON_BYTES_MAX};
+pub use pages::Pages;
 pub use refusal::Refusal;
 pub use route::{Attempts, Failure, Next, Router, Safety, backoff};
 pub use session::{AtEnd, KeepAlive, LeaseLost, LeaseState, Session, lost};

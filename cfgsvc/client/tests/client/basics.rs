@@ -59,6 +59,43 @@ async fn keys_are_written_read_and_deleted_with_etcds_revisions() -> Result<()> 
 }
 
 #[tokio::test]
+async fn pages_bring_every_key_of_one_revision_once() -> Result<()> {
+    let etcd = Etcd::start()?;
+    let client = client([&etcd])?;
+    for number in 0..150 {
+        client.put(Put::new(format!("p/{number:03}"), "x")).await?;
+    }
+    client.put(Put::new("q", "behind")).await?;
+    for (limit, expected) in [(0, 150), (64, 64), (100, 100), (150, 150), (200, 150)] {
+        let mut pages = client.get_pages(Get::prefix("p/").limit(limit)).await?;
+        assert_eq!(pages.count(), 150);
+        let mut keys = Vec::new();
+        while let Some(kvs) = pages.next().await? {
+            // What is written meanwhile belongs to a later revision.
+            client.put(Put::new("p/149-late", "x")).await?;
+            client.delete(Delete::new("p/149-late")).await?;
+            assert!(!kvs.is_empty() && kvs.iter().all(|kv| kv.value == "x"));
+            keys.extend(kvs.into_iter().map(|kv| kv.key));
+        }
+        let wanted = (0..expected).map(|number| format!("p/{number:03}"));
+        assert_eq!(keys, wanted.collect::<Vec<_>>(), "limit {limit}");
+    }
+    let mut none = client.get_pages(Get::prefix("absent")).await?;
+    assert_eq!((none.next().await?, none.count()), (None, 0));
+    let mut pages = client.get_pages(Get::prefix("p/")).await?;
+    let revision = pages.revision();
+    assert!(pages.next().await?.is_some());
+    client.put(Put::new("q", "newer")).await?;
+    client.compact(revision + 1).await?;
+    let error = pages.next().await.expect_err("its revision is gone");
+    assert!(
+        matches!(error, KvError::Compacted { revision: r } if r == revision),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_conditional_put_says_what_it_expected_and_what_it_found() -> Result<()> {
     let etcd = Etcd::start()?;
     let client = client([&etcd])?;
