@@ -9,6 +9,10 @@ use cfgsvc_client::{Event, EventKind, KeyValue, show_key};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
+/// Widest column, in characters: a longer cell moves what follows it in its row only, instead of
+/// filling every other row with blanks.
+const WIDTH_MAX: usize = 120;
+
 /// Columns, each as wide as its widest cell, two spaces apart.
 ///
 /// A table of any length is rendered in parts ([`Table::take`]): a column of a later part is at
@@ -41,17 +45,21 @@ impl Table {
         let rows = std::mem::take(&mut self.rows);
         for row in &rows {
             for (cell, width) in row.iter().zip(&mut self.widths) {
-                *width = (*width).max(cell.chars().count());
+                let columns = cell.chars().take(WIDTH_MAX).count();
+                *width = (*width).max(columns);
             }
         }
         let mut text = String::new();
         for row in &rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&self.widths) {
-                // Writing to a string does not fail.
-                let _ = write!(line, "{cell:<width$}  ");
+            let last = row.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
+            for (index, (cell, width)) in row.iter().zip(&self.widths).enumerate() {
+                text.push_str(cell);
+                if index >= last {
+                    break;
+                }
+                let columns = cell.chars().take(*width).count();
+                text.extend(std::iter::repeat_n(' ', width - columns + 2));
             }
-            text.push_str(line.trim_end());
             text.push('\n');
         }
         text
@@ -246,6 +254,18 @@ mod tests {
             abcde  3
         "]]
         .assert_eq(&text);
+    }
+
+    #[test]
+    fn a_cell_of_any_size_is_printed_whole_and_does_not_widen_the_other_rows() {
+        let long = "x".repeat(100_000);
+        let mut table = Table::new(["KEY", "VALUE"]);
+        table.row([long.clone(), "1".into()]);
+        table.row(["a".into(), long.clone()]);
+        let text = table.render();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], format!("{long}  1"));
+        assert_eq!(lines[2], format!("a{}{long}", " ".repeat(WIDTH_MAX + 1)));
     }
 
     #[test]
