@@ -19,9 +19,12 @@ use cfgsvc_proto::etcd::RangeStreamResponse;
 use tokio::time::timeout;
 use tonic::{Response, Streaming};
 
+/// Keys of the first page: enough for most reads, little memory even when each value is as large
+/// as it may be (1.5 MiB).
+const FIRST_KEYS: i64 = 16;
 /// Keys of a page by `Range`: with values of the largest size still below the limit of a message.
 const PAGE_KEYS: i64 = 64;
-/// The same when values are left out.
+/// Keys of either when values are left out.
 const PAGE_KEYS_ONLY: i64 = 1000;
 /// Streams in a row that may break without having brought a page.
 const BREAKS_MAX: u32 = 5;
@@ -125,7 +128,11 @@ impl Pages {
 
     /// What is asked of `Range` for one page.
     fn limited(&self) -> Get {
-        let page = page_keys(&self.rest);
+        let page = if self.rest.keys_only {
+            PAGE_KEYS_ONLY
+        } else {
+            PAGE_KEYS
+        };
         let limit = self.left.map_or(page, |left| left.min(page));
         self.rest.clone().limit(limit)
     }
@@ -201,14 +208,6 @@ fn malformed() -> KvError {
     .into()
 }
 
-fn page_keys(get: &Get) -> i64 {
-    if get.keys_only {
-        PAGE_KEYS_ONLY
-    } else {
-        PAGE_KEYS
-    }
-}
-
 impl Client {
     /// Reads keys in pages, all of one revision, in order of the keys whatever `get` says about
     /// that. For reads of any size: at no time more than a few pages are held.
@@ -229,7 +228,11 @@ impl Client {
         let mut rest = get;
         rest.sort = None;
         let left = Some(rest.limit).filter(|limit| *limit > 0);
-        let page = page_keys(&rest);
+        let page = if rest.keys_only {
+            PAGE_KEYS_ONLY
+        } else {
+            FIRST_KEYS
+        };
         let first = rest.clone().limit(left.map_or(page, |left| left.min(page)));
         let GetReply {
             revision,

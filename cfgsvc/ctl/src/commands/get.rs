@@ -8,6 +8,9 @@ use crate::render::{JsonList, Table, cell, json_kv, lease_cell, shell_word};
 use cfgsvc_client::{Get, KeyValue, Keys, KvError};
 use serde_json::Value;
 
+/// Bytes of keys and values after which they are printed.
+const PRINT_BYTES: usize = 256 << 10;
+
 pub(crate) async fn run(context: &Context, args: GetArgs) -> Outcome {
     if args.print_value_only && context.output == Output::Json {
         let text = "a bare value has no JSON form";
@@ -39,8 +42,16 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Outcome {
         .map_err(|error| broken_off(&args, error))?
     {
         shown += kvs.len() as i64;
+        let mut pending = 0;
         for kv in &kvs {
             listing.key(kv, &mut text);
+            pending += kv.key.len() + kv.value.len();
+            if pending >= PRINT_BYTES {
+                listing.flush(&mut text);
+                context.printer.data(&text)?;
+                text.clear();
+                pending = 0;
+            }
         }
         listing.flush(&mut text);
         context.printer.data(&text)?;
