@@ -93,7 +93,7 @@ pub(crate) struct JsonList {
 
 impl JsonList {
     /// The text up to the first item.
-    pub(crate) fn begin(&self, before: &[(&str, Value)], list: &str) -> String {
+    pub(crate) fn begin(before: &[(&str, Value)], list: &str) -> String {
         let mut text = String::from("{\n");
         for (name, value) in before {
             // Writing to a string does not fail.
@@ -276,7 +276,7 @@ mod tests {
             vec![json!(1), json!("2")],
         ] {
             let mut list = JsonList::default();
-            let mut text = list.begin(&[("a", json!(7))], "list");
+            let mut text = JsonList::begin(&[("a", json!(7))], "list");
             for item in &items {
                 text.push_str(&list.item(item));
             }

@@ -116,7 +116,7 @@ fn large_prefix_is_read_in_pages_and_never_held_as_a_whole() {
             "{form}: a peak of {peak:?} KiB"
         );
         let text = [most, rest].concat();
-        let values = text.iter().filter(|byte| **byte == b'x').count();
+        let values = text.split(|byte| *byte == b'x').count() - 1;
         assert_eq!(values, KEYS * VALUE_BYTES, "{form}");
     }
     let to = cluster.directory().join("exported");

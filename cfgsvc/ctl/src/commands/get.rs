@@ -118,7 +118,7 @@ impl Listing {
 
     fn begin(&self, count: i64) -> Vec<u8> {
         match self {
-            Self::Json { list, .. } => list.begin(&[("count", count.into())], "kvs").into_bytes(),
+            Self::Json { .. } => JsonList::begin(&[("count", count.into())], "kvs").into_bytes(),
             Self::Values { .. } | Self::Keys(_) | Self::Versions(_) => Vec::new(),
         }
     }

@@ -56,10 +56,25 @@ fn every_command_has_a_help_with_an_example() -> Result<()> {
             text.lines().all(|line| line.chars().count() <= 100),
             "`{command}` is too wide"
         );
+        for name in subcommands(&text) {
+            let full = format!("{command} {name}");
+            ensure!(
+                COMMANDS.contains(&full.trim()),
+                "`{full}` is not in the list of this test"
+            );
+        }
         writeln!(all, "$ cfgctl {}\n{text}", args.join(" "))?;
     }
     expect_file!["help.txt"].assert_eq(&all);
     Ok(())
+}
+
+/// The commands that a help lists.
+fn subcommands(help: &str) -> impl Iterator<Item = &str> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
 }
 
 #[test]
