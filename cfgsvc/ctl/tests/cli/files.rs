@@ -262,7 +262,7 @@ fn a_snapshot_file_is_inspected_and_a_damaged_one_refused_before_anything_is_sen
          snapshot inspect absent
          snapshot restore cut --yes
          snapshot restore good
-         snapshot restore good --yes --timeout 200ms
+         snapshot restore good --yes --timeout 1s
          snapshot save good",
         expect![[r#"
             $ cfgctl snapshot inspect good
@@ -308,7 +308,7 @@ fn a_snapshot_file_is_inspected_and_a_damaged_one_refused_before_anything_is_sen
             |
             | hint: repeat the command with `--yes`
             exit 2
-            $ cfgctl snapshot restore good --yes --timeout 200ms
+            $ cfgctl snapshot restore good --yes --timeout 1s
             | this fills the group at 127.0.0.1:1 from good (revision 57, 2 keys)
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)

@@ -600,7 +600,7 @@ fn a_signal_ends_the_wait_for_a_lock_and_reaches_the_command_that_holds_it() -> 
 fn a_command_whose_lock_is_lost_is_stopped() -> Result<()> {
     let session = Session::start()?;
     let mut child = session
-        .command(&["lock", "job", "--ttl", "3s", "--", "sh", "-c"])
+        .command(&["lock", "job", "--ttl", "9s", "--", "sh", "-c"])
         .arg("trap '' TERM; echo started; while :; do sleep 0.05; done")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
