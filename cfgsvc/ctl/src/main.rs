@@ -1,8 +1,8 @@
 //! `cfgctl`: the command line of the service.
 //!
 //! `args` is the grammar, `commands` holds one file for each command, `render` turns results into
-//! text, `diagnostics` errors into words and hints, `signals` waits for interrupts, and `printer` alone
-//! prints.
+//! text, `diagnostics` errors into words and hints, `signals` waits for interrupts, and `printer`
+//! alone prints.
 
 mod args;
 mod commands;
