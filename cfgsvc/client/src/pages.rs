@@ -239,6 +239,7 @@ impl Client {
             kvs,
             count,
             more,
+            cluster_id: _,
         } = self.get(first).await?;
         if rest.revision == 0 {
             rest.revision = revision;

@@ -159,9 +159,11 @@ impl From<CallError> for Diagnostic {
                 Some("give it more time with `--timeout 30s`, or other members with `--endpoints`")
             }
             // The words of a member that has begun one.
-            CallError::Unavailable { message } if message.contains("restore in progress") => Some(
-                "wait for the restore to end; if it broke off, run `cfgctl snapshot restore` again",
-            ),
+            CallError::Unavailable { message, .. } if message.contains("restore in progress") => {
+                Some(
+                    "wait for the restore to end; if it broke off, run `cfgctl snapshot restore` again",
+                )
+            }
             CallError::Unavailable { .. } => {
                 Some("a majority of the members must run and reach each other: see `cfgctl status`")
             }
