@@ -16,6 +16,7 @@ use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::{Command, Scrub};
 use cluster::Role;
+use tokio::time::{Interval, MissedTickBehavior};
 use tonic::Status;
 
 use crate::clock::{self, Moment};
@@ -100,25 +101,46 @@ impl Compactor {
     }
 }
 
-/// Keeps house for as long as the member runs.
+/// Keeps house for as long as the member runs. The two do not wait for each other: compaction waits
+/// for the group.
 pub async fn run(service: Arc<Service>, retention: Retention) {
-    let mut compactor = Compactor::new(retention);
-    let mut looks = tokio::time::interval(LOOK);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::join!(watch_quota(&service), compact(&service, retention));
+}
+
+async fn watch_quota(service: &Service) {
+    let mut looks = looks();
     loop {
         looks.tick().await;
         if let Err(error) = service.check_quota() {
             tracing::warn!(%error, "size of the data is not known");
         }
-        let status = service.status();
-        if status.role != Role::Leader || status.leader.is_none() {
+    }
+}
+
+async fn compact(service: &Service, retention: Retention) {
+    let mut compactor = Compactor::new(retention);
+    let mut looks = looks();
+    loop {
+        looks.tick().await;
+        if !leads(service) {
             compactor.forget();
             continue;
         }
-        if let Err(status) = look(&service, &mut compactor).await {
+        if let Err(status) = look(service, &mut compactor).await {
             tracing::debug!(error = status.message(), "compaction is put off");
         }
     }
+}
+
+fn looks() -> Interval {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}
+
+fn leads(service: &Service) -> bool {
+    let status = service.status();
+    status.role == Role::Leader && status.leader.is_some()
 }
 
 async fn look(service: &Service, compactor: &mut Compactor) -> Result<(), Status> {
@@ -135,7 +157,8 @@ async fn look(service: &Service, compactor: &mut Compactor) -> Result<(), Status
         };
         service.propose(&command(Op::Compact(request))).await?;
     }
-    while service.scrub_pending()? {
+    // Another leader goes on where this one stopped.
+    while leads(service) && service.scrub_pending()? {
         let done = service
             .propose(&command(Op::Scrub(Scrub {
                 limit: SCRUB_EVENTS,

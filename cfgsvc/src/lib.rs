@@ -12,6 +12,7 @@
 
 pub mod app;
 pub mod clock;
+pub mod connections;
 pub mod group;
 pub mod grpc;
 pub mod housekeeping;
@@ -19,6 +20,7 @@ pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod options;
+pub mod reads;
 pub mod run;
 pub mod server;
 pub mod service;

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 
 fn settings(matches: &clap::ArgMatches) -> Result<Settings, Vec<Problem>> {
     let file = match matches.get_one::<String>("config") {
-        Some(path) => file(path).map_err(|problem| vec![problem])?,
+        Some(path) => file(path)?,
         None => Texts::new(),
     };
     let environment = std::env::vars_os()
@@ -52,11 +52,13 @@ fn settings(matches: &clap::ArgMatches) -> Result<Settings, Vec<Problem>> {
     options::resolve(&options::flag_texts(matches), &environment, &file)
 }
 
-fn file(path: &str) -> Result<Texts, Problem> {
-    let text = fs_err::read_to_string(path).map_err(|error| Problem {
-        origin: "--config".to_owned(),
-        found: path.to_owned(),
-        allowed: format!("a TOML file that can be read ({error})"),
+fn file(path: &str) -> Result<Texts, Vec<Problem>> {
+    let text = fs_err::read_to_string(path).map_err(|error| {
+        vec![Problem {
+            origin: "--config".to_owned(),
+            found: path.to_owned(),
+            allowed: format!("a TOML file that can be read ({error})"),
+        }]
     })?;
     options::file_texts(&text)
 }

@@ -23,8 +23,8 @@ use crate::server;
 use crate::service::{Limits, Service};
 use crate::watch::hub::Hub;
 
-/// How long open calls may take to end when the member stops.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server for clients may take to end: longer than it gives open calls.
+const SERVER_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Parts of a member that must exist before its group does.
 #[derive(Default)]
@@ -102,12 +102,14 @@ pub async fn run(settings: Settings, signal: impl Future<Output = ()>) -> anyhow
     }
     // Receivers see the value even when they look later.
     stop.send_replace(true);
-    if tokio::time::timeout(DRAIN_PATIENCE, &mut server)
-        .await
-        .is_err()
-    {
-        tracing::warn!(patience = ?DRAIN_PATIENCE, "open calls are cut");
-        server.abort();
+    match tokio::time::timeout(SERVER_PATIENCE, &mut server).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the server for clients"),
+        Ok(Err(error)) => tracing::warn!(%error, "the server for clients"),
+        Err(_) => {
+            tracing::warn!(patience = ?SERVER_PATIENCE, "the server for clients does not end");
+            server.abort();
+        }
     }
     tasks.shutdown().await;
     drop((service, group));

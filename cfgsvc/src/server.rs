@@ -1,6 +1,7 @@
 //! The client port: gRPC and HTTP on one socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -16,12 +17,13 @@ use cfgsvc_proto::v1::admin_server::AdminServer;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
+use crate::connections::{Bounds, accepted};
 use crate::grpc::Api;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::service::Service;
+use crate::streams;
 
 /// Largest message that is received: etcd's limit for requests, 1.5 MiB, and its allowance for what
 /// surrounds them.
@@ -31,6 +33,10 @@ const STREAMS_MAX: u32 = 100_000;
 /// Flow control windows: a snapshot or a burst of events need not wait for a round trip at each
 /// 64 KiB, and a client that does not read holds no more than this.
 const WINDOW_BYTES: u32 = 1 << 20;
+/// Silence after which a client is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(30);
+/// Wait for its answer: a client that is stopped or gone for longer connects again.
+const PING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything that is served at the client port.
 pub fn router(service: &Arc<Service>) -> Router {
@@ -56,25 +62,22 @@ pub fn router(service: &Arc<Service>) -> Router {
         .merge(http::routes(Arc::clone(service), metrics))
 }
 
-/// Serves until `service.stopping`, then until the open calls are answered.
+/// Serves until `service.stopping`, then until the open calls are answered or cut.
 pub async fn serve(
     service: &Arc<Service>,
     listener: TcpListener,
 ) -> Result<(), tonic::transport::Error> {
-    let mut stopping = service.stopping.clone();
-    let stopped = async move {
-        // A sender that is gone means that the member is gone.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
     Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(4 * WINDOW_BYTES)
+        .http2_keepalive_interval(Some(PING_AFTER))
+        .http2_keepalive_timeout(Some(PING_PATIENCE))
         .add_routes(Routes::from(router(service)))
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stopped,
+            accepted(listener, Bounds::of_process(), service.stopping.clone()),
+            streams::stopped(service.stopping.clone()),
         )
         .await
 }

@@ -16,7 +16,7 @@ use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::{Command, Reply};
 use cluster::{Group, Status as GroupStatus, View};
 use prost::Message;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::clock;
@@ -25,12 +25,11 @@ use crate::grpc::status;
 use crate::lease::keeper::Keeper;
 use crate::lease::renewals::Renewals;
 use crate::options::Settings;
+use crate::reads::{self, Reads, Turn};
 use crate::watch::hub::Hub;
 
 /// Version that etcd's clients are told: they switch features by it.
 pub const ETCD_VERSION: &str = "3.6.1";
-/// Large reads at a time; each holds its answer in memory.
-const LARGE_READS_MAX: usize = 16;
 /// Wait of a request for the group beside two elections; etcd's constant.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between progress notices of idle watchers; etcd's default.
@@ -84,7 +83,7 @@ pub struct Service {
     group_status: watch::Receiver<Arc<GroupStatus>>,
     term: AtomicU64,
     over_quota: AtomicBool,
-    large_reads: Semaphore,
+    reads: Reads,
 }
 
 /// A command's reply that is not a refusal.
@@ -114,7 +113,7 @@ impl Service {
             stopping,
             term: AtomicU64::new(0),
             over_quota: AtomicBool::new(false),
-            large_reads: Semaphore::new(LARGE_READS_MAX),
+            reads: Reads::default(),
         }
     }
 
@@ -180,22 +179,49 @@ impl Service {
         read_group(self.group.as_ref(), read).map_err(|error| status::of_io(&error))
     }
 
-    /// Reads this member's state on a thread of its own.
+    /// Reads this member's state for a request, on a thread of its own; refused when too many wait.
     pub async fn read_large<T, F>(&self, read: F) -> Result<T, Status>
     where
         T: Send + 'static,
         F: FnMut(&dyn View) -> io::Result<T> + Send + 'static,
     {
-        let _turn = self
-            .large_reads
-            .acquire()
-            .await
-            .map_err(|_| status::stopped())?;
         let group = Arc::clone(&self.group);
-        tokio::task::spawn_blocking(move || read_group(group.as_ref(), read))
-            .await
-            .map_err(|_| status::stopped())?
+        self.reads
+            .request(self.limits.request_patience, move || {
+                read_group(group.as_ref(), read)
+            })
+            .await?
             .map_err(|error| status::of_io(&error))
+    }
+
+    /// Reads this member's state for the next step of a stream, on a thread of its own.
+    pub async fn read_step<T, F>(&self, read: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnMut(&dyn View) -> io::Result<T> + Send + 'static,
+    {
+        let group = Arc::clone(&self.group);
+        self.reads
+            .step(move || read_group(group.as_ref(), read))
+            .await?
+            .map_err(|error| status::of_io(&error))
+    }
+
+    /// Reads all of this member's state, on a thread of its own; refused when others do already.
+    pub async fn scan<T, F>(&self, read: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnMut(&dyn View) -> io::Result<T> + Send + 'static,
+    {
+        let group = Arc::clone(&self.group);
+        reads::run(self.scan_turn()?, move || read_group(group.as_ref(), read))
+            .await?
+            .map_err(|error| status::of_io(&error))
+    }
+
+    /// The turn of a scan of all of this member's state.
+    pub fn scan_turn(&self) -> Result<Turn, Status> {
+        self.reads.scan()
     }
 
     /// Has the group execute `op` for a client.

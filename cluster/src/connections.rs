@@ -65,9 +65,11 @@ pub(crate) fn watched(
 ) -> impl Stream<Item = io::Result<Watched>> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     incoming.map(move |stream| {
+        let stream = stream?;
         let number = watch.next.fetch_add(1, Ordering::Relaxed);
+        watch.contacts().opened(number);
         Ok(Watched {
-            stream: stream?,
+            stream,
             number,
             watch: watch.clone(),
         })

@@ -13,10 +13,11 @@
 
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use cluster_core::store::StateEngine;
+use cluster_core::store::{Batch, ReadFn, StateEngine};
 use fs_err as fs;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -43,8 +44,7 @@ pub struct DirectoryStore {
 }
 
 struct Current {
-    engine: Arc<dyn StateEngine>,
-    database: PathBuf,
+    database: Arc<Database>,
     number: u64,
     snapshot: Option<Arc<Directory>>,
 }
@@ -81,11 +81,9 @@ impl DirectoryStore {
                 remove_all(&path)?;
             }
         }
-        let database = state.join(&name);
-        let engine = open(&database)?;
+        let database = Database::open(&open, state.join(&name))?;
         let snapshot = newest_snapshot(&root.join("snapshot"))?;
         let current = Mutex::new(Current {
-            engine,
             database,
             number,
             snapshot,
@@ -104,7 +102,7 @@ impl DirectoryStore {
 
 impl StateStore for DirectoryStore {
     fn engine(&self) -> Arc<dyn StateEngine> {
-        self.lock().engine.clone()
+        self.lock().database.clone()
     }
 
     fn build(&self, meta: &SnapshotMeta) -> io::Result<SnapshotHandle> {
@@ -121,7 +119,7 @@ impl StateStore for DirectoryStore {
         let directory = Arc::new(Directory::new(path, manifest));
         let before = self.lock().snapshot.replace(directory.clone());
         if let Some(before) = before {
-            before.outdated();
+            before.files.outdated();
         }
         Ok(SnapshotHandle { files: directory })
     }
@@ -175,32 +173,98 @@ impl StateStore for DirectoryStore {
         let database = self.root.join("state").join(database_name(number));
         remove_all(&database)?;
         link_database(&kept, &manifest, &database)?;
-        let engine = (self.open)(&database)?;
+        let database = Database::open(&self.open, database)?;
         sync_directory(&self.root.join("state"))?;
         replace_file(
             &self.root.join("state/CURRENT"),
             database_name(number).as_bytes(),
         )?;
-        let directory = Arc::new(Directory::new(kept, manifest));
-        let before = current.snapshot.replace(directory);
-        let old_database = std::mem::replace(&mut current.database, database);
-        current.engine = engine;
+        std::mem::replace(&mut current.database, database)
+            .files
+            .outdated();
         current.number = number;
-        drop(current);
-        if let Some(before) = before {
-            before.outdated();
+        // After a crash between the two renames it is installed from where it is kept.
+        let kept_already = |held: &Arc<Directory>| held.files.path == kept;
+        if !current.snapshot.as_ref().is_some_and(kept_already) {
+            let directory = Arc::new(Directory::new(kept, manifest));
+            if let Some(before) = current.snapshot.replace(directory) {
+                before.files.outdated();
+            }
         }
-        // A reader may still have the old database open; its files live until it is done.
-        remove_all(&old_database)
+        Ok(())
+    }
+}
+
+/// A directory that goes with its last user, once it is outdated.
+struct Files {
+    path: PathBuf,
+    outdated: AtomicBool,
+}
+
+impl Files {
+    fn new(path: PathBuf) -> Self {
+        let outdated = AtomicBool::new(false);
+        Self { path, outdated }
+    }
+
+    fn outdated(&self) {
+        self.outdated.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if *self.outdated.get_mut()
+            && let Err(error) = remove_all(&self.path)
+        {
+            tracing::warn!(%error, "an outdated directory stays on disk until the next start");
+        }
+    }
+}
+
+/// An open database. Who still reads or flushes the one before an install keeps its files: a
+/// database opens files by name at any time. Fields drop in order: closed first, then removed.
+struct Database {
+    engine: Arc<dyn StateEngine>,
+    files: Files,
+}
+
+impl Database {
+    fn open(open: &OpenEngine, path: PathBuf) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            engine: open(&path)?,
+            files: Files::new(path),
+        }))
+    }
+}
+
+impl StateEngine for Database {
+    fn read(&self, read: &mut ReadFn<'_>) -> io::Result<()> {
+        self.engine.read(read)
+    }
+
+    fn commit(&self, batch: Batch) -> io::Result<()> {
+        self.engine.commit(batch)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.engine.flush()
+    }
+
+    fn checkpoint(&self, directory: &Path) -> io::Result<()> {
+        self.engine.checkpoint(directory)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.engine.size_bytes()
     }
 }
 
 /// A snapshot in a directory.
 struct Directory {
-    path: PathBuf,
+    files: Files,
     manifest: proto::SnapshotManifest,
     hashed: OnceLock<proto::SnapshotManifest>,
-    outdated: std::sync::atomic::AtomicBool,
 }
 
 impl Directory {
@@ -210,25 +274,9 @@ impl Directory {
             hashed.get_or_init(|| manifest.clone());
         }
         Self {
-            path,
+            files: Files::new(path),
             manifest,
             hashed,
-            outdated: false.into(),
-        }
-    }
-
-    fn outdated(&self) {
-        self.outdated
-            .store(true, std::sync::atomic::Ordering::Release);
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if *self.outdated.get_mut()
-            && let Err(error) = remove_all(&self.path)
-        {
-            tracing::warn!(%error, "an old snapshot stays on disk until the next start");
         }
     }
 }
@@ -240,7 +288,7 @@ impl SnapshotFiles for Directory {
         }
         let mut manifest = self.manifest.clone();
         for file in &mut manifest.files {
-            file.sha256 = hash_file(&self.path.join(&file.name))?;
+            file.sha256 = hash_file(&self.files.path.join(&file.name))?;
         }
         Ok(self.hashed.get_or_init(|| manifest).clone())
     }
@@ -252,7 +300,7 @@ impl SnapshotFiles for Directory {
                 format!("the snapshot has no file {file}"),
             )
         })?;
-        let mut source = fs::File::open(self.path.join(&entry.name))?;
+        let mut source = fs::File::open(self.files.path.join(&entry.name))?;
         source.seek(SeekFrom::Start(offset))?;
         let mut bytes = Vec::with_capacity(max_bytes.min(1 << 20));
         source.take(max_bytes as u64).read_to_end(&mut bytes)?;
@@ -420,9 +468,9 @@ fn newest_snapshot(parent: &Path) -> io::Result<Option<Arc<Directory>>> {
         let meta = meta_from(&manifest)?;
         let directory = Arc::new(Directory::new(path, manifest));
         match &newest {
-            Some((kept, _)) if kept.last_log_id >= meta.last_log_id => directory.outdated(),
+            Some((kept, _)) if kept.last_log_id >= meta.last_log_id => directory.files.outdated(),
             Some((_, older)) => {
-                older.outdated();
+                older.files.outdated();
                 newest = Some((meta, directory));
             }
             None => newest = Some((meta, directory)),

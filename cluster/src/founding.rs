@@ -235,7 +235,8 @@ impl FoundingDesk {
         Ok(())
     }
 
-    /// Tells the others what was decided, until each has it on its disk.
+    /// Tells the others what was decided, until each has it on its disk. One whose data directory
+    /// is another by now is left behind: the group begins without it, so that it can be replaced.
     async fn announce(&self) -> Result<(), FoundingError> {
         let me = self.identity();
         for node in me.founders.iter().filter(|node| node.name != me.name) {
@@ -250,7 +251,12 @@ impl FoundingDesk {
                     match told {
                         Ok(Ok(_)) => break,
                         Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
-                            tracing::error!(member = node.name, "{}", status.message());
+                            tracing::error!(
+                                member = node.name,
+                                "this founder cannot take part and must be replaced: {}",
+                                status.message()
+                            );
+                            break;
                         }
                         Ok(Err(_)) | Err(_) => {}
                     }

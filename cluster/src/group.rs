@@ -30,7 +30,8 @@ pub trait Group: Send + Sync + 'static {
     /// its term.
     fn confirm_leadership(&self) -> BoxFuture<'_, Result<u64, ReadError>>;
 
-    /// Asks the [`LeaderService`] of the leader, wherever that is.
+    /// Asks the [`LeaderService`] of the leader, wherever that is. When a connection breaks or the
+    /// leader changes it is asked again: a request must bear to be answered twice.
     fn call_leader(&self, request: Bytes) -> BoxFuture<'_, Result<Bytes, CallError>>;
 
     /// What this member knows now, and a way to wait for a change.
@@ -49,7 +50,8 @@ pub trait Group: Send + Sync + 'static {
     /// Makes a caught-up learner a voter.
     fn member_promote(&self, id: u64) -> BoxFuture<'_, Result<(), MembershipError>>;
 
-    /// Hands leadership to `target`; returns when this member sees it lead.
+    /// Hands leadership of this member, which must lead, to `target`; returns when this member sees
+    /// it lead.
     fn transfer_leader(&self, target: u64) -> BoxFuture<'_, Result<(), MembershipError>>;
 
     /// Bytes on disk: log and state.

@@ -9,9 +9,11 @@
 //! | swapped with another member's | its name is not the one the program was started with |
 //! | emptied | the incarnation is new; founders and joiners are asked before anything else |
 //! | log or state removed | identity is there, they are not |
-//! | copied | the identity file has another inode than it says |
+//! | copied, put back from a copy | the identity file has another inode or birth than it says |
+//! | log and state put back from a copy | the leader remembers more of it (`network.rs`) |
 //! | used by a running process | it holds the lock |
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -50,20 +52,21 @@ pub enum IdentityError {
         /// Name asked for.
         expected: String,
     },
-    /// Its inode is another.
+    /// Its identity file is another than the one that was written.
     #[error(
-        "data directory {path} is a copy of another one (its identity was written as inode \
-         {expected}, it is {found}): two members with one identity would corrupt the group. Start \
-         the original, or an empty directory with `--join`. If this directory was moved and the \
-         original no longer exists, start once with `--danger-adopt-copied-data`"
+        "data directory {path} is a copy of another one (its identity was written as {expected}, \
+         it is {found}): two members with one identity would corrupt the group, and one that was \
+         put back has forgotten what it promised since. Start the original, or an empty directory \
+         with `--join`. Only if this directory was moved as it was, and the original no longer exists, \
+         start once with `--danger-adopt-copied-data`"
     )]
     Copied {
         /// The directory.
         path: PathBuf,
-        /// Inode that the file says.
-        expected: u64,
-        /// Inode that it has.
-        found: u64,
+        /// What the file says it is.
+        expected: FileMark,
+        /// What it is.
+        found: FileMark,
     },
     /// Part of it is gone.
     #[error(
@@ -102,6 +105,40 @@ pub enum IdentityError {
     },
 }
 
+/// What tells a file from its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMark {
+    /// A copy beside the original has another; one in place of the original may have the same.
+    pub inode: u64,
+    /// Nanoseconds from 1970 until the file was made; 0 where the file system does not know.
+    pub born_ns: u64,
+}
+
+impl fmt::Display for FileMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "inode {} born at {}", self.inode, self.born_ns)
+    }
+}
+
+impl FileMark {
+    fn of(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = fs::metadata(path)?;
+        let born = metadata.created().ok();
+        let born = born.and_then(|born| born.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(Self {
+            inode: metadata.ino(),
+            born_ns: born.map_or(0, |born| u64::try_from(born.as_nanos()).unwrap_or(0)),
+        })
+    }
+
+    /// Whether both are of one file, as far as both know.
+    fn is_same(self, other: Self) -> bool {
+        let born_unknown = self.born_ns == 0 || other.born_ns == 0;
+        self.inode == other.inode && (born_unknown || self.born_ns == other.born_ns)
+    }
+}
+
 /// A data directory that this process holds.
 pub struct DataDirectory {
     path: PathBuf,
@@ -125,10 +162,14 @@ impl DataDirectory {
             .mode(0o600)
             .open(path.join(LOCK_FILE))
             .map_err(io)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(IdentityError::InUse {
-                path: path.to_owned(),
-            });
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(IdentityError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(io(error.into())),
         }
         let file = path.join(IDENTITY_FILE);
         let identity = match fs::read(&file) {
@@ -175,14 +216,17 @@ impl DataDirectory {
         if self.identity.inode == 0 {
             return self.save().map_err(io);
         }
-        let inode = inode_of(file).map_err(io)?;
-        if inode != self.identity.inode {
+        let found = FileMark::of(file).map_err(io)?;
+        let expected = FileMark {
+            inode: self.identity.inode,
+            born_ns: self.identity.born_ns,
+        };
+        if !found.is_same(expected) {
             if !adopt {
-                let expected = self.identity.inode;
                 return Err(IdentityError::Copied {
                     path,
                     expected,
-                    found: inode,
+                    found,
                 });
             }
             self.save().map_err(io)?;
@@ -248,7 +292,9 @@ impl DataDirectory {
             .write(true)
             .mode(0o600)
             .open(&temporary)?;
-        self.identity.inode = inode_of(&temporary)?;
+        let mark = FileMark::of(&temporary)?;
+        self.identity.inode = mark.inode;
+        self.identity.born_ns = mark.born_ns;
         {
             use std::io::Write as _;
             let mut file = &file;
@@ -258,11 +304,6 @@ impl DataDirectory {
         fs::rename(&temporary, self.path.join(IDENTITY_FILE))?;
         sync_directory(&self.path)
     }
-}
-
-fn inode_of(path: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    Ok(fs::metadata(path)?.ino())
 }
 
 #[cfg(test)]
@@ -323,5 +364,25 @@ mod tests {
         assert!(refusal(&copy, "n1").contains("is a copy of another one"));
         DataDirectory::open(&copy, "n1", true).expect("adopt");
         DataDirectory::open(&copy, "n1", false).expect("adopted for good");
+    }
+
+    #[test]
+    fn file_put_back_under_the_same_inode_is_told_by_its_birth() {
+        let mark = |inode, born_ns| FileMark { inode, born_ns };
+        assert!(mark(5, 7).is_same(mark(5, 7)));
+        assert!(!mark(5, 7).is_same(mark(5, 8)));
+        assert!(!mark(5, 7).is_same(mark(6, 7)));
+        assert!(mark(5, 7).is_same(mark(5, 0)), "one of them does not know");
+    }
+
+    #[test]
+    fn directory_put_back_from_a_copy_is_refused() {
+        let root = tempfile::tempdir().expect("temp dir");
+        bound(root.path());
+        let identity = root.path().join("identity");
+        let copy = fs::read(&identity).expect("read");
+        fs::remove_file(&identity).expect("remove");
+        fs::write(&identity, copy).expect("put back, often under the inode that was just freed");
+        assert!(refusal(root.path(), "n1").contains("is a copy of another one"));
     }
 }

@@ -33,8 +33,9 @@ use crate::types::{
     vote_from, vote_to,
 };
 
-/// Requests that wait for the flush thread. Never full: a leader has at most 8192 commands in
-/// flight and a follower 64 append requests, and votes, truncations and purges are few.
+/// Requests that wait for the flush thread. Hardly ever full: commands are refused when the disk is
+/// far behind, a follower has 64 append requests at a time, and votes, truncations and purges are
+/// few. When it is full, Raft waits.
 const FLUSH_QUEUE: usize = 16_384;
 
 /// Bounds of the log store. All in bytes or counts, none may be zero.
@@ -245,6 +246,17 @@ impl LogStore {
         self.shared.tail().last
     }
 
+    /// Bytes of entries that are in memory because they are not durable yet, about.
+    pub fn backlog_bytes(&self) -> usize {
+        let in_memory = self.shared.tail().bytes;
+        in_memory.saturating_sub(self.shared.options.tail_bytes)
+    }
+
+    /// The last log id that was purged.
+    pub fn purged(&self) -> Option<LogId> {
+        self.shared.tail().purged
+    }
+
     /// The log id that was last handed in as committed.
     pub fn committed(&self) -> Option<LogId> {
         self.shared.tail().committed
@@ -265,47 +277,54 @@ impl LogStore {
         }
     }
 
+    /// The entries of the range that the log holds, in order; fewer, but at least one, when their
+    /// sizes pass `max_bytes`.
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let (from_engine, mut found, mut bytes) = {
-            let tail = self.shared.tail();
-            let start = start.max(tail.first);
-            let end = end.min(tail.last.map_or(0, |id| id.index() + 1));
-            if start >= end {
-                return Ok(Vec::new());
-            }
-            let first = tail
-                .entries
-                .front()
-                .map_or(u64::MAX, |entry| entry.log_id.index());
-            if start >= first {
-                let mut bytes = 0;
-                let mut found = Vec::new();
-                let skip = usize::try_from(start - first).map_err(io::Error::other)?;
-                for entry in tail.entries.iter().skip(skip) {
-                    bytes += size_of(entry);
-                    if entry.log_id.index() >= end || (!found.is_empty() && bytes > max_bytes) {
-                        break;
-                    }
-                    found.push(entry.clone());
+        loop {
+            let (on_disk, truncations, held_to) = {
+                let tail = self.shared.tail();
+                let start = start.max(tail.first);
+                let end = end.min(tail.last.map_or(0, |id| id.index() + 1));
+                if start >= end {
+                    return Ok(Vec::new());
                 }
-                return Ok(found);
+                let in_memory = tail.first_in_memory();
+                if start >= in_memory {
+                    return tail.copy(start - in_memory, end, max_bytes);
+                }
+                (start..end.min(in_memory), tail.truncations, end)
+            };
+            let mut found = Vec::new();
+            let mut bytes = 0;
+            for (_, encoded) in self.shared.engine.entries(on_disk.clone(), max_bytes)? {
+                bytes += encoded.len();
+                found.push(entry_from(decode::<proto::Entry>("log entry", encoded)?)?);
             }
-            (start..end.min(first), Vec::new(), 0)
-        };
-        let start = from_engine.start;
-        for (_, encoded) in self.shared.engine.entries(from_engine.clone(), max_bytes)? {
-            bytes += encoded.len();
-            found.push(entry_from(decode::<proto::Entry>("log entry", encoded)?)?);
+            let next = on_disk.start + found.len() as u64;
+            // A bounded read ends where the next entry would pass the bound: before it is reached.
+            let missing = next < on_disk.end && (found.is_empty() || max_bytes == usize::MAX);
+            let (first, truncations_now) = {
+                let tail = self.shared.tail();
+                (tail.first, tail.truncations)
+            };
+            if truncations_now != truncations || (missing && first > on_disk.start) {
+                // Entries were taken away meanwhile: the log is another one now.
+                continue;
+            }
+            if missing {
+                let why =
+                    format!("log entry {next} is not in the log, which should reach to {held_to}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            if next == on_disk.end && next < held_to && bytes < max_bytes {
+                let left = match max_bytes {
+                    usize::MAX => usize::MAX,
+                    bounded => bounded - bytes,
+                };
+                found.extend(self.read(next, held_to, left)?);
+            }
+            return Ok(found);
         }
-        let next = start + found.len() as u64;
-        if next < from_engine.end && bytes < max_bytes {
-            let why = format!("log entry {next} is not in the log, which should reach to {end}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
-        if next == from_engine.end && next < end && bytes < max_bytes {
-            found.extend(self.read(next, end, max_bytes - bytes)?);
-        }
-        Ok(found)
     }
 }
 
@@ -406,6 +425,28 @@ impl Tail {
             durable: last.map_or(0, |id| id.index()),
             ..Self::default()
         })
+    }
+
+    /// Index of the first entry that is in memory; beyond all indexes when none is.
+    fn first_in_memory(&self) -> u64 {
+        let first = self.entries.front();
+        first.map_or(u64::MAX, |entry| entry.log_id.index())
+    }
+
+    /// Entries in memory up to index `end`, without the first `skip`; at least one, and more while
+    /// their sizes stay within `max_bytes`.
+    fn copy(&self, skip: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let skip = usize::try_from(skip).map_err(io::Error::other)?;
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for entry in self.entries.iter().skip(skip) {
+            bytes += size_of(entry);
+            if entry.log_id.index() >= end || (!found.is_empty() && bytes > max_bytes) {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        Ok(found)
     }
 
     fn push(&mut self, entry: Entry) {

@@ -4,6 +4,7 @@
 //! Invariants
 //! - what a chunk of entries changes, the applied log id and the membership are one batch;
 //! - nothing is applied that the local log does not hold durably (see `LogStore::wait_durable`);
+//! - entries are applied one after the other: one that is missing or comes twice stops the member;
 //! - a chunk is visible to readers before any proposer of it gets its reply;
 //! - a snapshot is taken between two chunks, so its log id is exactly what its files hold.
 
@@ -35,7 +36,8 @@ const CHUNK_ENTRIES: usize = 512;
 /// The state machine of one member.
 pub struct Machine {
     store: Arc<dyn StateStore>,
-    /// Whose entries must be durable first; `None` where there is no log (conformance tests).
+    /// Whose entries must be durable first; `None` where there is no log (conformance tests): there
+    /// gaps between the entries are none of a log's.
     log: Option<LogStore>,
     inner: Arc<Mutex<Inner>>,
 }
@@ -50,7 +52,8 @@ struct Inner {
 type SnapshotOf = Snapshot<CommittedLeaderId, u64, NodeInfo, SnapshotHandle>;
 
 impl Machine {
-    /// Loads the app from the store.
+    /// Loads the app from the store. A store that does not reach to where the log begins has lost
+    /// what it had applied and is refused.
     pub fn open(
         store: Arc<dyn StateStore>,
         log: Option<LogStore>,
@@ -62,6 +65,11 @@ impl Machine {
             membership: StoredMembership::default(),
         };
         inner.load(store.as_ref())?;
+        if let Some(log) = &log {
+            // Raft brings a store forward from its snapshot when that is newer.
+            let kept = store.current()?.and_then(|(meta, _)| meta.last_log_id);
+            check_reach(inner.applied.max(kept), log.purged())?;
+        }
         Ok(Self {
             store,
             log,
@@ -89,6 +97,10 @@ impl Machine {
             chunk.into_iter().unzip();
         let replies = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.log.is_some() {
+                let indexes = entries.iter().map(|entry| entry.log_id.index());
+                check_order(inner.applied.map(|id| id.index()), indexes)?;
+            }
             inner.apply(self.store.as_ref(), entries)?
         };
         for (reply, responder) in replies.into_iter().zip(responders) {
@@ -98,6 +110,39 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// Refuses a state to which the entries that follow it are gone.
+fn check_reach(state: Option<LogId>, purged: Option<LogId>) -> io::Result<()> {
+    if state >= purged {
+        return Ok(());
+    }
+    let index = |id: Option<LogId>| id.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "the state holds the log up to {}, but the log is purged up to {}: part of the data \
+             directory was lost or put back from an older copy; replace the member",
+            index(state),
+            index(purged)
+        ),
+    ))
+}
+
+/// Refuses entries that do not follow each other and what is applied: nobody above checks that, and
+/// a replica that skipped one would differ from the others without a word.
+fn check_order(applied: Option<u64>, indexes: impl Iterator<Item = u64>) -> io::Result<()> {
+    let first = applied.map_or(0, |applied| applied + 1);
+    for (expected, found) in (first..).zip(indexes) {
+        if found != expected {
+            let why = format!(
+                "log entry {found} was to be applied where entry {expected} must be: the log or \
+                 the state of this member is damaged; replace the member"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+    }
+    Ok(())
 }
 
 // === impl Inner ===
@@ -254,5 +299,20 @@ impl<C: GroupTypes> RaftSnapshotBuilder<C> for Builder {
         let meta = inner.meta();
         let snapshot = self.store.build(&meta)?;
         Ok(Snapshot { meta, snapshot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_do_not_follow_are_refused() {
+        assert!(check_order(None, 0..3).is_ok());
+        assert!(check_order(Some(4), 5..9).is_ok());
+        for (applied, indexes) in [(None, vec![1]), (Some(4), vec![4]), (Some(4), vec![5, 7])] {
+            let refused = check_order(applied, indexes.into_iter()).expect_err("a gap");
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData, "{refused}");
+        }
     }
 }

@@ -28,13 +28,16 @@ use crate::group::{
 };
 use crate::log_store::{LogCounters, LogStore};
 use crate::machine::Machine;
+use crate::network::Addresses;
 use crate::proto;
 use crate::state_store::StateStore;
 use crate::transport::{Caller, PeerClient, connect, never_arrived, peer_client};
 use crate::types::{Command, LogId, NodeInfo, Types, log_id_from};
 
-/// Commands in flight on one member at most: with 1.5 MiB each, more would be gigabytes.
+/// Commands in flight on one member at most: its own, and those that others forward to it.
 pub const IN_FLIGHT_MAX: usize = 8192;
+/// Bytes of them at most; and bytes of the log that may wait for the disk before more is refused.
+pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
 
 /// How long to wait for news of a leader before asking again.
 const LEADER_POLL: Duration = Duration::from_millis(20);
@@ -71,52 +74,58 @@ pub(crate) struct Inner {
     pub(crate) service: Arc<dyn LeaderService>,
     pub(crate) status: watch::Sender<Arc<Status>>,
     pub(crate) barrier: mpsc::Sender<oneshot::Sender<Result<(), ReadError>>>,
+    pub(crate) addresses: Arc<Addresses>,
+    /// Of the file system; `u64::MAX` until it was looked at.
     pub(crate) free_bytes: AtomicU64,
     pub(crate) membership_change: tokio::sync::Mutex<()>,
-    in_flight: AtomicUsize,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) channels: Channels,
+}
+
+/// Connections to other members by address, for what is not Raft's own.
+pub(crate) type Channels = Mutex<BTreeMap<String, Channel>>;
+
+/// The commands in flight: their count and bytes.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 /// Counts a command while it is in flight.
-struct InFlight<'a>(&'a AtomicUsize);
+struct Counted<'a> {
+    all: &'a InFlight,
+    bytes: usize,
+}
 
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+impl InFlight {
+    /// Counts a command of `bytes`, unless that is too much; `backlog` bytes wait for the disk.
+    fn admit(&self, bytes: usize, backlog: usize) -> Result<Counted<'_>, ProposeError> {
+        let waiting = self.count.fetch_add(1, Ordering::AcqRel);
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let counted = Counted { all: self, bytes };
+        if waiting >= IN_FLIGHT_MAX
+            || before.saturating_add(bytes) > IN_FLIGHT_BYTES_MAX
+            || backlog > IN_FLIGHT_BYTES_MAX
+        {
+            drop(counted);
+            return Err(ProposeError::Overloaded { waiting });
+        }
+        Ok(counted)
     }
 }
 
-/// What a member is made of.
-pub(crate) struct Parts {
-    pub(crate) raft: RaftHandle,
-    pub(crate) caller: Caller,
-    pub(crate) store: Arc<dyn StateStore>,
-    pub(crate) log: LogStore,
-    pub(crate) log_engine: Arc<dyn LogEngine>,
-    pub(crate) limits: Limits,
-    pub(crate) service: Arc<dyn LeaderService>,
-    pub(crate) status: watch::Sender<Arc<Status>>,
-    pub(crate) barrier: mpsc::Sender<oneshot::Sender<Result<(), ReadError>>>,
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.all.count.fetch_sub(1, Ordering::AcqRel);
+        self.all.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 impl Member {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(inner: Inner) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                raft: parts.raft,
-                caller: parts.caller,
-                store: parts.store,
-                log: parts.log,
-                log_engine: parts.log_engine,
-                limits: parts.limits,
-                service: parts.service,
-                status: parts.status,
-                barrier: parts.barrier,
-                free_bytes: AtomicU64::new(u64::MAX),
-                membership_change: tokio::sync::Mutex::new(()),
-                in_flight: AtomicUsize::new(0),
-                channels: Mutex::new(BTreeMap::new()),
-            }),
+            inner: Arc::new(inner),
         }
     }
 
@@ -230,14 +239,19 @@ impl Member {
         Ok(())
     }
 
-    /// Proposes on this member, which must lead.
+    fn admit(&self, command: &Bytes) -> Result<Counted<'_>, ProposeError> {
+        self.check_command(command)?;
+        let backlog = self.inner.log.backlog_bytes();
+        self.inner.in_flight.admit(command.len(), backlog)
+    }
+
+    /// Proposes for another member on this one, which must lead.
     pub async fn propose_here(&self, command: Bytes) -> Result<Bytes, ProposeError> {
-        self.check_command(&command)?;
-        let waiting = self.inner.in_flight.fetch_add(1, Ordering::AcqRel);
-        let _counted = InFlight(&self.inner.in_flight);
-        if waiting >= IN_FLIGHT_MAX {
-            return Err(ProposeError::Overloaded { waiting });
-        }
+        let _counted = self.admit(&command)?;
+        self.propose_counted(command).await
+    }
+
+    async fn propose_counted(&self, command: Bytes) -> Result<Bytes, ProposeError> {
         let timeout = self.inner.limits.request_timeout;
         let write = self.inner.raft.client_write(Command(command));
         match tokio::time::timeout(timeout, write).await {
@@ -257,12 +271,11 @@ impl Member {
 
     async fn propose_once(&self, command: Bytes, left: Duration) -> Result<Bytes, ProposeError> {
         if self.leads() {
-            return self.propose_here(command).await;
+            return self.propose_counted(command).await;
         }
         let Some((to, mut client)) = self.leader_client() else {
             return Err(ProposeError::NoLeader);
         };
-        self.check_command(&command)?;
         let request = self
             .inner
             .caller
@@ -285,6 +298,7 @@ impl Member {
     }
 
     async fn propose_until_deadline(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        let _counted = self.admit(&command)?;
         let timeout = self.inner.limits.request_timeout;
         let deadline = Instant::now() + timeout;
         loop {
@@ -413,16 +427,24 @@ impl Member {
                     self.await_leader_news(leader).await;
                 }
                 Ok(changed) => {
-                    // Who asks this member next must see the change, wherever it was made. When no
-                    // majority answers now, the change is made all the same.
-                    if let Err(error) = self.read_barrier().await {
-                        tracing::warn!(%error, "the changed membership is not confirmed here yet");
-                    }
+                    self.see_change().await;
                     self.publish_status();
                     return Ok(changed);
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Who asks this member next must see a change, wherever it was made. When no majority answers
+    /// now, the change is made all the same.
+    async fn see_change(&self) {
+        if self.node(self.inner.caller.node_id).is_none() {
+            // It is removed itself: nobody answers it any more.
+            return;
+        }
+        if let Err(error) = self.read_barrier().await {
+            tracing::warn!(%error, "the changed membership is not confirmed here yet");
         }
     }
 
@@ -547,5 +569,35 @@ impl Group for Member {
 
     fn disk_bytes(&self) -> io::Result<u64> {
         Ok(self.inner.log_engine.size_bytes()? + self.inner.store.engine().size_bytes()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_flight_are_bounded_by_count_bytes_and_the_disk() {
+        let half = IN_FLIGHT_BYTES_MAX / 2;
+        let all = InFlight::default();
+        let first = all.admit(half, 0).expect("room");
+        let second = all.admit(half, IN_FLIGHT_BYTES_MAX).expect("room");
+        let full = Err(ProposeError::Overloaded { waiting: 2 });
+        assert_eq!(all.admit(1, 0).map(|_| ()), full);
+        drop(second);
+        assert!(all.admit(half, 0).is_ok());
+        assert!(
+            all.admit(0, IN_FLIGHT_BYTES_MAX + 1).is_err(),
+            "the disk is behind"
+        );
+        drop(first);
+        let many: Vec<_> = (0..IN_FLIGHT_MAX).map(|_| all.admit(0, 0)).collect();
+        assert!(many.iter().all(Result::is_ok));
+        assert!(all.admit(0, 0).is_err());
+        drop(many);
+        assert!(
+            all.admit(IN_FLIGHT_BYTES_MAX, 0).is_ok(),
+            "all was given back"
+        );
     }
 }

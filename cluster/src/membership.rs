@@ -192,10 +192,13 @@ impl Member {
             return self.add_learner(member).await;
         };
         let voters = Self::voters(&metrics);
-        if node.incarnation == member.incarnation {
+        let claimed = node.incarnation == member.incarnation;
+        let moved = node.peer_address != member.peer_address
+            || node.client_addresses != member.client_addresses;
+        if claimed && !moved {
             return Ok(member_info(&metrics, id, &node, &voters));
         }
-        if !node.incarnation.is_empty() {
+        if !claimed && !node.incarnation.is_empty() {
             return Err(MembershipError::OtherIncarnation {
                 name: member.name,
                 id,
@@ -208,8 +211,8 @@ impl Member {
         if let Some((id, node)) = other {
             return Err(exists(*id, node));
         }
-        // A registered place is claimed; what was registered of colo and role stays.
-        let claimed = NodeInfo {
+        // A registered place is claimed, or a member has moved; its colo and role stay.
+        let node = NodeInfo {
             client_addresses: member.client_addresses,
             colo: if node.colo.is_empty() {
                 member.colo
@@ -221,15 +224,12 @@ impl Member {
             name: member.name.clone(),
             peer_address: member.peer_address,
         };
-        let nodes = BTreeMap::from([(id, claimed.clone())]);
+        let nodes = BTreeMap::from([(id, node.clone())]);
         self.change(&metrics, ChangeMembers::SetNodes(nodes))
             .await?;
-        Ok(member_info(
-            &self.snapshot_of_metrics(),
-            id,
-            &claimed,
-            &voters,
-        ))
+        self.inner.addresses.set(id, &node.peer_address);
+        let metrics = self.snapshot_of_metrics();
+        Ok(member_info(&metrics, id, &node, &voters))
     }
 
     async fn add_learner(&self, member: NewMember) -> Result<MemberInfo, MembershipError> {
@@ -380,8 +380,30 @@ impl Member {
         others.max_by_key(|id| progress(&metrics, *id).0)
     }
 
-    /// Promotes learners that have joined and caught up, while this member leads.
-    pub(crate) async fn run_promotion(self) {
+    /// Takes the second step of a change whose first step is made and whose author is gone: a
+    /// leader that died, a request that was given up. Until then every decision needs two
+    /// majorities.
+    async fn finish_change(&self) {
+        let Ok(_turn) = self.inner.membership_change.try_lock() else {
+            // Its author is at it.
+            return;
+        };
+        let metrics = self.snapshot_of_metrics();
+        let stored = &metrics.membership_config;
+        if stored.membership().get_joint_config().len() < 2 {
+            return;
+        }
+        let no_more = ChangeMembers::AddVoterIds(BTreeSet::new());
+        match self.change(&metrics, no_more).await {
+            Ok(()) => tracing::info!("finished a membership change that was left half made"),
+            // Until a majority of both halves answers; every turn of the upkeep tries again.
+            Err(error) => tracing::debug!(%error, "a membership change stays half made"),
+        }
+    }
+
+    /// Promotes learners that have joined and caught up and finishes changes that were left half
+    /// made, while this member leads.
+    pub(crate) async fn run_upkeep(self) {
         let mut failed_until: BTreeMap<u64, Instant> = BTreeMap::new();
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
@@ -393,6 +415,7 @@ impl Member {
             if metrics.current_leader != Some(metrics.id) {
                 continue;
             }
+            self.finish_change().await;
             let voters = Self::voters(&metrics);
             for (id, node) in metrics.membership_config.nodes() {
                 let (matched, last) = progress(&metrics, *id);

@@ -3,17 +3,20 @@
 //! One connection for each pair and class (replication, heartbeats, snapshots): a large append or a
 //! snapshot chunk must not delay a heartbeat. Replication is one long-lived stream each way.
 //!
-//! Invariant: a stream on which requests wait for an answer longer than the time-to-live fails; a
-//! swallowed response must not stop replication for ever.
+//! Invariants
+//! - a stream on which requests wait for an answer longer than the time-to-live fails; a swallowed
+//!   response must not stop replication for ever;
+//! - a member that lacks what it has acknowledged to this leader is not heard any more.
 
 #![allow(
     clippy::result_large_err,
     reason = "openraft's error type is what its traits return"
 )]
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -47,20 +50,52 @@ const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 type Rpc<T> = Result<T, RPCError<Types>>;
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
 
+/// Where the members are. Raft keeps its clients when the address of a member changes, so they look
+/// here whenever they call.
+#[derive(Debug, Default)]
+pub struct Addresses(Mutex<BTreeMap<u64, String>>);
+
+impl Addresses {
+    /// Takes note of where a member is from now on.
+    pub fn set(&self, id: u64, address: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(id, address.to_owned());
+    }
+
+    fn of(&self, id: u64) -> Option<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&id).cloned()
+    }
+}
+
 /// Makes a [`Peer`] for each member and class of messages.
 pub struct Network {
-    /// Who we are.
-    pub caller: Caller,
-    /// For a new connection.
-    pub connect_timeout: Duration,
+    caller: Caller,
+    addresses: Arc<Addresses>,
+    connect_timeout: Duration,
+    acknowledged: BTreeMap<u64, Arc<Acknowledged>>,
+}
+
+impl Network {
+    /// The way from `caller` to the others.
+    pub fn new(caller: Caller, addresses: Arc<Addresses>, connect_timeout: Duration) -> Self {
+        Self {
+            caller,
+            addresses,
+            connect_timeout,
+            acknowledged: BTreeMap::new(),
+        }
+    }
 }
 
 /// The way to one member.
 pub struct Peer {
     caller: Caller,
     to: u64,
-    address: String,
-    channel: Option<Channel>,
+    addresses: Arc<Addresses>,
+    /// The connection, and the address that it is for.
+    channel: Option<(String, Channel)>,
+    acknowledged: Arc<Acknowledged>,
     connect_timeout: Duration,
 }
 
@@ -68,11 +103,13 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &NodeInfo) -> Peer {
+        self.addresses.set(target, &node.peer_address);
         Peer {
             caller: self.caller.clone(),
             to: target,
-            address: node.peer_address.clone(),
+            addresses: self.addresses.clone(),
             channel: None,
+            acknowledged: self.acknowledged.entry(target).or_default().clone(),
             connect_timeout: self.connect_timeout,
         }
     }
@@ -92,16 +129,18 @@ fn bad_answer(error: impl std::error::Error + 'static) -> RPCError<Types> {
 
 impl Peer {
     fn client(&mut self) -> Rpc<PeerClient> {
-        if self.channel.is_none() {
-            let channel = connect(&self.address, self.connect_timeout).map_err(bad_answer)?;
-            self.channel = Some(channel);
+        let Some(address) = self.addresses.of(self.to) else {
+            let why = format!("no address of member {} is known", self.to);
+            return Err(RPCError::Unreachable(Unreachable::from_string(why)));
+        };
+        if let Some((connected, channel)) = &self.channel
+            && *connected == address
+        {
+            return Ok(peer_client(channel.clone()));
         }
-        match &self.channel {
-            Some(channel) => Ok(peer_client(channel.clone())),
-            None => Err(RPCError::Unreachable(Unreachable::from_string(
-                "no connection",
-            ))),
-        }
+        let channel = connect(&address, self.connect_timeout).map_err(bad_answer)?;
+        self.channel = Some((address, channel.clone()));
+        Ok(peer_client(channel))
     }
 
     fn timeout(&self, action: RPCTypes, timeout: Duration) -> RPCError<Types> {
@@ -164,24 +203,100 @@ fn append_result(response: &proto::AppendResponse) -> Rpc<StreamAppendResult<Typ
     }
 }
 
+/// Up to which index a member has acknowledged the log to this leader, over all its connections.
+///
+/// Why: openraft takes it for impossible that a member loses what it had acknowledged. It goes on
+/// to count the lost entries towards majorities and may never send them again (a debug build
+/// panics).
+#[derive(Debug, Default)]
+struct Acknowledged(Mutex<AcknowledgedIn>);
+
+#[derive(Debug, Default)]
+struct AcknowledgedIn {
+    /// Term of the leadership: under another leader the member may have been told otherwise.
+    term: u64,
+    /// One more than the greatest index; 0 before the first.
+    next: u64,
+    /// It was said that the member lost something.
+    told: bool,
+}
+
+impl Acknowledged {
+    /// What counts in `term`; `None` when a later one has begun.
+    fn of(&self, term: u64) -> Option<MutexGuard<'_, AcknowledgedIn>> {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.term < term {
+            *now = AcknowledgedIn {
+                term,
+                ..AcknowledgedIn::default()
+            };
+        }
+        (now.term == term).then_some(now)
+    }
+
+    /// The log is there up to an index.
+    fn note(&self, term: u64, index: u64) {
+        if let Some(mut now) = self.of(term) {
+            now.next = now.next.max(index.saturating_add(1));
+        }
+    }
+
+    /// Takes note of an answer of member `id`, or refuses it.
+    fn check(&self, id: u64, term: u64, answer: &StreamAppendResult<Types>) -> Rpc<()> {
+        match answer {
+            Ok(Some(matched)) => self.note(term, matched.index()),
+            Err(StreamAppendError::Conflict(asked)) => {
+                if let Some(mut now) = self.of(term)
+                    && asked.index() < now.next
+                {
+                    let why = format!(
+                        "member {id} lacks log entry {}, but has acknowledged the log up to {}: \
+                         its disk was put back to an older state or has lost writes; replace it",
+                        asked.index(),
+                        now.next - 1
+                    );
+                    if !std::mem::replace(&mut now.told, true) {
+                        tracing::error!("{why}");
+                    }
+                    return Err(RPCError::Unreachable(Unreachable::from_string(why)));
+                }
+            }
+            Ok(None) | Err(StreamAppendError::HigherVote(_)) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What was sent over a replication stream.
+#[derive(Debug, Default)]
+struct Sent {
+    requests: AtomicU64,
+    /// Of the leadership that sent them: a stream serves one.
+    term: AtomicU64,
+}
+
 /// Yields the answers of a replication stream, and an error when one is overdue.
 fn watch_answers(
     answers: tonic::Streaming<proto::AppendResponse>,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Sent>,
     overdue: Duration,
+    (to, acknowledged): (u64, Arc<Acknowledged>),
 ) -> AppendResults<'static> {
     let state = Some((answers, 0_u64));
     futures_util::stream::unfold(state, move |state| {
-        let sent = sent.clone();
+        let (sent, acknowledged) = (sent.clone(), acknowledged.clone());
         async move {
             let (mut answers, received) = state?;
             loop {
-                let waiting = sent.load(Ordering::Acquire) > received;
+                let waiting = sent.requests.load(Ordering::Acquire) > received;
                 match tokio::time::timeout(overdue, answers.next()).await {
                     Ok(None) => return None,
                     Ok(Some(Err(status))) => return Some((Err(unreachable(&status)), None)),
                     Ok(Some(Ok(response))) => {
-                        let result = append_result(&response);
+                        let result = append_result(&response).and_then(|answer| {
+                            acknowledged.check(to, sent.term.load(Ordering::Acquire), &answer)?;
+                            Ok(answer)
+                        });
                         let last = !matches!(result, Ok(Ok(_)));
                         let next = (!last).then_some((answers, received + 1));
                         return Some((result, next));
@@ -208,10 +323,12 @@ impl NetStreamAppend<Types> for Peer {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let sent = Arc::new(AtomicU64::new(0));
+            let sent = Arc::new(Sent::default());
             let counter = sent.clone();
             let messages = input.map(move |request| {
-                counter.fetch_add(1, Ordering::AcqRel);
+                let term = request.vote.leader_id.term;
+                counter.term.store(term, Ordering::Release);
+                counter.requests.fetch_add(1, Ordering::AcqRel);
                 append_to(&request)
             });
             let request = self.caller.request(self.to, messages);
@@ -227,6 +344,7 @@ impl NetStreamAppend<Types> for Peer {
                 answers,
                 sent,
                 ttl.max(Duration::from_secs(2)),
+                (self.to, self.acknowledged.clone()),
             ))
         })
     }
@@ -375,6 +493,7 @@ impl Peer {
                 "an offer's answer for other files",
             )));
         }
+        let covered = manifest.last_log_id;
         let start = proto::SnapshotStart {
             vote: Some(vote_to(&vote)),
             manifest: Some(manifest),
@@ -384,9 +503,12 @@ impl Peer {
             .snapshot_install(request)
             .await
             .map_err(|status| streaming(&status))?;
-        let vote = vote_required("snapshot response", answer.into_inner().vote.as_ref())
+        let answer = vote_required("snapshot response", answer.into_inner().vote.as_ref())
             .map_err(|error| streaming(&Status::internal(error.to_string())))?;
-        Ok(SnapshotResponse::new(vote))
+        if let (true, Some(covered)) = (answer == vote, covered) {
+            self.acknowledged.note(vote.leader_id.term, covered.index);
+        }
+        Ok(SnapshotResponse::new(answer))
     }
 }
 
@@ -406,5 +528,31 @@ impl NetSnapshot<Types> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot.snapshot) => sent,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LogId;
+
+    #[test]
+    fn member_that_lacks_what_it_acknowledged_is_refused() {
+        let acknowledged = Acknowledged::default();
+        let log_id = |index| LogId::new_term_index(3, index);
+        let accepts = |term, answer| acknowledged.check(2, term, &answer).is_ok();
+        let conflict = |index| Err(StreamAppendError::Conflict(log_id(index)));
+        assert!(accepts(3, conflict(9)), "the search for its end");
+        assert!(accepts(3, Ok(Some(log_id(5)))));
+        assert!(accepts(3, Ok(Some(log_id(4)))));
+        assert!(accepts(3, conflict(6)));
+        assert!(!accepts(3, conflict(5)));
+        acknowledged.note(3, 8);
+        assert!(!accepts(3, conflict(8)), "a snapshot brought it there");
+        assert!(
+            accepts(4, conflict(5)),
+            "another leader may have replaced it meanwhile"
+        );
+        assert!(accepts(3, conflict(5)), "a late answer decides nothing");
     }
 }

@@ -27,7 +27,7 @@ use crate::proto::raft_server::Raft;
 use crate::state_store::{SnapshotReceiver, meta_from};
 use crate::transport::CallIdentity;
 use crate::types::{
-    DecodeError, Entry, Types, entry_from, log_id_from, log_id_to, vote_required, vote_to,
+    DecodeError, Entry, Types, Vote, entry_from, log_id_from, log_id_to, vote_required, vote_to,
 };
 
 /// The members' protocol. Answers "not ready" until the member runs.
@@ -103,15 +103,41 @@ impl PeerServer {
     }
 }
 
+/// The vote of a sender that must lead: Raft takes what it sends without a further question.
+fn leader_vote(what: &'static str, vote: Option<&proto::Vote>) -> Result<Vote, DecodeError> {
+    let vote = vote_required(what, vote)?;
+    if vote.committed {
+        return Ok(vote);
+    }
+    let why = format!("its sender does not lead: {vote}");
+    Err(DecodeError::Malformed { what, why })
+}
+
+/// From the wire. Entries that do not follow each other would leave a hole in the log, and Raft
+/// relies on the sender for that.
 fn append_request(
     request: proto::AppendRequest,
 ) -> Result<AppendEntriesRequest<Types>, DecodeError> {
     let entries: Result<Vec<Entry>, DecodeError> =
         request.entries.into_iter().map(entry_from).collect();
+    let entries = entries?;
+    let prev_log_id = request.prev.as_ref().map(log_id_from);
+    let mut last = prev_log_id;
+    for entry in &entries {
+        let next = last.map_or(Some(0), |last| last.index().checked_add(1));
+        if Some(entry.log_id.index()) != next || Some(entry.log_id) <= last {
+            let last = last.map_or_else(|| "nothing".to_owned(), |last| last.to_string());
+            return Err(DecodeError::Malformed {
+                what: "append request",
+                why: format!("entry {} does not follow {last}", entry.log_id),
+            });
+        }
+        last = Some(entry.log_id);
+    }
     Ok(AppendEntriesRequest {
-        vote: vote_required("append request", request.vote.as_ref())?,
-        prev_log_id: request.prev.as_ref().map(log_id_from),
-        entries: entries?,
+        vote: leader_vote("append request", request.vote.as_ref())?,
+        prev_log_id,
+        entries,
         leader_commit: request.leader_commit.as_ref().map(log_id_from),
     })
 }
@@ -270,11 +296,17 @@ impl Raft for PeerServer {
             ));
         };
         let vote =
-            vote_required("snapshot", start.vote.as_ref()).map_err(|error| malformed(&error))?;
+            leader_vote("snapshot", start.vote.as_ref()).map_err(|error| malformed(&error))?;
         let manifest = start
             .manifest
             .ok_or_else(|| Status::invalid_argument("no manifest in the start"))?;
         let meta = meta_from(&manifest).map_err(|error| malformed(&error))?;
+        if meta.last_log_id.map(|id| id.committed_leader_id().term) > Some(vote.leader_id.term) {
+            // Raft would panic.
+            return Err(Status::invalid_argument(
+                "the snapshot is of a later term than its sender's",
+            ));
+        }
         let disk = |error: std::io::Error| Status::internal(format!("snapshot: {error}"));
         let mut receiver = member.store().receive(&manifest).map_err(disk)?;
         while let Some(chunk) = chunks.message().await? {
@@ -394,4 +426,66 @@ async fn write_chunk(
     })
     .await
     .map_err(std::io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(term: u64, index: u64) -> proto::LogId {
+        proto::LogId { term, index }
+    }
+
+    fn request(prev: Option<proto::LogId>, entries: &[proto::LogId]) -> proto::AppendRequest {
+        let entries = entries.iter().map(|log_id| proto::Entry {
+            log_id: Some(*log_id),
+            payload: Some(proto::entry::Payload::Blank(proto::Blank {})),
+        });
+        let vote = proto::Vote {
+            term: 9,
+            node_id: 1,
+            committed: true,
+        };
+        proto::AppendRequest {
+            vote: Some(vote),
+            prev,
+            entries: entries.collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[test]
+    fn append_of_a_sender_that_does_not_lead_is_malformed() {
+        let mut append = request(None, &[]);
+        if let Some(vote) = &mut append.vote {
+            vote.committed = false;
+        }
+        let refused = append_request(append).expect_err("a candidate's vote");
+        assert!(refused.to_string().contains("does not lead"), "{refused}");
+        let refused = append_request(proto::AppendRequest::default());
+        assert!(refused.is_err(), "no vote at all");
+    }
+
+    #[test]
+    fn append_whose_entries_do_not_follow_each_other_is_malformed() {
+        let good = [
+            request(None, &[at(0, 0), at(1, 1), at(3, 2)]),
+            request(Some(at(1, 4)), &[at(1, 5)]),
+            request(Some(at(1, 4)), &[]),
+        ];
+        for request in good {
+            assert!(append_request(request).is_ok());
+        }
+        let bad = [
+            request(None, &[at(1, 1)]),
+            request(Some(at(1, 4)), &[at(1, 6)]),
+            request(Some(at(1, 4)), &[at(1, 5), at(1, 5)]),
+            request(Some(at(2, 4)), &[at(1, 5)]),
+            request(Some(at(1, u64::MAX)), &[at(1, 0)]),
+        ];
+        for request in bad {
+            let refused = append_request(request).expect_err("a hole");
+            assert!(refused.to_string().contains("does not follow"), "{refused}");
+        }
+    }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cluster_core::app::App;
 use futures_util::future::BoxFuture;
+use openraft::error::{InitializeError, RaftError};
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -22,8 +24,8 @@ use crate::group::{LeaderService, NewMember, Role, Status};
 use crate::identity::{DataDirectory, IdentityError};
 use crate::log_store::{FlushMode, LogStore, LogStoreOptions};
 use crate::machine::Machine;
-use crate::member::{Limits, Member, Parts, millis};
-use crate::network::Network;
+use crate::member::{Channels, InFlight, Inner, Limits, Member, millis};
+use crate::network::{Addresses, Network};
 use crate::peer_server::PeerServer;
 use crate::proto;
 use crate::proto::founding_server::FoundingServer;
@@ -116,13 +118,17 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// Timeouts that make no sense together.
+    /// Settings that make no sense together.
     #[error("settings: {0}")]
     Settings(String),
     /// openraft.
     #[error("raft: {0}")]
     Raft(String),
 }
+
+/// Bytes of a command at most, whatever the settings: an append holds one command and reads end
+/// behind 1 MiB, so a message has room for it. A larger one would be accepted and sent for ever.
+const COMMAND_BYTES_LIMIT: usize = MESSAGE_BYTES_MAX - (4 << 20);
 
 /// How long a stopping member waits for calls in flight.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -187,6 +193,12 @@ impl Running {
 
 /// openraft's settings. Those that differ from its defaults do so for a reason given beside them.
 pub fn raft_config(options: &Options) -> Result<Config, StartError> {
+    if options.command_bytes_max > COMMAND_BYTES_LIMIT {
+        return Err(StartError::Settings(format!(
+            "commands may have {} bytes, members can send {COMMAND_BYTES_LIMIT} at most",
+            options.command_bytes_max
+        )));
+    }
     let config = Config {
         cluster_name: "cfgsvc".to_owned(),
         heartbeat_interval: millis(options.heartbeat),
@@ -303,8 +315,10 @@ async fn initialize(
         return Ok(None);
     }
     let nodes: BTreeMap<_, _> = identity.founders.iter().cloned().map(node_from).collect();
-    if let Err(error) = member.raft().initialize(nodes).await {
-        tracing::debug!(%error, "initialized already by another founder's messages");
+    match member.raft().initialize(nodes).await {
+        // Not allowed: another founder's messages were here first.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => return Err(StartError::Raft(error.to_string())),
     }
     Ok(Some(tokio::spawn(async move {
         if let Err(error) = desk.found().await {
@@ -411,10 +425,8 @@ async fn run(
         node_id: identity.node_id,
         incarnation: identity.incarnation.clone(),
     };
-    let network = Network {
-        caller: caller.clone(),
-        connect_timeout: options.election / 2,
-    };
+    let addresses = Arc::new(Addresses::default());
+    let network = Network::new(caller.clone(), addresses.clone(), options.election / 2);
     let raft = Raft::new(identity.node_id, config, network, log.clone(), machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
@@ -426,7 +438,7 @@ async fn run(
         election_max: 2 * options.election,
         min_free_bytes: options.min_free_bytes,
     };
-    let member = Member::new(Parts {
+    let member = Member::new(Inner {
         raft,
         caller,
         store,
@@ -436,10 +448,15 @@ async fn run(
         service,
         status,
         barrier,
+        addresses,
+        free_bytes: AtomicU64::new(u64::MAX),
+        membership_change: tokio::sync::Mutex::default(),
+        in_flight: InFlight::default(),
+        channels: Channels::default(),
     });
     let tasks = vec![
         tokio::spawn(member.clone().run_barrier(waiting)),
-        tokio::spawn(member.clone().run_promotion()),
+        tokio::spawn(member.clone().run_upkeep()),
         tokio::spawn(run_status(member.clone())),
         tokio::spawn(watch_disk(member.clone(), root)),
     ];

@@ -3,6 +3,7 @@
 //! Connections are made on first use and are remade by tonic. An attempt's failure is classified
 //! here, in one place: whether it left this machine decides whether a write may be sent again.
 
+use crate::connect::Connector;
 use crate::error::{CallError, Cause};
 use crate::ids::RequestId;
 use crate::options::{Options, OptionsError};
@@ -16,6 +17,18 @@ use tokio::time::Instant;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+
+/// What a member says that knows no leader: it did nothing. (One that cannot tell whether a
+/// request was executed has other words.)
+const NO_LEADER: &str = "etcdserver: no leader";
+/// Bytes that a stream may send before they are read: what a slow reader may hold up.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// The same for a whole connection. It is shared by all its streams, so a small one (hyper's is
+/// 5 MiB) lets three watches that are not read hold up every other request, renewals of leases
+/// too. This one takes 512 of them; only what is really sent and not read costs memory.
+const CONNECTION_WINDOW_BYTES: u32 = 512 * STREAM_WINDOW_BYTES;
+/// What tonic says, on this side, of an answer over the limit: the request was executed.
+const ANSWER_TOO_LARGE: &str = "Error, decoded message length too large";
 
 /// Connections to all endpoints and the choice among them.
 #[derive(Debug)]
@@ -32,6 +45,8 @@ pub(crate) struct Pool {
 pub(crate) struct How {
     pub(crate) safety: Safety,
     pub(crate) id: Option<RequestId>,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
 }
 
 impl Pool {
@@ -43,11 +58,13 @@ impl Pool {
                     endpoint: name.clone(),
                     problem: "it is not a URI",
                 })?
-                .connect_timeout(options.connect_timeout)
-                .tcp_nodelay(true)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .http2_keep_alive_interval(options.keepalive_interval)
                 .keep_alive_timeout(options.keepalive_timeout);
-            channels.push((name.clone(), endpoint.connect_lazy()));
+            let connector = Connector::new(options.connect_timeout);
+            let channel = endpoint.connect_with_connector_lazy(connector);
+            channels.push((name.clone(), channel));
         }
         let mut headers = MetadataMap::new();
         for (key, text) in [
@@ -61,7 +78,7 @@ impl Pool {
             }
         }
         Ok(Self {
-            router: Mutex::new(Router::new(channels.len())),
+            router: Mutex::new(Router::new(channels.len(), &mut rand::rng())),
             channels,
             headers,
             request_timeout: options.request_timeout,
@@ -81,6 +98,11 @@ impl Pool {
 
     pub(crate) fn count(&self) -> usize {
         self.channels.len()
+    }
+
+    /// When a request that begins now is given up.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.request_timeout
     }
 
     /// The endpoint in use: its index, name and channel.
@@ -123,7 +145,7 @@ impl Pool {
         A: Fn(Channel, Request<M>) -> F,
         F: Future<Output = Result<R, Status>>,
     {
-        let deadline = Instant::now() + self.request_timeout;
+        let How { deadline, .. } = how;
         let mut attempts = Attempts::new(how.safety, self.count());
         let mut sent = false;
         loop {
@@ -133,13 +155,15 @@ impl Pool {
             let answer = attempt(channel, self.request(message.clone(), how.id));
             let missed = match tokio::time::timeout(timeout, answer).await {
                 Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(status)) => classify(&status, name)?,
+                Ok(Err(status)) => {
+                    classify(&status, name).map_err(|error| error.after_lost_attempt(sent))?
+                }
                 Err(_) => Missed::silent(timeout),
             };
             if missed.failure != Failure::Overloaded {
                 self.move_on_from(index);
             }
-            sent |= matches!(missed.failure, Failure::Lost | Failure::Unavailable);
+            sent |= missed.failure.maybe_executed();
             let left = deadline.saturating_duration_since(Instant::now());
             let next = attempts.after(missed.failure, left, &mut rand::rng());
             match next {
@@ -162,6 +186,10 @@ impl Pool {
         };
         match missed.failure {
             Failure::NotSent | Failure::Overloaded if sent => timed_out(Some(source)),
+            Failure::NoLeader | Failure::Unavailable => CallError::Unavailable {
+                message: source.0,
+                sent,
+            },
             Failure::NotSent => CallError::Unreachable {
                 endpoints: self.names(),
                 source,
@@ -171,7 +199,6 @@ impl Pool {
                 endpoint: name.to_owned(),
                 source,
             },
-            Failure::Unavailable => CallError::Unavailable { message: source.0 },
             Failure::Overloaded => CallError::Overloaded { message: source.0 },
         }
     }
@@ -220,7 +247,7 @@ impl Missed {
 
     /// As an error of a stream that could not be opened.
     pub(crate) fn into_error(self, pool: &Pool, name: &str) -> CallError {
-        let sent = self.failure != Failure::NotSent;
+        let sent = self.failure.maybe_executed();
         pool.give_up(self, name, sent)
     }
 }
@@ -242,10 +269,25 @@ pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallEr
         };
         return missed(failure, innermost(source));
     }
+    if status.code() == Code::OutOfRange && status.message().starts_with(ANSWER_TOO_LARGE) {
+        return Err(CallError::Failed {
+            code: status.code(),
+            message: format!(
+                "the answer is over `receive_bytes_max`: {}",
+                status.message()
+            ),
+        });
+    }
     let refusal = Refusal::from_status(status);
     let cause = Cause(status.message().to_owned());
     let message = status.message().to_owned();
     match status.code() {
+        Code::Unavailable if message == NO_LEADER => missed(Failure::NoLeader, cause),
+        Code::Unavailable | Code::FailedPrecondition
+            if refusal == Some(Refusal::LearnerCannotServe) =>
+        {
+            missed(Failure::NoLeader, cause)
+        }
         Code::Unavailable if refusal.is_none() || refusal == Some(Refusal::RestoreInProgress) => {
             missed(Failure::Unavailable, cause)
         }
@@ -283,6 +325,7 @@ pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallEr
             refusal,
             code,
             message,
+            after_lost: false,
         }),
     }
 }
@@ -325,6 +368,8 @@ mod tests {
         assert_eq!(failure(status), Some(Failure::Lost));
         let status = Status::unavailable("etcdserver: leader changed");
         assert_eq!(failure(status), Some(Failure::Unavailable));
+        let status = Status::unavailable("etcdserver: no leader");
+        assert_eq!(failure(status), Some(Failure::NoLeader));
         let status = Status::resource_exhausted("etcdserver: too many requests");
         assert_eq!(failure(status), Some(Failure::Overloaded));
     }
@@ -337,5 +382,47 @@ mod tests {
         assert!(!error.outcome_unknown() && !error.retryable());
         let error = classify(&Status::internal("oops"), "a:1").expect_err("a failure");
         assert!(error.outcome_unknown() && !error.retryable());
+        let large = format!("{ANSWER_TOO_LARGE}: found 9 bytes, the limit is: 8 bytes");
+        let error = classify(&Status::out_of_range(large), "a:1").expect_err("a failure");
+        assert!(
+            error.outcome_unknown(),
+            "the answer came, so it was executed"
+        );
+    }
+
+    #[test]
+    fn after_an_attempt_without_an_answer_only_final_refusals_say_that_nothing_was_done() {
+        let after = |status: Status| {
+            let error = classify(&status, "a:1").expect_err("a refusal");
+            assert!(!error.outcome_unknown());
+            error.after_lost_attempt(true)
+        };
+        // The session or the space may have gone after the first attempt was executed.
+        assert!(after(Status::not_found("etcdserver: session not found")).outcome_unknown());
+        let full = Status::resource_exhausted("etcdserver: mvcc: database space exceeded");
+        assert!(after(full).outcome_unknown());
+        assert!(after(Status::permission_denied("not yours")).outcome_unknown());
+        assert!(after(Status::unimplemented("what?")).outcome_unknown());
+        // The group's stored answer, or one that the first attempt must have had too.
+        assert!(
+            !after(Status::not_found("etcdserver: requested lease not found")).outcome_unknown()
+        );
+        let twice = Status::invalid_argument("etcdserver: duplicate key given in txn request");
+        assert!(!after(twice).outcome_unknown());
+    }
+
+    #[test]
+    fn a_stream_that_is_refused_for_overload_was_not_executed() {
+        let mut options = Options::new(["a:1"]);
+        options.request_timeout = Duration::from_millis(1);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("a runtime");
+        let _inside = runtime.enter();
+        let pool = Pool::new(&options).expect("good options");
+        let status = Status::resource_exhausted("etcdserver: too many requests");
+        let missed = classify(&status, "a:1").expect("no answer");
+        let error = missed.into_error(&pool, "a:1");
+        assert!(matches!(error, CallError::Overloaded { .. }), "{error}");
+        assert!(!error.outcome_unknown());
     }
 }

@@ -22,6 +22,9 @@ pub struct Client {
 
 impl Client {
     /// Checks the options. Connections are made when they are first needed.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn new(options: Options) -> Result<Self, OptionsError> {
         Ok(Self {
             pool: Arc::new(Pool::new(&options)?),
@@ -36,7 +39,8 @@ impl Client {
     }
 
     /// The same client, whose writes carry request ids of `session`: they are repeated until the
-    /// deadline and executed at most once.
+    /// deadline and executed at most once. That takes a group of cfgsvc: etcd does not look at the
+    /// ids, so with etcd a write whose answer is lost may be executed again.
     #[must_use]
     pub fn in_session(&self, session: &Session) -> Self {
         Self {
@@ -57,6 +61,10 @@ impl Client {
     }
 
     /// A client for one endpoint alone, with the same settings: for questions to a single member.
+    /// It belongs to no session.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn at(&self, endpoint: &str) -> Result<Self, OptionsError> {
         let mut options = (*self.options).clone();
         options.endpoints = vec![endpoint.to_owned()];
@@ -82,9 +90,12 @@ impl Client {
         A: Fn(Channel, Request<M>) -> F,
         F: Future<Output = Result<R, Status>>,
     {
-        self.pool
-            .call(How { safety, id: None }, message, attempt)
-            .await
+        let how = How {
+            safety,
+            id: None,
+            deadline: self.pool.deadline(),
+        };
+        self.pool.call(how, message, attempt).await
     }
 
     pub(crate) async fn read<M, R, F, A>(&self, message: &M, attempt: A) -> Result<R, CallError>
@@ -107,11 +118,46 @@ impl Client {
         let Some(ids) = &self.ids else {
             return self.call(Safety::Once, message, attempt).await;
         };
-        let ticket = ids.open(self.pool.request_timeout).await?;
+        let deadline = self.pool.deadline();
+        let ticket = ids.open(deadline).await?;
         let how = How {
             safety: Safety::Repeatable,
             id: Some(ticket.id()),
+            deadline,
         };
         self.pool.call(how, message, attempt).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AtEnd, Delete, Get, Put, Txn, WatchOptions};
+
+    fn may_be_spawned<T: Send + 'static>(_: T) {}
+
+    #[tokio::test]
+    async fn every_call_can_be_made_in_a_task() {
+        let client = Client::new(Options::new(["127.0.0.1:1"])).expect("good options");
+        let own = client.clone();
+        may_be_spawned(async move {
+            let session = own.session(10).await?;
+            let guard = own.lock("l", &session).await.map_err(Box::new);
+            drop(guard);
+            session.lost().await;
+            own.keep_alive(&own.grant(10).await?, AtEnd::Leave)
+                .lost()
+                .await;
+            own.renew(1).await?;
+            own.revoke(1).await
+        });
+        may_be_spawned(async move {
+            client.put(Put::new("k", "v")).await?;
+            client.get(Get::new("k")).await?;
+            client.delete(Delete::new("k")).await?;
+            client.txn(Txn::new()).await?;
+            drop(client.watch(WatchOptions::new("k")).await);
+            client.compact(1).await
+        });
     }
 }

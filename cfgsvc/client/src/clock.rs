@@ -3,9 +3,17 @@
 //! Why not `std::time::Instant`: on Linux it stands still during suspend, so that a laptop or a
 //! virtual machine that was put to sleep would believe in leases that the group has long expired.
 //!
+//! The runtime's timers stand still as well, so a wait for a deadline is cut into short ones, with a
+//! look at this clock after each: see [`sleep_until`].
+//!
 //! Only the shells read the clock; the pure parts take a [`Moment`] as an argument.
 
 use std::{fmt, ops::Add, time::Duration};
+
+/// Longest wait without a look at the clock: how late a deadline may be noticed that passed while
+/// the machine slept. Short beside any lease's term (2 s and more), and five wake-ups a second
+/// cost nothing that could be measured.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A point on this machine's monotonic clock. Meaningless on another machine or after a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +45,22 @@ impl Moment {
     /// Time from this moment to `later`; zero when it is over.
     pub fn until(self, later: Self) -> Duration {
         later.0.saturating_sub(self.0)
+    }
+}
+
+/// Waits until `deadline`. When that passes while the machine is suspended, the wait ends within
+/// 0.2 s after it goes on, where a timer of the runtime would add the whole sleep.
+pub async fn sleep_until(deadline: Moment) {
+    sleep_until_by(deadline, Moment::now).await;
+}
+
+async fn sleep_until_by(deadline: Moment, mut now: impl FnMut() -> Moment) {
+    loop {
+        let left = now().until(deadline);
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK_EVERY)).await;
     }
 }
 
@@ -72,5 +96,16 @@ mod tests {
             first.until(first + Duration::from_secs(3)),
             Duration::from_secs(3)
         );
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_soon_after_a_suspend_that_was_longer_than_it() {
+        let boot = Moment::from_boot(Duration::ZERO);
+        let hour = Duration::from_hours(1);
+        // The machine sleeps for an hour during the first short wait.
+        let mut looks = [boot, boot + hour].into_iter();
+        let wait = sleep_until_by(boot + hour, || looks.next().expect("two looks suffice"));
+        let patience = Duration::from_mins(1);
+        assert!(tokio::time::timeout(patience, wait).await.is_ok());
     }
 }

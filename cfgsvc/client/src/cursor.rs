@@ -8,7 +8,8 @@
 //! - delivered revisions strictly increase, each with all its events;
 //! - after a broken stream the next one starts at the last revision that is known to be complete,
 //!   plus one: no gap and no duplicate;
-//! - at most one revision's events are held back.
+//! - at most one revision's events are held back;
+//! - all that is delivered is of one group.
 //!
 //! A progress response promises that everything up to its revision has been sent. (etcd keeps this
 //! promise since 3.4.25 and 3.5.8.)
@@ -73,7 +74,7 @@ pub enum Step {
     Compacted {
         /// What was needed next.
         resume_revision: i64,
-        /// The oldest revision that can be watched from.
+        /// The oldest revision that can be watched from; 0 when the member did not tell.
         compact_revision: i64,
     },
     /// The member cannot go on; another one may.
@@ -92,6 +93,8 @@ pub struct Cursor {
     next: i64,
     /// Events of one revision that may be incomplete.
     held: Option<WatchEvents>,
+    /// The group that the watch began in; 0 until it is told.
+    cluster_id: u64,
 }
 
 impl Cursor {
@@ -100,6 +103,7 @@ impl Cursor {
         Self {
             next: start_revision,
             held: None,
+            cluster_id: 0,
         }
     }
 
@@ -111,7 +115,11 @@ impl Cursor {
 
     /// Takes a response of the stream.
     pub fn accept(&mut self, response: WatchResponse) -> Vec<Step> {
-        let revision = response.header.as_ref().map_or(0, |header| header.revision);
+        let header = response.header.as_ref();
+        let revision = header.map_or(0, |header| header.revision);
+        if let Some(other) = self.other_group(header.map_or(0, |header| header.cluster_id)) {
+            return vec![other];
+        }
         if response.compact_revision != 0 {
             return vec![Step::Compacted {
                 resume_revision: self.next,
@@ -123,7 +131,7 @@ impl Cursor {
         }
         if response.created {
             if self.next == 0 {
-                self.next = revision + 1;
+                self.next = revision.saturating_add(1);
             }
             return vec![Step::Created];
         }
@@ -144,6 +152,22 @@ impl Cursor {
         steps
     }
 
+    /// A group that was made anew from a snapshot has revisions of its own: going on in it would
+    /// pass over what differs.
+    fn other_group(&mut self, cluster_id: u64) -> Option<Step> {
+        let began = self.cluster_id;
+        if cluster_id == 0 || began == cluster_id {
+            return None;
+        }
+        if began == 0 {
+            self.cluster_id = cluster_id;
+            return None;
+        }
+        Some(Step::Cancelled(format!(
+            "another group answers: cluster {cluster_id:x}, the watch began in {began:x}"
+        )))
+    }
+
     fn canceled(&self, reason: String) -> Step {
         // What a member says that has lost its group or is going away.
         let passing = [
@@ -155,7 +179,7 @@ impl Cursor {
         if reason.contains("required revision has been compacted") {
             return Step::Compacted {
                 resume_revision: self.next,
-                compact_revision: self.next + 1,
+                compact_revision: 0,
             };
         }
         if passing.iter().any(|text| reason.contains(text)) {
@@ -194,7 +218,7 @@ impl Cursor {
 
     fn release(&mut self, steps: &mut Vec<Step>) {
         if let Some(whole) = self.held.take() {
-            self.next = whole.revision + 1;
+            self.next = whole.revision.saturating_add(1);
             steps.push(Step::Deliver(whole));
         }
     }
@@ -205,7 +229,7 @@ impl Cursor {
         }
         // A watch from a future revision hears of earlier ones: nothing is new for it.
         if revision >= self.next {
-            self.next = revision + 1;
+            self.next = revision.saturating_add(1);
         }
         vec![Step::Progress(self.next - 1)]
     }

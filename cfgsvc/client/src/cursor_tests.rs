@@ -230,3 +230,45 @@ fn a_watch_of_the_future_hears_nothing_new_from_earlier_progress() {
     );
     assert_eq!(cursor.resume(), 100);
 }
+
+#[test]
+fn a_watch_does_not_go_on_in_another_group() {
+    let of = |cluster_id, response: WatchResponse| WatchResponse {
+        header: response.header.map(|header| ResponseHeader {
+            cluster_id,
+            ..header
+        }),
+        ..response
+    };
+    let mut cursor = Cursor::new(0);
+    assert_eq!(cursor.accept(of(0xa, created(9))), [Step::Created]);
+    assert_eq!(
+        cursor
+            .accept(of(0xa, response(10, vec![put(10, 0)], false)))
+            .len(),
+        1
+    );
+    assert_eq!(cursor.resume(), 11);
+    // Restored at revision 8, then changed until revision 12.
+    assert_eq!(
+        cursor.accept(of(0xb, created(12))),
+        [Step::Cancelled(
+            "another group answers: cluster b, the watch began in a".into()
+        )]
+    );
+}
+
+#[test]
+fn a_cancellation_for_compaction_tells_no_revision_that_the_member_did_not_tell() {
+    let mut cursor = Cursor::new(5);
+    let canceled = WatchResponse {
+        canceled: true,
+        cancel_reason: "etcdserver: mvcc: required revision has been compacted".into(),
+        ..WatchResponse::default()
+    };
+    let compacted = Step::Compacted {
+        resume_revision: 5,
+        compact_revision: 0,
+    };
+    assert_eq!(cursor.accept(canceled), [compacted]);
+}

@@ -52,6 +52,8 @@ pub enum CallError {
     Unavailable {
         /// The last member's words.
         message: String,
+        /// Whether an attempt was sent that may have been executed.
+        sent: bool,
     },
     /// Refused before anything was done: too much work is waiting.
     #[error("the group is overloaded: {message}")]
@@ -59,7 +61,7 @@ pub enum CallError {
         /// The member's words.
         message: String,
     },
-    /// The group refused the request and changed nothing.
+    /// The group refused the request. That changed nothing; an earlier attempt may have.
     #[error("the group refused: {message}")]
     Refused {
         /// Which one of the known refusals it is.
@@ -68,6 +70,8 @@ pub enum CallError {
         code: Code,
         /// The member's words.
         message: String,
+        /// Whether an earlier attempt was sent that got no answer.
+        after_lost: bool,
     },
     /// The endpoint does not have this call: an older version, or another program.
     #[error("{endpoint} does not know this call: {message}")]
@@ -112,16 +116,57 @@ impl CallError {
     /// Whether the group may have executed the request.
     pub fn outcome_unknown(&self) -> bool {
         match self {
-            Self::TimedOut { sent, .. } => *sent,
-            Self::Broken { .. }
-            | Self::Unavailable { .. }
-            | Self::Failed { .. }
-            | Self::Malformed { .. } => true,
-            Self::Unreachable { .. }
-            | Self::Overloaded { .. }
-            | Self::Refused { .. }
-            | Self::Unimplemented { .. } => false,
+            Self::TimedOut { sent, .. } | Self::Unavailable { sent, .. } => *sent,
+            Self::Refused {
+                refusal,
+                after_lost,
+                ..
+            } => *after_lost && !refusal.is_some_and(Refusal::is_final),
+            Self::Broken { .. } | Self::Failed { .. } | Self::Malformed { .. } => true,
+            Self::Unreachable { .. } | Self::Overloaded { .. } | Self::Unimplemented { .. } => {
+                false
+            }
         }
+    }
+
+    /// The same error, when an earlier attempt of the request may have been executed (`lost`).
+    pub(crate) fn after_lost_attempt(self, lost: bool) -> Self {
+        match self {
+            Self::Refused {
+                refusal,
+                code,
+                message,
+                ..
+            } => Self::Refused {
+                refusal,
+                code,
+                message,
+                after_lost: lost,
+            },
+            Self::Unimplemented { endpoint, message } if lost => Self::Failed {
+                code: Code::Unimplemented,
+                message: format!("{endpoint} does not know this call: {message}"),
+            },
+            other @ (Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Broken { .. }
+            | Self::Unavailable { .. }
+            | Self::Overloaded { .. }
+            | Self::Unimplemented { .. }
+            | Self::Failed { .. }
+            | Self::Malformed { .. }) => other,
+        }
+    }
+
+    /// Whether it is a refusal that came after an attempt that may have been executed.
+    pub(crate) fn is_after_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                after_lost: true,
+                ..
+            }
+        )
     }
 
     /// Whether no member could be asked, so that nothing is wrong with the request itself.
@@ -227,7 +272,8 @@ pub enum KvError {
     /// The group's store is full; reads and deletes still work.
     #[error("the group's store is full")]
     NoSpace,
-    /// The session of the request id has ended; nothing was executed.
+    /// The session of the request id has ended; nothing was executed. (When an earlier attempt may
+    /// have been, the refusal comes as [`KvError::Call`], whose outcome is unknown.)
     #[error("the session has ended")]
     SessionLost,
     /// The request id is too old: its answer is not kept, and it is not executed again.
@@ -267,6 +313,9 @@ impl KvError {
         use Refusal as R;
         if too_large(&error) {
             return Self::TooLarge { bytes: asked.bytes };
+        }
+        if error.outcome_unknown() {
+            return Self::Call(error);
         }
         let Some(refusal) = error.refusal() else {
             return Self::Call(error);
@@ -402,6 +451,9 @@ pub enum LeaseError {
 
 impl LeaseError {
     pub(crate) fn of(error: CallError, lease: i64, ttl_s: i64) -> Self {
+        if error.outcome_unknown() {
+            return Self::Call(error);
+        }
         match error.refusal() {
             Some(Refusal::LeaseNotFound) => Self::NotFound { lease },
             Some(Refusal::LeaseExists) => Self::Exists { lease },
@@ -436,11 +488,11 @@ impl LeaseError {
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The revision to go on from is gone: read the keys again.
-    #[error("revision {resume_revision} is compacted, history starts at {compact_revision}")]
+    #[error("revision {resume_revision} is compacted{}", since(*compact_revision))]
     Compacted {
         /// What the watch needed next.
         resume_revision: i64,
-        /// The oldest revision that can be watched from.
+        /// The oldest revision that can be watched from; 0 when the member did not tell.
         compact_revision: i64,
     },
     /// The group ended or refused the watch.
@@ -481,11 +533,18 @@ impl WatchError {
     }
 }
 
+fn since(compact_revision: i64) -> String {
+    match compact_revision {
+        0 => String::new(),
+        revision => format!(", history starts at {revision}"),
+    }
+}
+
 /// Errors of the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// The session ended before the lock was had.
-    #[error("the session ended while it waited for lock `{name}`")]
+    /// The session ended before the lock was had, or someone deleted its key.
+    #[error("the session, or its key, went while it waited for lock `{name}`")]
     SessionLost {
         /// The lock.
         name: String,

@@ -1,13 +1,15 @@
 //! The mirror: a local copy of a prefix that follows the group and says how fresh it is.
 //!
 //! One task loads the prefix, watches from the next revision on, and sends a barrier (a small
-//! linearizable read) each third of the freshness limit. After a compaction that it has missed it
-//! loads again; the difference reaches subscribers like any other change.
+//! linearizable read) each third of the freshness limit. After a compaction that it has missed, or
+//! when another group answers, it loads again; the difference reaches subscribers like any other
+//! change. When barriers say that the group goes on and the watch says nothing, the watch moves to
+//! another member.
 
 use crate::Client;
 use crate::clock::Moment;
 use crate::error::{KvError, WatchError, show_key};
-use crate::kv::{Get, KeyValue};
+use crate::kv::{Get, GetReply, KeyValue};
 use crate::mirror::{Barrier, Change, Freshness, MirrorState};
 use crate::route::backoff;
 use crate::watch::{Watch, WatchOptions};
@@ -22,6 +24,14 @@ use tokio::task::JoinHandle;
 const PAGE: i64 = 1000;
 /// Batches that a subscriber may be behind before it misses some and is told so.
 const SUBSCRIBER_BUFFER: usize = 256;
+
+/// Least silence of a watch that must have something to say before it moves to another member; it
+/// doubles with each move, so that a slow member is not left for ever before it speaks.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
+/// Longest such silence.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A watch that was followed for so long has worked: the next load need not wait.
+const LASTED: Duration = Duration::from_secs(10);
 
 /// What a subscriber gets: the changes of one revision, or of a reload.
 #[derive(Clone, Debug)]
@@ -80,6 +90,14 @@ impl Mirror {
         self.shared.read().keys().get(key).cloned()
     }
 
+    /// The key with the freshness of exactly this copy: what to serve from. (The answers of
+    /// [`Mirror::get`] and [`Mirror::freshness`] may belong to two copies.)
+    pub fn look(&self, key: &[u8]) -> (Option<KeyValue>, Freshness) {
+        let state = self.shared.read();
+        let found = state.keys().get(key).cloned();
+        (found, state.freshness(Moment::now()))
+    }
+
     /// All keys, with the freshness of exactly this copy.
     pub fn snapshot(&self) -> (BTreeMap<Bytes, KeyValue>, Freshness) {
         let state = self.shared.read();
@@ -136,6 +154,8 @@ impl Mirror {
     }
 
     /// All changes from now on. One who reads too slowly gets `Lagged` and should take a snapshot.
+    /// Subscribe first and take the first snapshot then: batches that it holds already come again,
+    /// none is missed.
     pub fn subscribe(&self) -> broadcast::Receiver<MirrorBatch> {
         self.shared.batches.subscribe()
     }
@@ -151,6 +171,9 @@ impl Client {
     /// Follows all keys that start with `prefix`. Returns at once, with a copy that is
     /// [`Freshness::Never`] fresh: see [`Mirror::fresh_within`]. A confirmation is good for
     /// `limit`; it is renewed each third of that.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn mirror(&self, prefix: impl Into<Bytes>, limit: Duration) -> Mirror {
         let (counter, counter_rx) = watch::channel(0);
         let (batches, _) = broadcast::channel(SUBSCRIBER_BUFFER);
@@ -187,12 +210,15 @@ impl Task {
         let mut round = 0;
         loop {
             match self.load().await {
-                Ok(watch) => {
-                    round = 0;
+                Ok((watch, cluster_id)) => {
                     self.shared.report(None);
-                    let end = self.follow(watch).await;
+                    let began = Moment::now();
+                    let end = self.follow(watch, cluster_id).await;
                     tracing::debug!(prefix = show_key(&self.prefix), %end, "mirror loads again");
                     self.shared.report(Some(end.to_string()));
+                    if Moment::now().since(began) >= LASTED {
+                        round = 0;
+                    }
                 }
                 Err(problem) => self.shared.report(Some(problem)),
             }
@@ -202,43 +228,36 @@ impl Task {
         }
     }
 
-    async fn load(&self) -> Result<Watch, String> {
+    /// Loads the copy; the watch that goes on from it, and the group that it belongs to.
+    async fn load(&self) -> Result<(Watch, u64), String> {
         let sent = Moment::now();
         let all = self.client.get_all(self.prefix.clone(), PAGE).await;
         let all = all.map_err(|error| error.to_string())?;
         self.shared
             .change(|state| state.load(all.kvs, all.revision, sent));
         let options = WatchOptions::prefix(self.prefix.clone())
-            .from_revision(all.revision + 1)
+            .from_revision(all.revision.saturating_add(1))
             .progress();
-        self.client
-            .watch(options)
-            .await
-            .map_err(|error| error.to_string())
+        let watch = self.client.watch(options).await;
+        let watch = watch.map_err(|error| error.to_string())?;
+        Ok((watch, all.cluster_id))
     }
 
-    async fn follow(&self, mut watch: Watch) -> WatchError {
+    async fn follow(&self, mut watch: Watch, cluster_id: u64) -> WatchError {
         let mut barrier = std::pin::pin!(self.next_barrier());
+        let mut silence = Silence::new(self.period);
         loop {
             let item = tokio::select! {
                 item = watch.next() => item,
-                (revision, sent, copy) = &mut barrier => {
-                    let mut outcome = Barrier::Waiting;
-                    self.shared.change(|state| {
-                        outcome = state.barrier(revision, sent, copy);
-                        Vec::new()
-                    });
-                    match outcome {
-                        Barrier::Reached => {}
-                        Barrier::Waiting => watch.request_progress(),
-                        Barrier::WentBack => return WatchError::OutOfOrder {
-                            what: format!("the group is at r{revision}, it was at r{copy}"),
-                        },
+                answered = &mut barrier => {
+                    if let Err(end) = self.confirm(&answered, cluster_id, &watch, &mut silence) {
+                        return end;
                     }
                     barrier.set(self.next_barrier());
                     continue;
                 }
             };
+            silence.broken();
             match item {
                 Some(Ok(item)) => self.shared.change(|state| state.apply(item)),
                 Some(Err(error)) => return error,
@@ -251,33 +270,145 @@ impl Task {
         }
     }
 
-    /// The next barrier that was answered: its revision, when it was sent, and where the copy was.
-    async fn next_barrier(&self) -> (i64, Moment, i64) {
+    /// Takes a barrier's answer, and asks the watch for what is missing.
+    fn confirm(
+        &self,
+        answered: &Answered,
+        cluster_id: u64,
+        watch: &Watch,
+        silence: &mut Silence,
+    ) -> Result<(), WatchError> {
+        let &Answered {
+            revision,
+            sent,
+            copy,
+            ..
+        } = answered;
+        // One that does not say which group it belongs to is believed.
+        if answered.cluster_id != cluster_id && answered.cluster_id != 0 && cluster_id != 0 {
+            return Err(WatchError::Cancelled {
+                reason: format!(
+                    "another group answers: cluster {:x}, the copy is of {cluster_id:x}",
+                    answered.cluster_id
+                ),
+            });
+        }
+        let mut outcome = Barrier::Waiting;
+        self.shared.change(|state| {
+            outcome = state.barrier(revision, sent, copy);
+            Vec::new()
+        });
+        match outcome {
+            Barrier::Reached => silence.broken(),
+            Barrier::Waiting if silence.too_long(Moment::now()) => watch.remake(),
+            Barrier::Waiting => watch.request_progress(),
+            Barrier::WentBack => {
+                return Err(WatchError::OutOfOrder {
+                    what: format!("the group is at r{revision}, it was at r{copy}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The next barrier that was answered.
+    async fn next_barrier(&self) -> Answered {
         loop {
             tokio::time::sleep(self.period).await;
             let copy = self.shared.read().revision();
             let sent = Moment::now();
             match self.barrier().await {
-                Ok(revision) => {
+                Ok(reply) => {
                     self.shared.report(None);
-                    return (revision, sent, copy);
+                    return Answered {
+                        revision: reply.revision,
+                        cluster_id: reply.cluster_id,
+                        sent,
+                        copy,
+                    };
                 }
                 Err(error) => self.shared.report(Some(error.to_string())),
             }
         }
     }
 
-    async fn barrier(&self) -> Result<i64, KvError> {
-        // One key of no importance: only the revision in the header matters.
+    async fn barrier(&self) -> Result<GetReply, KvError> {
+        // One key of no importance: only the header matters.
         let key = if self.prefix.is_empty() {
             Bytes::from_static(&[0])
         } else {
             self.prefix.clone()
         };
-        let reply = self
-            .client
-            .get(Get::new(crate::Keys::One(key)).count_only())
-            .await?;
-        Ok(reply.revision)
+        let get = Get::new(crate::Keys::One(key)).count_only();
+        self.client.get(get).await
+    }
+}
+
+/// A barrier with its answer.
+struct Answered {
+    /// Where the group was.
+    revision: i64,
+    /// Which group that is.
+    cluster_id: u64,
+    /// When it was sent.
+    sent: Moment,
+    /// Where the copy was then.
+    copy: i64,
+}
+
+/// How long the watch has been silent though it must have something to say. Pure.
+struct Silence {
+    least: Duration,
+    since: Option<Moment>,
+    limit: Duration,
+}
+
+impl Silence {
+    /// For barriers that come every `period`.
+    fn new(period: Duration) -> Self {
+        let least = SILENCE_MIN.max(period);
+        Self {
+            least,
+            since: None,
+            limit: least,
+        }
+    }
+
+    /// It said something, or had nothing to say.
+    fn broken(&mut self) {
+        self.since = None;
+        self.limit = self.least;
+    }
+
+    /// It should have spoken by `now`; whether it is time to leave the member.
+    fn too_long(&mut self, now: Moment) -> bool {
+        let since = *self.since.get_or_insert(now);
+        if now.since(since) < self.limit {
+            return false;
+        }
+        self.since = None;
+        self.limit = (self.limit * 2).min(SILENCE_MAX.max(self.least));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_watch_is_left_after_a_while_that_doubles_until_it_speaks() {
+        let mut silence = Silence::new(Duration::from_millis(10));
+        let mut left_at = Vec::new();
+        let at = |ms| Moment::from_boot(Duration::from_millis(ms));
+        for ms in (0..10_000).step_by(100) {
+            if silence.too_long(at(ms)) {
+                left_at.push(ms);
+            }
+        }
+        assert_eq!(left_at, [1000, 3100, 7200]);
+        silence.broken();
+        assert!(!silence.too_long(at(20_000)));
+        assert!(silence.too_long(at(21_000)));
     }
 }

@@ -3,13 +3,13 @@
 use crate::Client;
 use crate::error::{Asked, CallError, KvError};
 use crate::keys::Keys;
+use crate::refusal::Refusal;
 use crate::route::Safety;
 use crate::txn::{Compare, Is, Op, OpReply, Txn};
 use bytes::Bytes;
 use cfgsvc_proto::etcd;
 pub use cfgsvc_proto::kv::KeyValue;
 use prost::Message;
-use std::sync::atomic::{AtomicU32, Ordering};
 use tonic::Response;
 
 /// What a range is ordered by.
@@ -47,12 +47,12 @@ pub enum Order {
 #[must_use = "nothing is done until it is given to a client"]
 pub struct Get {
     pub(crate) keys: Keys,
-    revision: i64,
-    limit: i64,
+    pub(crate) revision: i64,
+    pub(crate) limit: i64,
     serializable: bool,
-    keys_only: bool,
+    pub(crate) keys_only: bool,
     count_only: bool,
-    sort: Option<(SortBy, Order)>,
+    pub(crate) sort: Option<(SortBy, Order)>,
     max_create_revision: i64,
 }
 
@@ -160,12 +160,15 @@ pub struct GetReply {
     pub count: i64,
     /// The limit left some out.
     pub more: bool,
+    /// Id of the group that answered; 0 when it did not say.
+    pub cluster_id: u64,
 }
 
 impl GetReply {
     pub(crate) fn of(reply: etcd::RangeResponse) -> Self {
         Self {
             revision: revision(reply.header.as_ref()),
+            cluster_id: reply.header.as_ref().map_or(0, |header| header.cluster_id),
             kvs: reply.kvs,
             count: reply.count,
             more: reply.more,
@@ -332,6 +335,12 @@ impl Client {
             };
             let get = Get::new(rest).limit(page).revision(all.revision);
             let reply = self.get(get).await?;
+            if reply.cluster_id != all.cluster_id {
+                return Err(CallError::Malformed {
+                    what: "the pages come from two groups",
+                }
+                .into());
+            }
             all.kvs.extend(reply.kvs);
             all.more = reply.more;
         }
@@ -430,10 +439,8 @@ impl Client {
             revision,
             physical: false,
         };
-        let attempts = AtomicU32::new(0);
         let result = self
             .call(Safety::Repeatable, &request, |channel, request| {
-                attempts.fetch_add(1, Ordering::Relaxed);
                 let mut kv = self.kv(channel);
                 async move { kv.compact(request).await.map(Response::into_inner) }
             })
@@ -442,11 +449,13 @@ impl Client {
             revision,
             ..Asked::default()
         };
-        match result.map_err(|error| KvError::of(error, asked)) {
+        match result {
             Ok(_) => Ok(()),
             // The attempt whose answer was lost has done it.
-            Err(KvError::Compacted { .. }) if attempts.into_inner() > 1 => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.is_after_lost() && error.refusal() == Some(Refusal::Compacted) => {
+                Ok(())
+            }
+            Err(error) => Err(KvError::of(error, asked)),
         }
     }
 }

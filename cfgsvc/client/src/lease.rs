@@ -5,11 +5,11 @@ use crate::clock::Moment;
 use crate::error::{CallError, LeaseError};
 use crate::keepalive::Term;
 use crate::kv::revision;
+use crate::refusal::Refusal;
 use crate::route::Safety;
 use bytes::Bytes;
 use cfgsvc_proto::etcd;
 use rand::RngExt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tonic::Response;
 
@@ -48,11 +48,27 @@ impl Client {
     /// answer was lost is repeated safely.
     pub async fn grant(&self, ttl_s: i64) -> Result<Grant, LeaseError> {
         let lease = rand::rng().random_range(1..=i64::MAX);
-        self.grant_as(lease, ttl_s).await
+        let sent = Moment::now();
+        match self.try_grant(lease, ttl_s).await {
+            // Nobody else draws this id: an earlier attempt, whose answer was lost, was granted.
+            Err(LeaseError::Call(error))
+                if error.is_after_lost() && error.refusal() == Some(Refusal::LeaseExists) =>
+            {
+                let ttl_s = self.lease_info(lease, false).await?.granted_s;
+                let term = term_of(sent, ttl_s);
+                Ok(Grant { lease, ttl_s, term })
+            }
+            result => result,
+        }
     }
 
-    /// Grants a lease with the id `lease`.
+    /// Grants a lease with the id `lease`. When an answer is lost and the lease exists at the next
+    /// attempt, nobody can say whose it is: that is an error whose outcome is unknown.
     pub async fn grant_as(&self, lease: i64, ttl_s: i64) -> Result<Grant, LeaseError> {
+        self.try_grant(lease, ttl_s).await
+    }
+
+    async fn try_grant(&self, lease: i64, ttl_s: i64) -> Result<Grant, LeaseError> {
         if ttl_s < 1 {
             return Err(LeaseError::TtlOutOfRange { ttl_s });
         }
@@ -60,53 +76,45 @@ impl Client {
             ttl: ttl_s,
             id: lease,
         };
-        let attempts = AtomicU32::new(0);
         let sent = Moment::now();
-        let result = self
+        let reply = self
             .call(Safety::Repeatable, &request, |channel, request| {
-                attempts.fetch_add(1, Ordering::Relaxed);
                 let mut client = self.lease(channel);
                 async move { client.lease_grant(request).await.map(Response::into_inner) }
             })
             .await
-            .map_err(|error| LeaseError::of(error, lease, ttl_s));
-        let ttl_s = match result {
-            Ok(reply) if reply.error.is_empty() => reply.ttl,
-            Ok(_) => {
-                return Err(CallError::Malformed {
-                    what: "a grant with an error",
-                }
-                .into());
+            .map_err(|error| LeaseError::of(error, lease, ttl_s))?;
+        if !reply.error.is_empty() {
+            return Err(CallError::Malformed {
+                what: "a grant with an error",
             }
-            // An earlier attempt, whose answer was lost, was granted.
-            Err(LeaseError::Exists { .. }) if attempts.into_inner() > 1 => {
-                self.lease_info(lease, false).await?.granted_s
-            }
-            Err(error) => return Err(error),
-        };
+            .into());
+        }
         Ok(Grant {
             lease,
-            ttl_s,
-            term: term_of(sent, ttl_s),
+            ttl_s: reply.ttl,
+            term: term_of(sent, reply.ttl),
         })
     }
 
     /// Ends a lease; its keys go with it.
     pub async fn revoke(&self, lease: i64) -> Result<(), LeaseError> {
         let request = etcd::LeaseRevokeRequest { id: lease };
-        let attempts = AtomicU32::new(0);
         let result = self
             .call(Safety::Repeatable, &request, |channel, request| {
-                attempts.fetch_add(1, Ordering::Relaxed);
                 let mut client = self.lease(channel);
                 async move { client.lease_revoke(request).await.map(Response::into_inner) }
             })
             .await;
-        match result.map_err(|error| LeaseError::of(error, lease, 0)) {
+        match result {
             Ok(_) => Ok(()),
             // The attempt whose answer was lost has done it.
-            Err(LeaseError::NotFound { .. }) if attempts.into_inner() > 1 => Ok(()),
-            Err(error) => Err(error),
+            Err(error)
+                if error.is_after_lost() && error.refusal() == Some(Refusal::LeaseNotFound) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(LeaseError::of(error, lease, 0)),
         }
     }
 

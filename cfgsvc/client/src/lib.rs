@@ -1,6 +1,7 @@
 //! Client of `cfgsvc`: versioned configuration that a Raft group agrees on.
 //!
-//! It speaks the etcd v3 API and cfgsvc's own, so most of it works with any etcd too.
+//! It speaks the etcd v3 API and cfgsvc's own, so most of it works with any etcd too; but etcd does
+//! not know request ids, so nothing there makes a repeated write safe.
 //!
 //! ```no_run
 //! use cfgsvc_client::{Client, Options, Put};
@@ -21,6 +22,7 @@
 //! | you want | use |
 //! | --- | --- |
 //! | read and write | [`Client::get`], [`Client::put`], [`Client::delete`], [`Client::txn`] |
+//! | read more than fits into memory | [`Client::get_pages`] |
 //! | never do a write twice | [`Client::session`], then [`Client::in_session`] |
 //! | every change from a revision on | [`Client::watch`] |
 //! | a local copy that says how fresh it is | [`Client::mirror`] |
@@ -30,7 +32,8 @@
 //!
 //! # What happens when something fails
 //!
-//! A client sticks to one endpoint and moves on when it fails. Within
+//! A client sticks to one endpoint and moves on when it fails; the first one is the first of
+//! [`Options::endpoints`], the order of the others is drawn. Within
 //! [`Options::request_timeout`] reads are repeated on any failure that may pass. A write is
 //! repeated only when that cannot do it twice: when it certainly was not executed, or when it
 //! carries a request id of a session, which the group recognises. All errors say
@@ -48,19 +51,56 @@
 //! ```
 //!
 //! A watch remakes its stream, at another endpoint if need be, and goes on at the next revision:
-//! no gap, no duplicate. It ends only when that revision was compacted meanwhile.
+//! no gap, no duplicate. It ends when that revision was compacted meanwhile, when the group refuses
+//! it, and when another group answers behind the same addresses; [`WatchError`] says which.
+//!
+//! # Serve only what is confirmed
+//!
+//! ```no_run
+//! # use cfgsvc_client::{Client, Freshness};
+//! # use std::time::Duration;
+//! # async fn example(client: Client) {
+//! let zones = client.mirror("zones/", Duration::from_secs(3));
+//! zones.fresh_within(Duration::from_secs(10)).await;
+//! match zones.look(b"zones/example.org") {
+//!     (zone, Freshness::Fresh { .. }) => println!("serve {zone:?}, or that it does not exist"),
+//!     (_, Freshness::Never | Freshness::Stale { .. }) => println!("serve nothing"),
+//! }
+//! # }
+//! ```
+//!
+//! # Be the only one
+//!
+//! ```no_run
+//! # use cfgsvc_client::{Client, Op, Put, Txn};
+//! # async fn work(_epoch: i64) {}
+//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let session = client.session(10).await?;
+//! let guard = client.lock("jobs", &session).await?;
+//! tokio::select! {
+//!     () = work(guard.epoch()) => {}
+//!     lost = session.lost() => return Err(lost.into()),
+//! }
+//! // What is guarded by the group itself is checked there:
+//! let done = Txn::new().when(guard.condition()).then(Op::Put(Put::new("jobs.done", "")));
+//! assert!(client.in_session(&session).txn(done).await?.succeeded);
+//! guard.release().await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Inside
 //!
 //! The decisions are pure and take time and randomness as arguments: `route` (endpoint, retry,
 //! backoff), `ids` (request numbers), `keepalive` (deadlines), `cursor` (watch order), `mirror`
-//! (copy and freshness). Around them lie thin shells: `channel` (tonic), `session`, `watch`,
+//! (copy and freshness). Around them lie thin shells: `channel` and `connect` (tonic), `session`, `watch`,
 //! `follow`, `lock`.
 
 mod admin;
 mod channel;
 mod client;
 mod clock;
+mod connect;
 mod cursor;
 mod error;
 mod follow;
@@ -72,6 +112,7 @@ mod lease;
 mod lock;
 mod mirror;
 mod options;
+mod pages;
 mod refusal;
 mod route;
 mod session;
@@ -84,7 +125,7 @@ pub use admin::{
 };
 pub use cfgsvc_proto::etcd;
 pub use client::Client;
-pub use clock::Moment;
+pub use clock::{Moment, sleep_until};
 pub use cursor::{Cursor, Event, EventKind, Step, WatchEvents};
 pub use error::{
     AdminError, CallError, Cause, KvError, LeaseError, LockError, WatchError, show_key,
@@ -98,6 +139,7 @@ pub use lease::{Grant, LeaseInfo};
 pub use lock::LockGuard;
 pub use mirror::{Barrier, Change, Freshness, MirrorState};
 pub use options::{AUTHOR_BYTES_MAX, Options, OptionsError, REASON_BYTES_MAX};
+pub use pages::Pages;
 pub use refusal::Refusal;
 pub use route::{Attempts, Failure, Next, Router, Safety, backoff};
 pub use session::{AtEnd, KeepAlive, LeaseLost, LeaseState, Session, lost};

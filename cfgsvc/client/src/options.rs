@@ -10,7 +10,9 @@ pub const REASON_BYTES_MAX: usize = 1024;
 /// Settings of a [`Client`](crate::Client). Every field may be changed after [`Options::new`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `HOST:PORT` or `http://HOST:PORT` of members, tried in this order.
+    /// `HOST:PORT` or `http://HOST:PORT` of members. The first one is used while it works; the
+    /// order of the others is drawn by each client, so that the clients of a member that dies
+    /// spread over all that are left. Give clients different first ones to spread them before.
     pub endpoints: Vec<String>,
     /// Longest wait for a connection to one endpoint. Default 1 s.
     pub connect_timeout: Duration,

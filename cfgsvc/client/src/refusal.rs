@@ -159,6 +159,52 @@ impl Refusal {
         Self::from_message(status.message())
     }
 
+    /// Whether the same request can have had no other answer before: the refusal depends on the
+    /// request alone, or comes from the log, where a request id is executed once. The others depend
+    /// on the moment: an earlier attempt may have been executed.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::EmptyKey
+            | Self::KeyNotFound
+            | Self::ValueProvided
+            | Self::LeaseProvided
+            | Self::TooManyOps
+            | Self::DuplicateKey
+            | Self::InvalidSort
+            | Self::RequestTooLarge
+            | Self::BadMemberAddress
+            | Self::InvalidCommand
+            | Self::Compacted
+            | Self::FutureRevision
+            | Self::TtlTooLarge
+            | Self::LeaseNotFound
+            | Self::RequestTooOld => true,
+            Self::MemberNotFound
+            | Self::SessionNotFound
+            | Self::NoSpace
+            | Self::TooManyRequests
+            | Self::SessionWindowFull
+            | Self::LeaseExists
+            | Self::MemberIdExists
+            | Self::PeerAddressExists
+            | Self::TooFewStartedMembers
+            | Self::NotALearner
+            | Self::LearnerNotInSync
+            | Self::TooManyLearners
+            | Self::ClusterIdMismatch
+            | Self::NotLeader
+            | Self::NotCapable
+            | Self::LearnerCannotServe
+            | Self::BadTransferTarget
+            | Self::NotEmpty
+            | Self::RestoreMismatch
+            | Self::RestoreInProgress
+            | Self::PermissionDenied
+            | Self::InvalidToken
+            | Self::Corrupt => false,
+        }
+    }
+
     /// The refusal whose message is `message`.
     pub fn from_message(message: &str) -> Option<Self> {
         let text = message.strip_prefix(PREFIX)?;

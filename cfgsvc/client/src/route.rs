@@ -2,13 +2,16 @@
 //!
 //! A client sticks to the endpoint that works. It moves on when that one cannot be reached, breaks
 //! or says that it has no group. Every member serves every request (followers forward), so there
-//! is no hunt for the leader.
+//! is no hunt for the leader. The first endpoint is the user's choice; the order of the others is
+//! drawn by each client, so that the clients of a member that dies spread over all that are left.
 //!
 //! Invariants
 //! - a write without a request id is sent again only when it was certainly not executed;
 //! - no attempt starts after the deadline;
+//! - a round of attempts visits each endpoint once;
 //! - many tasks that fail on one endpoint together move on by one endpoint, not by many.
 
+use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 use std::time::Duration;
 
@@ -18,6 +21,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(400);
 /// Shortest time that an attempt gets before a silent endpoint is given up.
 const ATTEMPT_MIN: Duration = Duration::from_millis(500);
+/// Least time that a further attempt needs to be worth it: one that is cut off at once brings
+/// nothing, and makes an outcome unknown that was known.
+const ATTEMPT_LEAST: Duration = Duration::from_millis(50);
 
 /// Whether a request may be executed more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +44,21 @@ pub enum Failure {
     Lost,
     /// The member answered that it cannot answer now: executed or not, who knows.
     Unavailable,
+    /// The member answered that it cannot hand the request to a leader, because it knows none or
+    /// because it is a learner of etcd's: it did nothing.
+    NoLeader,
     /// The member answered that it is overloaded, so it did nothing.
     Overloaded,
+}
+
+impl Failure {
+    /// Whether the group may have executed the request, now or later.
+    pub fn maybe_executed(self) -> bool {
+        match self {
+            Self::Lost | Self::Unavailable => true,
+            Self::NotSent | Self::NoLeader | Self::Overloaded => false,
+        }
+    }
 }
 
 /// What to do after a failure.
@@ -57,31 +76,34 @@ pub enum Next {
 /// The endpoint in use. Shared by all requests of a client.
 #[derive(Debug)]
 pub struct Router {
-    count: usize,
-    current: usize,
+    /// Indices of the endpoints in the order of a round; never empty.
+    order: Vec<usize>,
+    /// Place in `order` of the one in use.
+    place: usize,
 }
 
 impl Router {
-    /// For `count` endpoints, starting with the first.
-    pub fn new(count: usize) -> Self {
+    /// For `count` endpoints: the first one first, the others in an order that is drawn.
+    pub fn new(count: usize, rng: &mut impl Rng) -> Self {
         assert!(
             count > 0,
             "a client without endpoints is refused by its options"
         );
-        Self { count, current: 0 }
+        let mut order: Vec<usize> = (0..count).collect();
+        order[1..].shuffle(rng);
+        Self { order, place: 0 }
     }
 
     /// Index of the endpoint that the next attempt uses.
     pub fn current(&self) -> usize {
-        assert!(self.current < self.count);
-        self.current
+        self.order[self.place]
     }
 
     /// An attempt on `endpoint` failed so that another one should be tried. No effect when someone
     /// else has moved on already.
     pub fn move_on_from(&mut self, endpoint: usize) {
-        if endpoint == self.current {
-            self.current = (self.current + 1) % self.count;
+        if endpoint == self.current() {
+            self.place = (self.place + 1) % self.order.len();
         }
     }
 }
@@ -117,15 +139,11 @@ impl Attempts {
     /// After an attempt failed, with `left` of the request's time.
     pub fn after(&mut self, failure: Failure, left: Duration, rng: &mut impl Rng) -> Next {
         self.failed = self.failed.saturating_add(1);
-        let executed_for_sure_not = match failure {
-            Failure::NotSent | Failure::Overloaded => true,
-            Failure::Lost | Failure::Unavailable => false,
-        };
-        if self.safety == Safety::Once && !executed_for_sure_not {
+        if self.safety == Safety::Once && failure.maybe_executed() {
             return Next::GiveUp;
         }
         let after = self.pause(failure, rng);
-        if after < left {
+        if after + ATTEMPT_LEAST <= left {
             Next::Retry { after }
         } else {
             Next::GiveUp
@@ -138,9 +156,11 @@ impl Attempts {
         let in_round = self.failed % endpoints;
         match failure {
             Failure::NotSent | Failure::Lost if in_round != 0 => Duration::ZERO,
-            Failure::NotSent | Failure::Lost | Failure::Unavailable | Failure::Overloaded => {
-                backoff(round, rng)
-            }
+            Failure::NotSent
+            | Failure::Lost
+            | Failure::Unavailable
+            | Failure::NoLeader
+            | Failure::Overloaded => backoff(round, rng),
         }
     }
 }
@@ -163,6 +183,7 @@ mod tests {
             Just(Failure::NotSent),
             Just(Failure::Lost),
             Just(Failure::Unavailable),
+            Just(Failure::NoLeader),
             Just(Failure::Overloaded),
         ]
     }
@@ -196,25 +217,50 @@ mod tests {
             for failure in list {
                 prop_assert!(attempts.attempt_timeout(left) <= left);
                 if let Next::Retry { after } = attempts.after(failure, left, &mut rng) {
-                    prop_assert!(after < left);
+                    prop_assert!(after + ATTEMPT_LEAST <= left);
                     prop_assert!(after <= BACKOFF_MAX * 3 / 2);
                 }
             }
         }
 
         #[test]
-        fn tasks_that_fail_together_move_on_by_one(count in 1_usize..6, tasks in 1_usize..10) {
-            let mut router = Router::new(count);
-            let seen = router.current();
-            for _ in 0..tasks {
+        fn tasks_that_fail_together_move_on_by_one_and_a_round_visits_each_endpoint_once(
+            count in 1_usize..6, tasks in 1_usize..10, seed: u64,
+        ) {
+            let mut router = Router::new(count, &mut StdRng::seed_from_u64(seed));
+            prop_assert_eq!(router.current(), 0);
+            let mut visited = Vec::new();
+            for _ in 0..count {
+                let seen = router.current();
+                visited.push(seen);
                 router.move_on_from(seen);
-                if count == 1 {
-                    prop_assert_eq!(router.current(), 0);
-                } else {
-                    prop_assert_eq!(router.current(), (seen + 1) % count);
+                let next = router.current();
+                if count > 1 && next != seen {
+                    for _ in 1..tasks {
+                        router.move_on_from(seen);
+                        prop_assert_eq!(router.current(), next);
+                    }
                 }
             }
+            prop_assert_eq!(router.current(), 0);
+            visited.sort_unstable();
+            prop_assert_eq!(visited, (0..count).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn the_clients_of_a_member_that_dies_spread_over_the_others() {
+        let mut clients_of = [0; 4];
+        for seed in 0..300 {
+            let mut router = Router::new(4, &mut StdRng::seed_from_u64(seed));
+            router.move_on_from(0);
+            clients_of[router.current()] += 1;
+        }
+        assert_eq!(clients_of[0], 0);
+        assert!(
+            clients_of[1..].iter().all(|count| *count > 60),
+            "{clients_of:?}"
+        );
     }
 
     #[test]

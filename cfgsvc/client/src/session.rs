@@ -10,18 +10,19 @@
 
 use crate::Client;
 use crate::channel::Missed;
-use crate::clock::Moment;
+use crate::clock::{Moment, sleep_until};
 use crate::error::{CallError, LeaseError};
 use crate::ids::{RequestId, RequestIds};
 use crate::keepalive::Term;
 use crate::lease::Grant;
-use crate::route::backoff;
+use crate::lock::Turns;
+use crate::route::{Attempts, Failure, Next, Safety, backoff};
 use cfgsvc_proto::etcd::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -31,7 +32,8 @@ use tonic::transport::Channel;
 pub enum LeaseState {
     /// It is held until this moment at least.
     Held {
-        /// Stop then, unless a later state says otherwise.
+        /// What is done under the lease must have ended by then, unless a later state says
+        /// otherwise: begin to stop early enough. Clocks' rates are allowed for.
         until: Moment,
     },
     /// It is not held any more, for good.
@@ -88,8 +90,8 @@ impl Ids {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number for a new request, as soon as the window has room.
-    pub(crate) async fn open(&self, wait_max: Duration) -> Result<Ticket<'_>, CallError> {
+    /// A number for a new request, as soon as the window has room; no later than `deadline`.
+    pub(crate) async fn open(&self, deadline: Instant) -> Result<Ticket<'_>, CallError> {
         let wait = async {
             loop {
                 let room = self.room.notified();
@@ -99,7 +101,7 @@ impl Ids {
                 room.await;
             }
         };
-        timeout(wait_max, wait)
+        timeout_at(deadline, wait)
             .await
             .map_err(|_| CallError::Overloaded {
                 message: format!(
@@ -130,6 +132,7 @@ pub struct Session {
     lease: i64,
     ttl: Duration,
     ids: Arc<Ids>,
+    turns: Turns,
     keeper: KeepAlive,
 }
 
@@ -161,6 +164,10 @@ impl Session {
 
     pub(crate) fn ids(&self) -> Arc<Ids> {
         Arc::clone(&self.ids)
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Gives the lease back: its keys, and locks, go at once.
@@ -195,7 +202,13 @@ impl KeepAlive {
         match self.task.take() {
             Some(task) => match task.await {
                 Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                Err(ended) => match ended.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => Err(LeaseError::Call(CallError::Unavailable {
+                        message: "the runtime of the renewals was stopped before".into(),
+                        sent: false,
+                    })),
+                },
             },
             None => Ok(()),
         }
@@ -209,13 +222,15 @@ pub async fn lost(mut state: watch::Receiver<LeaseState>) -> LeaseLost {
             LeaseState::Lost(lost) => return *lost,
             LeaseState::Held { until } => *until,
         };
-        let left = Moment::now().until(until);
-        if left.is_zero() {
+        if Moment::now() >= until {
             return LeaseLost::NotRenewed;
         }
-        match timeout(left, state.changed()).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(_)) => return LeaseLost::Closed,
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() {
+                return LeaseLost::Closed;
+            },
+            // A renewal may come at the same moment: look again.
+            () = sleep_until(until) => {}
         }
     }
 }
@@ -238,11 +253,15 @@ impl Client {
             lease: grant.lease,
             ttl,
             ids: Arc::new(Ids::new(grant.lease)),
+            turns: Turns::default(),
             keeper: self.keep_alive(&grant, AtEnd::Revoke),
         })
     }
 
     /// Renews a granted lease from now on.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn keep_alive(&self, grant: &Grant, at_end: AtEnd) -> KeepAlive {
         let (state_tx, state) = watch::channel(LeaseState::Held {
             until: grant.term.deadline(),
@@ -264,31 +283,34 @@ impl Client {
 
     /// Renews a lease once and returns its new term.
     pub async fn renew(&self, lease: i64) -> Result<Grant, LeaseError> {
-        let mut tried = 1;
+        let deadline = self.pool.deadline();
+        let mut attempts = Attempts::new(Safety::Repeatable, self.pool.count());
         loop {
-            match self.renew_at_one(lease).await {
-                Err(error) if error.retryable() && tried < self.pool.count() => tried += 1,
-                result => return result,
+            let wait = attempts.attempt_timeout(deadline.duration_since(Instant::now()));
+            let sent = Moment::now();
+            let mut stream = RenewStream::open(self, lease);
+            let missed = match timeout(wait, stream.exchange(lease)).await {
+                Ok(Ok(reply)) if reply.ttl <= 0 => return Err(LeaseError::NotFound { lease }),
+                Ok(Ok(reply)) => {
+                    let (ttl_s, term) = (reply.ttl, crate::lease::term_of(sent, reply.ttl));
+                    return Ok(Grant { lease, ttl_s, term });
+                }
+                Ok(Err(NoReply::Error(error))) => return Err(LeaseError::of(error, lease, 0)),
+                Ok(Err(NoReply::Missed(missed))) => missed,
+                Err(_) => Missed::silent(wait),
+            };
+            if missed.failure != Failure::Overloaded {
+                self.pool.move_on_from(stream.index);
+            }
+            let left = deadline.duration_since(Instant::now());
+            let next = attempts.after(missed.failure, left, &mut rand::rng());
+            match next {
+                Next::Retry { after } => tokio::time::sleep(after).await,
+                Next::GiveUp => {
+                    return Err(missed.into_error(&self.pool, &stream.endpoint).into());
+                }
             }
         }
-    }
-
-    /// Renews a lease at the endpoint in use, and moves on from that when it fails.
-    async fn renew_at_one(&self, lease: i64) -> Result<Grant, LeaseError> {
-        let sent = Moment::now();
-        let mut stream = RenewStream::open(self, lease);
-        let wait = self.pool.request_timeout;
-        let Ok(reply) = timeout(wait, stream.renew(lease)).await else {
-            self.pool.move_on_from(stream.index);
-            let silent = Missed::silent(wait);
-            return Err(silent.into_error(&self.pool, &stream.endpoint).into());
-        };
-        let ttl_s = reply?.ttl;
-        if ttl_s <= 0 {
-            return Err(LeaseError::NotFound { lease });
-        }
-        let term = crate::lease::term_of(sent, ttl_s);
-        Ok(Grant { lease, ttl_s, term })
     }
 }
 
@@ -327,8 +349,8 @@ impl Keeper {
                 0 => Moment::now().until(self.term.renew_at()),
                 round => backoff(round - 1, &mut rand::rng()),
             };
-            let left = Moment::now().until(self.term.deadline());
-            tokio::time::sleep(pause.min(left)).await;
+            let next = Moment::now() + pause;
+            sleep_until(next.min(self.term.deadline())).await;
             let now = Moment::now();
             if !self.term.holds(now) {
                 return LeaseLost::NotRenewed;
@@ -353,9 +375,11 @@ impl Keeper {
                     failed += 1;
                 }
                 Err(_) => {
-                    // A late answer must not be taken for that of a later renewal.
-                    self.client.pool.move_on_from(self.client.pool.current().0);
-                    stream = None;
+                    // A late answer must not be taken for that of a later renewal. Only the one
+                    // that was silent is left: others may have moved on from it already.
+                    if let Some(silent) = stream.take() {
+                        self.client.pool.move_on_from(silent.index);
+                    }
                     failed += 1;
                 }
             }
@@ -404,21 +428,18 @@ impl RenewStream {
         let result = self.exchange(lease).await;
         result.map_err(|missed| {
             let error = match missed {
-                Ok(missed) => {
+                NoReply::Missed(missed) => {
                     self.client.pool.move_on_from(self.index);
                     missed.into_error(&self.client.pool, &self.endpoint)
                 }
-                Err(error) => error,
+                NoReply::Error(error) => error,
             };
             LeaseError::of(error, lease, 0)
         })
     }
 
-    async fn exchange(
-        &mut self,
-        lease: i64,
-    ) -> Result<LeaseKeepAliveResponse, Result<Missed, CallError>> {
-        let ended = || Ok(Missed::ended());
+    async fn exchange(&mut self, lease: i64) -> Result<LeaseKeepAliveResponse, NoReply> {
+        let ended = || NoReply::Missed(Missed::ended());
         let request = LeaseKeepAliveRequest { id: lease };
         self.requests.send(request).await.map_err(|_| ended())?;
         if let Some(receiver) = self.receiver.take() {
@@ -429,8 +450,7 @@ impl RenewStream {
                 .lease(self.channel.clone())
                 .lease_keep_alive(request)
                 .await;
-            let reply =
-                reply.map_err(|status| crate::channel::classify(&status, &self.endpoint))?;
+            let reply = reply.map_err(|status| NoReply::of(&status, &self.endpoint))?;
             self.replies = Some(reply.into_inner());
         }
         let Some(replies) = &mut self.replies else {
@@ -438,11 +458,28 @@ impl RenewStream {
         };
         match replies.message().await {
             Ok(Some(reply)) if reply.id == lease => Ok(reply),
-            Ok(Some(_)) => Err(Err(CallError::Malformed {
+            Ok(Some(_)) => Err(NoReply::Error(CallError::Malformed {
                 what: "renewal of another lease",
             })),
             Ok(None) => Err(ended()),
-            Err(status) => Err(crate::channel::classify(&status, &self.endpoint)),
+            Err(status) => Err(NoReply::of(&status, &self.endpoint)),
+        }
+    }
+}
+
+/// Why a renewal brought no reply.
+enum NoReply {
+    /// Another try may.
+    Missed(Missed),
+    /// The group's refusal, or nonsense.
+    Error(CallError),
+}
+
+impl NoReply {
+    fn of(status: &tonic::Status, endpoint: &str) -> Self {
+        match crate::channel::classify(status, endpoint) {
+            Ok(missed) => Self::Missed(missed),
+            Err(error) => Self::Error(error),
         }
     }
 }

@@ -2,14 +2,19 @@
 //!
 //! One task for each watch opens a stream at the endpoint in use, feeds `cursor`, and hands over
 //! what it decides through a bounded channel. When the user reads slowly the channel fills, the
-//! task waits, and HTTP/2 flow control holds the member back: nothing piles up in this process.
+//! task waits, and HTTP/2 flow control holds the member back: nothing piles up in this process but
+//! one window for each stream (see `channel`).
+//!
+//! The member is always asked to tell its progress, also when the user does not wish to hear it: a
+//! watch of keys that never change would otherwise come back to a revision that was compacted long
+//! ago, and end although it has missed nothing.
 
 use crate::Client;
 use crate::channel::{Missed, classify, require_leader};
 use crate::cursor::{Cursor, Step, WatchEvents};
 use crate::error::{CallError, WatchError};
 use crate::keys::Keys;
-use crate::route::backoff;
+use crate::route::{Attempts, Failure, Next, Safety, backoff};
 use cfgsvc_proto::etcd;
 use cfgsvc_proto::etcd::watch_client::WatchClient;
 use etcd::watch_request::RequestUnion;
@@ -19,13 +24,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 /// Revisions that wait for the user. Each may be as large as a transaction (1.5 MiB), so this
 /// bounds the wait to some 100 MiB in the worst case and to little in practice.
 const BUFFER: usize = 64;
+
+/// A stream that was followed for so long has worked: the next one need not wait. One that is
+/// accepted and broken at once, by members without a leader, is remade ever less often.
+const LASTED: Duration = Duration::from_secs(1);
 
 /// What to watch.
 #[derive(Clone, Debug)]
@@ -77,7 +86,16 @@ impl WatchOptions {
 #[derive(Debug)]
 pub struct Watch {
     items: mpsc::Receiver<Result<WatchEvents, WatchError>>,
-    ask: mpsc::Sender<()>,
+    ask: mpsc::Sender<Ask>,
+}
+
+/// What the user of a watch wants from its task.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    /// To hear how far the member is.
+    Progress,
+    /// Another stream, at another member if there is one.
+    Remake,
 }
 
 impl Watch {
@@ -90,7 +108,13 @@ impl Watch {
     /// progress. No effect while the stream is being remade, or when a request is under way.
     pub fn request_progress(&self) {
         // A full channel holds a request already; a closed one is reported by `next`.
-        let _ = self.ask.try_send(());
+        let _ = self.ask.try_send(Ask::Progress);
+    }
+
+    /// The stream is silent though there must be something to say: goes on at another member.
+    pub(crate) fn remake(&self) {
+        // As above; the caller asks again when that does not help.
+        let _ = self.ask.try_send(Ask::Remake);
     }
 }
 
@@ -106,7 +130,7 @@ impl Client {
     /// Starts a watch; returns when a member has accepted it.
     pub async fn watch(&self, options: WatchOptions) -> Result<Watch, WatchError> {
         let (items_tx, items) = mpsc::channel(BUFFER);
-        let (ask, asked) = mpsc::channel(1);
+        let (ask, asked) = mpsc::channel(2);
         let mut follower = Follower {
             client: self.clone(),
             cursor: Cursor::new(options.start_revision),
@@ -143,31 +167,34 @@ struct Follower {
     options: WatchOptions,
     cursor: Cursor,
     items: mpsc::Sender<Result<WatchEvents, WatchError>>,
-    asked: mpsc::Receiver<()>,
+    asked: mpsc::Receiver<Ask>,
 }
 
 impl Follower {
     /// The first stream must be had within the time of a request, so that a wrong address is an
-    /// error instead of an endless wait.
+    /// error instead of an endless wait. It is one attempt after the other, as with any read.
     async fn open_first(&mut self) -> Result<Open, WatchError> {
-        let deadline = Instant::now() + self.client.pool.request_timeout;
-        let mut round = 0;
+        let deadline = self.client.pool.deadline();
+        let mut attempts = Attempts::new(Safety::Repeatable, self.client.pool.count());
         loop {
             let (index, name, _) = self.client.pool.current();
             let name = name.to_owned();
-            let missed = match timeout_at(deadline, self.open()).await {
+            let wait = attempts.attempt_timeout(deadline.duration_since(Instant::now()));
+            let missed = match timeout(wait, self.open()).await {
                 Ok(Ok(open)) => return Ok(open),
                 Ok(Err(OpenError::Over(error))) => return Err(error),
                 Ok(Err(OpenError::Missed(missed))) => missed,
-                Err(_) => Missed::silent(self.client.pool.request_timeout),
+                Err(_) => Missed::silent(wait),
             };
-            self.client.pool.move_on_from(index);
-            let pause = backoff(round, &mut rand::rng());
-            if Instant::now() + pause >= deadline {
-                return Err(missed.into_error(&self.client.pool, &name).into());
+            if missed.failure != Failure::Overloaded {
+                self.client.pool.move_on_from(index);
             }
-            tokio::time::sleep(pause).await;
-            round += 1;
+            let left = deadline.duration_since(Instant::now());
+            let next = attempts.after(missed.failure, left, &mut rand::rng());
+            match next {
+                Next::Retry { after } => tokio::time::sleep(after).await,
+                Next::GiveUp => return Err(missed.into_error(&self.client.pool, &name).into()),
+            }
         }
     }
 
@@ -178,7 +205,7 @@ impl Follower {
             key,
             range_end,
             start_revision: self.cursor.resume(),
-            progress_notify: self.options.progress,
+            progress_notify: true,
             prev_kv: self.options.previous,
             fragment: true,
             ..WatchCreateRequest::default()
@@ -234,21 +261,23 @@ impl Follower {
         let mut round = 0;
         loop {
             let (index, end) = if let Some(stream) = open.take() {
-                round = 0;
-                (stream.index, self.follow(stream).await)
+                let (index, began) = (stream.index, Instant::now());
+                let end = self.follow(stream).await;
+                if began.elapsed() >= LASTED {
+                    round = 0;
+                }
+                (index, end)
             } else {
                 let index = self.client.pool.current().0;
-                let wait = self.client.pool.request_timeout;
-                let end = match timeout(wait, self.open()).await {
-                    Ok(Ok(stream)) => {
+                match self.reopen(round).await {
+                    Ok(stream) => {
+                        // What was asked of the old stream does not concern this one.
+                        while self.asked.try_recv().is_ok() {}
                         open = Some(stream);
                         continue;
                     }
-                    Ok(Err(OpenError::Over(error))) => End::Over(error),
-                    Ok(Err(OpenError::Missed(missed))) => End::Broken(missed.cause.0),
-                    Err(_) => End::Broken("no answer".into()),
-                };
-                (index, end)
+                    Err(end) => (index, end),
+                }
             };
             match end {
                 End::Broken(cause) => {
@@ -270,6 +299,33 @@ impl Follower {
         }
     }
 
+    /// Opens a stream to go on with. Only what another member would say too ends the watch.
+    async fn reopen(&mut self, round: u32) -> Result<Open, End> {
+        let whole = self.client.pool.request_timeout;
+        let members = self.client.pool.count();
+        // A silent member is left soon, unless all are slow.
+        let wait = match usize::try_from(round) {
+            Ok(round) if round < members => {
+                Attempts::new(Safety::Repeatable, members).attempt_timeout(whole)
+            }
+            Ok(_) | Err(_) => whole,
+        };
+        let items = self.items.clone();
+        let opened = tokio::select! {
+            opened = timeout(wait, self.open()) => opened,
+            () = items.closed() => return Err(End::Dropped),
+        };
+        match opened {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(OpenError::Missed(missed))) => Err(End::Broken(missed.cause.0)),
+            Ok(Err(OpenError::Over(WatchError::Call(
+                error @ (CallError::Failed { .. } | CallError::Unimplemented { .. }),
+            )))) => Err(End::Broken(error.to_string())),
+            Ok(Err(OpenError::Over(error))) => Err(End::Over(error)),
+            Err(_) => Err(End::Broken("no answer".into())),
+        }
+    }
+
     async fn dropped_within(&self, pause: Duration) -> bool {
         timeout(pause, self.items.closed()).await.is_ok()
     }
@@ -278,7 +334,10 @@ impl Follower {
         loop {
             let response = tokio::select! {
                 response = stream.responses.message() => response,
-                Some(()) = self.asked.recv() => {
+                Some(asked) = self.asked.recv() => {
+                    if matches!(asked, Ask::Remake) {
+                        return End::Broken("the stream is silent".into());
+                    }
                     let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
                     let request = WatchRequest { request_union: Some(request) };
                     // A full queue holds such a request; a closed one ends the stream anyway.

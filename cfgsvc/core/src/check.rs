@@ -26,7 +26,8 @@ struct Store {
     leases: BTreeMap<i64, LeaseRecord>,
     lease_keys: BTreeSet<(i64, Bytes)>,
     sessions: BTreeMap<i64, SessionRecord>,
-    replies: BTreeSet<(i64, u64)>,
+    /// Bytes of each.
+    replies: BTreeMap<(i64, u64), u64>,
 }
 
 /// Checks the whole store; the error says what is wrong. A store that a restore is filling is not
@@ -80,7 +81,7 @@ fn load(view: &dyn View) -> io::Result<Store> {
         leases: numbers(view, Table::Lease)?,
         lease_keys: BTreeSet::new(),
         sessions: numbers(view, Table::Session)?,
-        replies: BTreeSet::new(),
+        replies: BTreeMap::new(),
     };
     each(view, Table::Current, |key, value| {
         let record = tables::decode(key, value)?;
@@ -114,7 +115,7 @@ fn load(view: &dyn View) -> io::Result<Store> {
         let seq = rest
             .iter()
             .fold(0, |seq, byte| (seq << 8) | u64::from(*byte));
-        store.replies.insert((id, seq));
+        store.replies.insert((id, seq), value.len() as u64);
         Ok(())
     })?;
     Ok(store)
@@ -298,18 +299,21 @@ fn invariant_revisions_are_known(store: &Store) -> Result<(), String> {
 }
 
 fn invariant_sessions_count_replies(store: &Store) -> Result<(), String> {
-    let mut kept: BTreeMap<i64, u32> = BTreeMap::new();
-    for (id, seq) in &store.replies {
-        *kept.entry(*id).or_default() += 1;
+    let mut kept: BTreeMap<i64, (u32, u64)> = BTreeMap::new();
+    for ((id, seq), bytes) in &store.replies {
+        let (count, sum) = kept.entry(*id).or_default();
+        *count += 1;
+        *sum += bytes;
         let session = store.sessions.get(id);
         ensure(session.is_some_and(|session| *seq > session.floor), || {
             format!("reply {seq} of session {id} is below its floor: {session:?}")
         })?;
     }
     for (id, session) in &store.sessions {
-        let found = kept.get(id).copied().unwrap_or_default();
-        ensure(session.kept == found && found <= SESSION_WINDOW, || {
-            format!("session {id} has {found} replies: {session:?}")
+        let (found, bytes) = kept.get(id).copied().unwrap_or_default();
+        let counted = session.kept == found && session.kept_bytes == bytes;
+        ensure(counted && found <= SESSION_WINDOW, || {
+            format!("session {id} has {found} replies of {bytes} bytes: {session:?}")
         })?;
         ensure(store.leases.contains_key(id), || {
             format!("session {id} has no lease")

@@ -14,6 +14,7 @@ use cfgsvc_proto::state::{HistoryRecord, KeyRecord, OldRecord, RevisionRecord};
 use cluster_core::store::{Direction, View};
 
 use crate::machine::load_record;
+use crate::read::size;
 use crate::tables;
 use crate::writer::{RevisionEvents, WatchEvent, key_value};
 
@@ -26,7 +27,8 @@ pub struct HistoryQuery {
     pub to: i64,
     /// No further revision is begun when so many events are read.
     pub max_events: usize,
-    /// No further revision is begun when so many bytes of keys and values are read.
+    /// No further revision is begun when so many bytes of keys and values are read, those of
+    /// versions before too.
     pub max_bytes: usize,
     /// Whether to look up the versions before, which costs a read for each.
     pub previous: bool,
@@ -83,9 +85,9 @@ pub fn history_since(
         }
         let record: HistoryRecord = tables::decode(stored, value)?;
         events += 1;
-        bytes += value.len();
         let look_up = query.previous && revision > compacted_revision;
         let event = watch_event(view, revision, record, look_up)?;
+        bytes += value.len() + event.previous.as_ref().map_or(0, size);
         if let Some(last) = page.revisions.last_mut() {
             last.events.push(event);
         }
@@ -164,7 +166,8 @@ pub fn key_history(
     let range = tables::old_versions(key, 0, i64::MAX);
     tables::try_scan(view, &range, Direction::Descending, &mut |stored, value| {
         let old: OldRecord = tables::decode(stored, value)?;
-        if old.ended_revision <= compacted || entries.is_full() {
+        if old.ended_revision <= compacted || old.ended_revision < min_revision || entries.is_full()
+        {
             return Ok(ControlFlow::Break(()));
         }
         if successor != Some(old.ended_revision) {

@@ -14,7 +14,7 @@ use cluster_core::store::{Direction, Overlay, View};
 use prost::Message;
 
 use crate::limits::LEASE_TTL_S_MAX;
-use crate::refusal::{Code, refuse};
+use crate::refusal::{Code, refuse, shown};
 use crate::session;
 use crate::tables;
 use crate::writer::RevisionWriter;
@@ -54,8 +54,8 @@ pub(crate) fn end(writer: &mut RevisionWriter<'_, '_>, id: i64) -> io::Result<bo
     for key in attached(writer.state, id)? {
         let current: Option<KeyRecord> = tables::get(writer.state, &tables::current(&key))?;
         let record = current.ok_or_else(|| {
-            let shown = key.escape_ascii();
-            let text = format!("lease {id:x} has key '{shown}' attached, which does not exist");
+            let shown = shown(&key);
+            let text = format!("lease {id:x} has key {shown} attached, which does not exist");
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?;
         writer.delete(&key, record)?;

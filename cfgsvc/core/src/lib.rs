@@ -5,9 +5,10 @@
 //! - nothing here awaits, reads a clock, draws a random number or iterates in hash order: replicas
 //!   that apply the same commands hold the same bytes.
 //! - all state is in the store ([`cluster_core::store`]); [`Machine`] only caches its counters.
-//! - an `Err` of [`io::Error`](std::io::Error) is a failure of the store below or a damaged record
-//!   in it, and stops the member; everything that a client can cause is a
-//!   [`Refusal`](cfgsvc_proto::state::Refusal), and a refused command changes nothing of the data.
+//! - an `Err` of [`io::Error`](std::io::Error) is a failure of the store below, a damaged record in
+//!   it, or an operation of a later version in the log, and stops the member; everything that a
+//!   client can cause is a [`Refusal`](cfgsvc_proto::state::Refusal), and a refused command changes
+//!   nothing of the data.
 
 pub mod check;
 mod compaction;
@@ -17,6 +18,7 @@ mod intervals;
 mod lease;
 pub mod limits;
 mod machine;
+mod metered;
 mod ops;
 pub mod read;
 pub mod refusal;

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  command ─► decode ─► restore? ─► session: replay or refuse? ─► check ─► write ─► reply kept
-//!              every arrow may end in a refusal; nothing is written before `write`
+//!              every arrow may end in a refusal; nothing is written before `write`, which a
+//!              transaction does on top of the state until it is known to be within the limits
 //! ```
 //!
 //! Invariants
 //! - the outcome depends on the store and the command alone.
 //! - a command adds at most one revision, and an expiry one for each lease that had keys.
 //! - commit times never go back, whatever the proposers' clocks do.
+//! - an operation that this version does not know stops the member: other members may know it.
 
 use std::io;
 
@@ -22,11 +24,13 @@ use cfgsvc_proto::state::{
 use cluster_core::store::{Overlay, View};
 use prost::Message;
 
+use crate::limits::TXN_RECORDS_MAX;
+use crate::metered::Metered;
 use crate::read::Position;
 use crate::refusal::{Code, refuse};
 use crate::session::Admission;
 use crate::txn::Path;
-use crate::writer::{RevisionEvents, RevisionWriter, WatchEvent};
+use crate::writer::{RevisionEvents, RevisionWriter, WatchEvent, absorb};
 use crate::{compaction, lease, ops, restore, session, tables, txn, validate};
 
 /// What applying one command did.
@@ -144,11 +148,7 @@ impl Machine {
         applied: &mut Applied,
     ) -> io::Result<Bytes> {
         let Some(op) = command.op.take() else {
-            let refusal = refuse(
-                Code::InvalidCommand,
-                "it holds no operation of this version",
-            );
-            return Ok(self.reply(Err(refusal)));
+            return Err(unknown("the log holds an operation"));
         };
         let is_seed = matches!(op, Op::Seed(_));
         if self.record.restore_id != 0 && !is_seed {
@@ -231,10 +231,10 @@ impl Machine {
             return Ok(Err(refusal));
         }
         let mut writer = RevisionWriter::new(state, self.record.revision);
-        let response = ops::put(&mut writer, request)?;
+        let outcome = ops::put(&mut writer, request)?;
         let events = writer.into_events();
         self.commit(state, events, origin, applied);
-        Ok(Ok(response))
+        Ok(outcome)
     }
 
     fn delete_range(
@@ -248,10 +248,10 @@ impl Machine {
             return Ok(Err(refusal));
         }
         let mut writer = RevisionWriter::new(state, self.record.revision);
-        let response = ops::delete_range(&mut writer, request)?;
+        let outcome = ops::delete_range(&mut writer, request)?;
         let events = writer.into_events();
         self.commit(state, events, origin, applied);
-        Ok(Ok(response))
+        Ok(outcome)
     }
 
     fn txn(
@@ -264,15 +264,25 @@ impl Machine {
         if let Err(refusal) = validate::txn(request) {
             return Ok(Err(refusal));
         }
-        let mut path = Path::choose(state, request)?;
+        let metered = Metered::new(&*state, TXN_RECORDS_MAX);
+        let mut path = Path::choose(&metered, request)?;
         let position = Position::of(&self.record);
-        if let Err(refusal) = txn::check(state, position, request, &path)? {
+        let checked = txn::check(&metered, position, request, &path)?;
+        // First: past its limit the view does not show all that is there.
+        if let Err(refusal) = metered.verdict().and(checked) {
             return Ok(Err(refusal));
         }
-        let mut writer = RevisionWriter::new(state, self.record.revision);
-        let mut response = txn::execute(&mut writer, position.compacted, request, &mut path)?;
+        let mut trial = Overlay::new(&metered);
+        let mut writer = RevisionWriter::new(&mut trial, position.revision);
+        let executed = txn::execute(&mut writer, position.compacted, request, &mut path)?;
+        let mut response = match metered.verdict().and(executed) {
+            Ok(response) => response,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         response.header = ops::header(writer.revision());
         let events = writer.into_events();
+        let tried = trial.into_batch();
+        absorb(state, &tried);
         self.commit(state, events, origin, applied);
         Ok(Ok(response))
     }
@@ -364,6 +374,18 @@ impl Machine {
         state.put(tables::revision(revision), known.encode_to_vec());
         applied.events.push(RevisionEvents { revision, events });
     }
+}
+
+/// What a later version wrote into the log. Members of that version carry it out, so this one must
+/// not go on without it: it would hold other data and not know.
+pub(crate) fn unknown(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "{what} that this version does not know: start this member with the newest version \
+             that a member has run"
+        ),
+    )
 }
 
 fn origin(command: Command) -> Origin {

@@ -7,6 +7,7 @@
 //! Invariants
 //! - values are decoded only for keys that are in the answer, or sorted by value.
 //! - the count is of all keys in the range at the revision, whatever limit and filters say.
+//! - a range with a limit holds at most about twice the limit in memory, however it is sorted.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -27,7 +28,7 @@ use crate::{lease as leases_of, ops, validate};
 
 /// A key's version without its value: decoding it copies nothing.
 #[derive(Clone, Copy, PartialEq, Message)]
-struct KeyMeta {
+pub(crate) struct KeyMeta {
     #[prost(int64, tag = "1")]
     create_revision: i64,
     #[prost(int64, tag = "2")]
@@ -36,6 +37,18 @@ struct KeyMeta {
     version: i64,
     #[prost(int64, tag = "4")]
     lease: i64,
+}
+
+impl From<KeyMeta> for KeyRecord {
+    fn from(meta: KeyMeta) -> Self {
+        Self {
+            create_revision: meta.create_revision,
+            mod_revision: meta.mod_revision,
+            version: meta.version,
+            lease: meta.lease,
+            value: Bytes::new(),
+        }
+    }
 }
 
 /// The end of an old version without the version.
@@ -127,15 +140,18 @@ pub fn range_at(
     if let Err(refusal) = position.resolve(request.revision) {
         return Ok(Err(refusal));
     }
-    readable_range(view, position, request).map(Ok)
+    let answer = readable_range(view, position, request, usize::MAX)?;
+    Ok(Ok(answer.expect("no answer is over a bound that is none")))
 }
 
-/// Answers a range request that is valid and whose revision was found to be readable.
+/// Answers a range request that is valid and whose revision was found to be readable; `None` when
+/// its keys and values are over `bytes_max`, of which it holds no more than about twice in memory.
 pub(crate) fn readable_range(
     view: &dyn View,
     position: Position,
     request: &etcd::RangeRequest,
-) -> io::Result<etcd::RangeResponse> {
+    bytes_max: usize,
+) -> io::Result<Option<etcd::RangeResponse>> {
     let past = position.past(request.revision);
     let target = request.sort_target();
     let descending = request.sort_order() == SortOrder::Descend;
@@ -159,8 +175,17 @@ pub(crate) fn readable_range(
         keep_bytes: usize::MAX,
         count_all: true,
         values: !request.keys_only || target == SortTarget::Value,
+        sorted: Sorted {
+            target,
+            descending,
+            keep: limit.map_or(usize::MAX, |limit| limit.saturating_add(1)),
+        },
+        bytes_max,
     };
     let mut found = collect(view, request, &wanted)?;
+    if found.over {
+        return Ok(None);
+    }
     if !by_key {
         sort(&mut found.kvs, target, descending);
     }
@@ -173,12 +198,15 @@ pub(crate) fn readable_range(
             kv.value = Bytes::new();
         }
     }
-    Ok(etcd::RangeResponse {
+    if found.kvs.iter().map(size).sum::<usize>() > bytes_max {
+        return Ok(None);
+    }
+    Ok(Some(etcd::RangeResponse {
         header: ops::header(position.revision),
         kvs: found.kvs,
         more,
         count: found.count,
-    })
+    }))
 }
 
 /// Part of a range, bounded in bytes.
@@ -220,6 +248,12 @@ pub fn range_page(
         keep_bytes: max_bytes.max(1),
         count_all: false,
         values: !request.keys_only,
+        sorted: Sorted {
+            target: SortTarget::Key,
+            descending: false,
+            keep: usize::MAX,
+        },
+        bytes_max: usize::MAX,
     };
     let found = collect(view, request, &wanted)?;
     let last = found.kvs.last().filter(|_| found.cut);
@@ -247,6 +281,18 @@ struct Wanted {
     /// Whether to go on counting when enough is found.
     count_all: bool,
     values: bool,
+    sorted: Sorted,
+    /// Bytes of keys and values of an answer that is too large to be given.
+    bytes_max: usize,
+}
+
+/// How the keys are to be sorted when all are found, and how many of them are wanted then. Nothing
+/// when by key: that is the order of the scan.
+#[derive(Clone, Copy)]
+struct Sorted {
+    target: SortTarget,
+    descending: bool,
+    keep: usize,
 }
 
 /// What a scan found.
@@ -257,6 +303,8 @@ struct Found {
     count: i64,
     /// Keys were left out for `keep` or `keep_bytes`.
     cut: bool,
+    /// What is wanted is over `bytes_max`; not all of it was read.
+    over: bool,
 }
 
 impl Found {
@@ -264,13 +312,25 @@ impl Found {
         self.kvs.len() >= wanted.keep || self.bytes >= wanted.keep_bytes
     }
 
-    fn add(&mut self, kv: KeyValue) {
+    fn add(&mut self, kv: KeyValue, wanted: &Wanted) {
         self.bytes += size(&kv);
         self.kvs.push(kv);
+        // At twice as much, so that a key costs its part of a sort and not a sort.
+        let sorted = wanted.sorted;
+        if self.kvs.len() >= sorted.keep.saturating_mul(2)
+            || self.bytes > wanted.bytes_max.saturating_mul(2)
+        {
+            if sorted.target != SortTarget::Key {
+                sort(&mut self.kvs, sorted.target, sorted.descending);
+                self.kvs.truncate(sorted.keep);
+                self.bytes = self.kvs.iter().map(size).sum();
+            }
+            self.over |= self.bytes > wanted.bytes_max;
+        }
     }
 
     fn next(&self, wanted: &Wanted) -> ControlFlow<()> {
-        if self.cut && !wanted.count_all {
+        if self.over || self.cut && !wanted.count_all {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -278,8 +338,13 @@ impl Found {
 }
 
 /// About what a key takes in a message.
-fn size(kv: &KeyValue) -> usize {
-    kv.key.len() + kv.value.len() + 32
+pub(crate) fn size(kv: &KeyValue) -> usize {
+    size_of_parts(&kv.key, &kv.value)
+}
+
+/// The same of a key and its value.
+pub(crate) fn size_of_parts(key: &[u8], value: &[u8]) -> usize {
+    key.len() + value.len() + 32
 }
 
 fn matches(request: &etcd::RangeRequest, meta: KeyMeta) -> bool {
@@ -327,6 +392,7 @@ fn collect(view: &dyn View, request: &etcd::RangeRequest, wanted: &Wanted) -> io
     let old = collect_old(view, request, wanted, past)?;
     found.count += old.count;
     found.cut |= old.cut;
+    found.over |= old.over;
     if old.kvs.is_empty() {
         return Ok(found);
     }
@@ -340,6 +406,7 @@ fn collect(view: &dyn View, request: &etcd::RangeRequest, wanted: &Wanted) -> io
     let mut merged = Found {
         count: found.count,
         cut: found.cut,
+        over: found.over,
         ..Found::default()
     };
     for kv in both {
@@ -347,7 +414,7 @@ fn collect(view: &dyn View, request: &etcd::RangeRequest, wanted: &Wanted) -> io
             merged.cut = true;
             break;
         }
-        merged.add(kv);
+        merged.add(kv, wanted);
     }
     Ok(merged)
 }
@@ -372,11 +439,12 @@ fn collect_one(
         let meta = meta_of(&record);
         if wanted.keep > 0 && matches(request, meta) {
             let key = request.key.clone();
-            found.add(if wanted.values {
+            let kv = if wanted.values {
                 key_value(key, record)
             } else {
                 without_value(key, meta)
-            });
+            };
+            found.add(kv, wanted);
         }
     }
     Ok(found)
@@ -420,11 +488,12 @@ fn collect_current(
             found.cut |= matches(request, meta);
         } else if matches(request, meta) {
             let key = Bytes::copy_from_slice(&stored[1..]);
-            found.add(if wanted.values {
+            let kv = if wanted.values {
                 key_value(key, tables::decode(stored, value)?)
             } else {
                 without_value(key, meta)
-            });
+            };
+            found.add(kv, wanted);
         }
         Ok(found.next(wanted))
     })?;
@@ -454,12 +523,13 @@ fn collect_old(
             found.cut |= matches(request, meta);
         } else if matches(request, meta) {
             let (key, _) = tables::split_old(stored)?;
-            found.add(if wanted.values {
+            let kv = if wanted.values {
                 let old: OldRecord = tables::decode(stored, value)?;
                 key_value(key, old.record.unwrap_or_default())
             } else {
                 without_value(key, meta)
-            });
+            };
+            found.add(kv, wanted);
         }
         Ok(found.next(wanted))
     })?;

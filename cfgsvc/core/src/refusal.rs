@@ -6,11 +6,33 @@
 use cfgsvc_proto::state::Refusal;
 pub use cfgsvc_proto::state::refusal::Code;
 
+/// Longest detail of a refusal, bytes. It travels in a header beside the status, and clients take
+/// about 8 KiB of headers, escaped; of a longer one they would see a broken stream and no refusal.
+const DETAIL_BYTES_MAX: usize = 1024;
+
+/// Most bytes of a key that a text shows.
+const SHOWN_KEY_BYTES: usize = 64;
+
 /// A refusal with what was found, in words; `detail` may be empty.
 pub fn refuse(code: Code, detail: impl Into<String>) -> Refusal {
+    let mut detail = detail.into();
+    if detail.len() > DETAIL_BYTES_MAX {
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX - 3));
+        detail.push_str("...");
+    }
     Refusal {
         code: code.into(),
-        detail: detail.into(),
+        detail,
+    }
+}
+
+/// A key, or its beginning and its length, for a text.
+pub(crate) fn shown(key: &[u8]) -> String {
+    match key.get(..SHOWN_KEY_BYTES) {
+        Some(begin) if key.len() > SHOWN_KEY_BYTES => {
+            format!("'{}...' ({} bytes)", begin.escape_ascii(), key.len())
+        }
+        Some(_) | None => format!("'{}'", key.escape_ascii()),
     }
 }
 
@@ -72,11 +94,12 @@ pub fn grpc_status(code: Code) -> (i32, &'static str) {
         ),
         Code::InvalidCommand => (INVALID_ARGUMENT, "etcdserver: invalid command"),
         Code::InvalidSort => (INVALID_ARGUMENT, "etcdserver: invalid sort option"),
+        Code::RequestTooLarge => (INVALID_ARGUMENT, "etcdserver: request is too large"),
     }
 }
 
 /// All codes.
-pub const CODES: [Code; 21] = [
+pub const CODES: [Code; 22] = [
     Code::Unspecified,
     Code::EmptyKey,
     Code::KeyNotFound,
@@ -98,6 +121,7 @@ pub const CODES: [Code; 21] = [
     Code::RestoreMismatch,
     Code::InvalidCommand,
     Code::InvalidSort,
+    Code::RequestTooLarge,
 ];
 
 /// Status message of `code`.
@@ -121,6 +145,19 @@ pub fn retryable(code: Code) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn detail_fits_into_a_header_however_long_what_it_names_is() {
+        let key = vec![0; 1 << 20];
+        let named = refuse(Code::KeyNotFound, format!("key {}", shown(&key)));
+        let begin = "\\x00".repeat(64);
+        assert_eq!(named.detail, format!("key '{begin}...' (1048576 bytes)"));
+        assert_eq!(shown(b"a\n"), r"'a\n'");
+        let long = refuse(Code::InvalidCommand, "ä".repeat(1 << 20)).detail;
+        assert_eq!(long, format!("{}...", "ä".repeat(510)));
+        let just = "x".repeat(1024);
+        assert_eq!(refuse(Code::InvalidCommand, just.clone()).detail, just);
+    }
 
     #[test]
     fn every_code_has_its_own_text_and_is_found_by_it() {

@@ -9,18 +9,30 @@
 //! - while a restore is under way nothing else is written and nothing is read: the machine record
 //!   names the restore, and the snapshot's own machine record waits aside until FINISH.
 //! - a step that is repeated, or of another restore, changes nothing.
+//! - no file, whoever made it, brings the machine to where a later command fails or overflows: the
+//!   snapshot's machine record comes first, every number is held against it, no record comes twice,
+//!   and attachments of leases are made from the keys, not taken from the file.
 
 use std::io;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use cfgsvc_proto::kv::event::EventType;
 use cfgsvc_proto::state::seed::Step;
-use cfgsvc_proto::state::{LeaseRecord, MachineRecord, Refusal, Seed, Seeded};
+use cfgsvc_proto::state::{
+    HistoryRecord, KeyRecord, LeaseRecord, MachineRecord, OldRecord, Record, Refusal, Seed, Seeded,
+    SessionRecord,
+};
 use cluster_core::store::{Direction, Overlay, View};
 
-use crate::machine::{LeaseChange, new_record};
-use crate::refusal::{Code, refuse};
+use crate::limits::{LEASE_TTL_S_MAX, REVISION_MAX, SESSION_BYTES_MAX, SESSION_WINDOW};
+use crate::machine::{LeaseChange, new_record, unknown};
+use crate::refusal::{Code, refuse, shown};
 use crate::tables::{self, Table};
+use crate::writer::absorb;
+
+/// More than a session can have kept.
+const KEPT_BYTES_MAX: u64 = 2 * SESSION_BYTES_MAX;
 
 /// Does one step of a restore; leases count as granted when it finishes.
 pub(crate) fn seed(
@@ -31,12 +43,12 @@ pub(crate) fn seed(
 ) -> io::Result<Result<Seeded, Refusal>> {
     match Step::try_from(step.step) {
         Ok(Step::Begin) => begin(state, record, &step),
-        Ok(Step::Records) => Ok(records(state, record, step)),
+        Ok(Step::Records) => records(state, record, step),
         Ok(Step::Finish) => finish(state, record, &step, leases),
-        Err(_) => {
-            let detail = format!("restore step {} is not known", step.step);
-            Ok(Err(refuse(Code::InvalidCommand, detail)))
-        }
+        Err(_) => Err(unknown(&format!(
+            "the log holds a restore step {}",
+            step.step
+        ))),
     }
 }
 
@@ -113,25 +125,151 @@ fn records(
     state: &mut Overlay<'_>,
     record: &mut MachineRecord,
     step: Seed,
-) -> Result<Seeded, Refusal> {
-    in_order(record, &step)?;
-    for entry in &step.records {
-        if let Err(error) = tables::verify(&entry.key, &entry.value) {
-            return Err(refuse(Code::RestoreMismatch, error.to_string()));
-        }
+) -> io::Result<Result<Seeded, Refusal>> {
+    if let Err(refusal) = in_order(record, &step) {
+        return Ok(Err(refusal));
     }
-    record.restore_next += 1;
-    record.restore_records += step.records.len() as u64;
+    let count = step.records.len() as u64;
+    // Records are held against those before them, so the first are there when one is refused.
+    let mut trial = Overlay::new(&*state);
     for entry in step.records {
-        if entry.key == tables::MACHINE {
-            state.put(tables::RESTORED_MACHINE, entry.value);
-        } else {
-            state.put(entry.key, entry.value);
+        if let Err(detail) = add(&mut trial, entry)? {
+            return Ok(Err(refuse(Code::RestoreMismatch, detail)));
         }
     }
-    Ok(Seeded {
+    let batch = trial.into_batch();
+    absorb(state, &batch);
+    record.restore_next += 1;
+    record.restore_records += count;
+    Ok(Ok(Seeded {
         records: record.restore_records,
+    }))
+}
+
+/// Puts a record in its place, or says what is wrong with it.
+fn add(state: &mut Overlay<'_>, entry: Record) -> io::Result<Result<(), String>> {
+    let Record { key, value } = entry;
+    let table = match tables::verify(&key, &value) {
+        Ok(table) => table,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let machine = tables::get::<MachineRecord>(state, &tables::RESTORED_MACHINE)?;
+    let Some(machine) = machine else {
+        if table != Table::Machine {
+            return Ok(Err(format!(
+                "key {} comes before the machine record: the snapshot is not whole",
+                shown(&key)
+            )));
+        }
+        let restored = tables::decode(&key, value.as_ref())?;
+        let outcome = plausible(&restored);
+        if outcome.is_ok() {
+            state.put(tables::RESTORED_MACHINE, value);
+        }
+        return Ok(outcome);
+    };
+    if table == Table::Machine || state.get(&key)?.is_some() {
+        return Ok(Err(format!("key {} comes twice", shown(&key))));
+    }
+    if !fits(state, &machine, table, &key, &value)? {
+        return Ok(Err(format!(
+            "key {} has a value that cannot be in a store at revision {}",
+            shown(&key),
+            machine.revision
+        )));
+    }
+    match table {
+        Table::LeaseKey => return Ok(Ok(())),
+        Table::Current => {
+            let KeyRecord { lease, .. } = tables::decode(&key, value.as_ref())?;
+            if lease != 0 {
+                state.put(tables::lease_key(lease, &key[1..]), Bytes::new());
+            }
+        }
+        Table::Machine
+        | Table::Old
+        | Table::History
+        | Table::Revision
+        | Table::Lease
+        | Table::Session
+        | Table::Reply => {}
+    }
+    state.put(key, value);
+    Ok(Ok(()))
+}
+
+/// Whether a record, which [`tables::verify`] has seen, can be in a store with these counters,
+/// beside the records before it.
+fn fits(
+    view: &dyn View,
+    machine: &MachineRecord,
+    table: Table,
+    key: &[u8],
+    value: &[u8],
+) -> io::Result<bool> {
+    Ok(match table {
+        Table::Machine => false,
+        // What follows is made from the keys.
+        Table::LeaseKey => true,
+        Table::Current => {
+            let version: KeyRecord = tables::decode(key, value)?;
+            let lease = tables::lease(version.lease);
+            version_fits(machine, &version) && (version.lease == 0 || view.get(&lease)?.is_some())
+        }
+        Table::Old => {
+            let old: OldRecord = tables::decode(key, value)?;
+            let mod_revision = tables::old_mod_revision(key)?;
+            old.record.as_ref().is_some_and(|version| {
+                version_fits(machine, version)
+                    && version.mod_revision == mod_revision
+                    && (mod_revision + 1..=machine.revision).contains(&old.ended_revision)
+            })
+        }
+        Table::History => {
+            let (revision, index) = tables::split_history(key)?;
+            (2..=machine.revision).contains(&revision)
+                && index < u32::MAX
+                && event_fits(machine, revision, &tables::decode(key, value)?)
+        }
+        Table::Revision => {
+            let (revision, _) = tables::split_number(key)?;
+            (2..=machine.revision).contains(&revision)
+        }
+        Table::Lease => {
+            let LeaseRecord { ttl_s } = tables::decode(key, value)?;
+            tables::split_number(key)?.0 != 0 && (1..=LEASE_TTL_S_MAX).contains(&ttl_s)
+        }
+        Table::Session => {
+            let (id, _) = tables::split_number(key)?;
+            let session: SessionRecord = tables::decode(key, value)?;
+            session.floor < u64::MAX
+                && session.kept <= SESSION_WINDOW
+                && session.kept_bytes <= KEPT_BYTES_MAX
+                && view.get(&tables::lease(id))?.is_some()
+        }
+        Table::Reply => {
+            let (id, _) = tables::split_number(key)?;
+            view.get(&tables::session(id))?.is_some()
+        }
     })
+}
+
+fn version_fits(machine: &MachineRecord, version: &KeyRecord) -> bool {
+    (2..=version.mod_revision).contains(&version.create_revision)
+        && version.mod_revision <= machine.revision
+        && (1..=machine.revision).contains(&version.version)
+}
+
+fn event_fits(machine: &MachineRecord, revision: i64, event: &HistoryRecord) -> bool {
+    let made = event.record.as_ref();
+    let made_fits = match EventType::try_from(event.r#type) {
+        Ok(EventType::Put) => made.is_some_and(|version| {
+            version_fits(machine, version) && version.mod_revision == revision
+        }),
+        Ok(EventType::Delete) => made.is_none(),
+        Err(_) => false,
+    };
+    made_fits && !event.key.is_empty() && (0..revision).contains(&event.replaced_revision)
 }
 
 fn finish(
@@ -147,9 +285,6 @@ fn finish(
         let detail = "the records hold no machine record: the snapshot is not whole";
         return Ok(Err(refuse(Code::RestoreMismatch, detail)));
     };
-    if let Err(detail) = plausible(&restored) {
-        return Ok(Err(refuse(Code::RestoreMismatch, detail)));
-    }
     let mut granted = Vec::new();
     let range = Table::Lease.range();
     tables::try_scan(state, &range, Direction::Ascending, &mut |stored, value| {
@@ -165,6 +300,7 @@ fn finish(
     Ok(Ok(Seeded { records }))
 }
 
+/// Whether counters can be those of a store that no restore is filling.
 fn plausible(record: &MachineRecord) -> Result<(), String> {
     let MachineRecord {
         revision,
@@ -172,11 +308,16 @@ fn plausible(record: &MachineRecord) -> Result<(), String> {
         scrubbed_revision: scrubbed,
         ..
     } = *record;
-    if revision >= 1
+    let restore = (
+        record.restore_id,
+        record.restore_next,
+        record.restore_records,
+    );
+    if (1..=REVISION_MAX).contains(&revision)
         && scrubbed >= 0
         && scrubbed <= compacted
         && compacted <= revision
-        && record.restore_id == 0
+        && restore == (0, 0, 0)
     {
         return Ok(());
     }

@@ -8,7 +8,8 @@
 //!
 //! Invariants
 //! - the floor never goes back, so a request number is executed at most once in a lease's life.
-//! - at most [`SESSION_WINDOW`] replies are kept; their count is in the session's record.
+//! - at most [`SESSION_WINDOW`] replies of about [`SESSION_BYTES_MAX`] bytes are kept; count and
+//!   bytes are in the session's record.
 //! - session and replies end with the lease. Lease ids are drawn at random, so that an id is not
 //!   granted again while an old request of it is still on its way.
 
@@ -21,7 +22,7 @@ use cfgsvc_proto::state::{Command, Refusal, Reply, SessionRecord};
 use cluster_core::store::{Direction, KeyRange, Overlay, View};
 use prost::Message;
 
-use crate::limits::{REPLY_BYTES_MAX, SESSION_WINDOW};
+use crate::limits::{REPLY_BYTES_MAX, SESSION_BYTES_MAX, SESSION_WINDOW, SMALL_REPLY_BYTES};
 use crate::refusal::{Code, refuse};
 use crate::tables;
 
@@ -56,8 +57,7 @@ pub(crate) fn admit(state: &mut Overlay<'_>, command: &Command) -> io::Result<Ad
     let stored = tables::session(id);
     let mut record: SessionRecord = tables::get(state, &stored)?.unwrap_or_default();
     if ack > record.floor {
-        record.kept = record.kept.saturating_sub(forget(state, id, ack)?);
-        record.floor = ack;
+        forget(state, id, &mut record, ack)?;
         state.put(stored, record.encode_to_vec());
     }
     if seq <= record.floor {
@@ -74,23 +74,31 @@ pub(crate) fn admit(state: &mut Overlay<'_>, command: &Command) -> io::Result<Ad
     Ok(Admission::Execute(Ticket { session: id, seq }))
 }
 
-/// Removes the replies up to number `ack`; returns how many there were.
-fn forget(state: &mut Overlay<'_>, id: i64, ack: u64) -> io::Result<u32> {
-    let doomed = keys(
+/// Raises the floor to `ack`, which is above it, and removes the replies up to there.
+fn forget(
+    state: &mut Overlay<'_>,
+    id: i64,
+    record: &mut SessionRecord,
+    ack: u64,
+) -> io::Result<()> {
+    let doomed = kept(
         state,
         &KeyRange {
-            start: tables::reply(id, 0),
+            // From the floor on, not from 0: what was removed below it may still cost a scan.
+            start: tables::reply(id, record.floor + 1),
             end: match ack.checked_add(1) {
                 Some(end) => Some(tables::reply(id, end)),
                 None => tables::replies(id).end,
             },
         },
     )?;
-    let count = u32::try_from(doomed.len()).unwrap_or(u32::MAX);
-    for key in doomed {
+    for (key, bytes) in doomed {
         state.delete(key);
+        record.kept = record.kept.saturating_sub(1);
+        record.kept_bytes = record.kept_bytes.saturating_sub(bytes);
     }
-    Ok(count)
+    record.floor = ack;
+    Ok(())
 }
 
 /// Keeps the reply to a request, unless it has ended its own session.
@@ -101,13 +109,17 @@ pub(crate) fn keep(state: &mut Overlay<'_>, ticket: Ticket, reply: &Bytes) -> io
     }
     let stored = tables::session(session);
     let mut record: SessionRecord = tables::get(state, &stored)?.unwrap_or_default();
-    record.kept += 1;
-    state.put(stored, record.encode_to_vec());
-    let kept = if reply.len() > REPLY_BYTES_MAX {
-        too_large(reply)?
-    } else {
+    let bytes = reply.len();
+    let is_small = bytes <= SMALL_REPLY_BYTES;
+    let fits = bytes <= REPLY_BYTES_MAX && record.kept_bytes + bytes as u64 <= SESSION_BYTES_MAX;
+    let kept = if is_small || fits {
         reply.clone()
+    } else {
+        too_large(reply)?
     };
+    record.kept += 1;
+    record.kept_bytes += kept.len() as u64;
+    state.put(stored, record.encode_to_vec());
     state.put(tables::reply(session, seq), kept);
     Ok(())
 }
@@ -116,8 +128,8 @@ pub(crate) fn keep(state: &mut Overlay<'_>, ticket: Ticket, reply: &Bytes) -> io
 fn too_large(reply: &Bytes) -> io::Result<Bytes> {
     let Reply { revision, .. } = Reply::decode(reply.clone()).map_err(io::Error::other)?;
     let detail = format!(
-        "the request was executed at revision {revision}; its answer of {} bytes is over the \
-         {REPLY_BYTES_MAX} bytes that are kept",
+        "the request was executed at revision {revision}; its answer of {} bytes is not kept: at \
+         most {REPLY_BYTES_MAX} bytes of one, {SESSION_BYTES_MAX} bytes of all that wait",
         reply.len()
     );
     let told = Reply {
@@ -131,7 +143,7 @@ fn too_large(reply: &Bytes) -> io::Result<Bytes> {
 pub(crate) fn end(state: &mut Overlay<'_>, id: i64) -> io::Result<()> {
     let stored = tables::session(id);
     if state.get(&stored)?.is_some() {
-        for key in keys(state, &tables::replies(id))? {
+        for (key, _) in kept(state, &tables::replies(id))? {
             state.delete(key);
         }
         state.delete(stored);
@@ -139,10 +151,11 @@ pub(crate) fn end(state: &mut Overlay<'_>, id: i64) -> io::Result<()> {
     Ok(())
 }
 
-fn keys(view: &dyn View, range: &KeyRange) -> io::Result<Vec<Bytes>> {
+/// Keys of the replies in a range, each with the bytes of the reply.
+fn kept(view: &dyn View, range: &KeyRange) -> io::Result<Vec<(Bytes, u64)>> {
     let mut found = Vec::new();
-    view.scan(range, Direction::Ascending, &mut |key, _| {
-        found.push(Bytes::copy_from_slice(key));
+    view.scan(range, Direction::Ascending, &mut |key, reply| {
+        found.push((Bytes::copy_from_slice(key), reply.len() as u64));
         ControlFlow::Continue(())
     })?;
     Ok(found)

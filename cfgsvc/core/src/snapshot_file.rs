@@ -19,15 +19,20 @@ use cfgsvc_proto::state::{Record, SnapshotFrame, SnapshotHeader, SnapshotTrailer
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::limits::REQUEST_BYTES_MAX;
+
 /// First field of every header.
 pub const MAGIC: &str = "cfgsvc-snapshot";
+/// Most characters that an error shows of what is there instead.
+const MAGIC_SHOWN: usize = 32;
 /// The format that this version writes and reads.
 pub const FORMAT: u32 = 1;
 /// Bytes of records after which a frame is written.
 pub const FRAME_BYTES: usize = 1 << 20;
-/// Largest frame that is read: one that is not full yet, and the largest record, which is a reply
-/// ([`REPLY_BYTES_MAX`](crate::limits::REPLY_BYTES_MAX)), with room to spare.
-pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Largest frame that is read: one that is not full yet, and the largest record, with room to
+/// spare. That is an old version of a key as large as a request
+/// ([`REQUEST_BYTES_MAX`]) and all zeros, which are escaped.
+pub const FRAME_BYTES_MAX: usize = FRAME_BYTES + 2 * REQUEST_BYTES_MAX + (1 << 20);
 /// Bytes of the hash at the end.
 pub const HASH_BYTES: usize = 32;
 
@@ -113,7 +118,7 @@ pub enum SnapshotError {
     },
     /// Not a snapshot file.
     NotASnapshot {
-        /// The magic found.
+        /// The beginning of the magic found.
         found: String,
     },
     /// Written by a version that this one does not know.
@@ -324,7 +329,7 @@ fn decode_header(offset: u64, body: Bytes) -> Result<SnapshotHeader, SnapshotErr
     let header = SnapshotHeader::decode(body).map_err(|error| damaged(offset, &error))?;
     if header.magic != MAGIC {
         return Err(SnapshotError::NotASnapshot {
-            found: header.magic,
+            found: header.magic.chars().take(MAGIC_SHOWN).collect(),
         });
     }
     if header.format != FORMAT {
@@ -354,6 +359,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables;
 
     fn small_file() -> (Vec<Record>, Vec<u8>) {
         let records: Vec<Record> = (0..5u8)
@@ -450,13 +456,31 @@ mod tests {
     }
 
     #[test]
+    fn largest_record_behind_an_almost_full_frame_comes_back() {
+        let record = |key: Bytes| Record {
+            key,
+            value: Bytes::new(),
+        };
+        let (mut writer, first) = Writer::new(SnapshotHeader::default());
+        let mut pieces = vec![first];
+        let almost = vec![7; FRAME_BYTES - 16];
+        pieces.extend(writer.push(record(almost.into())));
+        assert_eq!(pieces.len(), 1);
+        pieces.extend(writer.push(record(tables::old(&vec![0; REQUEST_BYTES_MAX], 7))));
+        assert_eq!(pieces.len(), 2);
+        pieces.push(writer.finish());
+        let (_, records) = read(&pieces.concat(), 1 << 20).expect("own file");
+        assert_eq!(records.len(), 2);
+    }
+
+    #[test]
     #[allow(
         clippy::needless_raw_string_hashes,
         reason = "expect-test writes its strings with them"
     )]
     fn errors_name_offset_and_what_was_expected() {
         let other = SnapshotHeader {
-            magic: "other".to_owned(),
+            magic: "other".repeat(100),
             ..SnapshotHeader::default()
         };
         let newer = SnapshotHeader {
@@ -477,12 +501,12 @@ mod tests {
         let shown = files.map(|file| read(file, 1000).expect_err("bad file").to_string());
         expect_test::expect![[r#"
             not a snapshot file:
-              it begins with 'other',
+              it begins with 'otherotherotherotherotherotherot',
               expected 'cfgsvc-snapshot'
             snapshot format 9 is not known,
               this version reads format 1
             snapshot frame at byte 0 is 268435455 bytes,
-              at most 4194304:
+              at most 5242880:
               the file is damaged or not a snapshot
             snapshot is cut at byte 40,
               expected a frame with the trailer

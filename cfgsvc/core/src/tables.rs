@@ -29,6 +29,8 @@ use cfgsvc_proto::state;
 use cluster_core::store::{Direction, KeyRange, View};
 use prost::Message;
 
+use crate::refusal::shown;
+
 /// The tables; the value is the first byte of their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -243,10 +245,10 @@ fn parse_number(bytes: &[u8]) -> Option<i64> {
 }
 
 fn damaged(stored: &[u8], what: &str) -> io::Error {
-    let shown = stored.escape_ascii();
+    let shown = shown(stored);
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("key '{shown}' of the store {what}"),
+        format!("key {shown} of the store {what}"),
     )
 }
 

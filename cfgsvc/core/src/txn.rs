@@ -2,10 +2,12 @@
 //!
 //! As etcd has it, all compares, also those of nested transactions, are evaluated on the state
 //! before the transaction; then everything on the chosen path is checked; then it is executed in
-//! order. So a transaction is refused whole or done whole.
+//! order, on top of the state, which takes the changes over when the size of the answer and of what
+//! is replaced has shown to be within the limits. So a transaction is refused whole or done whole.
 
 use std::cmp::Ordering;
 use std::io;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use cfgsvc_proto::etcd;
@@ -16,10 +18,11 @@ use cfgsvc_proto::state::{KeyRecord, Refusal};
 use cluster_core::store::View;
 
 use crate::ops;
-use crate::read::{self, Position};
+use crate::read::{self, KeyMeta, Position};
 use crate::refusal::{Code, refuse};
+use crate::tables;
 use crate::validate;
-use crate::writer::RevisionWriter;
+use crate::writer::{RevisionWriter, answer_too_large};
 
 /// Outcomes of the compares on the chosen path, outer before inner, in order of execution.
 pub(crate) struct Path {
@@ -81,14 +84,31 @@ fn choose(view: &dyn View, request: &etcd::TxnRequest, outcomes: &mut Vec<bool>)
 /// Whether a compare holds for every key it names. A key that does not exist counts as all zeros,
 /// except that no value equals, or differs from, one that is not there.
 fn holds(view: &dyn View, compare: &etcd::Compare) -> io::Result<bool> {
-    let found = ops::current_records(view, &compare.key, &compare.range_end)?;
-    if found.is_empty() {
-        let of_value = compare.target == i32::from(CompareTarget::Value);
-        return Ok(!of_value && record_holds(compare, &KeyRecord::default()));
+    let of_value = compare.target == i32::from(CompareTarget::Value);
+    let (mut any, mut all) = (false, true);
+    ops::visit_current(
+        view,
+        &compare.key,
+        &compare.range_end,
+        &mut |_, stored, value| {
+            let record: KeyRecord = if of_value {
+                tables::decode(stored, value)?
+            } else {
+                tables::decode::<KeyMeta>(stored, value)?.into()
+            };
+            any = true;
+            all = record_holds(compare, &record);
+            Ok(if all {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
+        },
+    )?;
+    if any {
+        return Ok(all);
     }
-    Ok(found
-        .iter()
-        .all(|(_, record)| record_holds(compare, record)))
+    Ok(!of_value && record_holds(compare, &KeyRecord::default()))
 }
 
 fn record_holds(compare: &etcd::Compare, record: &KeyRecord) -> bool {
@@ -178,42 +198,59 @@ fn walk(
     Ok(Ok(()))
 }
 
-/// Executes the chosen path; [`check`] has agreed to it.
+/// Executes the chosen path; [`check`] has agreed to it. What it writes counts only if it is not
+/// refused, which happens when the answer, or what is replaced, turns out to be too large.
 pub(crate) fn execute(
     writer: &mut RevisionWriter<'_, '_>,
     compacted: i64,
     request: &etcd::TxnRequest,
     path: &mut Path,
-) -> io::Result<etcd::TxnResponse> {
+) -> io::Result<Result<etcd::TxnResponse, Refusal>> {
     let (succeeded, branch) = path.branch(request);
     let mut responses = Vec::with_capacity(branch.len());
     for op in branch.iter().filter_map(|op| op.request.as_ref()) {
-        let response = match op {
+        let outcome = match op {
             Request::RequestRange(range) => {
-                let position = Position {
-                    revision: writer.revision(),
-                    compacted,
-                };
-                Response::ResponseRange(read::readable_range(writer.state, position, range)?)
+                inner_range(writer, compacted, range)?.map(Response::ResponseRange)
             }
-            Request::RequestPut(put) => Response::ResponsePut(ops::put(writer, put.clone())?),
+            Request::RequestPut(put) => ops::put(writer, put.clone())?.map(Response::ResponsePut),
             Request::RequestDeleteRange(delete) => {
-                Response::ResponseDeleteRange(ops::delete_range(writer, delete)?)
+                ops::delete_range(writer, delete)?.map(Response::ResponseDeleteRange)
             }
             Request::RequestTxn(nested) => {
-                Response::ResponseTxn(execute(writer, compacted, nested, path)?)
+                execute(writer, compacted, nested, path)?.map(Response::ResponseTxn)
             }
         };
-        responses.push(etcd::ResponseOp {
-            response: Some(response),
-        });
+        match outcome {
+            Ok(response) => responses.push(etcd::ResponseOp {
+                response: Some(response),
+            }),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
     }
-    Ok(etcd::TxnResponse {
+    Ok(Ok(etcd::TxnResponse {
         // A nested response has an empty header; the outermost is filled by the caller.
         header: Some(etcd::ResponseHeader::default()),
         succeeded,
         responses,
-    })
+    }))
+}
+
+fn inner_range(
+    writer: &mut RevisionWriter<'_, '_>,
+    compacted: i64,
+    request: &etcd::RangeRequest,
+) -> io::Result<Result<etcd::RangeResponse, Refusal>> {
+    let position = Position {
+        revision: writer.revision(),
+        compacted,
+    };
+    let left = writer.answer_left();
+    let Some(response) = read::readable_range(writer.state, position, request, left)? else {
+        return Ok(Err(answer_too_large()));
+    };
+    let bytes = response.kvs.iter().map(read::size).sum();
+    Ok(writer.count_answer(bytes).map(|()| response))
 }
 
 /// Whether a transaction needs no log entry: every operation of both branches is a range.

@@ -10,8 +10,8 @@ use cfgsvc_proto::etcd::request_op::Request;
 use cfgsvc_proto::state::Refusal;
 
 use crate::intervals::{Intervals, raw_range};
-use crate::limits::TXN_OPS_MAX;
-use crate::refusal::{Code, refuse};
+use crate::limits::{TXN_DEPTH_MAX, TXN_OPS_MAX};
+use crate::refusal::{Code, refuse, shown};
 
 /// Checks a range request.
 pub fn range(request: &etcd::RangeRequest) -> Result<(), Refusal> {
@@ -54,7 +54,11 @@ pub fn compact(request: &etcd::CompactionRequest) -> Result<(), Refusal> {
 
 /// Checks a transaction with everything nested in it.
 pub fn txn(request: &etcd::TxnRequest) -> Result<(), Refusal> {
-    shape(request, TXN_OPS_MAX)?;
+    let left = Left {
+        ops: TXN_OPS_MAX,
+        levels: TXN_DEPTH_MAX,
+    };
+    shape(request, left)?;
     touched(&request.success)?;
     touched(&request.failure)?;
     Ok(())
@@ -67,14 +71,29 @@ fn not_empty(key: &Bytes) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Each operation by itself, and their count; `ops_max` is what the levels above left.
-fn shape(request: &etcd::TxnRequest, ops_max: usize) -> Result<(), Refusal> {
+/// What the transactions above have left to a nested one.
+#[derive(Clone, Copy)]
+struct Left {
+    ops: usize,
+    levels: usize,
+}
+
+/// Each operation by itself, their count, and how deep they are nested.
+fn shape(request: &etcd::TxnRequest, left: Left) -> Result<(), Refusal> {
     let branches = request.success.len().max(request.failure.len());
     let count = request.compare.len().max(branches);
-    if count > ops_max {
-        let detail = format!("{count} operations, at most {ops_max} here");
+    if count > left.ops {
+        let detail = format!("{count} operations, at most {} here", left.ops);
         return Err(refuse(Code::TooManyOps, detail));
     }
+    if left.levels == 0 {
+        let detail = format!("transactions are nested deeper than {TXN_DEPTH_MAX}");
+        return Err(refuse(Code::TooManyOps, detail));
+    }
+    let below = Left {
+        ops: left.ops - count,
+        levels: left.levels - 1,
+    };
     for compare in &request.compare {
         not_empty(&compare.key)?;
     }
@@ -83,7 +102,7 @@ fn shape(request: &etcd::TxnRequest, ops_max: usize) -> Result<(), Refusal> {
             Some(Request::RequestRange(request)) => range(request)?,
             Some(Request::RequestPut(request)) => put(request)?,
             Some(Request::RequestDeleteRange(request)) => delete_range(request)?,
-            Some(Request::RequestTxn(request)) => shape(request, ops_max - count)?,
+            Some(Request::RequestTxn(request)) => shape(request, below)?,
             None => return Err(refuse(Code::KeyNotFound, "an operation is empty")),
         }
     }
@@ -106,7 +125,7 @@ impl Touched {
         self.deletes.extend(other.deletes);
         for key in other.puts {
             if self.puts.contains(&key) {
-                let detail = format!("key '{}' is put twice", key.escape_ascii());
+                let detail = format!("key {} is put twice", shown(&key));
                 return Err(refuse(Code::DuplicateKey, detail));
             }
             self.puts.insert(key);

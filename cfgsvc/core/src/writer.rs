@@ -8,10 +8,12 @@ use std::io;
 
 use bytes::Bytes;
 use cfgsvc_proto::kv::{Event, KeyValue, event::EventType};
-use cfgsvc_proto::state::{HistoryRecord, KeyRecord, OldRecord};
-use cluster_core::store::Overlay;
+use cfgsvc_proto::state::{HistoryRecord, KeyRecord, OldRecord, Refusal};
+use cluster_core::store::{Batch, Overlay};
 use prost::Message;
 
+use crate::limits::{ANSWER_BYTES_MAX, REPLACED_BYTES_MAX};
+use crate::refusal::{Code, refuse};
 use crate::tables;
 
 /// One change of a key, for watchers.
@@ -45,6 +47,25 @@ pub(crate) fn key_value(key: Bytes, record: KeyRecord) -> KeyValue {
     }
 }
 
+/// Refuses a command for what it would answer.
+pub(crate) fn answer_too_large() -> Refusal {
+    let detail = format!(
+        "its answer is over {ANSWER_BYTES_MAX} bytes, the most for a request that may write; read \
+         by itself what is large"
+    );
+    refuse(Code::RequestTooLarge, detail)
+}
+
+/// Adds to `state` the changes that were tried on top of it.
+pub(crate) fn absorb(state: &mut Overlay<'_>, tried: &Batch) {
+    for (key, value) in tried.iter() {
+        match value {
+            Some(value) => state.put(key.clone(), value.clone()),
+            None => state.delete(key.clone()),
+        }
+    }
+}
+
 /// What a put makes of a key.
 pub(crate) struct NewValue {
     pub(crate) value: Bytes,
@@ -57,6 +78,10 @@ pub(crate) struct RevisionWriter<'a, 'view> {
     /// Revision of the store before.
     base: i64,
     events: Vec<WatchEvent>,
+    /// Bytes of the answer so far, at most [`ANSWER_BYTES_MAX`].
+    answer_bytes: usize,
+    /// Bytes of replaced versions so far, at most [`REPLACED_BYTES_MAX`].
+    replaced_bytes: usize,
 }
 
 impl<'a, 'view> RevisionWriter<'a, 'view> {
@@ -65,7 +90,42 @@ impl<'a, 'view> RevisionWriter<'a, 'view> {
             state,
             base,
             events: Vec::new(),
+            answer_bytes: 0,
+            replaced_bytes: 0,
         }
+    }
+
+    /// Bytes that may still be added to the answer.
+    pub(crate) fn answer_left(&self) -> usize {
+        ANSWER_BYTES_MAX - self.answer_bytes
+    }
+
+    /// Bytes of versions that may still be replaced.
+    pub(crate) fn replaced_left(&self) -> usize {
+        REPLACED_BYTES_MAX - self.replaced_bytes
+    }
+
+    /// Counts what is added to the answer; refused when that is more than is left.
+    pub(crate) fn count_answer(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if bytes > self.answer_left() {
+            return Err(answer_too_large());
+        }
+        self.answer_bytes += bytes;
+        Ok(())
+    }
+
+    /// Counts versions about to be replaced, overhead included; refused when that is more than is
+    /// left.
+    pub(crate) fn count_replaced(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if bytes > self.replaced_left() {
+            let detail = format!(
+                "it replaces or deletes more than {REPLACED_BYTES_MAX} bytes of keys and values, \
+                 do it in smaller parts"
+            );
+            return Err(refuse(Code::RequestTooLarge, detail));
+        }
+        self.replaced_bytes += bytes;
+        Ok(())
     }
 
     /// Revision of the store as it is now: one more as soon as a key has changed.

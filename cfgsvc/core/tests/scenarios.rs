@@ -4,17 +4,18 @@
     reason = "expect-test writes its strings with them"
 )]
 
+mod bounds;
+mod restores;
 mod shown;
+mod stored;
 
 use cfgsvc_core::{is_read_only, read, txn_readonly};
 use cfgsvc_proto::etcd;
 use cfgsvc_proto::etcd::compare::{CompareResult, TargetUnion};
 use cfgsvc_proto::etcd::request_op::Request;
 use cfgsvc_proto::state::command::Op;
-use cfgsvc_proto::state::seed::Step;
-use cfgsvc_proto::state::{Command, LeaseExpire, Scrub, Seed};
+use cfgsvc_proto::state::{Command, LeaseExpire, Scrub};
 use expect_test::expect;
-use prost::Message;
 use shown::*;
 
 #[test]
@@ -577,7 +578,8 @@ fn retry_of_a_request_with_a_huge_answer_is_told_that_it_was_executed() {
         .check(expect![[r#"
             etcdserver: request id is too old, its answer is not kept
               (the request was executed at revision 3;
-              its answer of 3145842 bytes is over the 2097152 bytes that are kept)
+              its answer of 3145842 bytes is not kept:
+              at most 1573888 bytes of one, 16777216 bytes of all that wait)
             r3 [b=1 c3m3v1] of 1"#]]);
 }
 
@@ -606,83 +608,4 @@ fn session_window_is_bounded_and_opens_with_an_acknowledgement() {
             r1 deleted 0 []
             etcdserver: too many unacknowledged requests in session
               (1024 replies wait, at most 1024)"#]]);
-}
-
-#[test]
-fn restore_is_for_an_empty_group_and_its_steps_come_in_order() {
-    let step = |step: Step, number, restore_id, records: &[(&str, Vec<u8>)]| {
-        let record = |(key, value): &(&str, Vec<u8>)| cfgsvc_proto::state::Record {
-            key: bytes(key),
-            value: value.clone().into(),
-        };
-        Op::Seed(Seed {
-            step: step.into(),
-            number,
-            records: records.iter().map(record).collect(),
-            restore_id,
-        })
-    };
-    let machine = cfgsvc_proto::state::MachineRecord {
-        revision: 1,
-        ..Default::default()
-    };
-    let lease = ("l\0\0\0\0\0\0\0\x07", vec![8, 60]);
-    Store::new()
-        .op(step(Step::Records, 1, 5, &[]))
-        .op(step(Step::Begin, 0, 5, &[]))
-        .op(step(Step::Begin, 0, 5, &[]))
-        .kv(put("a", "1"))
-        .kv(all())
-        .op(step(Step::Records, 1, 5, &[("x", vec![])]))
-        .op(step(Step::Records, 1, 5, &[("ca", vec![0xff])]))
-        .op(step(Step::Records, 1, 5, std::slice::from_ref(&lease)))
-        .op(step(Step::Records, 1, 5, std::slice::from_ref(&lease)))
-        .op(step(Step::Finish, 2, 5, &[]))
-        .op(step(Step::Begin, 0, 6, &[]))
-        .op(step(Step::Records, 2, 5, &[]))
-        .op(step(
-            Step::Records,
-            1,
-            6,
-            &[lease, ("m", machine.encode_to_vec())],
-        ))
-        .op(step(Step::Finish, 2, 6, &[]))
-        .op(grant(7, 60))
-        .op(step(Step::Begin, 0, 7, &[]))
-        .kv(put("a", "1"))
-        .op(step(Step::Begin, 0, 7, &[]))
-        .check(expect![[r#"
-            etcdserver: step does not belong to the restore in progress
-              (step 1 of restore 5, expected step 0 of restore 0)
-            records: 0
-            etcdserver: step does not belong to the restore in progress
-              (restore 5 has begun already)
-            etcdserver: restore in progress
-              (restore 5)
-            etcdserver: restore in progress
-              (restore 5)
-            etcdserver: step does not belong to the restore in progress
-              (key 'x' of the store belongs to no table)
-            etcdserver: step does not belong to the restore in progress
-              (key 'ca' of the store has a damaged value:
-              failed to decode Protobuf message:
-              invalid varint)
-            records: 1
-            etcdserver: step does not belong to the restore in progress
-              (step 1 of restore 5, expected step 2 of restore 5)
-            etcdserver: step does not belong to the restore in progress
-              (the records hold no machine record:
-              the snapshot is not whole)
-            records: 0
-            etcdserver: step does not belong to the restore in progress
-              (step 2 of restore 5, expected step 1 of restore 6)
-            records: 2
-            records: 2
-            etcdserver: lease already exists
-              (lease 7)
-            etcdserver: store is not empty
-              (the store has leases)
-            r2
-            etcdserver: store is not empty
-              (the store is at revision 2, not 1)"#]]);
 }

@@ -7,9 +7,10 @@
 //! hint: read it with `cfgctl get app/flags`, then retry with `--if-revision 57`
 //! ```
 
+use crate::render::shell_word;
 use cfgsvc_client::{
     AdminError, CallError, KvError, LeaseError, LockError, OptionsError, Refusal, RestoreError,
-    WatchError, show_key,
+    WatchError,
 };
 use std::error::Error;
 use std::fmt::Write as _;
@@ -151,10 +152,17 @@ impl From<CallError> for Diagnostic {
                  CFGCTL_ENDPOINTS",
             ),
             CallError::TimedOut { sent: true, .. } | CallError::Broken { .. } => Some(
-                "the request may have been executed: look with `cfgctl get` before you repeat it",
+                "see `cfgctl status`; a change may have been made nevertheless: look before you \
+                 repeat it",
             ),
             CallError::TimedOut { sent: false, .. } => {
                 Some("give it more time with `--timeout 30s`, or other members with `--endpoints`")
+            }
+            // The words of a member that has begun one.
+            CallError::Unavailable { message, .. } if message.contains("restore in progress") => {
+                Some(
+                    "wait for the restore to end; if it broke off, run `cfgctl snapshot restore` again",
+                )
             }
             CallError::Unavailable { .. } => {
                 Some("a majority of the members must run and reach each other: see `cfgctl status`")
@@ -188,11 +196,11 @@ impl From<KvError> for Diagnostic {
                 ref key, found: 0, ..
             } => plain(&error).hint(format!(
                 "it does not exist: create it with `cfgctl set {} ... --if-absent`",
-                show_key(key)
+                shell_word(key)
             )),
             KvError::Conflict { ref key, found, .. } => plain(&error).hint(format!(
                 "read it with `cfgctl get {}`, then retry with `--if-revision {found}`",
-                show_key(key)
+                shell_word(key)
             )),
             KvError::Compacted { .. } => {
                 plain(&error).hint("read without `--rev`, or at a later revision")

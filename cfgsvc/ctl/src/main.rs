@@ -1,7 +1,8 @@
 //! `cfgctl`: the command line of the service.
 //!
 //! `args` is the grammar, `commands` holds one file for each command, `render` turns results into
-//! text, `diagnostics` errors into words and hints, and `printer` alone prints.
+//! text, `diagnostics` errors into words and hints, `signals` waits for interrupts, and `printer`
+//! alone prints.
 
 mod args;
 mod commands;
@@ -10,6 +11,7 @@ mod context;
 mod diagnostics;
 mod printer;
 mod render;
+mod signals;
 mod txn_file;
 
 use args::Cli;

@@ -5,12 +5,15 @@
 
 use crate::args::Color;
 use crate::diagnostics::{Diagnostic, Exit};
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 
 /// Writes for one run of the program.
 #[derive(Debug)]
 pub(crate) struct Printer {
     colored: bool,
+    /// A line of progress stands on the terminal and must be wiped before the next message.
+    progress: Cell<bool>,
 }
 
 #[allow(
@@ -25,7 +28,10 @@ impl Printer {
             Color::Never => false,
             Color::Auto => !no_color && io::stderr().is_terminal(),
         };
-        Self { colored }
+        Self {
+            colored,
+            progress: Cell::new(false),
+        }
     }
 
     /// Data, as it is.
@@ -66,10 +72,11 @@ impl Printer {
         self.message(&format!("{text}\n"));
     }
 
-    /// Progress, which the next one overwrites.
+    /// Progress, which the next message overwrites; an empty one only wipes.
     pub(crate) fn progress(&self, text: &str) {
         if self.shows_progress() {
-            self.message(&format!("\r\x1b[K{text}"));
+            self.message(text);
+            self.progress.set(!text.is_empty());
         }
     }
 
@@ -86,7 +93,12 @@ impl Printer {
     }
 
     fn message(&self, text: &str) {
+        let wipe = if self.progress.replace(false) {
+            "\r\x1b[K"
+        } else {
+            ""
+        };
         // Without standard error there is no place to say so.
-        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = io::stderr().write_all(format!("{wipe}{text}").as_bytes());
     }
 }

@@ -9,16 +9,25 @@ use cfgsvc_client::{Event, EventKind, KeyValue, show_key};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
+/// Widest column, in characters: a longer cell moves what follows it in its row only, instead of
+/// filling every other row with blanks.
+const WIDTH_MAX: usize = 120;
+
 /// Columns, each as wide as its widest cell, two spaces apart.
+///
+/// A table of any length is rendered in parts ([`Table::take`]): a column of a later part is at
+/// least as wide as before, so that only a longer cell than any before it moves what follows it.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    widths: Vec<usize>,
 }
 
 impl Table {
     pub(crate) fn new<const N: usize>(headings: [&str; N]) -> Self {
         Self {
             rows: vec![headings.map(str::to_owned).to_vec()],
+            widths: vec![0; N],
         }
     }
 
@@ -26,22 +35,31 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
-    /// The text, with a newline after each row.
-    pub(crate) fn render(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                // Writing to a string does not fail.
-                let _ = write!(line, "{cell:<width$}  ");
+    /// The text of all rows, with a newline after each.
+    pub(crate) fn render(mut self) -> String {
+        self.take()
+    }
+
+    /// The text of the rows so far, with a newline after each; they are not kept.
+    pub(crate) fn take(&mut self) -> String {
+        let rows = std::mem::take(&mut self.rows);
+        for row in &rows {
+            for (cell, width) in row.iter().zip(&mut self.widths) {
+                let columns = cell.chars().take(WIDTH_MAX).count();
+                *width = (*width).max(columns);
             }
-            text.push_str(line.trim_end());
+        }
+        let mut text = String::new();
+        for row in &rows {
+            let last = row.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
+            for (index, (cell, width)) in row.iter().zip(&self.widths).enumerate() {
+                text.push_str(cell);
+                if index >= last {
+                    break;
+                }
+                let columns = cell.chars().take(*width).count();
+                text.extend(std::iter::repeat_n(' ', width - columns + 2));
+            }
             text.push('\n');
         }
         text
@@ -64,6 +82,62 @@ pub(crate) fn lease_cell(lease: i64) -> String {
 /// JSON with a newline, indented.
 pub(crate) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
+}
+
+/// An object with one list that is printed item by item: what [`pretty`] makes of the whole, when
+/// the fields before the list stand before it in the alphabet, and those after it behind.
+#[derive(Debug, Default)]
+pub(crate) struct JsonList {
+    some: bool,
+}
+
+impl JsonList {
+    /// The text up to the first item.
+    pub(crate) fn begin(before: &[(&str, Value)], list: &str) -> String {
+        let mut text = String::from("{\n");
+        for (name, value) in before {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "  {}: {value},", Value::from(*name));
+        }
+        let _ = write!(text, "  {}: [", Value::from(list));
+        text
+    }
+
+    /// The text of an item.
+    pub(crate) fn item(&mut self, item: &Value) -> String {
+        let comma = if self.some { "," } else { "" };
+        self.some = true;
+        // A newline within a text is escaped: all that are here are between tokens.
+        let item = format!("{item:#}").replace('\n', "\n    ");
+        format!("{comma}\n    {item}")
+    }
+
+    /// The text behind the last item.
+    pub(crate) fn end(&self, after: &[(&str, Value)]) -> String {
+        let mut text = String::from(if self.some { "\n  ]" } else { "]" });
+        for (name, value) in after {
+            let _ = write!(text, ",\n  {}: {value}", Value::from(*name));
+        }
+        text.push_str("\n}\n");
+        text
+    }
+}
+
+/// Bytes as a word of a command line, for hints that are copied into a shell.
+pub(crate) fn shell_word(bytes: &[u8]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(byte);
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return show_key(bytes);
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        }
+        Ok(_) | Err(_) => {
+            let escaped: Vec<String> = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+            format!("$'{}'", escaped.concat())
+        }
+    }
 }
 
 fn insert_bytes(map: &mut Map<String, Value>, name: &str, encoding: &str, bytes: &[u8]) {
@@ -162,6 +236,73 @@ mod tests {
             a
         "]]
         .assert_eq(&table.render());
+    }
+
+    #[test]
+    fn a_table_in_parts_keeps_its_columns_and_holds_no_row_twice() {
+        let mut table = Table::new(["KEY", "VALUE"]);
+        table.row(["abc".into(), "1".into()]);
+        let first = table.take();
+        table.row(["a".into(), "2".into()]);
+        table.row(["abcde".into(), "3".into()]);
+        let text = format!("{first}--\n{}{}", table.take(), table.take());
+        expect![[r"
+            KEY  VALUE
+            abc  1
+            --
+            a      2
+            abcde  3
+        "]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn a_cell_of_any_size_is_printed_whole_and_does_not_widen_the_other_rows() {
+        let long = "x".repeat(100_000);
+        let mut table = Table::new(["KEY", "VALUE"]);
+        table.row([long.clone(), "1".into()]);
+        table.row(["a".into(), long.clone()]);
+        let text = table.render();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], format!("{long}  1"));
+        assert_eq!(lines[2], format!("a{}{long}", " ".repeat(WIDTH_MAX + 1)));
+    }
+
+    #[test]
+    fn a_list_in_parts_is_what_the_whole_would_be() {
+        for items in [
+            vec![],
+            vec![json!({"k": "a\nb", "n": {"x": []}})],
+            vec![json!(1), json!("2")],
+        ] {
+            let mut list = JsonList::default();
+            let mut text = JsonList::begin(&[("a", json!(7))], "list");
+            for item in &items {
+                text.push_str(&list.item(item));
+            }
+            text.push_str(&list.end(&[("more", json!(false)), ("revision", json!(3))]));
+            let whole = json!({"a": 7, "list": items, "more": false, "revision": 3});
+            assert_eq!(text, pretty(&whole));
+        }
+    }
+
+    #[test]
+    fn words_of_hints_survive_a_shell() {
+        for (bytes, word) in [
+            (&b"app/flags"[..], "app/flags"),
+            (b"", "''"),
+            (b"two words", "'two words'"),
+            (b"it's $HOME", "'it'\\''s $HOME'"),
+            ("gr\u{fc}n".as_bytes(), "'gr\u{fc}n'"),
+            (b"a\n\xff", "$'\\x61\\x0a\\xff'"),
+        ] {
+            assert_eq!(shell_word(bytes), word);
+            let script = format!("printf %s {word}");
+            let said = std::process::Command::new("bash")
+                .args(["-c", &script])
+                .output();
+            assert_eq!(said.expect("bash runs").stdout, bytes);
+        }
     }
 
     #[test]

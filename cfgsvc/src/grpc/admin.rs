@@ -21,6 +21,8 @@ use crate::options::host_port;
 const HISTORY_MAX: usize = 1_000;
 /// Longest name of a member or colo in bytes.
 const NAME_BYTES_MAX: usize = 64;
+/// Most characters of a refused text that an error repeats.
+const SHOWN_CHARS_MAX: usize = 100;
 /// Most client addresses of a member.
 const ADDRESSES_MAX: usize = 16;
 
@@ -128,7 +130,8 @@ impl Admin for Api {
             return Err(Status::failed_precondition(format!(
                 "cluster ID mismatch: the data directory of `{}` belongs to cluster {:x}, this is \
                  cluster {cluster_id:x}; use an empty --data-dir or join the other cluster",
-                request.name, request.cluster_id
+                shown(&request.name),
+                request.cluster_id
             )));
         }
         if request.incarnation.is_empty() || request.incarnation.len() > NAME_BYTES_MAX {
@@ -225,7 +228,7 @@ fn info(member: &Member, known: &GroupStatus) -> MemberInfo {
 
 fn checked_name(field: &str, text: String) -> Result<String, Status> {
     crate::options::name(&text).map_err(|allowed| {
-        Status::invalid_argument(format!("{field} is `{text}`, expected {allowed}"))
+        Status::invalid_argument(format!("{field} is `{}`, expected {allowed}", shown(&text)))
     })
 }
 
@@ -239,6 +242,15 @@ fn checked_colo(text: String) -> Result<String, Status> {
 
 fn checked_address(field: &str, text: String) -> Result<String, Status> {
     host_port(&text).map_err(|allowed| {
-        Status::invalid_argument(format!("{field} is `{text}`, expected {allowed}"))
+        Status::invalid_argument(format!("{field} is `{}`, expected {allowed}", shown(&text)))
     })
+}
+
+/// The beginning of a text that may be of any length: a status travels in a header.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push_str("...");
+    }
+    shown
 }

@@ -78,7 +78,7 @@ impl Maintenance for Api {
     }
 
     async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let (revision, hash) = self.0.read_large(hash::whole).await?;
+        let (revision, hash) = self.0.scan(hash::whole).await?;
         Ok(Response::new(HashResponse {
             header: Some(self.0.header(revision)),
             hash,
@@ -92,7 +92,7 @@ impl Maintenance for Api {
         let revision = request.into_inner().revision;
         let hashed = self
             .0
-            .read_large(move |view| hash::keys(view, revision))
+            .scan(move |view| hash::keys(view, revision))
             .await?
             .map_err(|refused| status::of_refusal(&refused))?;
         Ok(Response::new(HashKvResponse {

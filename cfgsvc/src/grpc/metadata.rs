@@ -8,6 +8,8 @@ use tonic::metadata::MetadataMap;
 const AUTHOR_BYTES_MAX: usize = 256;
 /// Longest reason in bytes.
 const REASON_BYTES_MAX: usize = 1024;
+/// Most of a refused number that an error repeats.
+const SHOWN_BYTES_MAX: usize = 64;
 
 /// Who asks for a change, why, and its request id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,7 +86,12 @@ fn number<T: std::str::FromStr>(metadata: &MetadataMap, name: &str) -> Result<Op
         Some(number) => Ok(Some(number)),
         None => Err(Status::invalid_argument(format!(
             "{name} is `{}`, expected a decimal number",
-            value.as_bytes().escape_ascii()
+            value
+                .as_bytes()
+                .escape_ascii()
+                .take(SHOWN_BYTES_MAX)
+                .map(char::from)
+                .collect::<String>()
         ))),
     }
 }
@@ -128,9 +135,10 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_refused_by_name() {
         let long = "x".repeat(257);
-        let cases: [&[(&str, &str)]; 5] = [
+        let cases: [&[(&str, &str)]; 6] = [
             &[("cfgsvc-author", &long)],
             &[("cfgsvc-session", "x")],
+            &[("cfgsvc-session", &long)],
             &[("cfgsvc-session", "1")],
             &[("cfgsvc-session", "1"), ("cfgsvc-seq", "0")],
             &[("cfgsvc-ack", "1")],
@@ -142,6 +150,7 @@ mod tests {
         expect_test::expect![[r#"
             cfgsvc-author is 257 bytes, at most 256
             cfgsvc-session is `x`, expected a decimal number
+            cfgsvc-session is `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx`, expected a decimal number
             cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs both
             cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs both
             cfgsvc-session and cfgsvc-seq go together and are not 0; cfgsvc-ack needs both"#]]

@@ -3,18 +3,21 @@
 //! Why pages and not one view: a view that is held for as long as a slow client reads would hold
 //! back the store. A page at a fixed revision reads the same; if that revision is compacted
 //! meanwhile, the stream ends with that error.
+//!
+//! Invariant: the header's revision is that of the store when the first page was read. Who asked
+//! for the latest and watches from the revision after it sees every later change.
 
 use std::sync::Arc;
 
 use cfgsvc_core::{read, validate};
 use cfgsvc_proto::etcd::range_request::{SortOrder, SortTarget};
 use cfgsvc_proto::etcd::{RangeRequest, RangeResponse, RangeStreamResponse};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::status;
 use crate::service::Service;
+use crate::streams::{self, Outlet};
 
 /// Bytes of keys and values after which a chunk is sent.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -43,41 +46,62 @@ pub(super) async fn start(
     if !request.serializable {
         service.barrier().await?;
     }
-    let (chunks, stream) = mpsc::channel(CHUNKS_WAITING);
+    let (chunks, stream) = streams::outlet(CHUNKS_WAITING);
     let service = Arc::clone(service);
     tokio::spawn(async move {
-        let send = |chunk: Result<RangeResponse, Status>| {
-            chunks.send(chunk.map(|response| RangeStreamResponse {
-                range_response: Some(response),
-            }))
-        };
         let mut place = Place {
             request,
-            limited: None,
+            pinned: None,
             sent: 0,
         };
-        loop {
-            let chunk = place.next(&service).await;
-            let last = chunk.as_ref().map_or(true, |(_, last)| *last);
-            // A client that went away has the chunks it wants.
-            if send(chunk.map(|(response, _)| response)).await.is_err() || last {
-                return;
-            }
+        let sent = tokio::select! {
+            sent = place.send(&service, &chunks) => sent,
+            () = streams::stopped(service.stopping.clone()) => Err(status::stopped()),
+        };
+        if let Err(status) = sent {
+            chunks.end(status);
         }
     });
-    Ok(ReceiverStream::new(stream))
+    Ok(stream)
 }
 
 /// How far the stream is.
 struct Place {
     /// For the next page: key, revision and limit change from page to page.
     request: RangeRequest,
-    /// The whole request, for its count, once the first page fixed the revision.
-    limited: Option<RangeRequest>,
+    /// What the first page fixed.
+    pinned: Option<Pinned>,
     sent: i64,
 }
 
+#[derive(Clone)]
+struct Pinned {
+    /// The whole request at its revision, for its count.
+    whole: RangeRequest,
+    /// Revision of the store.
+    store: i64,
+}
+
 impl Place {
+    /// Sends all chunks, or until the client goes away.
+    async fn send(
+        &mut self,
+        service: &Service,
+        chunks: &Outlet<RangeStreamResponse>,
+    ) -> Result<(), Status> {
+        loop {
+            let (response, last) = self.next(service).await?;
+            let chunk = RangeStreamResponse {
+                range_response: Some(response),
+            };
+            let gone = chunks.send(chunk).await.is_err();
+            // A client that went away has the chunks it wants.
+            if last || gone {
+                return Ok(());
+            }
+        }
+    }
+
     /// The next chunk, and whether it is the last.
     async fn next(&mut self, service: &Service) -> Result<(RangeResponse, bool), Status> {
         if self.request.count_only {
@@ -85,15 +109,19 @@ impl Place {
             return Ok((count, true));
         }
         let asked = self.request.clone();
-        let page = service
-            .read_large(move |view| read::range_page(view, &asked, CHUNK_BYTES))
-            .await?
-            .map_err(|refused| status::of_refusal(&refused))?;
+        let (store, page) = service
+            .read_step(move |view| {
+                let store = read::machine_record(view)?.revision;
+                Ok((store, read::range_page(view, &asked, CHUNK_BYTES)?))
+            })
+            .await?;
+        let page = page.map_err(|refused| status::of_refusal(&refused))?;
         self.request.revision = page.revision;
-        let whole = self
-            .limited
-            .get_or_insert_with(|| self.request.clone())
-            .clone();
+        let pinned = self.pinned.get_or_insert_with(|| Pinned {
+            whole: self.request.clone(),
+            store,
+        });
+        let Pinned { whole, store } = pinned.clone();
         self.sent += page.kvs.len() as i64;
         let limit_reached = whole.limit > 0 && self.sent >= whole.limit;
         let kvs = page.kvs;
@@ -113,16 +141,18 @@ impl Place {
             }
             next_key => {
                 let more = next_key.is_some();
-                let last = if more {
-                    self.count(service, whole).await?
+                let count = if more {
+                    self.count(service, whole).await?.count
                 } else {
-                    RangeResponse {
-                        header: Some(service.header(service.hub.published())),
-                        count: self.sent,
-                        ..RangeResponse::default()
-                    }
+                    self.sent
                 };
-                Ok((RangeResponse { kvs, more, ..last }, true))
+                let last = RangeResponse {
+                    header: Some(service.header(store)),
+                    kvs,
+                    more,
+                    count,
+                };
+                Ok((last, true))
             }
         }
     }
@@ -138,7 +168,7 @@ impl Place {
             ..request
         };
         let mut response = service
-            .read_large(move |view| read::range(view, &counted))
+            .read_step(move |view| read::range(view, &counted))
             .await?
             .map_err(|refused| status::of_refusal(&refused))?;
         service.complete(&mut response.header);

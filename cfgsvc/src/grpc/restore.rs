@@ -34,7 +34,7 @@ pub(super) async fn run(
     while let Some(request) = blobs.message().await? {
         let records = reader
             .feed(&request.blob)
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| refused(&error, steps.is_some()))?;
         // Nothing is touched before the file has shown that it is one.
         if reader.header().is_none() {
             continue;
@@ -47,18 +47,23 @@ pub(super) async fn run(
             steps.add(record).await?;
         }
     }
-    reader.finish().map_err(|error| refused(&error))?;
+    reader
+        .finish()
+        .map_err(|error| refused(&error, steps.is_some()))?;
     match steps {
         Some(steps) => steps.finish().await,
         None => Err(Status::internal("a whole file had no header")),
     }
 }
 
-fn refused(error: &SnapshotError) -> Status {
-    Status::invalid_argument(format!(
-        "snapshot refused: {error}; nothing was restored, the group is empty and waits for a \
-         restore with a whole file"
-    ))
+/// The file is bad; `begun` says whether that was found out after the restore had begun.
+fn refused(error: &SnapshotError, begun: bool) -> Status {
+    let state = if begun {
+        "nothing was restored, the group is empty and waits for a restore with a whole file"
+    } else {
+        "nothing was changed"
+    };
+    Status::invalid_argument(format!("snapshot refused: {error}; {state}"))
 }
 
 /// The steps of one restore.

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cfgsvc_core::read::machine_record;
@@ -12,35 +13,43 @@ use cfgsvc_core::{export, snapshot_file};
 use cfgsvc_proto::etcd::SnapshotResponse;
 use cfgsvc_proto::state::SnapshotHeader;
 use cluster::View;
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::status;
 use crate::clock;
 use crate::service::{Service, read_group};
+use crate::streams::{self, Gone, Outlet};
 
 /// Bytes of one message; etcd's clients write them as they come.
 const BLOB_BYTES: usize = 256 << 10;
 /// Blobs that wait for a slow client.
 const BLOBS_WAITING: usize = 4;
 
-type Blob = Result<SnapshotResponse, Status>;
+/// Wait for a client that does not read; the state is held for it meanwhile.
+const STALL_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Starts the thread that writes.
-pub(super) fn start(service: &Arc<Service>) -> Result<ReceiverStream<Blob>, Status> {
+pub(super) fn start(
+    service: &Arc<Service>,
+) -> Result<ReceiverStream<Result<SnapshotResponse, Status>>, Status> {
+    let turn = service.scan_turn()?;
     let estimate = service
         .group
         .disk_bytes()
         .map_err(|error| status::of_io(&error))?;
-    let (blobs, received) = mpsc::channel(BLOBS_WAITING);
+    let (blobs, received) = streams::outlet(BLOBS_WAITING);
     let service = Arc::clone(service);
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let mut sender = Sender {
             blobs,
             remaining: estimate,
             header: service.header(service.hub.published()),
             stopping: service.stopping.clone(),
+            runtime: Handle::current(),
         };
         let cluster_id = service.status().cluster_id;
         let written = read_group(service.group.as_ref(), |view| {
@@ -51,12 +60,17 @@ pub(super) fn start(service: &Arc<Service>) -> Result<ReceiverStream<Blob>, Stat
             Ok(Err(refused)) => status::of_refusal(&refused),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => status::stopped(),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Status::deadline_exceeded(format!(
+                    "the client did not read the snapshot for {} s",
+                    STALL_PATIENCE.as_secs()
+                ))
+            }
             Err(error) => status::of_io(&error),
         };
-        // A client that went away does not wait for the reason.
-        let _ = sender.blobs.blocking_send(Err(error));
+        sender.blobs.end(error);
     });
-    Ok(ReceiverStream::new(received))
+    Ok(received)
 }
 
 fn write(
@@ -92,31 +106,42 @@ fn write(
 }
 
 struct Sender {
-    blobs: mpsc::Sender<Blob>,
+    blobs: Outlet<SnapshotResponse>,
     /// Estimate of the bytes that are still to come.
     remaining: u64,
     header: cfgsvc_proto::etcd::ResponseHeader,
     stopping: watch::Receiver<bool>,
+    runtime: Handle,
 }
 
 impl Sender {
     fn send(&mut self, mut piece: Bytes) -> io::Result<()> {
         while !piece.is_empty() {
-            if *self.stopping.borrow() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
             let blob = piece.split_to(piece.len().min(BLOB_BYTES));
             self.remaining = self.remaining.saturating_sub(blob.len() as u64);
-            let response = SnapshotResponse {
+            self.put(SnapshotResponse {
                 header: Some(self.header),
                 remaining_bytes: self.remaining,
                 blob,
                 version: crate::service::ETCD_VERSION.to_owned(),
-            };
-            self.blobs
-                .blocking_send(Ok(response))
-                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            })?;
         }
         Ok(())
+    }
+
+    /// Waits for the client, but neither for ever nor when the member stops.
+    fn put(&self, response: SnapshotResponse) -> io::Result<()> {
+        let put = async {
+            tokio::select! {
+                biased;
+                () = streams::stopped(self.stopping.clone()) => {
+                    Err(io::ErrorKind::Interrupted.into())
+                }
+                sent = tokio::time::timeout(STALL_PATIENCE, self.blobs.send(response)) => {
+                    sent?.map_err(|Gone| io::ErrorKind::BrokenPipe.into())
+                }
+            }
+        };
+        self.runtime.block_on(put)
     }
 }

@@ -14,6 +14,9 @@ use tonic::{Code, Status};
 /// Metadata of a status with what was found, in words.
 pub const DETAIL: &str = "cfgsvc-detail";
 
+/// Most bytes of the detail: it travels in a header, for which many clients have 16 KiB in all.
+const DETAIL_BYTES_MAX: usize = 1_024;
+
 const NO_LEADER: &str = "etcdserver: no leader";
 const LEADER_CHANGED: &str = "etcdserver: leader changed";
 const TIMED_OUT: &str = "etcdserver: request timed out";
@@ -25,9 +28,14 @@ const NOT_LEADER: &str = "etcdserver: not leader";
 
 fn detailed(code: Code, text: &str, detail: &str) -> Status {
     let mut status = Status::new(code, text);
-    // A header is ASCII without line ends; what does not fit is for the log alone.
-    if !detail.is_empty()
-        && let Ok(value) = MetadataValue::try_from(detail.escape_default().to_string())
+    // A header is ASCII without line ends, and short; a detail may repeat a key of a megabyte.
+    let shown: String = detail
+        .chars()
+        .flat_map(char::escape_default)
+        .take(DETAIL_BYTES_MAX)
+        .collect();
+    if !shown.is_empty()
+        && let Ok(value) = MetadataValue::try_from(shown)
     {
         status.metadata_mut().insert(DETAIL, value);
     }
@@ -47,6 +55,16 @@ pub fn stopped() -> Status {
 /// Writes are refused for want of space.
 pub fn no_space() -> Status {
     Status::resource_exhausted(NO_SPACE)
+}
+
+/// More is asked for at a time than is served; it may be asked again.
+pub fn too_many_requests() -> Status {
+    Status::resource_exhausted(TOO_MANY)
+}
+
+/// There was no answer in time.
+pub fn timed_out() -> Status {
+    Status::unavailable(TIMED_OUT)
 }
 
 /// The request is over the limit.
@@ -176,6 +194,18 @@ mod tests {
             status.message(),
             detail.unwrap_or("-")
         )
+    }
+
+    #[test]
+    fn detail_of_any_length_fits_into_a_header() {
+        let refused = Refusal {
+            detail: "k\u{0}é".repeat(1 << 20),
+            ..Refusal::default()
+        };
+        let status = of_refusal(&refused);
+        let detail = status.metadata().get(DETAIL).expect("a detail");
+        assert_eq!(detail.len(), DETAIL_BYTES_MAX);
+        assert!(detail.as_bytes().starts_with(br"k\u{0}\u{e9}k"));
     }
 
     #[test]

@@ -14,17 +14,15 @@ use cfgsvc_proto::etcd::watch_server::Watch;
 use cfgsvc_proto::etcd::{WatchRequest, WatchResponse};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
-use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
 use super::metadata::wants_leader;
 use crate::app::commit;
 use crate::service::Service;
-use crate::streams;
+use crate::streams::{self, Gone, Outlet};
 use crate::watch::commit::{Commit, as_compacted};
 use crate::watch::session::{Need, Session};
 
@@ -48,14 +46,14 @@ impl Watch for Api {
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.check_leader(&request)?;
         let cut = streams::cut(&self.0, wants_leader(request.metadata()));
-        let (responses, received) = mpsc::channel(RESPONSES_WAITING);
+        let (responses, received) = streams::outlet(RESPONSES_WAITING);
         let task = Task {
             session: Session::new(&self.0.hub),
             service: Arc::clone(&self.0),
             responses,
         };
         tokio::spawn(task.run(request.into_inner(), cut));
-        Ok(Response::new(Box::pin(ReceiverStream::new(received))))
+        Ok(Response::new(Box::pin(received)))
     }
 }
 
@@ -70,21 +68,19 @@ enum End {
 struct Task {
     session: Session,
     service: Arc<Service>,
-    responses: mpsc::Sender<Result<WatchResponse, Status>>,
+    responses: Outlet<WatchResponse>,
 }
 
 impl Task {
     async fn run(mut self, mut requests: Streaming<WatchRequest>, cut: BoxFuture<'static, Status>) {
-        let responses = self.responses.clone();
+        let gone = self.responses.gone();
         let end = tokio::select! {
             end = self.serve(&mut requests) => end,
             status = cut => End::Status(status),
-            () = responses.closed() => End::Client,
+            () = gone => End::Client,
         };
         if let End::Status(status) = end {
-            // Waits for the client, so that it learns why; it may be gone as well.
-            let patience = self.service.limits.request_patience;
-            let _ = responses.send_timeout(Err(status), patience).await;
+            self.responses.end(status);
         }
     }
 
@@ -136,37 +132,49 @@ impl Task {
 
     /// Sends what has arrived, and progress if it was asked for and is known.
     async fn deliver(&mut self) -> Result<(), End> {
-        let delivered = self.session.drain();
-        self.send(delivered).await?;
+        self.session.receive();
+        while let Some(delivered) = self.session.next_delivered() {
+            self.send(delivered).await?;
+        }
         let progress = self.session.progress();
         self.send(progress).await
     }
 
     /// One step of history for the watchers that are behind.
     async fn catch_up(&mut self, need: Need) -> Result<(), End> {
-        let hub = Arc::clone(&self.service.hub);
-        let responses = if let Some(commits) = hub.recent(need.from, STEP_BYTES) {
-            let compacted = hub.compacted();
-            let commits: Vec<_> = commits
-                .into_iter()
-                .map(|commit| as_compacted(commit, compacted))
-                .collect();
-            let next = commits
-                .last()
-                .map_or(need.from, |commit| commit.revision + 1);
-            self.session.feed(&commits, next)
+        let (commits, next) = if let Some(recent) = self.recent(need) {
+            recent
         } else {
             match self.stored(need).await.map_err(End::Status)? {
                 Ok((commits, next)) => {
                     if next <= need.from {
                         tokio::time::sleep(STORE_PAUSE).await;
                     }
-                    self.session.feed(&commits, next)
+                    (commits, next)
                 }
-                Err(Compacted { compacted_revision }) => self.session.compacted(compacted_revision),
+                Err(Compacted { compacted_revision }) => {
+                    let ended = self.session.compacted(compacted_revision);
+                    return self.send(ended).await;
+                }
             }
         };
-        self.send(responses).await
+        for id in self.session.ids_behind() {
+            let fed = self.session.feed(id, &commits, next);
+            self.send(fed).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits from memory, and the revision to go on from; `None` when the first is not there.
+    fn recent(&self, need: Need) -> Option<(Vec<Arc<Commit>>, i64)> {
+        let hub = &self.service.hub;
+        let commits = hub.recent(need.from, STEP_BYTES)?;
+        let compacted = hub.compacted();
+        let next = commits.last()?.revision + 1;
+        let seen = commits
+            .into_iter()
+            .map(|commit| as_compacted(commit, compacted));
+        Some((seen.collect(), next))
     }
 
     /// Commits from the store, and the revision to go on from. Nothing beyond what is published, so
@@ -184,7 +192,7 @@ impl Task {
         };
         let page = self
             .service
-            .read_large(move |view| history_since(view, &query))
+            .read_step(move |view| history_since(view, &query))
             .await?;
         Ok(page.map(|page| (page.revisions.into_iter().map(commit).collect(), page.next)))
     }
@@ -192,10 +200,8 @@ impl Task {
     async fn send(&self, responses: Vec<WatchResponse>) -> Result<(), End> {
         for mut response in responses {
             self.service.complete(&mut response.header);
-            self.responses
-                .send(Ok(response))
-                .await
-                .map_err(|_| End::Client)?;
+            let sent = self.responses.send(response).await;
+            sent.map_err(|Gone| End::Client)?;
         }
         Ok(())
     }

@@ -177,20 +177,23 @@ impl LeaseBook {
         (!due.is_empty()).then(|| (term, due.into_iter().map(|(_, id)| id).collect()))
     }
 
-    /// The proposal to end `ids` in `term` was certainly not executed: they are due again, and may
-    /// be renewed before.
-    pub fn not_ended(&mut self, now: Moment, term: u64, ids: &[i64]) {
+    /// The proposal to end `ids` in `term` has had its effect or none: those that are still there
+    /// are due again, and may be renewed before. Returns how many.
+    pub fn not_ended(&mut self, now: Moment, term: u64, ids: &[i64]) -> usize {
         if self.leading != Some(term) {
-            return;
+            return 0;
         }
+        let mut left = 0;
         for id in ids {
             if let Some(lease) = self.leases.get_mut(id)
                 && lease.count == Count::Ending
             {
                 lease.count = Count::Until(now);
                 self.by_deadline.insert((now, *id));
+                left += 1;
             }
         }
+        left
     }
 
     /// When the next lease is due.

@@ -135,7 +135,8 @@ fn renewal_waits_for_the_outcome_of_a_proposed_end() {
     assert_eq!(book.take_due(at(1_999), 10), None);
     assert_eq!(book.take_due(at(2_000), 10), Some((1, vec![7])));
     assert_eq!(book.renewed(at(2_000), 1, 7), Renewal::Ending);
-    book.not_ended(at(2_100), 1, &[7]);
+    assert_eq!(book.not_ended(at(2_100), 2, &[7]), 0, "another term");
+    assert_eq!(book.not_ended(at(2_100), 1, &[7, 8]), 1);
     assert_eq!(book.renewed(at(2_100), 1, 7), Renewal::Renewed(2));
     assert_eq!(book.next_due(), Some(at(4_100)));
     book.gone(7);

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use cfgsvc_core::LeaseChange;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::{Command, LeaseExpire};
-use cluster::{CallError, Group, LeaderService, ReadError, Role};
+use cluster::{CallError, Group, LeaderService, ProposeError, ReadError, Role};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prost::Message;
@@ -131,19 +131,24 @@ impl Keeper {
         let command = Bytes::from(command.encode_to_vec());
         loop {
             let outcome = group.propose(command.clone()).await;
-            match outcome {
-                // The change arrived in `changed` before; a lease that is still there was left.
-                Ok(_) => return self.book().not_ended(clock::now(), term, &ids),
-                Err(error) => {
-                    tracing::warn!(term, leases = ids.len(), %error, "leases did not end yet");
-                    if error.not_executed() {
-                        self.book().not_ended(clock::now(), term, &ids);
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    if error.not_executed() || self.book().leading() != Some(term) {
-                        return;
-                    }
-                }
+            let certain = outcome
+                .as_ref()
+                .err()
+                .is_none_or(ProposeError::not_executed);
+            let left = if certain {
+                // What ended has arrived in `changed` before.
+                self.book().not_ended(clock::now(), term, &ids)
+            } else {
+                ids.len()
+            };
+            if left == 0 {
+                return;
+            }
+            let error = outcome.err().map(|error| error.to_string());
+            tracing::warn!(term, leases = left, error, "leases did not end yet");
+            tokio::time::sleep(RETRY_PAUSE).await;
+            if certain || self.book().leading() != Some(term) {
+                return;
             }
         }
     }

@@ -353,8 +353,9 @@ pub fn flag_texts(matches: &clap::ArgMatches) -> Texts {
         .collect()
 }
 
-/// The settings in the text of a settings file. A list becomes its items with commas between.
-pub fn file_texts(text: &str) -> Result<Texts, Problem> {
+/// The settings in the text of a settings file, or all that cannot be one. A list becomes its items
+/// with commas between.
+pub fn file_texts(text: &str) -> Result<Texts, Vec<Problem>> {
     let problem = |found: String| Problem {
         origin: "the settings file".to_owned(),
         found,
@@ -364,14 +365,21 @@ pub fn file_texts(text: &str) -> Result<Texts, Problem> {
     };
     let table: toml::Table = text
         .parse()
-        .map_err(|error: toml::de::Error| problem(error.to_string()))?;
-    table
-        .into_iter()
-        .map(|(name, value)| match plain(&value) {
-            Some(text) => Ok((name, text)),
-            None => Err(problem(format!("{name} = {value}"))),
-        })
-        .collect()
+        .map_err(|error: toml::de::Error| vec![problem(error.to_string())])?;
+    let (mut texts, mut problems) = (Texts::new(), Vec::new());
+    for (name, value) in table {
+        match plain(&value) {
+            Some(text) => {
+                texts.insert(name, text);
+            }
+            None => problems.push(problem(format!("{name} = {value}"))),
+        }
+    }
+    if problems.is_empty() {
+        Ok(texts)
+    } else {
+        Err(problems)
+    }
 }
 
 fn plain(value: &toml::Value) -> Option<String> {

@@ -1,23 +1,37 @@
 //! From the text of one setting to its value. The error is what is allowed.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 /// What HOST:PORT means, for error texts.
 const HOST_PORT: &str =
-    "HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:2379 or [::1]:2379";
+    "HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:2379 or [::1]:2379";
+/// Longest host name, as the DNS has it.
+const HOST_BYTES_MAX: usize = 253;
 
-/// Checks HOST:PORT and returns it unchanged.
+/// Checks HOST:PORT and returns it unchanged. What others are told goes through here too, so that
+/// nothing gets into the membership that nobody can connect to or print.
 pub fn host_port(text: &str) -> Result<String, String> {
     let refused = || HOST_PORT.to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
-    port.parse::<u16>().map_err(|_| refused())?;
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let plain = !host.contains([':', '/', '[', ']', '@', ' ']);
-    if host.is_empty() || !(bracketed || plain) {
+    // Digits alone: `parse` would take a sign.
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port: u16 = port.parse().map_err(|_| refused())?;
+    if !digits || port == 0 || !is_host(host) {
         return Err(refused());
     }
     Ok(text.to_owned())
+}
+
+/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[') {
+        let address = address.strip_suffix(']');
+        return address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(good)
 }
 
 /// A list of HOST:PORT separated by commas; at least one.
@@ -134,4 +148,23 @@ pub(super) fn duration(text: &str) -> Result<Option<Duration>, String> {
         .ok_or_else(|| {
             "0, or 1s to 10 years as a number with ms, s, m, h or d, such as 24h".to_owned()
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_port_is_what_others_can_connect_to() {
+        let long = format!("{}:1", "h".repeat(254));
+        for good in ["127.0.0.1:2379", "[::1]:1", "db-1.akl_2.example.:65535"] {
+            assert_eq!(host_port(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "", ":1", "h", "h:", "h:0", "h:+1", "h:65536", "::1:1", "[]:1", "[h]:1", "[::1:1",
+            "a b:1", "a\n:1", "u@h:1", "h/p:1", "hé:1", &long,
+        ] {
+            assert_eq!(host_port(bad), Err(HOST_PORT.to_owned()), "{bad:?}");
+        }
+    }
 }

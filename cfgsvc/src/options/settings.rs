@@ -105,9 +105,22 @@ pub(super) fn build(from: &mut Resolver<'_>) -> Option<Settings> {
     let log = from.get("log", log_filter);
     let log_format = from.get("log-format", log_format);
 
+    let initial = from.get("initial-cluster", parse::cluster);
+
+    // All is read before anything is given up: all that is bad is reported together.
     check_timing(from, heartbeat_ms, election_ms);
-    let at = addresses(from, name.as_deref())?;
-    let start = start(from, name.as_deref()?, &at.advertise_peer, join, learner?)?;
+    check_start(from, learner);
+    let own = initial
+        .as_ref()
+        .and_then(|all| all.get(name.as_deref()?).cloned());
+    let at = addresses(from, own)?;
+    let start = match join {
+        Some(address) => Start::Join {
+            address,
+            learner: learner?,
+        },
+        None => initial_start(from, name.as_deref()?, &at.advertise_peer, initial)?,
+    };
     Some(Settings {
         name: name?,
         colo: colo?,
@@ -139,9 +152,9 @@ struct Addresses {
     advertise_peer: String,
 }
 
-fn addresses(from: &mut Resolver<'_>, name: Option<&str>) -> Option<Addresses> {
+/// `own` is the peer address of this member in `--initial-cluster`.
+fn addresses(from: &mut Resolver<'_>, own: Option<String>) -> Option<Addresses> {
     let listen_client = from.get("listen-client", parse::host_port);
-    let own = own_place(from, name);
     let listen_peer = from
         .get("listen-peer", parse::host_port)
         .or_else(|| own.clone());
@@ -149,7 +162,7 @@ fn addresses(from: &mut Resolver<'_>, name: Option<&str>) -> Option<Addresses> {
     let advertise_peer = from.get("advertise-peer", parse::host_port).or(own);
     let listen_peer = listen_peer.unwrap_or_else(|| "127.0.0.1:2380".to_owned());
     let listen_client = listen_client?;
-    if listen_client == listen_peer && !listen_client.ends_with(":0") {
+    if listen_client == listen_peer {
         from.refuse(
             "listen-peer",
             format!("another address than {listen_client} of --listen-client"),
@@ -202,31 +215,25 @@ fn own_address(
     Some(address.to_owned())
 }
 
-/// Peer address of this member in `--initial-cluster`, when it is there and can be read.
-fn own_place(from: &Resolver<'_>, name: Option<&str>) -> Option<String> {
-    let (text, _) = from.find("initial-cluster")?;
-    parse::cluster(&text).ok()?.remove(name?)
+/// A member founds a group or joins one.
+fn check_start(from: &mut Resolver<'_>, learner: Option<bool>) {
+    let joins = from.find("join").is_some();
+    if joins && from.find("initial-cluster").is_some() {
+        from.refuse("join", "not together with --initial-cluster");
+    }
+    if !joins && learner == Some(true) {
+        from.refuse("learner", "only together with --join");
+    }
 }
 
-fn start(
+/// The founders: `initial`, or this member alone.
+fn initial_start(
     from: &mut Resolver<'_>,
     name: &str,
     advertise_peer: &str,
-    join: Option<String>,
-    learner: bool,
+    initial: Option<BTreeMap<String, String>>,
 ) -> Option<Start> {
-    let given = from.find("initial-cluster").is_some();
-    let initial = from.get("initial-cluster", parse::cluster);
-    if let Some(address) = join {
-        if given {
-            from.refuse("join", "not together with --initial-cluster");
-        }
-        return Some(Start::Join { address, learner });
-    }
-    if learner {
-        from.refuse("learner", "only together with --join");
-    }
-    if !given {
+    if from.find("initial-cluster").is_none() {
         return Some(Start::Initial(
             [(name.to_owned(), advertise_peer.to_owned())].into(),
         ));

@@ -107,7 +107,23 @@ fn all_bad_settings_are_reported_at_once() {
             --compact-after: found `soon`, allowed: 0, or 1s to 10 years as a number with ms, s, m, h or d, such as 24h
             CFGSVCD_QUOTA_BYTES: found `many`, allowed: bytes from 0 to 1125899906842624, plain or with KiB, MiB, GiB or TiB, such as 512MiB
             --log-format: found `xml`, allowed: text or json
-            --listen-client: found `nowhere`, allowed: HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:2379 or [::1]:2379
+            --listen-client: found `nowhere`, allowed: HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:2379 or [::1]:2379
+        "#]],
+    );
+}
+
+#[test]
+fn one_bad_address_hides_nothing_else() {
+    check(
+        "name=n/1 listen-client=nowhere listen-peer=h:0 initial-cluster=n1 learner=true",
+        "",
+        "",
+        expect![[r#"
+            --name: found `n/1`, allowed: 1 to 64 of the characters a-z A-Z 0-9 - _ .
+            --initial-cluster: found `n1`, allowed: NAME=HOST:PORT pairs separated by commas, each name and each address once, such as n1=10.0.0.1:2380,n2=10.0.0.2:2380
+            --learner: found `true`, allowed: only together with --join
+            --listen-client: found `nowhere`, allowed: HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:2379 or [::1]:2379
+            --listen-peer: found `h:0`, allowed: HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:2379 or [::1]:2379
         "#]],
     );
 }
@@ -166,9 +182,12 @@ fn lists_in_the_file_are_joined() {
 }
 
 #[test]
-fn file_with_a_table_is_refused() {
-    let problem = file_texts("[group]\nname = \"n1\"").expect_err("tables have no meaning");
-    expect![[r#"the settings file: found `group = { name = "n1" }`, allowed: TOML with one `name = value` for each setting; a value is a string, a whole number, true, false, or a list of these"#]].assert_eq(&problem.to_string());
+fn file_with_values_that_mean_nothing_is_refused_with_all_of_them() {
+    let problems = file_texts("colo = 1.5\n[group]\nname = \"n1\"").expect_err("no meaning");
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    expect![[r#"
+        the settings file: found `colo = 1.5`, allowed: TOML with one `name = value` for each setting; a value is a string, a whole number, true, false, or a list of these
+        the settings file: found `group = { name = "n1" }`, allowed: TOML with one `name = value` for each setting; a value is a string, a whole number, true, false, or a list of these"#]].assert_eq(&lines.join("\n"));
 }
 
 #[test]

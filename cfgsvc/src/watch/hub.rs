@@ -14,16 +14,16 @@
 //!   everything from there on will be put into its stream's inbox, or the inbox says what it
 //!   missed.
 //! - `recent` holds all commits from its first to `published`, without a gap.
-//! - memory is bounded: by `RECENT_*` for the hub, by `INBOX_*` for each stream.
+//! - memory is bounded: by `RECENT_*` and `WATCHERS_MAX` for the hub, by `INBOX_*` for each stream.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::commit::Commit;
-use super::cursor::{Cursor, Interest};
+use super::cursor::Cursor;
+use super::index::Index;
 
 /// Commits kept in memory: some seconds of full speed, so that a stream that stumbles need not go
 /// to the store.
@@ -36,9 +36,6 @@ const INBOX_DELIVERIES: usize = 4_096;
 /// but in the worst case only this stream still holds them.
 const INBOX_BYTES: usize = 4 << 20;
 
-/// Who a watcher is: its stream, and its id in the stream.
-type WatcherId = (u64, i64);
-
 /// What a stream finds in its inbox.
 #[derive(Debug, Default, PartialEq)]
 pub struct Deliveries {
@@ -48,6 +45,9 @@ pub struct Deliveries {
     pub missed_from: Option<i64>,
     bytes: usize,
 }
+
+/// Watchers of one member: some 500 MB with short keys.
+const WATCHERS_MAX: usize = 1_000_000;
 
 /// Commits on the way to one stream.
 #[derive(Debug, Default)]
@@ -101,6 +101,8 @@ pub struct Stream {
     hub: Arc<Hub>,
     id: u64,
     inbox: Arc<Inbox>,
+    /// Its watchers, in the index or not.
+    watchers: usize,
 }
 
 /// A watcher in the index.
@@ -118,19 +120,33 @@ struct State {
     recent: VecDeque<Arc<Commit>>,
     recent_bytes: usize,
     streams: u64,
-    keys: BTreeMap<Bytes, BTreeMap<WatcherId, Waiting>>,
-    ranges: BTreeMap<WatcherId, (Interest, Waiting)>,
-    /// Where each watcher is in the two above.
-    places: BTreeMap<WatcherId, Interest>,
+    waiting: Index<Waiting>,
+    /// Watchers of all streams, in the index or not.
+    watchers: usize,
 }
 
 /// Where commits meet watchers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
+    watchers_max: usize,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::for_watchers(WATCHERS_MAX)
+    }
 }
 
 impl Hub {
+    /// A hub for so many watchers.
+    pub fn for_watchers(watchers_max: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            watchers_max,
+        }
+    }
+
     /// Starts from the state at `published`: at start, and after a snapshot was installed. Waiting
     /// watchers are told to read what they have not got.
     pub fn reset(&self, published: i64, compacted: i64) {
@@ -143,12 +159,7 @@ impl Hub {
         if published < missed_from {
             return;
         }
-        let waiting = state
-            .keys
-            .values()
-            .flat_map(BTreeMap::values)
-            .chain(state.ranges.values().map(|(_, w)| w));
-        for watcher in waiting {
+        for watcher in state.waiting.all() {
             watcher.inbox.lock().missed_from.get_or_insert(missed_from);
             watcher.inbox.filled.notify_one();
         }
@@ -190,12 +201,18 @@ impl Hub {
             hub: Arc::clone(self),
             id: state.streams,
             inbox: Arc::default(),
+            watchers: 0,
         }
     }
 
     /// Count of watchers that are in the index.
     pub fn waiting(&self) -> usize {
-        self.lock().places.len()
+        self.lock().waiting.len()
+    }
+
+    /// Count of all watchers, those that are behind included.
+    pub fn watchers(&self) -> usize {
+        self.lock().watchers
     }
 
     /// Commits in memory from `next` on, at most `limit_bytes` of them but at least one; `None`
@@ -235,14 +252,8 @@ impl State {
             .iter()
             .filter_map(|event| Some(&event.kv.as_ref()?.key))
         {
-            let of_key = self.keys.get(key).into_iter().flatten();
-            let of_range = self
-                .ranges
-                .iter()
-                .filter(|(_, (interest, _))| interest.contains(key))
-                .map(|(id, (_, waiting))| (id, waiting));
-            for (id, waiting) in of_key.chain(of_range) {
-                if commit.revision >= waiting.next && (once || given.insert(*id)) {
+            for (id, waiting) in self.waiting.of_key(key) {
+                if commit.revision >= waiting.next && (once || given.insert(id)) {
                     waiting.inbox.push(id.1, commit);
                 }
             }
@@ -259,29 +270,31 @@ impl State {
             self.recent_bytes -= oldest.size_bytes;
         }
     }
-
-    fn remove(&mut self, id: WatcherId) {
-        match self.places.remove(&id) {
-            Some(Interest::Key(key)) => {
-                if let Some(watchers) = self.keys.get_mut(&key) {
-                    watchers.remove(&id);
-                    if watchers.is_empty() {
-                        self.keys.remove(&key);
-                    }
-                }
-            }
-            Some(Interest::Range(_)) => {
-                self.ranges.remove(&id);
-            }
-            None => {}
-        }
-    }
 }
 
 impl Stream {
     /// Where its commits arrive.
     pub fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
+    }
+
+    /// Counts one more watcher of this stream; `false` when the hub has as many as it may.
+    pub fn admit(&mut self) -> bool {
+        let mut state = self.hub.lock();
+        let admitted = state.watchers < self.hub.watchers_max;
+        if admitted {
+            state.watchers += 1;
+            self.watchers += 1;
+        }
+        admitted
+    }
+
+    /// Counts one watcher less.
+    pub fn dismiss(&mut self) {
+        if let Some(left) = self.watchers.checked_sub(1) {
+            self.watchers = left;
+            self.hub.lock().watchers -= 1;
+        }
     }
 
     /// Puts a watcher into the index if it lacks nothing that was published; says whether it did.
@@ -295,38 +308,20 @@ impl Stream {
             next: cursor.next(),
             inbox: Arc::clone(&self.inbox),
         };
-        let interest = cursor.interest().clone();
-        match &interest {
-            Interest::Key(key) => {
-                state
-                    .keys
-                    .entry(key.clone())
-                    .or_default()
-                    .insert(id, waiting);
-            }
-            Interest::Range(_) => {
-                state.ranges.insert(id, (interest.clone(), waiting));
-            }
-        }
-        state.places.insert(id, interest);
+        state.waiting.insert(id, cursor.interest(), waiting);
         true
     }
 
     /// Takes a watcher out of the index. What is in the inbox for it stays there.
     pub fn leave(&self, watch_id: i64) {
-        self.hub.lock().remove((self.id, watch_id));
+        self.hub.lock().waiting.remove((self.id, watch_id));
     }
 
     /// Takes all watchers out of the index and empties the inbox.
     pub fn leave_all(&self) {
         let mut state = self.hub.lock();
-        let ids: Vec<_> = state
-            .places
-            .range((self.id, i64::MIN)..=(self.id, i64::MAX))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            state.remove(id);
+        for id in state.waiting.of_stream(self.id) {
+            state.waiting.remove(id);
         }
         self.inbox.take();
     }
@@ -343,6 +338,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.leave_all();
+        self.hub.lock().watchers -= self.watchers;
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod commit;
 pub mod cursor;
 pub mod hub;
+mod index;
 pub mod session;

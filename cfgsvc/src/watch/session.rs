@@ -11,6 +11,8 @@
 //! - the revisions in headers never go back on one stream.
 //! - a progress answer with revision R is given only when every watcher that wants events up to R
 //!   has been sent them.
+//! - responses are made for one watcher at a time, so that many watchers of one stream do not
+//!   multiply what waits in memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,11 +72,19 @@ pub struct Need {
     pub prev_kv: bool,
 }
 
+/// What was taken out of the inbox and is not sent yet.
+#[derive(Default)]
+struct Arrived {
+    commits: BTreeMap<i64, Vec<Arc<Commit>>>,
+    missed_from: Option<i64>,
+}
+
 /// All watchers of one stream.
 pub struct Session {
     hub: Arc<Hub>,
     stream: Stream,
     watchers: BTreeMap<i64, Watcher>,
+    arrived: Arrived,
     next_id: i64,
     header_revision: i64,
     progress_wanted: bool,
@@ -87,6 +97,7 @@ impl Session {
             hub: Arc::clone(hub),
             stream: hub.stream(),
             watchers: BTreeMap::new(),
+            arrived: Arrived::default(),
             next_id: 0,
             header_revision: 0,
             progress_wanted: false,
@@ -143,6 +154,9 @@ impl Session {
         if start < compacted {
             return vec![created, canceled_by_compaction(id, compacted)];
         }
+        if !self.stream.admit() {
+            return refused("etcdserver: too many requests");
+        }
         let watcher = Watcher {
             place: Place::of(self.stream.join(id, &cursor)),
             cursor,
@@ -160,6 +174,7 @@ impl Session {
             return Vec::new();
         }
         self.stream.leave(id);
+        self.stream.dismiss();
         let header = self.header(self.hub.published());
         vec![WatchResponse {
             header,
@@ -174,24 +189,32 @@ impl Session {
         self.progress_wanted = true;
     }
 
-    /// Takes what the hub has delivered.
-    pub fn drain(&mut self) -> Vec<WatchResponse> {
+    /// Takes what the hub has delivered; [`Session::next_delivered`] makes responses of it.
+    pub fn receive(&mut self) {
         let deliveries = self.stream.inbox().take();
         if deliveries.missed_from.is_some() {
             self.stream.leave_all();
         }
-        let mut pieces: BTreeMap<i64, Vec<Arc<Commit>>> = BTreeMap::new();
+        let arrived = &mut self.arrived;
         for (id, commit) in deliveries.commits {
-            pieces.entry(id).or_default().push(commit);
+            arrived.commits.entry(id).or_default().push(commit);
         }
-        let mut responses = Vec::new();
-        for (id, commits) in pieces {
+        // The first that is missed counts: everything after it is read again.
+        arrived.missed_from = arrived.missed_from.or(deliveries.missed_from);
+    }
+
+    /// The responses for the next watcher that something has arrived for; `None` when all are made.
+    pub fn next_delivered(&mut self) -> Option<Vec<WatchResponse>> {
+        while let Some((id, commits)) = self.arrived.commits.pop_first() {
             // What was delivered for an earlier watcher of this id is not for one that is behind.
             if self.watchers.get(&id).is_some_and(Watcher::is_live) {
-                self.send(id, &commits, &mut responses);
+                let responses = self.send(id, &commits);
+                if !responses.is_empty() {
+                    return Some(responses);
+                }
             }
         }
-        if let Some(missed_from) = deliveries.missed_from {
+        if let Some(missed_from) = self.arrived.missed_from.take() {
             for watcher in self
                 .watchers
                 .values_mut()
@@ -201,7 +224,7 @@ impl Session {
                 watcher.place = Place::Behind;
             }
         }
-        responses
+        None
     }
 
     /// What the watchers that are behind need; `None` when all are live.
@@ -222,21 +245,18 @@ impl Session {
         }))
     }
 
-    /// Gives the watchers that are behind all commits from [`Need::from`] to before `next`.
-    pub fn feed(&mut self, commits: &[Arc<Commit>], next: i64) -> Vec<WatchResponse> {
-        let behind: Vec<i64> = self
-            .watchers
-            .iter()
-            .filter(|(_, watcher)| !watcher.is_live())
-            .map(|(id, _)| *id)
-            .collect();
-        let mut responses = Vec::new();
-        for id in behind {
-            self.send(id, commits, &mut responses);
-            if let Some(watcher) = self.watchers.get_mut(&id) {
-                watcher.cursor.pass(next - 1);
-                watcher.place = Place::of(self.stream.join(id, &watcher.cursor));
-            }
+    /// Ids of the watchers that are behind.
+    pub fn ids_behind(&self) -> Vec<i64> {
+        let behind = self.watchers.iter().filter(|(_, one)| !one.is_live());
+        behind.map(|(id, _)| *id).collect()
+    }
+
+    /// Gives a watcher that is behind all commits from [`Need::from`] to before `next`.
+    pub fn feed(&mut self, id: i64, commits: &[Arc<Commit>], next: i64) -> Vec<WatchResponse> {
+        let responses = self.send(id, commits);
+        if let Some(watcher) = self.watchers.get_mut(&id) {
+            watcher.cursor.pass(next - 1);
+            watcher.place = Place::of(self.stream.join(id, &watcher.cursor));
         }
         responses
     }
@@ -246,14 +266,19 @@ impl Session {
         let ended = self.watchers.extract_if(.., |_, watcher| {
             !watcher.is_live() && watcher.cursor.next() < compacted
         });
+        let ended: Vec<i64> = ended.map(|(id, _)| id).collect();
+        for _ in &ended {
+            self.stream.dismiss();
+        }
         ended
-            .map(|(id, _)| canceled_by_compaction(id, compacted))
+            .into_iter()
+            .map(|id| canceled_by_compaction(id, compacted))
             .collect()
     }
 
     /// Answers a wish for progress, if that can be done now.
     pub fn progress(&mut self) -> Vec<WatchResponse> {
-        if !self.progress_wanted || self.behind().is_some() {
+        if !self.progress_wanted || self.behind().is_some() || !self.arrived.commits.is_empty() {
             return Vec::new();
         }
         let Some(confirmed) = self.stream.confirmed() else {
@@ -319,10 +344,11 @@ impl Session {
     }
 
     /// Makes the responses with what watcher `id` wants of `commits`.
-    fn send(&mut self, id: i64, commits: &[Arc<Commit>], responses: &mut Vec<WatchResponse>) {
+    fn send(&mut self, id: i64, commits: &[Arc<Commit>]) -> Vec<WatchResponse> {
         let header = self.header(commits.last().map_or(0, |commit| commit.revision));
+        let mut responses = Vec::new();
         let Some(watcher) = self.watchers.get_mut(&id) else {
-            return;
+            return responses;
         };
         let respond = |events: Vec<Event>, fragment: bool| WatchResponse {
             header,
@@ -341,16 +367,17 @@ impl Session {
                     std::mem::take(&mut events),
                     watcher.fragment,
                     &respond,
-                    responses,
+                    &mut responses,
                 );
                 watcher.idle = false;
                 bytes = 0;
             }
         }
         if !events.is_empty() {
-            flush(events, watcher.fragment, &respond, responses);
+            flush(events, watcher.fragment, &respond, &mut responses);
             watcher.idle = false;
         }
+        responses
     }
 }
 

@@ -65,6 +65,23 @@ fn shown(responses: &[WatchResponse]) -> String {
     responses.iter().map(line).collect()
 }
 
+/// All that was delivered, as the task takes it.
+fn drain(session: &mut Session) -> Vec<WatchResponse> {
+    session.receive();
+    let mut responses = Vec::new();
+    while let Some(next) = session.next_delivered() {
+        responses.extend(next);
+    }
+    responses
+}
+
+/// Feeds all that are behind, as the task does.
+fn feed(session: &mut Session, commits: &[Arc<Commit>], next: i64) -> Vec<WatchResponse> {
+    let behind = session.ids_behind();
+    let fed = behind.into_iter().map(|id| session.feed(id, commits, next));
+    fed.flatten().collect()
+}
+
 fn check(responses: &[WatchResponse], expected: Expect) {
     expected.assert_eq(&shown(responses));
 }
@@ -124,7 +141,7 @@ fn live_watcher_gets_its_keys_and_others_do_not() {
         0,
     );
     check(
-        &session.drain(),
+        &drain(&mut session),
         expect![[r#"
         #0 r2 a@2
         #1 r3 b@2 c@3
@@ -138,7 +155,7 @@ fn live_watcher_gets_its_keys_and_others_do_not() {
     );
     check(&session.cancel(7), expect![[""]]);
     hub.publish(vec![commit(5, &["a"])], 0);
-    check(&session.drain(), expect![[""]]);
+    check(&drain(&mut session), expect![[""]]);
 }
 
 #[test]
@@ -155,7 +172,7 @@ fn watcher_of_the_past_is_fed_and_then_live() {
     session.want_progress();
     check(&session.progress(), expect![[""]]);
     check(
-        &session.feed(&[commit(2, &["a"]), commit(3, &["b"])], 4),
+        &feed(&mut session, &[commit(2, &["a"]), commit(3, &["b"])], 4),
         expect![[r#"
         #0 r5 a@2
     "#]],
@@ -168,7 +185,7 @@ fn watcher_of_the_past_is_fed_and_then_live() {
         })
     );
     check(
-        &session.feed(&[commit(5, &["a"])], 6),
+        &feed(&mut session, &[commit(5, &["a"])], 6),
         expect![[r#"
         #0 r5 a@5
     "#]],
@@ -184,7 +201,7 @@ fn watcher_of_the_past_is_fed_and_then_live() {
     session.want_progress();
     check(&session.progress(), expect![[""]]);
     check(
-        &session.drain(),
+        &drain(&mut session),
         expect![[r#"
         #0 r6 a@6
     "#]],
@@ -209,7 +226,7 @@ fn watcher_of_the_future_gets_nothing_older_and_no_progress() {
     check(&session.progress(), expect![[""]]);
     check(&session.tick(), expect![[""]]);
     hub.publish(vec![commit(6, &["a"]), commit(7, &["a"])], 0);
-    check(&session.drain(), expect![[""]]);
+    check(&drain(&mut session), expect![[""]]);
     check(
         &session.tick(),
         expect![[r#"
@@ -218,7 +235,7 @@ fn watcher_of_the_future_gets_nothing_older_and_no_progress() {
     );
     hub.publish(vec![commit(8, &["a"])], 0);
     check(
-        &session.drain(),
+        &drain(&mut session),
         expect![[r#"
         #0 r8 a@8
     "#]],
@@ -235,7 +252,7 @@ fn idle_watchers_that_wish_so_are_told_of_progress() {
     session.create(&watch("b", 0));
     hub.publish(vec![commit(6, &["a"])], 0);
     check(&session.tick(), expect![[""]]);
-    session.drain();
+    drain(&mut session);
     check(&session.tick(), expect![[""]]);
     check(
         &session.tick(),
@@ -275,7 +292,7 @@ fn overflow_sends_what_is_there_and_reads_on_from_what_is_not() {
         hub.publish(vec![sized(revision, &["a"], 1 << 20)], 0);
     }
     check(
-        &session.drain(),
+        &drain(&mut session),
         expect![[r#"
         #0 r4 a@2
         #0 r4 a@3
@@ -292,7 +309,7 @@ fn overflow_sends_what_is_there_and_reads_on_from_what_is_not() {
     assert_eq!(hub.waiting(), 0);
     let rest = hub.recent(5, usize::MAX).expect("in memory");
     check(
-        &session.feed(&rest, 9),
+        &feed(&mut session, &rest, 9),
         expect![[r#"
         #0 r8 a@5
         #0 r8 a@6
@@ -317,7 +334,7 @@ fn events_of_one_revision_are_split_only_for_those_who_take_fragments() {
     });
     hub.publish(vec![sized(2, &["a", "b", "c"], 1 << 20)], 0);
     check(
-        &session.drain(),
+        &drain(&mut session),
         expect![[r#"
             #0 r2 a@2 b@2 c@2
             #1 r2 fragment a@2
@@ -341,12 +358,58 @@ fn id_that_is_used_again_gets_nothing_of_the_watcher_before() {
         start_revision: 2,
         ..request
     });
-    check(&session.drain(), expect![[""]]);
+    check(&drain(&mut session), expect![[""]]);
     let all = hub.recent(2, usize::MAX).expect("in memory");
     check(
-        &session.feed(&all, 4),
+        &feed(&mut session, &all, 4),
         expect![[r#"
         #3 r3 a@2 a@3
+    "#]],
+    );
+}
+
+#[test]
+fn watchers_of_all_streams_are_bounded_together() {
+    let hub = Arc::new(Hub::for_watchers(3));
+    hub.reset(9, 0);
+    let (mut one, mut other) = (Session::new(&hub), Session::new(&hub));
+    one.create(&watch("a", 0));
+    one.create(&watch("a", 4));
+    other.create(&watch("a", 0));
+    let refused = expect![[r#"
+        #-1 r9 created canceled etcdserver: too many requests
+    "#]];
+    check(&other.create(&watch("a", 0)), refused);
+    assert_eq!((hub.watchers(), hub.waiting()), (3, 2));
+    one.cancel(0);
+    hub.publish(Vec::new(), 7);
+    one.compacted(7);
+    assert_eq!((hub.watchers(), hub.waiting()), (1, 1));
+    other.create(&watch("a", 0));
+    other.create(&watch("a", 0));
+    drop(other);
+    assert_eq!((hub.watchers(), hub.waiting()), (0, 0));
+}
+
+#[test]
+fn responses_are_made_for_one_watcher_at_a_time() {
+    let (hub, mut session) = session(1, 0);
+    for _ in 0..3 {
+        session.create(&watch("a", 0));
+    }
+    hub.publish(vec![commit(2, &["a"]), commit(3, &["a"])], 0);
+    session.receive();
+    session.want_progress();
+    for id in 0..3 {
+        check(&session.progress(), expect![[""]]);
+        let made = session.next_delivered().expect("one more watcher");
+        assert_eq!(shown(&made), format!("#{id} r3 a@2 a@3\n"));
+    }
+    assert_eq!(session.next_delivered(), None);
+    check(
+        &session.progress(),
+        expect![[r#"
+        #-1 r3 
     "#]],
     );
 }

@@ -15,13 +15,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cfgsvc::service::ETCD_VERSION;
 use cfgsvc_proto::etcd::compare::TargetUnion;
 use cfgsvc_proto::etcd::request_op::Request as Op;
 use cfgsvc_proto::etcd::watch_request::RequestUnion;
 use cfgsvc_proto::etcd::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, RangeRequest, RequestOp,
-    ResponseHeader, TxnRequest, WatchCreateRequest, WatchRequest,
+    ResponseHeader, StatusRequest, TxnRequest, WatchCreateRequest, WatchRequest,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -45,30 +46,29 @@ struct Etcd {
 
 impl Etcd {
     async fn start() -> Self {
+        for _ in 0..10 {
+            if let Some(etcd) = soon("etcd", Self::try_start()).await {
+                return etcd;
+            }
+        }
+        panic!("etcd did not start");
+    }
+
+    /// `None` when another process took one of its ports first.
+    async fn try_start() -> Option<Self> {
         let data = TempDir::new().expect("a directory");
         let free = || {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             format!("http://{}", listener.local_addr().expect("bound"))
         };
         let (client, peer) = (free(), free());
-        let child = Command::new("etcd")
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args([
-                "--initial-cluster",
-                &format!("default={peer}"),
-                "--data-dir",
-            ])
+        let initial = format!("default={peer}");
+        let mut child = Command::new("etcd")
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &initial, "--data-dir"])
             .arg(data.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -76,20 +76,22 @@ impl Etcd {
             .spawn()
             .expect("etcd is installed");
         let clients = Clients::connect(&client);
-        let ready = async {
-            let request = RangeRequest {
-                key: "x".into(),
-                ..RangeRequest::default()
-            };
-            while clients.kv.clone().range(request.clone()).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        loop {
+            if child.try_wait().expect("a child").is_some() {
+                return None;
             }
-        };
-        soon("etcd", ready).await;
-        Self {
-            clients,
-            _child: child,
-            _data: data,
+            let mut maintenance = clients.maintenance.clone();
+            if let Ok(status) = maintenance.status(StatusRequest {}).await
+                && status.get_ref().leader != 0
+            {
+                // The port may have become that of another test's server, of our own kind.
+                return (status.get_ref().version != ETCD_VERSION).then_some(Self {
+                    clients,
+                    _child: child,
+                    _data: data,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

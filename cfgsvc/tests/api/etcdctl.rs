@@ -15,6 +15,8 @@ fn etcdctl(server: &Server, args: &[&str]) -> Command {
         .env("ETCDCTL_API", "3")
         .arg("--endpoints")
         .arg(server.address.to_string())
+        // Its own patience is 2 s and 5 s: too little beside a build.
+        .args(["--dial-timeout", "60s", "--command-timeout", "60s"])
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -27,7 +27,7 @@ use tonic::{Request, Status, Streaming};
 use crate::solo::Solo;
 
 /// Longest wait of a test for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running server.
 pub(crate) struct Server {
@@ -36,7 +36,7 @@ pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) served: JoinHandle<()>,
-    _tasks: JoinSet<()>,
+    pub(crate) tasks: JoinSet<()>,
 }
 
 /// Limits that suit tests.
@@ -82,7 +82,7 @@ impl Server {
             service,
             stop,
             served,
-            _tasks: tasks,
+            tasks,
         }
     }
 

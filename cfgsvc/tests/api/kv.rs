@@ -208,8 +208,10 @@ async fn streamed(clients: &Clients, request: RangeRequest) -> Result<Vec<RangeR
 async fn range_stream_is_of_one_revision_in_chunks() {
     let server = Server::start().await;
     let clients = server.clients();
-    for number in 0..40 {
-        put(&clients, &format!("k{number:03}"), &vec![b'v'; 50_000]).await;
+    // More than the windows hold: the last chunk is made after the puts below.
+    let mut pinned = 0;
+    for number in 0..200 {
+        pinned = put(&clients, &format!("k{number:03}"), &vec![b'v'; 50_000]).await;
     }
     let mut stream = clients
         .kv
@@ -231,17 +233,20 @@ async fn range_stream_is_of_one_revision_in_chunks() {
         assert!(last.is_none(), "only the last has a header");
         let range = chunk.range_response.expect("a range");
         kvs.extend(range.kvs);
-        last = range.header.map(|_| (range.more, range.count));
+        last = range
+            .header
+            .map(|header| (header.revision, range.more, range.count));
     }
-    assert_eq!(last, Some((false, 40)));
-    assert_eq!(kvs.len(), 40);
+    // Who watches from the next revision on misses none of the later puts.
+    assert_eq!(last, Some((pinned, false, 200)));
+    assert_eq!(kvs.len(), 200);
     assert!(kvs.iter().all(|kv| kv.value.len() == 50_000));
 
     let limited = RangeRequest { limit: 25, ..all() };
     let chunks = streamed(&clients, limited).await.expect("chunks");
     let sizes: usize = chunks.iter().map(|chunk| chunk.kvs.len()).sum();
     let last = chunks.last().expect("one");
-    assert_eq!((sizes, last.more, last.count), (25, true, 41));
+    assert_eq!((sizes, last.more, last.count), (25, true, 201));
     assert!(chunks.len() > 1);
 
     let counted = streamed(
@@ -253,7 +258,7 @@ async fn range_stream_is_of_one_revision_in_chunks() {
     )
     .await;
     let counted = counted.expect("one chunk");
-    assert_eq!((counted.len(), counted[0].count), (1, 41));
+    assert_eq!((counted.len(), counted[0].count), (1, 201));
     let sorted = RangeRequest {
         sort_order: 2,
         ..all()
@@ -268,6 +273,43 @@ async fn range_stream_is_of_one_revision_in_chunks() {
         text,
         "OutOfRange: etcdserver: mvcc: required revision is a future revision"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_is_watched_while_the_group_does_not_answer() {
+    let server = Server::start_with(cfgsvc::service::Limits {
+        quota_bytes: Some(10_000),
+        ..limits()
+    })
+    .await;
+    let clients = server.clients();
+    put(&clients, "a", b"1").await;
+    put(&clients, "a", b"2").await;
+    let compaction = CompactionRequest {
+        revision: 3,
+        physical: false,
+    };
+    // The proposal after the compaction is the member's own: to remove what is compacted.
+    server.solo.stall_proposal_after(1);
+    clients
+        .kv
+        .clone()
+        .compact(compaction)
+        .await
+        .expect("a compaction");
+    let stalled = async {
+        while server.solo.will_stall() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a stalled removal", stalled).await;
+    put(&clients, "b", &vec![b'v'; 20_000]).await;
+    let full = async {
+        while !server.service.is_full() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the quota", full).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

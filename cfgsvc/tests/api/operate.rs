@@ -72,16 +72,18 @@ async fn snapshot_restores_an_empty_group_and_nothing_else() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     let cut = &file[..file.len() - 10];
-    for bad in [&flipped[..], cut, b"what is this, then?"] {
+    let waits = "the group is empty and waits for a restore with a whole file";
+    for (bad, state) in [
+        (&b"what is this, then?"[..], "; nothing was changed"),
+        (&flipped, waits),
+        (cut, waits),
+    ] {
         let text = error(restore(&target, bad).await);
         assert!(
             text.starts_with("InvalidArgument: snapshot refused: "),
             "{text}"
         );
-        assert!(
-            text.contains("the group is empty and waits for a restore"),
-            "{text}"
-        );
+        assert!(text.ends_with(state), "{text}");
     }
     let range = RangeRequest {
         key: "k0".into(),
@@ -120,8 +122,78 @@ async fn snapshot_restores_an_empty_group_and_nothing_else() {
     let response = stream.next().await.expect("no error");
     assert_eq!((next, response.events.len()), (last + 1, 1));
 
+    let text = error(restore(&target, b"nor is this").await);
+    assert!(text.ends_with("; nothing was changed"), "{text}");
     let text = error(restore(&target, &file).await);
     assert_eq!(text, "FailedPrecondition: etcdserver: store is not empty");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_their_snapshots_hold_up_nobody_else() {
+    let server = Server::start().await;
+    let clients = server.clients();
+    for number in 0..100 {
+        put(&clients, &format!("k{number}"), &vec![7; 100_000]).await;
+    }
+    let mut maintenance = clients.maintenance.clone();
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let stream = maintenance.snapshot(SnapshotRequest {}).await;
+        unread.push(stream.expect("a stream"));
+    }
+    let too_many = "ResourceExhausted: etcdserver: too many requests";
+    assert_eq!(
+        error(maintenance.snapshot(SnapshotRequest {}).await),
+        too_many
+    );
+    assert_eq!(
+        error(maintenance.hash_kv(HashKvRequest::default()).await),
+        too_many
+    );
+    let keys = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        count_only: true,
+        ..RangeRequest::default()
+    };
+    let count = soon("a range", clients.kv.clone().range(keys)).await;
+    assert_eq!(count.expect("a range").into_inner().count, 100);
+    drop(unread);
+    let again = async {
+        while maintenance.snapshot(SnapshotRequest {}).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a place", again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_server_waits_for_no_client_that_does_not_read() {
+    let server = Server::start().await;
+    let clients = server.clients();
+    for number in 0..100 {
+        put(&clients, &format!("k{number}"), &vec![7; 100_000]).await;
+    }
+    let mut maintenance = clients.maintenance.clone();
+    let unread = maintenance.snapshot(SnapshotRequest {}).await;
+    let keys = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        ..RangeRequest::default()
+    };
+    let unread = (unread, clients.kv.clone().range_stream(keys).await);
+    server.stop.send_replace(true);
+    soon("the server", server.served).await.expect("no panic");
+    // Nothing is left that holds the group, so that it can close.
+    let group = std::sync::Arc::downgrade(&server.service);
+    drop((server.service, server.tasks));
+    let free = async {
+        while group.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("all calls to end", free).await;
+    drop(unread);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,6 +286,12 @@ async fn members_are_added_joined_and_removed_in_etcds_words() {
         ..Register::default()
     };
     lines.push(error(admin.member_add(nameless).await));
+    let endless = Register {
+        name: "n4".to_owned(),
+        peer_address: format!("{}:1", "h".repeat(1_000_000)),
+        ..Register::default()
+    };
+    lines.push(error(admin.member_add(endless).await));
     lines.push(error(
         clients
             .maintenance
@@ -240,6 +318,7 @@ async fn members_are_added_joined_and_removed_in_etcds_words() {
         FailedPrecondition: cluster ID mismatch: the data directory of `n3` belongs to cluster 5, this is cluster 4d; use an empty --data-dir or join the other cluster
         InvalidArgument: incarnation is 0 bytes, expected 1 to 64
         InvalidArgument: name is ``, expected 1 to 64 of the characters a-z A-Z 0-9 - _ .
+        InvalidArgument: peer_address is `hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh...`, expected HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:2379 or [::1]:2379
         FailedPrecondition: etcdserver: bad leader transferee
         FailedPrecondition: etcdserver: not leader"#]].assert_eq(&lines.join("\n"));
 
@@ -334,4 +413,16 @@ async fn probes_version_and_metrics_are_on_the_client_port() {
         .set(|status| status.fault = Some("the disk failed".to_owned()));
     let (line, body) = http(&server, "/livez").await;
     assert_eq!((line.as_str(), body.as_str()), (sick, "the disk failed\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_nobody_serves_make_no_metrics() {
+    let server = Server::start().await;
+    assert_eq!(http(&server, "/no/such/path").await.0, "HTTP/1.1 200 OK");
+    http(&server, "/etcdserverpb.KV/Invented").await;
+    let (_, body) = http(&server, "/metrics").await;
+    assert!(!body.contains("/no/such/path"), "{body}");
+    assert!(!body.contains("Invented"), "{body}");
+    let other = "cfgsvc_requests_total{method=\"other\"} 2";
+    assert!(body.contains(other), "{body}");
 }

@@ -1,7 +1,7 @@
 //! A group of one that applies at once, with switches for what a real one can do to a service.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cluster::{
@@ -10,7 +10,7 @@ use cluster::{
 };
 use cluster_core::store::{MemoryState, Overlay, ReadFn};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::{BoxFuture, pending, ready};
 use tokio::sync::watch;
 
 /// Id of the only member.
@@ -23,6 +23,8 @@ pub(crate) const CLUSTER_ID: u64 = 77;
 struct Faults {
     propose: Option<ProposeError>,
     read: Option<ReadError>,
+    /// The proposal after so many others gets no answer.
+    stall_after: Option<usize>,
 }
 
 /// A group of one.
@@ -83,27 +85,30 @@ impl Solo {
 
     /// Fails proposals from now on, or no more.
     pub(crate) fn fail_proposals(&self, error: Option<ProposeError>) {
-        self.faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .propose = error;
+        self.faults().propose = error;
     }
 
     /// Fails barriers and confirmations from now on, or no more.
     pub(crate) fn fail_reads(&self, error: Option<ReadError>) {
-        self.faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read = error;
+        self.faults().read = error;
+    }
+
+    /// The proposal after `others` gets no answer.
+    pub(crate) fn stall_proposal_after(&self, others: usize) {
+        self.faults().stall_after = Some(others);
+    }
+
+    /// Whether that proposal is still to come.
+    pub(crate) fn will_stall(&self) -> bool {
+        self.faults().stall_after.is_some()
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply(&self, command: Bytes) -> Result<Bytes, ProposeError> {
-        let fault = self
-            .faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .propose
-            .clone();
+        let fault = self.faults().propose.clone();
         if let Some(error) = fault {
             return Err(error);
         }
@@ -134,12 +139,7 @@ impl Solo {
     }
 
     fn confirmed(&self) -> Result<u64, ReadError> {
-        match &self
-            .faults
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read
-        {
+        match &self.faults().read {
             Some(error) => Err(error.clone()),
             None => Ok(self.status.borrow().term),
         }
@@ -148,6 +148,14 @@ impl Solo {
 
 impl Group for Solo {
     fn propose(&self, command: Bytes) -> BoxFuture<'_, Result<Bytes, ProposeError>> {
+        let mut faults = self.faults();
+        let Some(others) = faults.stall_after.take() else {
+            return async move { self.apply(command) }.boxed();
+        };
+        let Some(others) = others.checked_sub(1) else {
+            return pending().boxed();
+        };
+        faults.stall_after = Some(others);
         async move { self.apply(command) }.boxed()
     }
 

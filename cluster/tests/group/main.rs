@@ -3,5 +3,8 @@
 
 mod conformance;
 mod defects;
+mod founding;
 mod list_app;
+mod log_reads;
 mod scenarios;
+mod state_files;

@@ -1,14 +1,18 @@
 //! Members over real sockets and disks: founding, reads anywhere, restart, snapshot, membership.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::group::{Group, MembershipError, NewMember, Role, Status};
 use cluster::start::{Beginning, Options, Running, StartError, start};
+use cluster::types::{Membership, Payload, Types};
+use openraft::Precondition;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use tempfile::TempDir;
 
 use crate::list_app::{Echo, ListApp, items};
@@ -20,9 +24,13 @@ struct World {
     running: BTreeMap<String, Running>,
 }
 
+/// An address on loopback that nobody else uses: a port of the system's choice can be taken by any
+/// connection that is made while its member does not run, and by one to itself.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("address")
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, 64 | (a & 63), b, c], port))
 }
 
 impl World {
@@ -93,6 +101,30 @@ impl World {
         Ok(())
     }
 
+    /// Starts a member that asks `through` for a place.
+    async fn join(&mut self, name: &str, through: &str) {
+        self.addresses.insert(name.to_owned(), free_address());
+        let through = self.member(through).clone();
+        let ask = move |member: NewMember, _: u64| -> futures_util::future::BoxFuture<'static, _> {
+            let through = through.clone();
+            Box::pin(async move {
+                let joined = through
+                    .member_join(member)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                Ok(Some((through.identity().cluster_id, joined.id)))
+            })
+        };
+        let beginning = Beginning::Join {
+            ask: Box::new(ask),
+            learner: false,
+        };
+        let options = self.options(name, beginning);
+        let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
+        self.running
+            .insert(name.to_owned(), running.expect("it joins"));
+    }
+
     async fn stop(&mut self, name: &str) {
         let running = self.running.remove(name).expect("it runs");
         running.shutdown().await.expect("a clean stop");
@@ -135,6 +167,11 @@ impl World {
         read.expect("a read");
         found
     }
+}
+
+fn votes(status: &Status, name: &str) -> bool {
+    let mut members = status.members.iter();
+    members.any(|member| member.name == name && member.voter)
 }
 
 fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
@@ -227,34 +264,8 @@ async fn member_joins_is_promoted_and_replaces_another() {
     for number in numbers(0..150) {
         world.write("n1", number).await;
     }
-    world.addresses.insert("n4".to_owned(), free_address());
-    let through = world.member("n2").clone();
-    let ask = move |member: NewMember, _: u64| -> futures_util::future::BoxFuture<'static, _> {
-        let through = through.clone();
-        Box::pin(async move {
-            let joined = through
-                .member_join(member)
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok(Some((through.identity().cluster_id, joined.id)))
-        })
-    };
-    let beginning = Beginning::Join {
-        ask: Box::new(ask),
-        learner: false,
-    };
-    let options = world.options("n4", beginning);
-    let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
-    world
-        .running
-        .insert("n4".to_owned(), running.expect("n4 joins"));
-    let is_voter = |status: &Arc<Status>| {
-        status
-            .members
-            .iter()
-            .any(|member| member.name == "n4" && member.voter)
-    };
-    let status = world.status_when("n4", is_voter).await;
+    world.join("n4", "n2").await;
+    let status = world.status_when("n4", |status| votes(status, "n4")).await;
     assert_eq!(world.read("n4").await, numbers(0..150));
     let ids: BTreeSet<u64> = status.members.iter().map(|member| member.id).collect();
     assert!(
@@ -271,6 +282,141 @@ async fn member_joins_is_promoted_and_replaces_another() {
     world.member("n4").member_remove(n3).await.expect("remove");
     world.write("n4", "150".to_owned()).await;
     assert_eq!(world.read("n1").await, numbers(0..151));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn member_that_comes_at_another_address_than_before_is_reached_there() {
+    let mut world = World::begin(&["n1"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let registered = NewMember {
+        name: "n2".to_owned(),
+        colo: String::new(),
+        peer_address: free_address().to_string(),
+        client_addresses: vec![],
+        incarnation: String::new(),
+        learner: false,
+    };
+    let registered = world.member("n1").member_add(registered).await;
+    let id = registered.expect("n2 is registered").id;
+    world.join("n2", "n1").await;
+    let status = world.status_when("n2", |status| votes(status, "n2")).await;
+    assert!(status.members.iter().any(|member| member.id == id));
+    assert_eq!(world.read("n2").await, numbers(0..1));
+    // It moves while the group goes on; one of two voters is no majority without it.
+    world.join("n3", "n1").await;
+    world.status_when("n3", |status| votes(status, "n3")).await;
+    world.stop("n2").await;
+    world.join("n2", "n1").await;
+    world.write("n1", "1".to_owned()).await;
+    assert_eq!(world.read("n2").await, numbers(0..2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn leader_that_removes_itself_says_so_before_its_reads_time_out() {
+    let world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let leader = world.leader().await;
+    let id = world.member(&leader).identity().node_id;
+    let removal = world.member(&leader).member_remove(id);
+    // The request timeout of the options is what a read of a removed member takes.
+    let removed = tokio::time::timeout(Duration::from_secs(10), removal).await;
+    removed.expect("in time").expect("two voters are left");
+    let other = world.addresses.keys().find(|name| **name != leader);
+    let other = other.expect("three").clone();
+    world.write(&other, "1".to_owned()).await;
+    assert_eq!(world.read(&other).await, numbers(0..2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn change_that_was_left_half_made_is_finished() {
+    let world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let leader = world.member(&world.leader().await);
+    let before = leader.raft().metrics().borrow_watched().clone();
+    let nodes = before.membership_config.membership().nodes();
+    let nodes: BTreeMap<_, _> = nodes.map(|(id, node)| (*id, node.clone())).collect();
+    let voters: BTreeSet<u64> = nodes.keys().copied().collect();
+    let removed = voters.iter().copied().find(|id| *id != before.id);
+    let mut left = voters.clone();
+    left.remove(&removed.expect("three"));
+    let joint = Membership::new(vec![voters, left.clone()], nodes).expect("two steps");
+    let condition: [Precondition<Types>; 0] = [];
+    let half = leader
+        .raft()
+        .append_membership(joint, Payload::Blank, condition);
+    half.await.expect("the first step");
+    let mut metrics = leader.raft().metrics();
+    let finished = metrics.wait_until(|now| {
+        let config = now
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .clone();
+        config == std::slice::from_ref(&left)
+    });
+    let finished = tokio::time::timeout(Duration::from_secs(20), finished).await;
+    finished.expect("in time").expect("the leader runs");
+}
+
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("create");
+    for entry in std::fs::read_dir(from).expect("list") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copy");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn member_whose_log_was_put_back_is_not_heard_and_stops_nobody() {
+    let mut world = World::begin(&["n1", "n2", "n3"]).await;
+    world.write("n1", "0".to_owned()).await;
+    let leader = world.leader().await;
+    let names = ["n1", "n2", "n3"];
+    let name = *names.iter().find(|name| **name != leader).expect("three");
+    let id = world.member(name).identity().node_id;
+    world.stop(name).await;
+    let copy = world.root.path().join("copy");
+    for part in ["log", "state"] {
+        copy_tree(&world.directory(name).join(part), &copy.join(part));
+    }
+    world.restart(name).await.expect("restart");
+    for number in numbers(1..10) {
+        world.write(&leader, number).await;
+    }
+    // What it has applied it has acknowledged before.
+    assert_eq!(world.read(name).await, numbers(0..10));
+    world.stop(name).await;
+    for part in ["log", "state"] {
+        let directory = world.directory(name).join(part);
+        std::fs::remove_dir_all(&directory).expect("remove");
+        copy_tree(&copy.join(part), &directory);
+    }
+    world.restart(name).await.expect("nothing is missing in it");
+    let silent = |status: &Arc<Status>| {
+        let mut members = status.members.iter();
+        let silent = |ago: Option<u64>| ago.is_none_or(|ago| ago > 2_000);
+        members.any(|member| member.id == id && silent(member.last_contact_ms))
+    };
+    world.status_when(&leader, silent).await;
+    world.write(&leader, "10".to_owned()).await;
+    assert_eq!(world.read(&leader).await, numbers(0..11));
+}
+
+#[tokio::test]
+async fn commands_that_no_message_could_carry_are_refused_as_a_setting() {
+    let world = World::new(&["n1"]);
+    let mut options = world.options("n1", Beginning::Found(world.founders()));
+    options.command_bytes_max = 16 << 20;
+    let started = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
+    let Err(refused) = started else {
+        panic!("a command of 16 MiB fits no message");
+    };
+    assert!(refused.to_string().contains("16777216 bytes"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

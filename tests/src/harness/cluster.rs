@@ -246,6 +246,12 @@ impl Cluster {
             self.member(index)?.process.is_none(),
             "member {index} runs already"
         );
+        // Held until the process is entered, so that no connection of it is taken for a stranger's,
+        // who is not cut off.
+        let mut processes = self
+            .processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let process = Command::new(&self.binary)
             .args(arguments)
             .envs(self.options.environment.iter().cloned())
@@ -254,7 +260,8 @@ impl Cluster {
             .stderr(errors)
             .spawn()
             .with_context(|| format!("start {}", self.binary.display()))?;
-        self.set_process(index, Some(process.id()));
+        processes[index] = Some(process.id());
+        drop(processes);
         self.member_mut(index)?.process = Some(process);
         Ok(())
     }

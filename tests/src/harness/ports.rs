@@ -6,7 +6,10 @@
 //! unlocks when the process ends however it ends, and gives out those that can be bound.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
@@ -53,14 +56,12 @@ pub fn unused_address() -> Result<SocketAddr> {
 /// Locks a block that nobody has; returns the lock and the first port.
 fn claim_block() -> Result<(File, u16)> {
     let directory = std::env::temp_dir().join("cfgsvc-test-ports");
-    fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    share(&directory, 0o777, || fs::create_dir_all(&directory))
+        .with_context(|| format!("make {}", directory.display()))?;
     for first in (FIRST..END).step_by(BLOCK.into()) {
         let path = directory.join(first.to_string());
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| format!("open {}", path.display()))?;
+        let open = || File::options().create(true).append(true).open(&path);
+        let lock = share(&path, 0o666, open).with_context(|| format!("open {}", path.display()))?;
         match lock.try_lock() {
             Ok(()) => return Ok((lock, first)),
             Err(TryLockError::WouldBlock) => {}
@@ -70,6 +71,17 @@ fn claim_block() -> Result<(File, u16)> {
         }
     }
     bail!("all ports from {FIRST} to {END} are claimed by other test processes")
+}
+
+/// Makes a file or directory that the tests of other users must find open too: the mode that it is
+/// made with is less what the user's mask says.
+fn share<T>(path: &Path, mode: u32, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let new = !path.exists();
+    let made = make()?;
+    if new {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(made)
 }
 
 #[cfg(test)]

@@ -4,15 +4,20 @@ use std::fs;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
+/// How often the table of connections is read before one counts as closed: the kernel hands it out
+/// in pieces, and skips some when connections come and go meanwhile, whoever's they are.
+const LOOKS: usize = 20;
+
 /// The position in `processes` of the one that holds the socket with this local address; `None`
 /// for someone else's, and for one that is closed meanwhile.
 pub(super) fn owner(local: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
     let SocketAddr::V4(local) = local else {
         return None;
     };
-    // Both lists may change while they are read; a line or a file that is gone is just not it.
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    let inode = table.lines().find_map(|line| inode_of(line, local))?;
+    let inode = (0..LOOKS).find_map(|_| {
+        let table = fs::read_to_string("/proc/net/tcp").ok()?;
+        table.lines().find_map(|line| inode_of(line, local))
+    })?;
     let socket = PathBuf::from(format!("socket:[{inode}]"));
     processes
         .iter()
@@ -45,6 +50,8 @@ fn holds(process: u32, socket: &Path) -> bool {
 mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::process;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     use super::*;
 
@@ -63,5 +70,37 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn connection_is_known_while_others_come_and_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("address");
+        let kept: Vec<_> = (0..100)
+            .map(|_| {
+                let client = TcpStream::connect(address).expect("connect");
+                (client, listener.accept().expect("accept"))
+            })
+            .collect();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Bounded, since each stays in the table for a minute.
+                for _ in 0..3_000 {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let _client = TcpStream::connect(address).expect("connect");
+                    let _server = listener.accept().expect("accept");
+                }
+            });
+            let unknown = (0..200).filter(|round| {
+                let (_, (_, from)) = &kept[round % kept.len()];
+                owner(*from, &[Some(process::id())]) != Some(0)
+            });
+            let unknown = unknown.count();
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(unknown, 0, "lookups that found nobody");
+        });
     }
 }

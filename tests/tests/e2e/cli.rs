@@ -1,11 +1,15 @@
 //! `cfgctl` against real members: what etcd, against which its own tests run, has no answer for.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
-use cfgsvc_tests::harness::{Cluster, Ran, run_binary};
+use cfgsvc_tests::harness::{Cluster, Ran, binary_path, run_binary};
 
 fn cfgctl(at: &str, arguments: &[&str]) -> Ran {
-    let mut all = vec!["--endpoints", at, "--author", "tester"];
+    // Much time, so that a slow machine is not taken for a group that is away.
+    let mut all = vec!["--endpoints", at, "--author", "tester", "--timeout", "30s"];
     all.extend_from_slice(arguments);
     run_binary("cfgctl", &all).expect("cfgctl runs")
 }
@@ -47,10 +51,98 @@ fn history_tells_who_changed_what_and_why() {
         assert!(words.contains(&word), "no `{word}` in {history}");
     }
     refused(&at, &["get", "k"], &["key `k` does not exist"]);
+    refused(
+        &at,
+        &["history", "never"],
+        &["was never set", "--keys-only never"],
+    );
     refused(&at, &["get", "k", "--rev", "99"], &["future"]);
     done(&at, &["compact", "3"]);
     refused(&at, &["get", "k", "--rev", "2"], &["compacted"]);
     refused(&at, &["set", "k", "x", "--lease", "12345"], &["lease"]);
+}
+
+#[test]
+fn large_prefix_is_read_in_pages_and_never_held_as_a_whole() {
+    const KEYS: usize = 96;
+    const VALUE_BYTES: usize = 160 << 10;
+    let cluster = Cluster::start(1).expect("a member");
+    let at = cluster.endpoints();
+    let from = cluster.directory().join("files");
+    fs::create_dir(&from).expect("mkdir");
+    for number in 0..KEYS {
+        fs::write(from.join(format!("{number:03}")), vec![b'x'; VALUE_BYTES]).expect("write");
+    }
+    let imported = done(
+        &at,
+        &[
+            "-o",
+            "json",
+            "import",
+            &from.to_string_lossy(),
+            "--prefix",
+            "p",
+        ],
+    );
+    assert!(imported.contains("\"written\": 96"), "{imported}");
+    for form in ["json", "table"] {
+        let mut child = Command::new(binary_path("cfgctl").expect("it is built"))
+            .args([
+                "--endpoints",
+                &at,
+                "--timeout",
+                "30s",
+                "-o",
+                form,
+                "get",
+                "--prefix",
+                "p/",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cfgctl starts");
+        let mut output = child.stdout.take().expect("it is piped");
+        // All but two values: more than a pipe holds, so that the process waits in a write.
+        let mut most = vec![0; (KEYS - 2) * VALUE_BYTES];
+        output.read_exact(&mut most).expect("most values");
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|text| text.split_whitespace().next()?.parse::<usize>().ok());
+        let mut rest = Vec::new();
+        output.read_to_end(&mut rest).expect("the end");
+        assert!(child.wait().expect("it ends").success());
+        assert!(
+            peak.expect("a peak") < 26 << 10,
+            "{form}: a peak of {peak:?} KiB"
+        );
+        let text = [most, rest].concat();
+        let values = text.split(|byte| *byte == b'x').count() - 1;
+        assert_eq!(values, KEYS * VALUE_BYTES, "{form}");
+    }
+    let to = cluster.directory().join("exported");
+    let exported = done(&at, &["-o", "json", "export", "p", &to.to_string_lossy()]);
+    assert!(exported.contains("\"files\": 96"), "{exported}");
+    let (first, last) = (fs::read(to.join("000")), fs::read(to.join("095")));
+    assert_eq!(first.expect("the first"), last.expect("the last"));
+    // A limit ends in the middle of a page.
+    let some = done(
+        &at,
+        &[
+            "-o",
+            "json",
+            "get",
+            "--prefix",
+            "p/",
+            "--keys-only",
+            "--limit",
+            "70",
+        ],
+    );
+    assert_eq!(some.matches("\"key\"").count(), 70);
+    assert!(
+        some.contains("\"count\": 96") && some.contains("\"more\": true"),
+        "{some}"
+    );
 }
 
 #[test]
@@ -68,10 +160,10 @@ fn snapshot_is_saved_checked_and_restored_into_another_group() {
     let file = file.to_str().expect("a path of text");
     done(&from, &["snapshot", "save", file]);
     refused(&from, &["snapshot", "save", file], &["exists"]);
-    assert!(
-        done(&from, &["snapshot", "inspect", file]).contains("42"),
-        "revision of the header"
-    );
+    let mode = fs::metadata(file).expect("the file").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "it holds everything: {mode:o}");
+    let header = done(&from, &["-o", "json", "snapshot", "inspect", file]);
+    assert!(header.contains("\"revision\": 42,"), "{header}");
     let whole = fs::read(file).expect("the file");
     let damaged = format!("{file}.damaged");
     let mut flipped = whole.clone();
@@ -93,9 +185,10 @@ fn snapshot_is_saved_checked_and_restored_into_another_group() {
         done(&to, &["-o", "json", "history", "a/1"]),
         done(&from, &["-o", "json", "history", "a/1",])
     );
+    let after = done(&to, &["-o", "json", "set", "a/0", "after"]);
     assert!(
-        done(&to, &["set", "a/0", "after"]).contains("43"),
-        "revisions go on"
+        after.contains("\"revision\": 43"),
+        "revisions go on: {after}"
     );
 }
 
@@ -124,7 +217,7 @@ fn members_are_added_listed_and_removed_by_name() {
     assert!(done(&at, &["-o", "json", "leader", "show"]).contains(&format!("\"{target}\"")));
     cluster.stop(2).expect("SIGTERM");
     done(&at, &["set", "k", "two of three"]);
-    let status = cfgctl(&at, &["status"]);
+    let status = cfgctl(&at, &["status", "--timeout", "5s"]);
     assert!(
         status.stdout.contains("n1") && status.stdout.contains("n2"),
         "{}",

@@ -4,5 +4,6 @@ mod cli;
 mod clock;
 mod disk;
 mod failures;
+mod quickstart;
 mod refusals;
 mod writers;

@@ -91,15 +91,14 @@ impl Writers {
             for task in self.tasks {
                 acknowledged.extend(task.await.context("a writer panicked")??);
             }
-            let reply = client(cluster)?.get(Get::prefix("w/")).await?;
-            let found: BTreeMap<String, (i64, i64)> = reply
-                .kvs
-                .iter()
-                .map(|kv| {
+            let mut found = BTreeMap::new();
+            let mut pages = client(cluster)?.get_pages(Get::prefix("w/")).await?;
+            while let Some(kvs) = pages.next().await? {
+                for kv in kvs {
                     let key = String::from_utf8_lossy(&kv.key).into_owned();
-                    (key, (kv.mod_revision, kv.version))
-                })
-                .collect();
+                    found.insert(key, (kv.mod_revision, kv.version));
+                }
+            }
             for (key, revision) in &acknowledged {
                 let at = found
                     .get(key)

@@ -2,11 +2,14 @@
 
 use crate::client;
 use crate::etcd::Etcd;
+use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use cfgsvc_client::{
     Compare, Delete, EventKind, Get, Is, KvError, Op, OpReply, Order, Put, SortBy, Txn, WatchError,
     WatchOptions,
 };
+use std::time::Duration;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn keys_are_written_read_and_deleted_with_etcds_revisions() -> Result<()> {
@@ -52,6 +55,43 @@ async fn keys_are_written_read_and_deleted_with_etcds_revisions() -> Result<()> 
         (2, 2, 6)
     );
     assert_eq!(client.delete(Delete::new("a/1")).await?.deleted, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn pages_bring_every_key_of_one_revision_once() -> Result<()> {
+    let etcd = Etcd::start()?;
+    let client = client([&etcd])?;
+    for number in 0..150 {
+        client.put(Put::new(format!("p/{number:03}"), "x")).await?;
+    }
+    client.put(Put::new("q", "behind")).await?;
+    for (limit, expected) in [(0, 150), (64, 64), (100, 100), (150, 150), (200, 150)] {
+        let mut pages = client.get_pages(Get::prefix("p/").limit(limit)).await?;
+        assert_eq!(pages.count(), 150);
+        let mut keys = Vec::new();
+        while let Some(kvs) = pages.next().await? {
+            // What is written meanwhile belongs to a later revision.
+            client.put(Put::new("p/149-late", "x")).await?;
+            client.delete(Delete::new("p/149-late")).await?;
+            assert!(!kvs.is_empty() && kvs.iter().all(|kv| kv.value == "x"));
+            keys.extend(kvs.into_iter().map(|kv| kv.key));
+        }
+        let wanted = (0..expected).map(|number| format!("p/{number:03}"));
+        assert_eq!(keys, wanted.collect::<Vec<_>>(), "limit {limit}");
+    }
+    let mut none = client.get_pages(Get::prefix("absent")).await?;
+    assert_eq!((none.next().await?, none.count()), (None, 0));
+    let mut pages = client.get_pages(Get::prefix("p/")).await?;
+    let revision = pages.revision();
+    assert!(pages.next().await?.is_some());
+    client.put(Put::new("q", "newer")).await?;
+    client.compact(revision + 1).await?;
+    let error = pages.next().await.expect_err("its revision is gone");
+    assert!(
+        matches!(error, KvError::Compacted { revision: r } if r == revision),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -239,14 +279,21 @@ async fn progress_is_delivered_when_asked_for() -> Result<()> {
     let client = client([&etcd])?;
     let mut watch = client.watch(WatchOptions::prefix("a").progress()).await?;
     let revision = client.put(Put::new("b", "x")).await?.revision;
-    loop {
-        watch.request_progress();
-        let item = watch.next().await.context("goes on")??;
-        assert!(item.events.is_empty());
-        if item.revision == revision {
-            return Ok(());
+    let told = async {
+        loop {
+            watch.request_progress();
+            // A member that is busy does not answer: ask again.
+            let pause = Duration::from_secs(1);
+            if let Ok(item) = timeout(pause, watch.next()).await {
+                let item = item.context("goes on")??;
+                assert!(item.events.is_empty());
+                if item.revision == revision {
+                    return anyhow::Ok(());
+                }
+            }
         }
-    }
+    };
+    timeout(PATIENCE, told).await?
 }
 
 #[tokio::test]

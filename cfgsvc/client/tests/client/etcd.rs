@@ -1,11 +1,16 @@
 //! A real etcd for the tests: Debian's, on loopback, in a directory that goes with it.
 
 use anyhow::{Context, Result, bail};
-use std::net::TcpListener;
+use ports::unused_address;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+// The same one as the tests of the whole use, so that they never take each other's ports.
+#[path = "../../../../tests/src/harness/ports.rs"]
+#[allow(unreachable_pub, reason = "public where it lives")]
+mod ports;
 
 const PROGRAM: &str = "/usr/bin/etcd";
 
@@ -17,11 +22,6 @@ pub(crate) struct Etcd {
     cluster: String,
     dir: TempDir,
     child: Option<Child>,
-}
-
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("bind a free port")?;
-    Ok(listener.local_addr()?.port())
 }
 
 impl Etcd {
@@ -37,7 +37,7 @@ impl Etcd {
             bail!("{PROGRAM} is missing: install the package etcd-server");
         }
         let ports: Vec<(u16, u16)> = (0..count)
-            .map(|_| Ok((free_port()?, free_port()?)))
+            .map(|_| Ok((unused_address()?.port(), unused_address()?.port())))
             .collect::<Result<_>>()?;
         let names: Vec<String> = ports
             .iter()
@@ -135,7 +135,7 @@ impl Etcd {
     }
 
     fn wait_until_serving(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_mins(2);
         loop {
             let health = Command::new("/usr/bin/etcdctl")
                 .env("ETCDCTL_API", "3")
@@ -144,6 +144,11 @@ impl Etcd {
                 .context("run etcdctl: install the package etcd-client")?;
             if health.status.success() {
                 return Ok(());
+            }
+            let child = self.child.as_mut().context("it was started")?;
+            if let Some(status) = child.try_wait().context("look at etcd")? {
+                let log = std::fs::read_to_string(self.dir.path().join("log"))?;
+                bail!("etcd ended with {status}: {log}");
             }
             if Instant::now() > deadline {
                 bail!(

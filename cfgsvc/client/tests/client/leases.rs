@@ -2,6 +2,7 @@
 
 use crate::client;
 use crate::etcd::Etcd;
+use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use cfgsvc_client::{AtEnd, LeaseError, LeaseLost, LeaseState, Moment, Put};
 use std::time::Duration;
@@ -56,7 +57,7 @@ async fn a_lease_is_granted_looked_at_renewed_and_revoked() -> Result<()> {
 async fn a_session_outlives_its_term_and_goes_when_closed() -> Result<()> {
     let etcd = Etcd::start()?;
     let client = client([&etcd])?;
-    let session = client.session(2).await?;
+    let session = client.session(5).await?;
     let first = match session.state().borrow().clone() {
         LeaseState::Held { until } => until,
         LeaseState::Lost(lost) => anyhow::bail!("lost at once: {lost}"),
@@ -67,10 +68,10 @@ async fn a_session_outlives_its_term_and_goes_when_closed() -> Result<()> {
         .await?;
     let mut state = session.state();
     let renewed = |state: &LeaseState| match state {
-        LeaseState::Held { until } => *until > first + Duration::from_secs(2),
+        LeaseState::Held { until } => *until > first + Duration::from_secs(5),
         LeaseState::Lost(_) => true,
     };
-    tokio::time::timeout(Duration::from_secs(10), state.wait_for(renewed)).await??;
+    tokio::time::timeout(PATIENCE, state.wait_for(renewed)).await??;
     assert!(session.is_live() && Moment::now() > first);
     assert!(client.get_key("k").await?.is_some());
     session.close().await?;
@@ -100,7 +101,7 @@ async fn a_revoked_lease_is_reported_as_gone_and_an_unreachable_group_as_not_ren
 {
     let mut etcd = Etcd::start()?;
     let client = client([&etcd])?;
-    let session = client.session(2).await?;
+    let session = client.session(9).await?;
     client.revoke(session.lease()).await?;
     assert_eq!(session.lost().await, LeaseLost::Gone);
 

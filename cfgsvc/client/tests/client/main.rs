@@ -5,7 +5,10 @@ mod etcd;
 mod failures;
 mod fake;
 mod leases;
+mod locks;
 mod mirrors;
+mod retries;
+mod streams;
 
 use anyhow::Result;
 use cfgsvc_client::{Client, Options};

@@ -1,16 +1,13 @@
-//! Mirrors and locks.
+//! Mirrors, and reads of whole prefixes.
 
 use crate::client;
 use crate::etcd::Etcd;
+use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use cfgsvc_client::{
-    Client, Delete, Freshness, Get, LockError, Mirror, Op, Options, Put, Txn, show_key,
-};
+use cfgsvc_client::{Client, Delete, Freshness, Get, Mirror, Op, Options, Put, Txn, show_key};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until the mirror shows what the group has.
 async fn agree(mirror: &mut Mirror, client: &Client) -> Result<()> {
@@ -40,7 +37,7 @@ async fn a_mirror_follows_puts_and_deletes_and_says_that_it_is_fresh() -> Result
     let client = client([&etcd])?;
     client.put(Put::new("m/1", "x")).await?;
     client.put(Put::new("other", "x")).await?;
-    let mut mirror = client.mirror("m/", Duration::from_millis(600));
+    let mut mirror = client.mirror("m/", Duration::from_secs(3));
     assert_eq!(mirror.freshness(), Freshness::Never);
     assert!(mirror.fresh_within(PATIENCE).await);
     assert_eq!(mirror.get(b"m/1").context("was written")?.value, "x");
@@ -70,7 +67,10 @@ async fn a_mirror_follows_puts_and_deletes_and_says_that_it_is_fresh() -> Result
         }
     };
     tokio::time::timeout(PATIENCE, wait).await?;
-    assert!(mirror.confirmed_until().is_some());
+    assert!(mirror.fresh_within(PATIENCE).await);
+    let (found, freshness) = mirror.look(b"m/2");
+    assert_eq!(found.context("was written")?.value, "z");
+    assert_ne!(freshness, Freshness::Never);
     Ok(())
 }
 
@@ -80,7 +80,7 @@ async fn a_mirror_goes_stale_without_the_group_and_fresh_again_after_a_compactio
     let client = client([&etcd])?;
     client.put(Put::new("m/1", "x")).await?;
     client.put(Put::new("m/2", "x")).await?;
-    let mut mirror = client.mirror("m/", Duration::from_millis(500));
+    let mut mirror = client.mirror("m/", Duration::from_secs(2));
     agree(&mut mirror, &client).await?;
     etcd.kill()?;
     let stale = async {
@@ -115,72 +115,6 @@ async fn all_pages_of_a_long_prefix_are_read_at_one_revision() -> Result<()> {
     assert_eq!((all.kvs.len(), all.count), (250, 250));
     assert!(all.kvs.is_sorted_by(|a, b| a.key < b.key));
     assert_eq!(client.get_all("", 7).await?.kvs.len(), 251);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_lock_has_one_holder_and_each_next_one_a_greater_epoch() -> Result<()> {
-    let etcd = Etcd::start()?;
-    let client = client([&etcd])?;
-    let first = client.session(10).await?;
-    let second = client.session(10).await?;
-    let held = client.lock("jobs", &first).await?;
-    assert_eq!(show_key(held.key()), format!("jobs/{:x}", first.lease()));
-    let mut waiting = Box::pin(client.lock("jobs", &second));
-    let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
-    assert!(early.is_err(), "the lock has a holder");
-    let epoch = held.epoch();
-    let fenced = Txn::new()
-        .when(held.condition())
-        .then(Op::Put(Put::new("done", "by first")));
-    assert!(client.txn(fenced.clone()).await?.succeeded);
-    held.release().await?;
-    let next = waiting.as_mut().await?;
-    drop(waiting);
-    assert!(next.epoch() > epoch);
-    assert!(!client.txn(fenced).await?.succeeded);
-    // The session's end releases it as well.
-    second.close().await?;
-    client.lock("jobs", &first).await?.release().await?;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_wait_that_is_given_up_leaves_no_key_and_one_whose_lease_ends_fails() -> Result<()> {
-    let etcd = Etcd::start()?;
-    let client = client([&etcd])?;
-    let holder = client.session(60).await?;
-    let held = client.lock("jobs", &holder).await?;
-    // The end of its lease is noticed at the next renewal, after a third of the term.
-    let other = client.session(3).await?;
-    let wait = client.lock("jobs", &other);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(300), wait)
-            .await
-            .is_err()
-    );
-    let gone = async {
-        while client.get(Get::prefix("jobs/").count_only()).await?.count != 1 {}
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(PATIENCE, gone).await??;
-    let wait = client.lock("jobs", &other);
-    let revoke = async {
-        while client.get(Get::prefix("jobs/").count_only()).await?.count != 2 {}
-        client.revoke(other.lease()).await?;
-        anyhow::Ok(())
-    };
-    let (waited, revoked) = tokio::join!(wait, revoke);
-    revoked?;
-    assert!(
-        matches!(waited, Err(LockError::SessionLost { .. })),
-        "{waited:?}"
-    );
-    assert!(matches!(
-        client.lock("", &holder).await,
-        Err(LockError::BadName { .. })
-    ));
-    held.release().await?;
     Ok(())
 }
 

@@ -464,7 +464,11 @@ impl Model {
     }
 
     fn execute(&mut self, command: &Command) -> Result<Outcome, Code> {
-        match command.op.as_ref().ok_or(Code::InvalidCommand)? {
+        match command
+            .op
+            .as_ref()
+            .expect("the commands are of this version")
+        {
             Op::Put(put) => {
                 put_shape(put)?;
                 self.check_lone_put(put)?;
@@ -547,7 +551,7 @@ impl Model {
     /// The reply to a command, without the details of refusals.
     pub(crate) fn apply(&mut self, command: &Command) -> Reply {
         let (id, seq) = (command.session, command.seq);
-        if id == 0 || command.op.is_none() {
+        if id == 0 {
             let outcome = self.execute(command);
             return self.reply(outcome);
         }

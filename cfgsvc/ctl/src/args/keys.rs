@@ -1,8 +1,16 @@
 //! Grammar of the commands about keys and leases.
 
+use bytes::Bytes;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// An argument of any bytes: a key need not be UTF-8.
+fn any_bytes() -> impl TypedValueParser<Value = Bytes> {
+    OsStringValueParser::new().map(|text| Bytes::from(text.into_vec()))
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cfgctl get app/flags
@@ -14,7 +22,8 @@ use std::time::Duration;
 )]
 pub(crate) struct GetArgs {
     /// The key, or with --prefix the beginning of keys
-    pub(crate) key: String,
+    #[arg(value_parser = any_bytes())]
+    pub(crate) key: Bytes,
     /// All keys that start with KEY
     #[arg(long)]
     pub(crate) prefix: bool,
@@ -43,10 +52,11 @@ pub(crate) struct GetArgs {
          cfgctl set app/cert < cert.pem")]
 pub(crate) struct SetArgs {
     /// The key
-    pub(crate) key: String,
+    #[arg(value_parser = any_bytes())]
+    pub(crate) key: Bytes,
     /// The value; - or nothing: the bytes of standard input
-    #[arg(allow_hyphen_values = true)]
-    pub(crate) value: Option<String>,
+    #[arg(allow_hyphen_values = true, value_parser = any_bytes())]
+    pub(crate) value: Option<Bytes>,
     /// The key goes when this lease ends (hexadecimal id)
     #[arg(long, value_name = "ID", value_parser = hex_lease, default_value = "0")]
     #[arg(hide_default_value = true)]
@@ -68,7 +78,8 @@ pub(crate) struct SetArgs {
          cfgctl del --prefix app/ --yes")]
 pub(crate) struct DelArgs {
     /// The key, or with --prefix the beginning of keys
-    pub(crate) key: String,
+    #[arg(value_parser = any_bytes())]
+    pub(crate) key: Bytes,
     /// All keys that start with KEY; asks first
     #[arg(long)]
     pub(crate) prefix: bool,
@@ -82,7 +93,8 @@ pub(crate) struct DelArgs {
          cfgctl watch app/flags --rev 41 --count 1")]
 pub(crate) struct WatchArgs {
     /// The key, or with --prefix the beginning of keys
-    pub(crate) key: String,
+    #[arg(value_parser = any_bytes())]
+    pub(crate) key: Bytes,
     /// All keys that start with KEY
     #[arg(long)]
     pub(crate) prefix: bool,
@@ -99,7 +111,8 @@ pub(crate) struct WatchArgs {
 #[command(after_help = "Example: cfgctl history app/flags --limit 10")]
 pub(crate) struct HistoryArgs {
     /// The key
-    pub(crate) key: String,
+    #[arg(value_parser = any_bytes())]
+    pub(crate) key: Bytes,
     /// At most so many versions, the newest
     #[arg(long, value_name = "N", default_value_t = 1000)]
     #[arg(value_parser = clap::value_parser!(i64).range(1..=1000))]
@@ -153,8 +166,8 @@ pub(crate) struct ImportArgs {
     /// A directory, or one file
     pub(crate) path: PathBuf,
     /// Begin of the keys
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) prefix: String,
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = any_bytes())]
+    pub(crate) prefix: Bytes,
     /// Only print what would be written
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -169,7 +182,8 @@ Example: cfgctl export web/nginx/ ./nginx"
 )]
 pub(crate) struct ExportArgs {
     /// Begin of the keys
-    pub(crate) prefix: String,
+    #[arg(value_parser = any_bytes())]
+    pub(crate) prefix: Bytes,
     /// The directory; made if it does not exist
     pub(crate) dir: PathBuf,
     /// Replace files that exist
@@ -182,7 +196,7 @@ pub(crate) enum LeaseCommand {
     /// Grant a lease
     #[command(after_help = "Example: cfgctl lease grant 60s")]
     Grant {
-        /// Its term, such as 60s
+        /// Its term, such as 60s; rounded up to whole seconds
         #[arg(value_parser = humantime::parse_duration)]
         ttl: Duration,
     },
@@ -219,15 +233,17 @@ pub(crate) enum LeaseCommand {
 #[command(
     after_help = "The command finds the lock's key in CFGSVC_LOCK_KEY and its fencing token,
 which is greater for each later holder, in EPOCH. When the lease cannot be renewed
-the command gets SIGTERM, and SIGKILL at the latest when the lease ends. The exit code
-is that of the command.
+the command gets SIGTERM, and SIGKILL at the latest when the lease ends; when the group
+says that the lease is gone already, SIGKILL follows a third of the term later. What the
+command has started in its turn is left to it. SIGTERM and SIGHUP are passed on to the
+command. The exit code is that of the command.
 
 Example: cfgctl lock nightly-backup -- backup.sh --all"
 )]
 pub(crate) struct LockArgs {
     /// The lock
     pub(crate) name: String,
-    /// Term of the lease behind the lock
+    /// Term of the lease behind the lock; rounded up to whole seconds
     #[arg(long, value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(crate) ttl: Duration,

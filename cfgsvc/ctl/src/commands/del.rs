@@ -11,7 +11,7 @@ use serde_json::json;
 
 pub(crate) async fn run(context: &Context, args: DelArgs) -> Outcome {
     let client = context.client()?;
-    let key = cell(args.key.as_bytes());
+    let key = cell(&args.key);
     let reply = if args.prefix {
         let keys = Keys::prefix(args.key.clone());
         let count = client.get(Get::new(keys.clone()).count_only()).await?.count;
@@ -35,6 +35,11 @@ pub(crate) async fn run(context: &Context, args: DelArgs) -> Outcome {
             .delete(Delete::new(Keys::one(args.key.clone())))
             .await?
     };
+    if reply.deleted == 0 && args.prefix {
+        return Err(Diagnostic::refused(format!(
+            "no key begins with `{key}` any more: somebody else has deleted them"
+        )));
+    }
     if reply.deleted == 0 {
         return Err(Diagnostic::refused(format!("key `{key}` does not exist")));
     }

@@ -1,6 +1,7 @@
 //! `cfgctl export`: keys become files, and never outside the directory.
 //!
-//! All keys are checked before the first file is written. Directories are opened one by one,
+//! All keys are checked before the first file is written; their values come
+//! page by page then. Directories are opened one by one,
 //! relative to the one before and without following links, so that a link that somebody has put
 //! under DIR cannot lead out of it. A file is written under a temporary name and then renamed.
 
@@ -9,31 +10,28 @@ use crate::args::ExportArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, cell};
-use cfgsvc_client::KeyValue;
+use bytes::Bytes;
+use cfgsvc_client::{Client, Get, KvError};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RawMode, mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
 const DIR_MODE: RawMode = 0o755;
 const FILE_MODE: RawMode = 0o644;
-/// Name of a file that is being written.
-const TEMPORARY: &str = ".cfgctl-export.tmp";
+/// Begin of the name of a file that is being written; the process id follows, so that two exports
+/// never write the same one.
+const TEMPORARY: &str = ".cfgctl-export.";
 
 pub(crate) async fn run(context: &Context, args: ExportArgs) -> Outcome {
-    let reply = context.client()?.get_all(args.prefix.clone(), 64).await?;
-    if reply.kvs.is_empty() {
-        let prefix = cell(args.prefix.as_bytes());
-        return Err(Diagnostic::refused(format!(
-            "no key begins with `{prefix}`"
-        )));
-    }
-    let files = plan(&args.prefix, &reply.kvs)?;
+    let client = context.client()?;
+    let (keys, revision) = keys(&client, &args).await?;
+    check_all(&args.prefix, &keys)?;
     std::fs::create_dir_all(&args.dir).map_err(|error| {
         Diagnostic::refused(format!("cannot make {}", args.dir.display())).because(error)
     })?;
@@ -57,68 +55,98 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Outcome {
         }
     };
     if !args.force {
-        for (path, kv) in &files {
-            check_free(&root, path).map_err(failed(&kv.key))?;
+        for key in &keys {
+            check_free(&root, &path_of(&args.prefix, key)?).map_err(failed(key))?;
         }
     }
-    for (path, kv) in &files {
-        write(&root, path, &kv.value, args.force).map_err(failed(&kv.key))?;
+    // The same keys as before, since it is the same revision.
+    let values = Get::prefix(args.prefix.clone()).revision(revision);
+    let mut pages = client.get_pages(values).await.map_err(broken_off)?;
+    while let Some(kvs) = pages.next().await.map_err(broken_off)? {
+        for kv in &kvs {
+            let path = path_of(&args.prefix, &kv.key)?;
+            write(&root, &path, &kv.value, args.force).map_err(failed(&kv.key))?;
+        }
     }
     let table = || {
         let mut table = Table::new(["FILES", "REVISION"]);
-        table.row([files.len().to_string(), reply.revision.to_string()]);
+        table.row([keys.len().to_string(), revision.to_string()]);
         table
     };
     context.print(
         table,
-        || json!({ "files": files.len(), "revision": reply.revision }),
+        || json!({ "files": keys.len(), "revision": revision }),
     )?;
     Ok(Exit::Done)
+}
+
+/// All keys, without their values, and the revision at which they were read.
+async fn keys(client: &Client, args: &ExportArgs) -> Result<(Vec<Bytes>, i64), Diagnostic> {
+    let mut pages = client
+        .get_pages(Get::prefix(args.prefix.clone()).keys_only())
+        .await?;
+    let mut keys = Vec::new();
+    while let Some(kvs) = pages.next().await.map_err(broken_off)? {
+        keys.extend(kvs.into_iter().map(|kv| kv.key));
+    }
+    if keys.is_empty() {
+        let prefix = cell(&args.prefix);
+        return Err(Diagnostic::refused(format!(
+            "no key begins with `{prefix}`"
+        )));
+    }
+    Ok((keys, pages.revision()))
+}
+
+/// A later page is missing.
+fn broken_off(error: KvError) -> Diagnostic {
+    let compacted = matches!(error, KvError::Compacted { .. });
+    let diagnostic = Diagnostic::from(error);
+    if compacted {
+        return diagnostic.hint("it was compacted while it was read: repeat it with `--force`");
+    }
+    diagnostic
 }
 
 /// The parts of a path below the directory; at least one, none of them special.
 type Parts<'a> = Vec<&'a [u8]>;
 
-/// Which file each key becomes; refuses the whole export if one cannot be a file.
-fn plan<'a>(
-    prefix: &str,
-    kvs: &'a [KeyValue],
-) -> Result<Vec<(Parts<'a>, &'a KeyValue)>, Diagnostic> {
-    let mut files = Vec::new();
-    let mut paths: BTreeSet<Parts<'a>> = BTreeSet::new();
-    for kv in kvs {
-        let path = parts(prefix, &kv.key).map_err(|why| {
-            Diagnostic::refused(format!("key `{}` cannot be a file: {why}", cell(&kv.key)))
-                .hint("nothing was written; export a longer prefix that leaves this key out")
-        })?;
-        if !paths.insert(path.clone()) {
-            let text = format!(
-                "key `{}` and another one would be the same file",
-                cell(&kv.key)
-            );
+/// Which file a key becomes.
+fn path_of<'a>(prefix: &[u8], key: &'a [u8]) -> Result<Parts<'a>, Diagnostic> {
+    parts(prefix, key).map_err(|why| {
+        Diagnostic::refused(format!("key `{}` cannot be a file: {why}", cell(key)))
+            .hint("nothing was written; export a longer prefix that leaves this key out")
+    })
+}
+
+/// Refuses the whole export if one key cannot be a file.
+fn check_all(prefix: &[u8], keys: &[Bytes]) -> Result<(), Diagnostic> {
+    let mut paths: BTreeMap<Parts<'_>, &Bytes> = BTreeMap::new();
+    for key in keys {
+        if paths.insert(path_of(prefix, key)?, key).is_some() {
+            let text = format!("key `{}` and another one would be the same file", cell(key));
             return Err(Diagnostic::refused(text));
         }
-        files.push((path, kv));
     }
-    for (path, kv) in &files {
-        let above = (1..path.len()).find(|length| paths.contains(&path[..*length]));
+    for (path, key) in &paths {
+        let above = (1..path.len()).find(|length| paths.contains_key(&path[..*length]));
         if above.is_some() {
             return Err(Diagnostic::refused(format!(
                 "key `{}` lies under another key, which cannot be a file and a directory",
-                cell(&kv.key)
+                cell(key)
             )));
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 /// The key without the prefix, as parts of a path. A key that is the prefix itself is named by its
 /// last part.
-fn parts<'a>(prefix: &str, key: &'a [u8]) -> Result<Parts<'a>, &'static str> {
+fn parts<'a>(prefix: &[u8], key: &'a [u8]) -> Result<Parts<'a>, &'static str> {
     let rest = key.get(prefix.len()..).unwrap_or_default();
     let rest = rest
         .strip_prefix(b"/")
-        .filter(|_| !prefix.ends_with('/'))
+        .filter(|_| !prefix.ends_with(b"/"))
         .unwrap_or(rest);
     let rest = match rest {
         [] => key.rsplit(|byte| *byte == b'/').next().unwrap_or_default(),
@@ -131,7 +159,9 @@ fn parts<'a>(prefix: &str, key: &'a [u8]) -> Result<Parts<'a>, &'static str> {
             b"." | b".." => return Err("a part of its path is `.` or `..`"),
             part if part.contains(&0) => return Err("it holds a NUL byte"),
             part if part.len() > 255 => return Err("a part of its path is longer than 255 bytes"),
-            part if part == TEMPORARY.as_bytes() => return Err("the name is used for writing"),
+            part if part.starts_with(TEMPORARY.as_bytes()) => {
+                return Err("the name is used for writing");
+            }
             _ => {}
         }
     }
@@ -199,19 +229,34 @@ fn write(root: &OwnedFd, path: &[&[u8]], value: &[u8], force: bool) -> Result<()
         }
         dir = open_dir(&dir, part)?;
     }
-    // Left by an export that was killed.
-    match unlinkat(&dir, TEMPORARY, AtFlags::empty()) {
+    let temporary = format!("{TEMPORARY}{}", std::process::id());
+    // Left by an export with the same process id that was killed.
+    match unlinkat(&dir, &temporary, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
+    let done = place(&dir, &temporary, name, value, force);
+    if done.is_err() {
+        // The first error is the one that counts.
+        let _ = unlinkat(&dir, &temporary, AtFlags::empty());
+    }
+    done
+}
+
+fn place(
+    dir: &OwnedFd,
+    temporary: &str,
+    name: &[u8],
+    value: &[u8],
+    force: bool,
+) -> Result<(), WriteError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(&dir, TEMPORARY, flags, Mode::from_raw_mode(FILE_MODE))?;
+    let file = openat(dir, temporary, flags, Mode::from_raw_mode(FILE_MODE))?;
     File::from(file).write_all(value).map_err(WriteError::Io)?;
-    if !force && statat(&dir, *name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-        unlinkat(&dir, TEMPORARY, AtFlags::empty())?;
+    if !force && statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return Err(WriteError::Exists);
     }
-    renameat(&dir, TEMPORARY, &dir, *name)?;
+    renameat(dir, temporary, dir, name)?;
     Ok(())
 }
 
@@ -222,11 +267,19 @@ mod tests {
 
     #[test]
     fn keys_that_leave_the_directory_are_refused() {
-        for key in ["p/../x", "p/a/../../x", "p//etc", "p/.", "p/a\0b", "p/a/"] {
-            assert!(parts("p/", key.as_bytes()).is_err(), "{key:?}");
+        for key in [
+            "p/../x",
+            "p/a/../../x",
+            "p//etc",
+            "p/.",
+            "p/a\0b",
+            "p/a/",
+            "p/.cfgctl-export.7",
+        ] {
+            assert!(parts(b"p/", key.as_bytes()).is_err(), "{key:?}");
         }
-        assert_eq!(parts("p", b"p/a/b"), Ok(vec![&b"a"[..], b"b"]));
-        assert_eq!(parts("p/a", b"p/a"), Ok(vec![&b"a"[..]]));
+        assert_eq!(parts(b"p", b"p/a/b"), Ok(vec![&b"a"[..], b"b"]));
+        assert_eq!(parts(b"p/a", b"p/a"), Ok(vec![&b"a"[..]]));
     }
 
     proptest! {
@@ -234,7 +287,7 @@ mod tests {
         fn no_part_of_a_path_is_special_whatever_the_key(
             key in prop::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..20),
         ) {
-            if let Ok(parts) = parts("", &key) {
+            if let Ok(parts) = parts(b"", &key) {
                 prop_assert!(!parts.is_empty());
                 for part in parts {
                     prop_assert!(!part.is_empty() && part != b"." && part != b"..");

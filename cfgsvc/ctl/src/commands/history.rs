@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::args::HistoryArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::render::{Table, cell, json_key, json_kv, time};
+use crate::render::{Table, cell, json_key, json_kv, shell_word, time};
 use cfgsvc_client::{EventKind, History, HistoryEntry, KeyValue};
 use serde_json::{Value, json};
 
@@ -13,16 +13,29 @@ pub(crate) async fn run(context: &Context, args: HistoryArgs) -> Outcome {
     let history = client
         .history(args.key.clone(), args.limit, args.rev)
         .await?;
-    let key = cell(args.key.as_bytes());
     if history.entries.is_empty() {
-        let text = format!("key `{key}` has no version that is kept");
-        let compacted = history.compact_revision;
-        return Err(Diagnostic::refused(text).hint(format!(
-            "versions before revision {compacted} are compacted"
-        )));
+        return Err(none(&args, history.compact_revision));
     }
     context.print(|| table(&history), || json(&args.key, &history))?;
     Ok(Exit::Done)
+}
+
+/// Why there is nothing to print.
+fn none(args: &HistoryArgs, compacted: i64) -> Diagnostic {
+    let (key, word) = (cell(&args.key), shell_word(&args.key));
+    match (args.rev, compacted) {
+        (0, ..=0) => Diagnostic::refused(format!("key `{key}` was never set")).hint(format!(
+            "`cfgctl get --prefix --keys-only {word}` lists the keys that begin so"
+        )),
+        (0, compacted) => Diagnostic::refused(format!("key `{key}` has no version that is kept"))
+            .hint(format!(
+                "versions before revision {compacted} are compacted"
+            )),
+        (rev, _) => Diagnostic::refused(format!(
+            "key `{key}` has no version at or after revision {rev}"
+        ))
+        .hint(format!("`cfgctl history {word}` prints the older ones")),
+    }
 }
 
 /// What an entry is about.
@@ -66,7 +79,7 @@ fn table(history: &History) -> Table {
     table
 }
 
-fn json(key: &str, history: &History) -> Value {
+fn json(key: &[u8], history: &History) -> Value {
     let entries = history.entries.iter().filter_map(|entry| {
         let (kind, kv) = version(entry)?;
         let (event, kv) = match kind {
@@ -82,9 +95,8 @@ fn json(key: &str, history: &History) -> Value {
             "kv": kv,
         }))
     });
-    json!({
-        "key": key,
-        "compact_revision": history.compact_revision,
-        "entries": entries.collect::<Vec<_>>(),
-    })
+    let mut map = json_key(key);
+    map.insert("compact_revision".into(), history.compact_revision.into());
+    map.insert("entries".into(), entries.collect());
+    Value::Object(map)
 }

@@ -26,12 +26,27 @@ async fn leader(context: &Context, client: &Client) -> Result<Report, Diagnostic
         let error = reports.into_iter().find_map(|report| report.status.err());
         return Err(error.map_or_else(|| Diagnostic::refused("no member is known"), Into::into));
     }
+    let known = reports.iter().filter_map(|one| one.status.as_ref().ok());
+    let known = known.filter(|status| status.leader != 0);
+    let named = known
+        .max_by_key(|status| status.raft_term)
+        .map(|status| status.leader);
     reports.retain(Report::leads);
     let term = |report: &Report| report.status.as_ref().map_or(0, |status| status.raft_term);
-    reports.into_iter().max_by_key(term).ok_or_else(|| {
-        Diagnostic::refused("the group has no leader at this moment")
-            .hint("a majority of the members must run and reach each other: see `cfgctl status`")
-    })
+    reports
+        .into_iter()
+        .max_by_key(term)
+        .ok_or_else(|| match named {
+            Some(id) => {
+                Diagnostic::refused(format!("member {id:x} is said to lead and cannot be asked"))
+                    .hint(
+                        "try again, it may have just ended; or name its address with `--endpoints`",
+                    )
+            }
+            None => Diagnostic::refused("the group has no leader at this moment").hint(
+                "a majority of the members must run and reach each other: see `cfgctl status`",
+            ),
+        })
 }
 
 async fn show(context: &Context, client: &Client) -> Outcome {

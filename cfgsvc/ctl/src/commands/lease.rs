@@ -1,10 +1,11 @@
 //! `cfgctl lease`.
 
+use super::whole_seconds;
 use crate::Outcome;
 use crate::args::{LeaseCommand, Output};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::render::{Table, cell, json_key, pretty};
+use crate::render::{Table, cell, json_key};
 use cfgsvc_client::{AtEnd, Client, LeaseLost, LeaseState};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,8 +22,7 @@ pub(crate) async fn run(context: &Context, command: LeaseCommand) -> Outcome {
 }
 
 async fn grant(context: &Context, client: &Client, ttl: Duration) -> Outcome {
-    let ttl_s = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-    let grant = client.grant(ttl_s).await?;
+    let grant = client.grant(whole_seconds(ttl)).await?;
     print_term(context, grant.lease, grant.ttl_s)?;
     Ok(Exit::Done)
 }
@@ -124,8 +124,8 @@ fn renewed(context: &Context, id: i64) -> Result<(), Diagnostic> {
     match context.output {
         Output::Table => context.printer.line(&format!("{id:x} renewed")),
         Output::Json => {
-            let line = pretty(&json!({ "renewed": format!("{id:x}") }));
-            context.printer.data(line.as_bytes())
+            let line = json!({ "renewed": format!("{id:x}") });
+            context.printer.line(&line.to_string())
         }
     }
 }

@@ -9,17 +9,18 @@
 //! says that the lease is gone, and SIGKILL when the term (or, in the second case, a third of it)
 //! is over.
 
+use super::whole_seconds;
 use crate::Outcome;
 use crate::args::LockArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
+use crate::signals::Signals;
 use cfgsvc_client::{LeaseState, LockGuard, Moment, Session};
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// Part of the term that is left to the command for its end.
@@ -27,15 +28,18 @@ const STOP_SHARE: u32 = 3;
 
 pub(crate) async fn run(context: &Context, args: LockArgs) -> Outcome {
     let client = context.client()?;
-    let ttl_s = i64::try_from(args.ttl.as_secs()).unwrap_or(i64::MAX);
-    let session = client.session(ttl_s).await?;
+    // Before there is anything to give back, so that no moment is left in which it would stay.
+    let mut signals = Signals::listen()?;
+    let session = tokio::select! {
+        session = client.session(whole_seconds(args.ttl)) => session?,
+        end = signals.end() => return Err(end),
+    };
     context
         .printer
         .note(&format!("waiting for lock `{}`", args.name));
     let locked = tokio::select! {
         locked = client.lock(&args.name, &session) => locked.map_err(Diagnostic::from),
-        // As after any interrupt, 128 + 2.
-        Ok(()) = tokio::signal::ctrl_c() => Err(Diagnostic::quiet(Exit::Of(130))),
+        end = signals.end() => Err(end),
     };
     let guard = match locked {
         Ok(guard) => guard,
@@ -47,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: LockArgs) -> Outcome {
     context
         .printer
         .note(&format!("holding it with epoch {}", guard.epoch()));
-    let ended = hold(&args, &session, &guard).await;
+    let ended = hold(&args, &session, &guard, &mut signals).await;
     let held = session.is_live();
     let name = &args.name;
     if held {
@@ -88,7 +92,12 @@ enum Ended {
     Stopped,
 }
 
-async fn hold(args: &LockArgs, session: &Session, guard: &LockGuard) -> Result<Ended, Diagnostic> {
+async fn hold(
+    args: &LockArgs,
+    session: &Session,
+    guard: &LockGuard,
+    signals: &mut Signals,
+) -> Result<Ended, Diagnostic> {
     let (program, rest) = args.command.split_first().ok_or_else(|| {
         Diagnostic::usage("no command is given").hint("`cfgctl lock NAME -- COMMAND...`")
     })?;
@@ -103,10 +112,6 @@ async fn hold(args: &LockArgs, session: &Session, guard: &LockGuard) -> Result<E
             let text = format!("cannot start `{}`", program.to_string_lossy());
             Diagnostic::refused(text).because(error)
         })?;
-    let failed = |error| Diagnostic::refused("cannot wait for signals").because(error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    // A terminal sends SIGINT to the command too; here it only must not end the hold.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut endangered = Box::pin(endangered(session.state(), session.ttl() / STOP_SHARE));
     loop {
         tokio::select! {
@@ -115,8 +120,11 @@ async fn hold(args: &LockArgs, session: &Session, guard: &LockGuard) -> Result<E
                 stop(&mut child, kill_at).await?;
                 return Ok(Ended::Stopped);
             }
-            Some(()) = terminate.recv() => send(&child, Signal::TERM),
-            Some(()) = interrupt.recv() => {}
+            signal = signals.next() => match signal {
+                // A terminal sends it to the command too; here it only must not end the hold.
+                Signal::INT => {}
+                signal => send(&child, signal),
+            },
         }
     }
 }

@@ -187,13 +187,13 @@ fn json_member(member: &Member) -> Value {
 async fn add(context: &Context, client: &Client, member: NewMember) -> Outcome {
     let added = Member::of(client.member_add(member).await?);
     print_one(context, "ADDED", &added)?;
+    let peer = added.peer_addresses.join(",");
+    let join = context.endpoints.first();
     context.printer.note(&format!(
-        "start it with `cfgsvcd --name {} --join {}`",
+        "start it on an empty DIR with `cfgsvcd --name {} --data-dir DIR --listen-peer {peer} \
+         --listen-client HOST:PORT --join {}`",
         added.name,
-        context
-            .endpoints
-            .first()
-            .map_or("HOST:PORT", String::as_str)
+        join.map_or("HOST:PORT", String::as_str)
     ));
     Ok(Exit::Done)
 }

@@ -21,6 +21,13 @@ mod watch;
 use crate::Outcome;
 use crate::args::Command;
 use crate::context::Context;
+use std::time::Duration;
+
+/// A term as the group takes it: whole seconds, never less than was asked for.
+fn whole_seconds(term: Duration) -> i64 {
+    let seconds = term.as_secs() + u64::from(term.subsec_nanos() > 0);
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
 
 /// Runs one command.
 pub(crate) async fn run(context: &Context, command: Command) -> Outcome {

@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::args::SetArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::render::{Table, cell, json_key, json_kv};
+use crate::render::{Table, cell, json_key, json_kv, shell_word};
 use cfgsvc_client::{KvError, Put};
 use serde_json::Value;
 use std::io::{IsTerminal, Read};
@@ -16,8 +16,8 @@ const STDIN_BYTES_MAX: u64 = 64 << 20;
 pub(crate) async fn run(context: &Context, args: SetArgs) -> Outcome {
     let client = context.client()?;
     let value = match args.value.as_deref() {
-        None | Some("-") => read_stdin(context)?,
-        Some(text) => text.as_bytes().to_vec(),
+        None | Some(b"-") => read_stdin(context)?.into(),
+        Some(_) => args.value.clone().unwrap_or_default(),
     };
     let mut put = Put::new(args.key.clone(), value).lease(args.lease);
     if args.prev {
@@ -31,12 +31,14 @@ pub(crate) async fn run(context: &Context, args: SetArgs) -> Outcome {
     if let Some(revision) = condition {
         put = put.if_revision(revision);
     }
-    let key = cell(args.key.as_bytes());
+    let key = cell(&args.key);
     let reply = match client.put(put).await {
         Ok(reply) => reply,
         Err(KvError::Conflict { found, .. }) if args.if_absent => {
             let text = format!("key `{key}` exists already, since its change at revision {found}");
-            let hint = format!("read it with `cfgctl get {key}`, then use `--if-revision {found}`");
+            let word = shell_word(&args.key);
+            let hint =
+                format!("read it with `cfgctl get {word}`, then use `--if-revision {found}`");
             return Err(Diagnostic::refused(text).hint(hint));
         }
         Err(error) => return Err(error.into()),
@@ -56,7 +58,7 @@ pub(crate) async fn run(context: &Context, args: SetArgs) -> Outcome {
         table
     };
     context.print(table, || {
-        let mut map = json_key(args.key.as_bytes());
+        let mut map = json_key(&args.key);
         map.insert("revision".into(), reply.revision.into());
         if args.prev {
             let previous = previous.map_or(Value::Null, |kv| json_kv(kv, true));

@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context, args: TxnArgs) -> Outcome {
 
 fn read(path: &Path) -> Result<String, Diagnostic> {
     let failed = |error: std::io::Error| {
-        Diagnostic::usage(format!("cannot read {}", path.display())).because(error)
+        Diagnostic::refused(format!("cannot read {}", path.display())).because(error)
     };
     let mut bytes = Vec::new();
     if path == Path::new("-") {

@@ -15,7 +15,7 @@ pub(crate) async fn run(context: &Context, args: WatchArgs) -> Outcome {
     };
     let options = WatchOptions::new(keys).from_revision(args.rev);
     let mut watch = context.client()?.watch(options).await?;
-    let key = cell(args.key.as_bytes());
+    let key = cell(&args.key);
     context.printer.note(&if args.prefix {
         format!("watching keys that begin with `{key}`, end with Ctrl-C")
     } else {

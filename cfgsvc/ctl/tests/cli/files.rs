@@ -1,13 +1,16 @@
 //! Import and export, and the snapshot file.
 
 use crate::Session;
+use crate::etcd::Etcd;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cfgsvc_core::snapshot_file::Writer;
 use cfgsvc_proto::state::{Record, SnapshotHeader};
 use expect_test::expect;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_directory_is_imported_once_and_exported_again() -> Result<()> {
@@ -25,6 +28,8 @@ fn a_directory_is_imported_once_and_exported_again() -> Result<()> {
          import conf --prefix web -o json
          get --prefix web/ --keys-only
          import conf/main.conf --prefix single
+         import conf/sites --prefix / --dry-run
+         import conf/main.conf --prefix /x// --dry-run
          import absent",
         expect![[r#"
             $ cfgctl import conf --prefix web --dry-run
@@ -57,6 +62,14 @@ fn a_directory_is_imported_once_and_exported_again() -> Result<()> {
             $ cfgctl import conf/main.conf --prefix single
             WRITTEN  UNCHANGED  SKIPPED  REVISION
             1        0          0        3
+            $ cfgctl import conf/sites --prefix / --dry-run
+            CHANGE  BYTES  KEY
+            add     2      /a/site.conf
+            | nothing was written
+            $ cfgctl import conf/main.conf --prefix /x// --dry-run
+            CHANGE  BYTES  KEY
+            add     10     /x/main.conf
+            | nothing was written
             $ cfgctl import absent
             | error: cannot read absent
             |   because: No such file or directory (os error 2)
@@ -122,7 +135,40 @@ fn many_files_go_in_batches() -> Result<()> {
     )?;
     let keys: serde_json::Value =
         serde_json::from_str(&session.data(&["get", "--prefix", "", "-o", "json"])?)?;
-    ensure!(keys["count"] == 300);
+    ensure!(keys["count"] == 300 && keys["more"] == false);
+    let kvs = keys["kvs"].as_array().context("a list")?;
+    let names: Vec<&str> = kvs.iter().filter_map(|kv| kv["key"].as_str()).collect();
+    let wanted: Vec<String> = (0..300).map(|number| format!("{number:03}")).collect();
+    ensure!(names == wanted, "pages are put together: {names:?}");
+    session.data(&["export", "", "out"])?;
+    ensure!(fs::read_dir(session.dir().join("out"))?.count() == 300);
+    ensure!(fs::read_to_string(session.dir().join("out/299"))? == "x".repeat(8000));
+    Ok(())
+}
+
+#[test]
+fn an_export_leaves_other_exports_files_alone_and_nothing_of_its_own() -> Result<()> {
+    let session = Session::start()?;
+    session.data(&["set", "p/a", "x"])?;
+    session.data(&["set", "p/b", "x"])?;
+    let out = session.dir().join("out");
+    fs::create_dir_all(out.join("b"))?;
+    fs::write(out.join(".cfgctl-export.1"), "half")?;
+    session.check(
+        "export p out --force",
+        expect![[r#"
+            $ cfgctl export p out --force
+            | error: cannot write key `p/b` under out
+            |   because: Is a directory (os error 21)
+            exit 1
+        "#]],
+    )?;
+    let mut left: Vec<_> = fs::read_dir(&out)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    left.sort();
+    ensure!(left == [".cfgctl-export.1", "a", "b"], "{left:?}");
+    ensure!(fs::read(out.join(".cfgctl-export.1"))? == b"half");
     Ok(())
 }
 
@@ -216,7 +262,7 @@ fn a_snapshot_file_is_inspected_and_a_damaged_one_refused_before_anything_is_sen
          snapshot inspect absent
          snapshot restore cut --yes
          snapshot restore good
-         snapshot restore good --yes --timeout 200ms
+         snapshot restore good --yes --timeout 1s
          snapshot save good",
         expect![[r#"
             $ cfgctl snapshot inspect good
@@ -262,7 +308,7 @@ fn a_snapshot_file_is_inspected_and_a_damaged_one_refused_before_anything_is_sen
             |
             | hint: repeat the command with `--yes`
             exit 2
-            $ cfgctl snapshot restore good --yes --timeout 200ms
+            $ cfgctl snapshot restore good --yes --timeout 1s
             | this fills the group at 127.0.0.1:1 from good (revision 57, 2 keys)
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
@@ -297,6 +343,29 @@ fn a_snapshot_that_is_not_ours_leaves_no_file_behind() -> Result<()> {
         notes.starts_with("error: etcd.snapshot is no usable snapshot\n"),
         "{notes}"
     );
+    ensure!(fs::read_dir(session.dir())?.next().is_none());
+    Ok(())
+}
+
+#[test]
+fn a_save_that_is_interrupted_leaves_no_file_behind() -> Result<()> {
+    let etcd = Etcd::start()?;
+    let session = Session::without_group()?;
+    // A member that says nothing: the save waits in the middle.
+    etcd.pause()?;
+    let args = ["--timeout", "60s", "--endpoints", &etcd.endpoint()];
+    let mut child = session
+        .command(&args)
+        .args(["snapshot", "save", "file"])
+        .spawn()?;
+    let partial = session.dir().join(format!("file.{}.partial", child.id()));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !partial.exists() {
+        ensure!(Instant::now() < deadline, "it does not begin");
+    }
+    ensure!(fs::metadata(&partial)?.permissions().mode() & 0o777 == 0o600);
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    ensure!(child.wait()?.code() == Some(143));
     ensure!(fs::read_dir(session.dir())?.next().is_none());
     Ok(())
 }

@@ -73,7 +73,7 @@ fn the_status_of_a_group_names_every_member_and_the_leader_moves() -> Result<()>
             "--endpoints",
             &endpoints[0],
             "--timeout",
-            "3s",
+            "20s",
         ];
         all.extend(args);
         Ok(serde_json::from_str(&session.data(&all)?)?)
@@ -121,7 +121,7 @@ fn the_status_of_a_group_names_every_member_and_the_leader_moves() -> Result<()>
     );
 
     group[2].kill()?;
-    let status = json(&["status", "--timeout", "1s"])?;
+    let status = json(&["status", "--timeout", "5s"])?;
     let down = status["members"].as_array().context("members")?.iter();
     ensure!(
         down.filter(|member| member["reachable"] == false).count() == 1,

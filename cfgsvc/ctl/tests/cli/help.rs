@@ -56,10 +56,25 @@ fn every_command_has_a_help_with_an_example() -> Result<()> {
             text.lines().all(|line| line.chars().count() <= 100),
             "`{command}` is too wide"
         );
+        for name in subcommands(&text) {
+            let full = format!("{command} {name}");
+            ensure!(
+                COMMANDS.contains(&full.trim()),
+                "`{full}` is not in the list of this test"
+            );
+        }
         writeln!(all, "$ cfgctl {}\n{text}", args.join(" "))?;
     }
     expect_file!["help.txt"].assert_eq(&all);
     Ok(())
+}
+
+/// The commands that a help lists.
+fn subcommands(help: &str) -> impl Iterator<Item = &str> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
 }
 
 #[test]
@@ -137,51 +152,51 @@ fn wrong_usage_is_told_with_exit_code_2() -> Result<()> {
 fn an_unreachable_group_is_told_with_exit_code_3() -> Result<()> {
     let session = Session::without_group()?;
     session.check(
-        "get a --timeout 200ms
-         set a b --timeout 200ms
-         status --timeout 200ms
-         watch a --timeout 200ms
-         leader show --timeout 200ms
-         member list --timeout 200ms
-         snapshot save file --timeout 200ms",
+        "get a --timeout 1s
+         set a b --timeout 1s
+         status --timeout 1s
+         watch a --timeout 1s
+         leader show --timeout 1s
+         member list --timeout 1s
+         snapshot save file --timeout 1s",
         expect![[r#"
-            $ cfgctl get a --timeout 200ms
+            $ cfgctl get a --timeout 1s
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |
             | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
             exit 3
-            $ cfgctl set a b --timeout 200ms
+            $ cfgctl set a b --timeout 1s
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |
             | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
             exit 3
-            $ cfgctl status --timeout 200ms
+            $ cfgctl status --timeout 1s
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |
             | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
             exit 3
-            $ cfgctl watch a --timeout 200ms
+            $ cfgctl watch a --timeout 1s
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |
             | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
             exit 3
-            $ cfgctl leader show --timeout 200ms
+            $ cfgctl leader show --timeout 1s
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |
             | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
             exit 3
-            $ cfgctl member list --timeout 200ms
+            $ cfgctl member list --timeout 1s
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |
             | hint: is a member running there? name others with `--endpoints A,B,C` or CFGCTL_ENDPOINTS
             exit 3
-            $ cfgctl snapshot save file --timeout 200ms
+            $ cfgctl snapshot save file --timeout 1s
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |

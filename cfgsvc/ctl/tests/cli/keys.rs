@@ -3,8 +3,12 @@
 use crate::Session;
 use anyhow::{Context, Result, ensure};
 use expect_test::expect;
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 #[test]
 fn keys_are_set_read_and_deleted() -> Result<()> {
@@ -232,6 +236,63 @@ fn values_come_from_standard_input_and_go_out_byte_for_byte() -> Result<()> {
 }
 
 #[test]
+fn keys_need_not_be_text() -> Result<()> {
+    let session = Session::start()?;
+    let key = OsStr::from_bytes(b"odd/\xff key");
+    let cfgctl = |args: &[&str], more: &[&OsStr]| -> Result<Output> {
+        Ok(session.command(args).args(more).output()?)
+    };
+    ensure!(
+        cfgctl(&["set"], &[key, OsStr::from_bytes(b"\xfe")])?
+            .status
+            .success()
+    );
+    ensure!(cfgctl(&["get", "-v"], &[key])?.stdout == b"\xfe");
+    let by_prefix = cfgctl(
+        &["get", "--prefix", "-v"],
+        &[OsStr::from_bytes(b"odd/\xff")],
+    )?;
+    ensure!(by_prefix.stdout == b"\xfe\n", "{by_prefix:?}");
+    session.check(
+        "get --prefix odd/ --keys-only -o json",
+        expect![[r#"
+            $ cfgctl get --prefix odd/ --keys-only -o json
+            {
+              "count": 1,
+              "kvs": [
+                {
+                  "create_revision": 2,
+                  "key": "b2RkL/8ga2V5",
+                  "key_encoding": "base64",
+                  "mod_revision": 2,
+                  "version": 1
+                }
+              ],
+              "more": false,
+              "revision": 2
+            }
+        "#]],
+    )?;
+    ensure!(cfgctl(&["del"], &[key])?.status.success());
+    let gone = String::from_utf8(cfgctl(&["get"], &[key])?.stderr)?;
+    // The hint can be pasted into a shell.
+    ensure!(
+        gone.contains("--keys-only $'\\x6f\\x64\\x64\\x2f\\xff\\x20\\x6b\\x65\\x79'"),
+        "{gone}"
+    );
+    session.check(
+        "get -v odd -o json",
+        expect![[r#"
+            $ cfgctl get -v odd -o json
+            | error: a bare value has no JSON form
+            |
+            | hint: leave out one of `-v` and `-o json`
+            exit 2
+        "#]],
+    )
+}
+
+#[test]
 fn a_watch_prints_a_line_for_each_change() -> Result<()> {
     let session = Session::start()?;
     session.data(&["set", "app/a", "1"])?;
@@ -368,7 +429,7 @@ fn transactions_come_from_files_and_standard_input() -> Result<()> {
             $ cfgctl txn absent
             | error: cannot read absent
             |   because: No such file or directory (os error 2)
-            exit 2
+            exit 1
         "#]],
     )?;
     session.check_with(
@@ -401,6 +462,17 @@ fn leases_are_granted_shown_renewed_and_revoked() -> Result<()> {
     session.call(lease.clone(), "LEASE");
     let renewed = session.data(&["lease", "keep-alive", &lease, "--once", "-o", "json"])?;
     ensure!(renewed.contains("\"ttl_s\": 60"), "{renewed}");
+    let longer = session.data(&["lease", "grant", "1500ms", "-o", "json"])?;
+    let longer: serde_json::Value = serde_json::from_str(&longer)?;
+    ensure!(
+        longer["ttl_s"] == 2,
+        "never less than was asked for: {longer}"
+    );
+    session.data(&[
+        "lease",
+        "revoke",
+        longer["lease"].as_str().context("an id")?,
+    ])?;
     ensure!(session.data(&["lease", "list"])?.contains(&lease));
     session.check(
         &format!(
@@ -488,10 +560,47 @@ fn a_lock_runs_its_command_and_takes_over_its_exit_code() -> Result<()> {
 }
 
 #[test]
+fn a_signal_ends_the_wait_for_a_lock_and_reaches_the_command_that_holds_it() -> Result<()> {
+    let session = Session::start()?;
+    let lock = ["lock", "job", "--ttl", "60s", "--", "sh", "-c"];
+    let mut holder = session
+        .command(&lock)
+        .arg("trap 'exit 9' HUP; echo started; while :; do sleep 0.05; done")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut lines = BufReader::new(holder.stdout.take().context("it is piped")?).lines();
+    ensure!(lines.next().context("it starts")?? == "started");
+    let contenders = || -> Result<u64> {
+        let keys = session.data(&["get", "--prefix", "job/", "--keys-only", "-o", "json"])?;
+        let keys: serde_json::Value = serde_json::from_str(&keys)?;
+        keys["count"].as_u64().context("a count")
+    };
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let mut waiter = session
+            .command(&lock)
+            .arg("true")
+            .stderr(Stdio::null())
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while contenders()? < 2 {
+            ensure!(Instant::now() < deadline, "it does not queue up");
+        }
+        kill_process(Pid::from_child(&waiter), signal)?;
+        ensure!(waiter.wait()?.code() == Some(code), "{signal:?}");
+        ensure!(contenders()? == 1, "its place is given back at once");
+    }
+    kill_process(Pid::from_child(&holder), Signal::HUP)?;
+    ensure!(holder.wait()?.code() == Some(9));
+    ensure!(contenders()? == 0);
+    Ok(())
+}
+
+#[test]
 fn a_command_whose_lock_is_lost_is_stopped() -> Result<()> {
     let session = Session::start()?;
     let mut child = session
-        .command(&["lock", "job", "--ttl", "3s", "--", "sh", "-c"])
+        .command(&["lock", "job", "--ttl", "9s", "--", "sh", "-c"])
         .arg("trap '' TERM; echo started; while :; do sleep 0.05; done")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

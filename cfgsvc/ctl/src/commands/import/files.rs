@@ -27,16 +27,16 @@ pub(super) struct Found {
 }
 
 /// Walks a directory, or takes one file. Only the start itself may be a link.
-pub(super) fn find(start: &Path, prefix: &str) -> io::Result<Found> {
+/// `before` is what all keys begin with.
+pub(super) fn find(start: &Path, before: &[u8]) -> io::Result<Found> {
     let mut found = Found::default();
     let metadata = fs::metadata(start)?;
     if metadata.is_dir() {
-        walk(start, prefix.as_bytes(), 0, &mut found)?;
+        walk(start, before, 0, &mut found)?;
     } else if metadata.is_file() {
         let name = start.file_name().unwrap_or(start.as_os_str());
-        found
-            .files
-            .push((join(prefix.as_bytes(), name.as_bytes()), start.to_owned()));
+        let key = [before, name.as_bytes()].concat();
+        found.files.push((key.into(), start.to_owned()));
     } else {
         let text = format!(
             "it is {}, not a file or directory",
@@ -48,23 +48,17 @@ pub(super) fn find(start: &Path, prefix: &str) -> io::Result<Found> {
     Ok(found)
 }
 
-fn join(prefix: &[u8], name: &[u8]) -> Bytes {
-    match prefix {
-        [] => Bytes::copy_from_slice(name),
-        prefix => [prefix, b"/", name].concat().into(),
-    }
-}
-
-fn walk(dir: &Path, key: &[u8], depth: usize, found: &mut Found) -> io::Result<()> {
+fn walk(dir: &Path, before: &[u8], depth: usize, found: &mut Found) -> io::Result<()> {
     let mut entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
-        let key = join(key, entry.file_name().as_bytes());
+        let mut key = [before, entry.file_name().as_bytes()].concat();
         let file_type = entry.file_type()?;
         if file_type.is_file() {
-            found.files.push((key, path));
+            found.files.push((key.into(), path));
         } else if file_type.is_dir() && depth < DEPTH_MAX {
+            key.push(b'/');
             if let Err(error) = walk(&path, &key, depth + 1, found) {
                 found.skipped.push(Skipped {
                     path,

@@ -11,16 +11,21 @@ use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, cell};
 use bytes::Bytes;
-use cfgsvc_client::{Client, Compare, Get, Is, KeyValue, Keys, Op, Put, Txn};
+use cfgsvc_client::{Client, Compare, Is, KeyValue, Keys, Op, Put, Txn};
 use files::{FILE_BYTES_MAX, Found, Skipped};
+use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Most writes of a batch: the group's limit on the operations of a transaction.
 const BATCH_OPS: usize = 128;
 /// Most bytes of keys and values of a batch, so that it stays under the group's limit of 1.5 MiB
 /// for a request, with its conditions, which name each key again.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Keys that are looked at together: enough to share the group's round trips, and so few that what
+/// they hold (at most 1.5 MiB each) fits into memory.
+const READS: usize = 16;
 
 /// A file that is to be written.
 struct Write {
@@ -31,20 +36,20 @@ struct Write {
 }
 
 pub(crate) async fn run(context: &Context, args: ImportArgs) -> Outcome {
-    let prefix = args.prefix.trim_end_matches('/');
-    let Found {
-        mut files,
-        mut skipped,
-    } = files::find(&args.path, prefix).map_err(|error| {
-        Diagnostic::refused(format!("cannot read {}", args.path.display())).because(error)
-    })?;
+    let Found { files, mut skipped } =
+        files::find(&args.path, &before(&args.prefix)).map_err(|error| {
+            Diagnostic::refused(format!("cannot read {}", args.path.display())).because(error)
+        })?;
     let client = context.client()?;
-    let present = present(&client, &args, prefix, &files).await?;
     let mut tally = Tally::default();
     let mut batch = Batch::default();
     let mut planned = Vec::new();
     let total = files.len();
-    for (key, path) in std::mem::take(&mut files) {
+    let mut present = stream::iter(files)
+        .map(|(key, path)| present(&client, key, path))
+        .buffered(READS);
+    while let Some(found) = present.next().await {
+        let (key, path, old) = found?;
         let value = match files::read(&path) {
             Ok(value) => value,
             Err(why) => {
@@ -52,8 +57,7 @@ pub(crate) async fn run(context: &Context, args: ImportArgs) -> Outcome {
                 continue;
             }
         };
-        let old = present.get(&key);
-        if old.is_some_and(|kv| kv.value == value) {
+        if old.as_ref().is_some_and(|kv| kv.value == value) {
             tally.unchanged += 1;
             continue;
         }
@@ -92,33 +96,23 @@ pub(crate) async fn run(context: &Context, args: ImportArgs) -> Outcome {
     print_tally(context, &tally, skipped.len())
 }
 
-/// What the keys of the files hold now.
+/// What all keys begin with: the prefix, with one slash behind it unless it is empty.
+fn before(prefix: &[u8]) -> Vec<u8> {
+    let end = prefix.iter().rposition(|byte| *byte != b'/');
+    match (prefix, end) {
+        ([], _) => Vec::new(),
+        (prefix, end) => [&prefix[..end.map_or(0, |end| end + 1)], b"/"].concat(),
+    }
+}
+
+/// A file with what its key holds now.
 async fn present(
     client: &Client,
-    args: &ImportArgs,
-    prefix: &str,
-    files: &[(Bytes, std::path::PathBuf)],
-) -> Result<BTreeMap<Bytes, KeyValue>, Diagnostic> {
-    if let ([(key, _)], false) = (files, args.path.is_dir()) {
-        let reply = client.get(Get::new(Keys::One(key.clone()))).await?;
-        return Ok(reply
-            .kvs
-            .into_iter()
-            .map(|kv| (kv.key.clone(), kv))
-            .collect());
-    }
-    let under = if prefix.is_empty() {
-        String::new()
-    } else {
-        format!("{prefix}/")
-    };
-    // Pages of this many values of at most 1 MiB stay far below the limit of a message.
-    let reply = client.get_all(under, 64).await?;
-    Ok(reply
-        .kvs
-        .into_iter()
-        .map(|kv| (kv.key.clone(), kv))
-        .collect())
+    key: Bytes,
+    path: PathBuf,
+) -> Result<(Bytes, PathBuf, Option<KeyValue>), Diagnostic> {
+    let old = client.get_key(key.clone()).await?;
+    Ok((key, path, old))
 }
 
 #[derive(Default)]

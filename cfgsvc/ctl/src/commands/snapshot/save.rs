@@ -7,10 +7,12 @@ use crate::args::SnapshotSaveArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::size;
+use crate::signals::Signals;
 use cfgsvc_client::SnapshotStream;
 use cfgsvc_core::snapshot_file::Reader;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that is removed again unless it is kept.
@@ -37,9 +39,18 @@ pub(super) async fn run(context: &Context, args: SnapshotSaveArgs) -> Outcome {
     if !args.force && path.symlink_metadata().is_ok() {
         return Err(exists(path));
     }
+    let mut signals = Signals::listen()?;
     let mut temporary = create(path).map_err(failed)?;
-    let mut stream = context.client()?.snapshot().await?;
-    let summary = receive(context, &mut stream, &mut temporary.file, path).await?;
+    let client = context.client()?;
+    let receive = async {
+        let mut stream = client.snapshot().await?;
+        receive(context, &mut stream, &mut temporary.file, path).await
+    };
+    // Returning removes the temporary file.
+    let summary = tokio::select! {
+        summary = receive => summary?,
+        end = signals.end() => return Err(end),
+    };
     temporary.file.sync_all().map_err(failed)?;
     if args.force {
         fs::rename(&temporary.path, path).map_err(failed)?;
@@ -68,7 +79,12 @@ fn create(path: &Path) -> io::Result<Temporary> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
     let path = path.with_file_name(name);
-    let file = File::create_new(&path)?;
+    // It holds everything that the group holds: nobody else may read it.
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
     Ok(Temporary {
         path,
         file,
