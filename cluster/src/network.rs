@@ -209,7 +209,7 @@ fn append_result(response: &proto::AppendResponse) -> Rpc<StreamAppendResult<Typ
 /// to count the lost entries towards majorities and may never send them again (a debug build
 /// panics).
 #[derive(Debug, Default)]
-struct Acknowledged(Mutex<AcknowledgedIn>);
+pub struct Acknowledged(Mutex<AcknowledgedIn>);
 
 #[derive(Debug, Default)]
 struct AcknowledgedIn {
@@ -234,11 +234,28 @@ impl Acknowledged {
         (now.term == term).then_some(now)
     }
 
-    /// The log is there up to an index.
-    fn note(&self, term: u64, index: u64) {
+    /// The log is there up to an index, as the leader of `term` was told.
+    pub fn note(&self, term: u64, index: u64) {
         if let Some(mut now) = self.of(term) {
             now.next = now.next.max(index.saturating_add(1));
         }
+    }
+
+    /// Member `id` asks the leader of `term` for the entry at `asked`; an error when it had
+    /// acknowledged that entry.
+    pub fn ask(&self, id: u64, term: u64, asked: u64) -> Result<(), String> {
+        let Some(mut now) = self.of(term).filter(|now| asked < now.next) else {
+            return Ok(());
+        };
+        let why = format!(
+            "member {id} lacks log entry {asked}, but has acknowledged the log up to {}: its disk \
+             was put back to an older state or has lost writes; replace it",
+            now.next - 1
+        );
+        if !std::mem::replace(&mut now.told, true) {
+            tracing::error!("{why}");
+        }
+        Err(why)
     }
 
     /// Takes note of an answer of member `id`, or refuses it.
@@ -246,20 +263,8 @@ impl Acknowledged {
         match answer {
             Ok(Some(matched)) => self.note(term, matched.index()),
             Err(StreamAppendError::Conflict(asked)) => {
-                if let Some(mut now) = self.of(term)
-                    && asked.index() < now.next
-                {
-                    let why = format!(
-                        "member {id} lacks log entry {}, but has acknowledged the log up to {}: \
-                         its disk was put back to an older state or has lost writes; replace it",
-                        asked.index(),
-                        now.next - 1
-                    );
-                    if !std::mem::replace(&mut now.told, true) {
-                        tracing::error!("{why}");
-                    }
-                    return Err(RPCError::Unreachable(Unreachable::from_string(why)));
-                }
+                let asked = self.ask(id, term, asked.index());
+                asked.map_err(|why| RPCError::Unreachable(Unreachable::from_string(why)))?;
             }
             Ok(None) | Err(StreamAppendError::HigherVote(_)) => {}
         }
