@@ -64,8 +64,12 @@ impl App for ServiceApp {
         let machine = Machine::load(view)?;
         let leases = cfgsvc_core::read::leases(view)?;
         self.unpublished = Unpublished::default();
-        self.keeper
-            .load(leases.into_iter().map(|(id, lease)| (id, lease.ttl_s)).collect());
+        self.keeper.load(
+            leases
+                .into_iter()
+                .map(|(id, lease)| (id, lease.ttl_s))
+                .collect(),
+        );
         self.hub
             .reset(machine.revision(), machine.compacted_revision());
         self.machine = Some(machine);

@@ -1,0 +1,48 @@
+//! Defects that a run can be given, to show that the simulator sees them.
+
+/// A defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Defect {
+    /// Library defect S1: a restarted leader resumes its term (`enable_leader_restore`).
+    LeaderRestore,
+    /// Library defect S2: reads are confirmed by the leader's lease.
+    LeaseRead,
+    /// Log batches are acknowledged when they are written, before they are synced.
+    AckBeforeSync,
+    /// Votes never reach the disk.
+    VoteNotPersisted,
+    /// A crash may keep what was applied without the applied index.
+    ApplyNotAtomic,
+    /// An installed snapshot carries no membership.
+    SnapshotForgetsMembership,
+    /// Request ids are not passed on: a retry is executed again.
+    RequestIdForgotten,
+    /// A read that arrives during a round of the barrier is answered by that round.
+    BarrierJoinedLate,
+    /// A compaction does not wait for what watchers lack, and they are not told.
+    CompactionAheadOfWatchers,
+    /// A new leader counts leases from their grant instead of from its own beginning.
+    LeaseFromGrant,
+    /// A disk image of the past is put back and accepted.
+    OldImageAccepted,
+    /// A member with an emptied disk goes on under its old id.
+    WipedDiskAccepted,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::LeaderRestore,
+        Self::LeaseRead,
+        Self::AckBeforeSync,
+        Self::VoteNotPersisted,
+        Self::ApplyNotAtomic,
+        Self::SnapshotForgetsMembership,
+        Self::RequestIdForgotten,
+        Self::BarrierJoinedLate,
+        Self::CompactionAheadOfWatchers,
+        Self::LeaseFromGrant,
+        Self::OldImageAccepted,
+        Self::WipedDiskAccepted,
+    ];
+}

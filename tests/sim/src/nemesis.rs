@@ -1,0 +1,469 @@
+//! What goes wrong, and when.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AsyncRuntime as _;
+use openraft_rt_sim::SimRuntime;
+
+use crate::defect::Defect;
+use crate::disk::{Crash, Stage};
+use crate::host::{Host, HostImage, Out};
+use crate::member::Member;
+use crate::membership;
+use crate::network::{self, From};
+use crate::rng::Rng;
+use crate::runtime::{lock, spawn_world, world_time};
+use crate::world::World;
+
+/// Machines at most, those out of the group included.
+const HOSTS_MAX: usize = 9;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process ends.
+    Kill,
+    /// A machine loses power.
+    Power,
+    /// The leader loses power and is back at once.
+    FastLeaderRestart,
+    /// A crash at a stage of the next log write.
+    CrashInWrite,
+    /// A crash after some polls: at any await.
+    CrashAtAwait,
+    /// All machines lose power.
+    PowerOfAll,
+    /// A process stands still for a while.
+    Pause,
+    /// One member is cut off.
+    Isolate,
+    /// One direction of a link is cut.
+    OneWayCut,
+    /// The members are split in two.
+    Split,
+    /// A link is slow.
+    SlowLink,
+    /// Many messages are lost.
+    LossBurst,
+    /// Syncs are slow.
+    SlowDisk,
+    /// No sync ends.
+    StuckDisk,
+    /// A write fails.
+    FailedWrite,
+    /// The disk is full.
+    FullDisk,
+    /// An install of a snapshot stops half way.
+    BrokenInstall,
+    /// A snapshot is taken now.
+    Snapshot,
+    /// Leadership is handed over.
+    Transfer,
+    /// A member joins.
+    Join,
+    /// A member is removed.
+    Remove,
+    /// A disk is emptied.
+    Wipe,
+    /// An old disk image is put back.
+    OldImage,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::Kill,
+        Self::Power,
+        Self::FastLeaderRestart,
+        Self::CrashInWrite,
+        Self::CrashAtAwait,
+        Self::PowerOfAll,
+        Self::Pause,
+        Self::Isolate,
+        Self::OneWayCut,
+        Self::Split,
+        Self::SlowLink,
+        Self::LossBurst,
+        Self::SlowDisk,
+        Self::StuckDisk,
+        Self::FailedWrite,
+        Self::FullDisk,
+        Self::BrokenInstall,
+        Self::Snapshot,
+        Self::Transfer,
+        Self::Join,
+        Self::Remove,
+        Self::Wipe,
+        Self::OldImage,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "fault: kill",
+            Self::Power => "fault: power loss",
+            Self::FastLeaderRestart => "fault: fast leader restart",
+            Self::CrashInWrite => "fault: crash in a log write",
+            Self::CrashAtAwait => "fault: crash at an await",
+            Self::PowerOfAll => "fault: power loss of all",
+            Self::Pause => "fault: pause",
+            Self::Isolate => "fault: isolation",
+            Self::OneWayCut => "fault: one-way cut",
+            Self::Split => "fault: split",
+            Self::SlowLink => "fault: slow link",
+            Self::LossBurst => "fault: burst of loss",
+            Self::SlowDisk => "fault: slow disk",
+            Self::StuckDisk => "fault: stuck disk",
+            Self::FailedWrite => "fault: failed write",
+            Self::FullDisk => "fault: full disk",
+            Self::BrokenInstall => "fault: broken install",
+            Self::Snapshot => "fault: snapshot now",
+            Self::Transfer => "fault: leader transfer",
+            Self::Join => "fault: join",
+            Self::Remove => "fault: removal",
+            Self::Wipe => "fault: wiped disk",
+            Self::OldImage => "fault: old disk image",
+        }
+    }
+}
+
+/// Injects faults until `until`.
+pub async fn run(world: Arc<World>, until: Duration) {
+    let mut nemesis = Nemesis {
+        rng: world.fork_rng(),
+        world: world.clone(),
+        images: BTreeMap::new(),
+    };
+    while world_time() < until && world.failure().is_none() {
+        let pause = nemesis.rng.millis(20, world.plan.fault_pause_ms);
+        SimRuntime::sleep(pause).await;
+        let faults = world.plan.faults.clone();
+        if let Some(fault) = nemesis.rng.pick(&faults).copied() {
+            nemesis.inject(fault);
+        }
+        // Later, some of these are put back.
+        if nemesis.rng.chance(200) {
+            nemesis.take_image();
+        }
+    }
+}
+
+struct Nemesis {
+    world: Arc<World>,
+    rng: Rng,
+    images: BTreeMap<u64, HostImage>,
+}
+
+impl Nemesis {
+    fn inject(&mut self, fault: Fault) {
+        let Some(host) = self.target() else { return };
+        self.world.count(fault.name());
+        self.world
+            .event(&format!("{} at {}", fault.name(), host.id));
+        let rng = &mut self.rng;
+        match fault {
+            Fault::Kill => self.world.crash(host.id, Crash::Kill, "nemesis"),
+            Fault::Power => self.world.crash(host.id, Crash::Power, "nemesis"),
+            Fault::FastLeaderRestart => self.fast_restart(),
+            Fault::CrashInWrite => {
+                let stage = *rng.pick(&Stage::ALL).unwrap_or(&Stage::Written);
+                let crash = if rng.chance(700) {
+                    Crash::Power
+                } else {
+                    Crash::Kill
+                };
+                host.arm(stage, crash);
+            }
+            Fault::CrashAtAwait => {
+                if let Some(life) = host.life() {
+                    life.end_after_polls(rng.between(1, 400));
+                }
+            }
+            Fault::PowerOfAll => {
+                for host in self.world.hosts() {
+                    self.world.crash(host.id, Crash::Power, "all");
+                }
+            }
+            Fault::Pause => self.pause(&host),
+            Fault::Isolate | Fault::OneWayCut | Fault::Split | Fault::SlowLink => {
+                self.disturb_links(fault, &host);
+            }
+            Fault::LossBurst => {
+                let span = rng.millis(100, 1500);
+                let loss = rng.between(100, 600);
+                lock(&self.world.links).loss = loss;
+                let before = self.world.plan.loss;
+                self.later(span, move |world| lock(&world.links).loss = before);
+            }
+            Fault::SlowDisk => host.slow_disk(rng.millis(200, 4000)),
+            Fault::StuckDisk => host.stuck_disk(rng.millis(200, 5000)),
+            Fault::FailedWrite => host.fail_next_write(),
+            Fault::FullDisk => host.full_disk(rng.millis(50, 2000)),
+            Fault::BrokenInstall => host.break_next_install(),
+            Fault::Snapshot => {
+                self.at(host.id, |member| async move {
+                    member
+                        .raft()
+                        .trigger()
+                        .snapshot()
+                        .await
+                        .map_err(|error| error.to_string())
+                });
+            }
+            Fault::Transfer => self.transfer(&host),
+            Fault::Join => self.join(),
+            Fault::Remove => self.remove(&host),
+            Fault::Wipe => self.replace_disk(&host, None),
+            Fault::OldImage => {
+                if let Some(image) = self.images.remove(&host.id) {
+                    self.replace_disk(&host, Some(&image));
+                }
+            }
+        }
+    }
+
+    /// A machine of the group: often the leader's.
+    fn target(&mut self) -> Option<Arc<Host>> {
+        let leader = self.world.leader().map(|leader| leader.id());
+        if let Some(leader) = leader
+            && self.rng.chance(350)
+        {
+            return self.world.host(leader);
+        }
+        let hosts = self.world.hosts();
+        let inside: Vec<_> = hosts
+            .into_iter()
+            .filter(|host| host.out().is_none())
+            .collect();
+        self.rng.pick(&inside).cloned()
+    }
+
+    fn later(&self, after: Duration, work: impl FnOnce(&World) + Send + 'static) {
+        let world = self.world.clone();
+        spawn_world(async move {
+            SimRuntime::sleep(after).await;
+            work(&world);
+        });
+    }
+
+    /// Has the member at `id` do something for its operator.
+    fn at<F, Fut>(&self, id: u64, work: F)
+    where
+        F: Fn(Member) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let world = self.world.clone();
+        spawn_world(async move {
+            let call = network::call(&world, operator(), id, work);
+            let done = SimRuntime::timeout(Duration::from_secs(10), call).await;
+            world.event(&format!("operator at {id}: {done:?}"));
+        });
+    }
+
+    fn fast_restart(&mut self) {
+        let Some(leader) = self.world.leader() else {
+            return;
+        };
+        let id = leader.id();
+        self.world.crash(id, Crash::Power, "fast restart");
+        let after = self.rng.micros(100, 40_000);
+        let world = self.world.clone();
+        spawn_world(async move {
+            SimRuntime::sleep(after).await;
+            if let Some(host) = world.host(id)
+                && host.life().is_none()
+                && host.out().is_none()
+            {
+                world.start(&host);
+            }
+        });
+    }
+
+    fn pause(&mut self, host: &Arc<Host>) {
+        let Some(life) = host.life() else { return };
+        life.pause(true);
+        let span = self.rng.millis(50, 6000);
+        self.later(span, move |_| life.pause(false));
+    }
+
+    fn disturb_links(&mut self, fault: Fault, host: &Host) {
+        let ids: Vec<u64> = self.world.hosts().iter().map(|host| host.id).collect();
+        {
+            let mut links = lock(&self.world.links);
+            match fault {
+                Fault::Isolate => {
+                    let (in_too, out_too) = *self
+                        .rng
+                        .pick(&[(true, true), (true, false), (false, true)])
+                        .unwrap_or(&(true, true));
+                    for other in ids.iter().filter(|other| **other != host.id) {
+                        if in_too {
+                            links.cut(*other, host.id);
+                        }
+                        if out_too {
+                            links.cut(host.id, *other);
+                        }
+                    }
+                }
+                Fault::OneWayCut => {
+                    if let Some(other) = self.rng.pick(&ids) {
+                        links.cut(host.id, *other);
+                    }
+                }
+                Fault::Split => {
+                    let sides: Vec<bool> = ids.iter().map(|_| self.rng.chance(500)).collect();
+                    for (a, side) in ids.iter().zip(&sides) {
+                        for (b, other) in ids.iter().zip(&sides) {
+                            if side != other {
+                                links.cut(*a, *b);
+                            }
+                        }
+                    }
+                }
+                _ => {
+                    if let Some(other) = self.rng.pick(&ids) {
+                        links.slow_down(host.id, *other, self.rng.millis(20, 400));
+                    }
+                }
+            }
+        }
+        let span = self.rng.millis(100, 5000);
+        self.later(span, |world| lock(&world.links).heal());
+    }
+
+    fn transfer(&mut self, host: &Host) {
+        let to = host.id;
+        if let Some(leader) = self.world.leader() {
+            self.at(leader.id(), move |member| async move {
+                let transfer = member.raft().trigger().transfer_leader(to).await;
+                transfer.map_err(|error| error.to_string())
+            });
+        }
+    }
+
+    fn join(&mut self) {
+        if self.world.hosts().len() >= HOSTS_MAX {
+            return;
+        }
+        let Some(leader) = self.world.leader() else {
+            return;
+        };
+        let keep_learner = self.rng.chance(300);
+        let world = self.world.clone();
+        spawn_world(async move { join(&world, leader.id(), keep_learner).await });
+    }
+
+    fn remove(&mut self, host: &Arc<Host>) {
+        let Some(leader) = self.world.leader() else {
+            return;
+        };
+        // Enough stay to go on playing.
+        let inside = self
+            .world
+            .hosts()
+            .into_iter()
+            .filter(|host| host.out().is_none());
+        if inside.count() <= 3 {
+            return;
+        }
+        let (id, world) = (host.id, self.world.clone());
+        spawn_world(async move {
+            if remove(&world, leader.id(), id).await {
+                retire(&world, id);
+            }
+        });
+    }
+
+    fn take_image(&mut self) {
+        if let Some(host) = self.target() {
+            match host.image() {
+                Ok(image) => {
+                    self.images.insert(host.id, image);
+                }
+                Err(error) => self.world.fail(format!("simulated disk: {error}")),
+            }
+        }
+    }
+
+    /// A machine loses its disks' contents, or gets old ones. The directory's identity tells, so it
+    /// is out of the group, unless a defect lets it in.
+    fn replace_disk(&mut self, host: &Arc<Host>, image: Option<&HostImage>) {
+        let accepted = match image {
+            None => self.world.plan.defect == Some(Defect::WipedDiskAccepted),
+            Some(_) => self.world.plan.defect == Some(Defect::OldImageAccepted),
+        };
+        if !accepted && !may_lose_a_voter(&self.world) {
+            return;
+        }
+        self.world
+            .crash(host.id, Crash::Power, "its disk is replaced");
+        let replaced = match image {
+            None => host.wipe(accepted),
+            Some(image) => host.restore(image),
+        };
+        if let Err(error) = replaced {
+            self.world.fail(format!("simulated disk: {error}"));
+        }
+        if !accepted {
+            host.set_out(Out::Refused);
+            self.world.count("data directory refused");
+        }
+    }
+}
+
+/// Whether the voters that are left decide when another is lost for good.
+fn may_lose_a_voter(world: &World) -> bool {
+    let Some(leader) = world.leader() else {
+        return false;
+    };
+    let metrics = leader.metrics();
+    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    let lost = voters.iter().filter(|id| {
+        let host = world.host(**id);
+        host.is_none_or(|host| host.out().is_some())
+    });
+    (lost.count() + 1) * 2 < voters.len()
+}
+
+/// Who asks on behalf of people.
+pub fn operator() -> From {
+    From {
+        id: 0,
+        incarnation: String::new(),
+    }
+}
+
+/// Adds a member to the group and starts it.
+pub async fn join(world: &Arc<World>, leader: u64, keep_learner: bool) {
+    let add = move |member: Member| membership::add(member, keep_learner);
+    let call = network::call(world, operator(), leader, add);
+    let Ok(Ok(Ok(id))) = SimRuntime::timeout(Duration::from_secs(10), call).await else {
+        world.event("join: no answer");
+        return;
+    };
+    if world.host(id).is_none() {
+        let host = world.add_host(id);
+        world.start(&host);
+        world.count("member joined");
+        world.event(&format!("member {id} joined"));
+    }
+}
+
+/// Removes a member; whether that is certain.
+pub async fn remove(world: &Arc<World>, leader: u64, id: u64) -> bool {
+    let remove = move |member: Member| membership::remove(member, id);
+    let call = network::call(world, operator(), leader, remove);
+    let done = SimRuntime::timeout(Duration::from_secs(10), call).await;
+    world.event(&format!("removal of {id}: {done:?}"));
+    done == Ok(Ok(Ok(())))
+}
+
+/// Stops a member that was removed.
+pub fn retire(world: &Arc<World>, id: u64) {
+    if let Some(host) = world.host(id) {
+        host.set_out(Out::Removed);
+        world.count("member removed");
+        world.crash(id, Crash::Kill, "it was removed");
+    }
+}

@@ -1,0 +1,267 @@
+//! Everything of one run: hosts, network, rules, history, counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cfgsvc::watch::commit::Commit;
+use cluster::types::LogId;
+use openraft::Config;
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+use crate::disk::Crash;
+use crate::history::History;
+use crate::host::{Host, Process};
+use crate::invariants::Checks;
+use crate::member::Member;
+use crate::network::Links;
+use crate::oracle::Oracle;
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::runtime::{Life, lock, world_time};
+use crate::state::{StateDisk, StateObserver};
+use crate::trace::Trace;
+
+/// One run's world.
+pub struct World {
+    /// What was decided before.
+    pub plan: Plan,
+    /// The network.
+    pub links: Mutex<Links>,
+    /// What clients were told.
+    pub oracle: Mutex<Oracle>,
+    /// What all members must agree on.
+    pub history: Mutex<History>,
+    config: Arc<Config>,
+    hosts: Mutex<BTreeMap<u64, Arc<Host>>>,
+    checks: Mutex<Checks>,
+    counts: Mutex<BTreeMap<&'static str, u64>>,
+    trace: Mutex<Trace>,
+    failure: Mutex<Option<String>>,
+    settled: AtomicBool,
+    rng: Mutex<Rng>,
+}
+
+struct HostObserver {
+    world: Arc<World>,
+    member: u64,
+}
+
+impl StateObserver for HostObserver {
+    fn committed(&self, applied: Option<LogId>, hash: u64) {
+        let index = applied.map_or(0, |id| id.index());
+        let text = format!("member {} applied {index} hash {hash:016x}", self.member);
+        self.world.event(&text);
+        self.world
+            .check(|checks| checks.applied(self.member, applied, hash));
+    }
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(plan: Plan, keep_trace: bool) -> Result<Arc<Self>, String> {
+        let mut rng = Rng::new(plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut links = Links::new(rng.fork());
+        links.loss = plan.loss;
+        links.doubled = plan.doubled;
+        links.delay_us = plan.delay_us;
+        Ok(Arc::new(Self {
+            config: Arc::new(plan.config()?),
+            plan,
+            links: Mutex::new(links),
+            oracle: Mutex::default(),
+            history: Mutex::default(),
+            hosts: Mutex::default(),
+            checks: Mutex::default(),
+            counts: Mutex::default(),
+            trace: Mutex::new(Trace::new(keep_trace)),
+            failure: Mutex::default(),
+            settled: AtomicBool::new(false),
+            rng: Mutex::new(rng),
+        }))
+    }
+
+    /// A source of chance of its own.
+    pub fn fork_rng(&self) -> Rng {
+        lock(&self.rng).fork()
+    }
+
+    // === what happened ===
+
+    /// Counts something that happened.
+    pub fn count(&self, what: &'static str) {
+        *lock(&self.counts).entry(what).or_default() += 1;
+    }
+
+    /// All counts.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.counts).clone()
+    }
+
+    /// Adds to the trace.
+    pub fn event(&self, text: &str) {
+        lock(&self.trace).event(world_time(), text);
+    }
+
+    /// Hash and lines of the trace.
+    pub fn trace(&self) -> (u64, u64, Vec<String>) {
+        let trace = lock(&self.trace);
+        (trace.hash(), trace.count(), trace.lines())
+    }
+
+    /// Ends the run: something is wrong.
+    pub fn fail(&self, why: impl Into<String>) {
+        let why = why.into();
+        let mut failure = lock(&self.failure);
+        if failure.is_none() {
+            lock(&self.trace).event(world_time(), &format!("FAILED {why}"));
+            *failure = Some(why);
+        }
+    }
+
+    /// The group is whole again and nobody writes any more.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong, if anything.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+
+    /// Applies rules; a broken one ends the run.
+    pub fn check(&self, rules: impl FnOnce(&mut Checks) -> Result<(), String>) {
+        let result = rules(&mut lock(&self.checks));
+        if let Err(why) = result {
+            self.fail(why);
+        }
+    }
+
+    /// Asks the rules for a figure.
+    pub fn checks<T>(&self, ask: impl FnOnce(&Checks) -> T) -> T {
+        ask(&lock(&self.checks))
+    }
+
+    /// Checks an answer that a client got.
+    pub fn judge(&self, rule: impl FnOnce(&mut Oracle, &History) -> Result<(), String>) {
+        let result = rule(&mut lock(&self.oracle), &lock(&self.history));
+        if let Err(why) = result {
+            self.fail(why);
+        }
+    }
+
+    /// A member published a revision.
+    pub fn published(&self, member: u64, commit: &Commit) {
+        self.event(&format!("member {member} published {}", commit.revision));
+        self.check(|checks| checks.published(member, commit.revision));
+        let result = lock(&self.history).published(member, commit);
+        if let Err(why) = result {
+            self.fail(why);
+        }
+    }
+
+    // === hosts ===
+
+    /// Adds a machine with empty disks.
+    pub fn add_host(self: &Arc<Self>, id: u64) -> Arc<Host> {
+        let observer = Arc::new(HostObserver {
+            world: self.clone(),
+            member: id,
+        });
+        let state = Arc::new(StateDisk::new(id, observer, self.plan.defect));
+        let mut rng = self.fork_rng();
+        let rate = self.plan.clock_rate(&mut rng);
+        let host = Host::new(id, rate, state, rng);
+        lock(&self.hosts).insert(id, host.clone());
+        host
+    }
+
+    /// All machines.
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        lock(&self.hosts).values().cloned().collect()
+    }
+
+    /// A machine.
+    pub fn host(&self, id: u64) -> Option<Arc<Host>> {
+        lock(&self.hosts).get(&id).cloned()
+    }
+
+    /// The member that runs on a machine.
+    pub fn member(&self, id: u64) -> Option<Member> {
+        let member = self.host(id)?.member()?;
+        (!member.life().ended()).then_some(member)
+    }
+
+    /// All members that run.
+    pub fn members(&self) -> Vec<Member> {
+        let hosts = self.hosts();
+        hosts
+            .iter()
+            .filter_map(|host| self.member(host.id))
+            .collect()
+    }
+
+    /// The member that leads the highest term.
+    pub fn leader(&self) -> Option<Member> {
+        let leading = self.members().into_iter().filter(Member::leads);
+        leading.max_by_key(|member| member.raft().metrics().borrow_watched().current_term)
+    }
+
+    /// Starts the process of a machine.
+    pub fn start(self: &Arc<Self>, host: &Arc<Host>) {
+        let life = Life::new(host.id, host.clock_rate);
+        host.set_process(Some(Process {
+            life: life.clone(),
+            member: None,
+        }));
+        self.event(&format!("member {} starts", host.id));
+        let (world, host) = (self.clone(), host.clone());
+        life.clone().spawn(async move {
+            let config = world.config.clone();
+            match Member::start(world.clone(), host.clone(), life.clone(), config).await {
+                Ok(member) => host.set_member(&life, member),
+                Err(why) => world.fail(format!("member {} cannot start: {why}", host.id)),
+            }
+        });
+    }
+
+    /// Ends the process of a machine, or the machine's power.
+    pub fn crash(&self, id: u64, crash: Crash, why: &str) {
+        let Some(host) = self.host(id) else { return };
+        let Some(process) = host.set_process(None) else {
+            return;
+        };
+        process.life.end();
+        match host.crash_disks(crash) {
+            Ok(lost) => {
+                self.count(match crash {
+                    Crash::Kill => "process killed",
+                    Crash::Power => "power lost",
+                });
+                if lost > 0 {
+                    self.count("log batch lost with the power");
+                }
+                self.event(&format!(
+                    "member {id} crashed: {crash:?} {why}, {lost} batches lost"
+                ));
+            }
+            Err(error) => self.fail(format!("simulated disk: {error}")),
+        }
+    }
+
+    /// Takes everything apart: the parts hold each other.
+    pub fn clear(&self) {
+        for host in self.hosts() {
+            if let Some(process) = host.set_process(None) {
+                process.life.end();
+            }
+        }
+        lock(&self.hosts).clear();
+        lock(&self.links).clear();
+    }
+}
