@@ -195,19 +195,17 @@ impl Client {
     }
 
     fn refused(&mut self, refusal: &Refusal) {
-        match refusal.code() {
-            Code::SessionNotFound | Code::LeaseNotFound => {
-                self.world.count("session ended under its client");
-                self.session = None;
-            }
-            Code::Unspecified | Code::Compacted | Code::FutureRevision => {}
-            code => {
-                let detail = &refusal.detail;
-                self.world.fail(format!(
-                    "client {} was refused: {code:?} {detail}",
-                    self.number
-                ));
-            }
+        let code = refusal.code();
+        if matches!(code, Code::SessionNotFound | Code::LeaseNotFound) {
+            self.world.count("session ended under its client");
+            self.session = None;
+        } else if !matches!(
+            code,
+            Code::Unspecified | Code::Compacted | Code::FutureRevision
+        ) {
+            let (number, detail) = (self.number, &refusal.detail);
+            self.world
+                .fail(format!("client {number} was refused: {code:?} {detail}"));
         }
     }
 
@@ -245,6 +243,7 @@ impl Client {
 
     fn confirmed(&mut self, id: i64, ttl_s: i64, sent: Duration) {
         let ttl = Duration::from_secs(ttl_s.unsigned_abs());
+        self.told(&format!("has lease {id:x} for {ttl:?} from {sent:?}"));
         self.world
             .check(|checks| checks.leases.confirmed(id, sent, ttl));
         if let Some(session) = &mut self.session {
@@ -261,7 +260,8 @@ impl Client {
             op: Some(Op::LeaseGrant(grant)),
             ..Command::default()
         };
-        match self.send(&command, true).await {
+        // An id is asked for once: a second grant after the end of the first is another lease.
+        match self.send(&command, false).await {
             Answer::Done(_) => {
                 self.session = Some(Session {
                     id,
@@ -273,7 +273,7 @@ impl Client {
                 self.world.count("session");
                 true
             }
-            // Granted by an earlier try: for how long still is not known.
+            // If it was granted all the same, it ends by itself.
             Answer::Refused(_) | Answer::Unknown => false,
         }
     }
@@ -281,6 +281,7 @@ impl Client {
     async fn revoke(&mut self) {
         let Some(session) = &self.session else { return };
         let id = session.id;
+        self.told(&format!("gives up lease {id:x}"));
         self.world.check(|checks| {
             checks.leases.revoked(id);
             Ok(())

@@ -11,7 +11,6 @@
 //!
 //! Readers see a batch when its sync is over, as a database shows it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -63,6 +62,8 @@ struct State {
     synced: Image,
     /// Written behind it, oldest first.
     written: Vec<Vec<LogOp>>,
+    /// The first of these that readers do not see.
+    unseen: usize,
 }
 
 /// A log at one moment.
@@ -98,12 +99,23 @@ impl SimDisk {
         lock(&self.state).written.push(ops);
     }
 
+    /// Shows everything written to readers.
+    pub fn show(&self) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        for batch in state.written.iter().skip(state.unseen) {
+            state.shown.apply(batch)?;
+        }
+        state.unseen = state.written.len();
+        Ok(())
+    }
+
     /// Makes everything written durable, and shows it.
     pub fn sync(&self) -> io::Result<()> {
+        self.show()?;
         let mut state = lock(&self.state);
+        state.unseen = 0;
         for batch in std::mem::take(&mut state.written) {
             state.synced.apply(&batch)?;
-            state.shown.apply(&batch)?;
         }
         Ok(())
     }
@@ -113,6 +125,7 @@ impl SimDisk {
     pub fn crash(&self, crash: Crash, rng: &mut Rng) -> io::Result<usize> {
         let mut state = lock(&self.state);
         let written = std::mem::take(&mut state.written);
+        state.unseen = 0;
         let kept = match crash {
             Crash::Kill => written.len(),
             Crash::Power => rng.index(written.len() + 1),
@@ -134,30 +147,10 @@ impl SimDisk {
     pub fn restore(&self, image: &Image) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.written.clear();
+        state.unseen = 0;
         state.shown = image.copy()?;
         state.synced = image.copy()?;
         Ok(())
-    }
-
-    /// Last index that is synced; purged entries count.
-    pub fn synced_to(&self) -> io::Result<u64> {
-        let state = lock(&self.state);
-        Ok(state.synced.0.bounds()?.map_or(0, |(_, last)| last))
-    }
-
-    /// The synced entries from `first` on.
-    pub fn synced_entries(&self, first: u64) -> io::Result<BTreeMap<u64, Bytes>> {
-        let state = lock(&self.state);
-        let Some((lowest, last)) = state.synced.0.bounds()? else {
-            return Ok(BTreeMap::new());
-        };
-        let range = first.max(lowest)..last + 1;
-        Ok(state
-            .synced
-            .0
-            .entries(range, usize::MAX)?
-            .into_iter()
-            .collect())
     }
 }
 

@@ -100,9 +100,10 @@ impl History {
         value.as_ref().map(|value| (*at, value))
     }
 
-    /// All keys with values as of `revision`.
-    pub fn all_at(&self, revision: i64) -> Vec<(Bytes, Bytes)> {
+    /// All keys of `first..end` with values as of `revision`.
+    pub fn all_at(&self, first: &[u8], end: &[u8], revision: i64) -> Vec<(Bytes, Bytes)> {
         let keys = self.keys.keys();
+        let keys = keys.filter(|key| key.as_ref() >= first && key.as_ref() < end);
         keys.filter_map(|key| {
             let (_, value) = self.value_at(key, revision)?;
             Some((key.clone(), value.clone()))

@@ -12,6 +12,9 @@ use cfgsvc_sim::plan::Plan;
 use cfgsvc_sim::run::{Report, run};
 use clap::Parser;
 
+/// A seed that takes longer is worth a look.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// Runs whole groups under seeded faults.
 #[derive(Parser)]
 struct Arguments {
@@ -88,15 +91,20 @@ fn work(
     stop: &AtomicBool,
     total: &Mutex<Total>,
 ) {
-    let limit = arguments
-        .minutes
-        .map(|minutes| Duration::from_mins(minutes));
+    let limit = arguments.minutes.map(Duration::from_mins);
     while !stop.load(Ordering::Relaxed) {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end || limit.is_some_and(|limit| begun.elapsed() > limit) {
             return;
         }
+        let started = Instant::now();
         let report = run(Plan::new(seed, arguments.defect), arguments.verbose);
+        if let Some(why) = &report.failure {
+            say(&format!("seed {seed} failed: {why}"));
+        }
+        if started.elapsed() > SLOW {
+            say(&format!("seed {seed} took {:?}", started.elapsed()));
+        }
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
         total.runs += 1;
         for (what, count) in &report.counts {
@@ -115,11 +123,14 @@ fn work(
 
 fn progress(runs: u64, failures: usize, took: Duration) {
     let rate = runs as f64 / took.as_secs_f64();
-    // Nobody may be listening.
-    drop(writeln!(
-        std::io::stderr(),
+    say(&format!(
         "{runs} seeds, {failures} failed, {rate:.1} seeds/s"
     ));
+}
+
+fn say(text: &str) {
+    // Nobody may be listening.
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 fn tell(arguments: &Arguments, total: &Total, took: Duration) -> std::io::Result<()> {

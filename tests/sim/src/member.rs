@@ -157,7 +157,8 @@ async fn run_flush(world: Arc<World>, host: Arc<Host>, mut queue: FlushQueue) {
         host.pass(&world, Stage::Written).await;
         let early = world.plan.defect == Some(Defect::AckBeforeSync);
         if early {
-            queue.finish(Ok(()));
+            let shown = host.disk.show();
+            queue.finish(shown);
         }
         host.pass(&world, Stage::Syncing).await;
         sleep(plan.sync).await;
@@ -430,8 +431,9 @@ impl Member {
         match timeout(left, call).await {
             Err(_) => Err(ProposeError::Timeout { waited_ms: 0 }),
             Ok(Err(CallError::Refused(_))) => Err(ProposeError::NoLeader),
-            Ok(Err(CallError::Broken)) => Err(ProposeError::LeaderChanged),
-            Ok(Ok(Err(ProposeError::Stopped))) => Err(ProposeError::LeaderChanged),
+            Ok(Err(CallError::Broken) | Ok(Err(ProposeError::Stopped))) => {
+                Err(ProposeError::LeaderChanged)
+            }
             Ok(Ok(answer)) => answer,
         }
     }

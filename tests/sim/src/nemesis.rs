@@ -69,11 +69,13 @@ pub enum Fault {
     Wipe,
     /// An old disk image is put back.
     OldImage,
+    /// The leader is cut off while a follower restarts and may have forgotten whom it follows.
+    LeaseTrap,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Kill,
         Self::Power,
         Self::FastLeaderRestart,
@@ -97,6 +99,7 @@ impl Fault {
         Self::Remove,
         Self::Wipe,
         Self::OldImage,
+        Self::LeaseTrap,
     ];
 
     fn name(self) -> &'static str {
@@ -124,6 +127,7 @@ impl Fault {
             Self::Remove => "fault: removal",
             Self::Wipe => "fault: wiped disk",
             Self::OldImage => "fault: old disk image",
+            Self::LeaseTrap => "fault: follower restarts while the leader is cut off",
         }
     }
 }
@@ -186,9 +190,10 @@ impl Nemesis {
                 }
             }
             Fault::Pause => self.pause(&host),
-            Fault::Isolate | Fault::OneWayCut | Fault::Split | Fault::SlowLink => {
-                self.disturb_links(fault, &host);
-            }
+            Fault::Isolate => self.isolate(&host),
+            Fault::OneWayCut => self.one_way_cut(&host),
+            Fault::Split => self.split(),
+            Fault::SlowLink => self.slow_link(&host),
             Fault::LossBurst => {
                 let span = rng.millis(100, 1500);
                 let loss = rng.between(100, 600);
@@ -214,6 +219,7 @@ impl Nemesis {
             Fault::Transfer => self.transfer(&host),
             Fault::Join => self.join(),
             Fault::Remove => self.remove(&host),
+            Fault::LeaseTrap => self.lease_trap(),
             Fault::Wipe => self.replace_disk(&host, None),
             Fault::OldImage => {
                 if let Some(image) = self.images.remove(&host.id) {
@@ -280,6 +286,43 @@ impl Nemesis {
         });
     }
 
+    /// The leader loses one follower; when that one may stand for election, another restarts and is
+    /// cut off from the leader as well.
+    fn lease_trap(&mut self) {
+        let Some(leader) = self.world.leader() else {
+            return;
+        };
+        let leader = leader.id();
+        let hosts = self.world.hosts().into_iter();
+        let inside = hosts.filter(|host| host.out().is_none() && host.id != leader);
+        let others: Vec<Arc<Host>> = inside.collect();
+        let Some((first, rest)) = others.split_first() else {
+            return;
+        };
+        let first = first.id;
+        let cut = move |world: &World, other: u64| {
+            let mut links = lock(&world.links);
+            links.cut(leader, other);
+            links.cut(other, leader);
+        };
+        cut(&self.world, first);
+        let (rest, world) = (rest.to_vec(), self.world.clone());
+        let until_trap = self.world.plan.election * 2 + self.rng.millis(0, 300);
+        let heal = self.rng.millis(300, 2500);
+        spawn_world(async move {
+            SimRuntime::sleep(until_trap).await;
+            for host in &rest {
+                cut(&world, host.id);
+                world.crash(host.id, Crash::Kill, "restarts while the leader is cut off");
+                if host.out().is_none() && host.life().is_none() {
+                    world.start(host);
+                }
+            }
+            SimRuntime::sleep(heal).await;
+            lock(&world.links).heal();
+        });
+    }
+
     fn pause(&mut self, host: &Arc<Host>) {
         let Some(life) = host.life() else { return };
         life.pause(true);
@@ -287,49 +330,56 @@ impl Nemesis {
         self.later(span, move |_| life.pause(false));
     }
 
-    fn disturb_links(&mut self, fault: Fault, host: &Host) {
-        let ids: Vec<u64> = self.world.hosts().iter().map(|host| host.id).collect();
-        {
+    fn ids(&self) -> Vec<u64> {
+        self.world.hosts().iter().map(|host| host.id).collect()
+    }
+
+    fn heal_links_later(&mut self) {
+        let span = self.rng.millis(100, 5000);
+        self.later(span, |world| lock(&world.links).heal());
+    }
+
+    fn isolate(&mut self, host: &Host) {
+        let ways = [(true, true), (true, false), (false, true)];
+        let (inward, outward) = self.rng.pick(&ways).copied().unwrap_or((true, true));
+        for other in self.ids().into_iter().filter(|other| *other != host.id) {
             let mut links = lock(&self.world.links);
-            match fault {
-                Fault::Isolate => {
-                    let (in_too, out_too) = *self
-                        .rng
-                        .pick(&[(true, true), (true, false), (false, true)])
-                        .unwrap_or(&(true, true));
-                    for other in ids.iter().filter(|other| **other != host.id) {
-                        if in_too {
-                            links.cut(*other, host.id);
-                        }
-                        if out_too {
-                            links.cut(host.id, *other);
-                        }
-                    }
-                }
-                Fault::OneWayCut => {
-                    if let Some(other) = self.rng.pick(&ids) {
-                        links.cut(host.id, *other);
-                    }
-                }
-                Fault::Split => {
-                    let sides: Vec<bool> = ids.iter().map(|_| self.rng.chance(500)).collect();
-                    for (a, side) in ids.iter().zip(&sides) {
-                        for (b, other) in ids.iter().zip(&sides) {
-                            if side != other {
-                                links.cut(*a, *b);
-                            }
-                        }
-                    }
-                }
-                _ => {
-                    if let Some(other) = self.rng.pick(&ids) {
-                        links.slow_down(host.id, *other, self.rng.millis(20, 400));
-                    }
+            if inward {
+                links.cut(other, host.id);
+            }
+            if outward {
+                links.cut(host.id, other);
+            }
+        }
+        self.heal_links_later();
+    }
+
+    fn one_way_cut(&mut self, host: &Host) {
+        if let Some(other) = self.rng.pick(&self.ids()) {
+            lock(&self.world.links).cut(host.id, *other);
+        }
+        self.heal_links_later();
+    }
+
+    fn split(&mut self) {
+        let ids = self.ids();
+        let sides: Vec<bool> = ids.iter().map(|_| self.rng.chance(500)).collect();
+        for (a, side) in ids.iter().zip(&sides) {
+            for (b, other) in ids.iter().zip(&sides) {
+                if side != other {
+                    lock(&self.world.links).cut(*a, *b);
                 }
             }
         }
-        let span = self.rng.millis(100, 5000);
-        self.later(span, |world| lock(&world.links).heal());
+        self.heal_links_later();
+    }
+
+    fn slow_link(&mut self, host: &Host) {
+        let by = self.rng.millis(20, 400);
+        if let Some(other) = self.rng.pick(&self.ids()) {
+            lock(&self.world.links).slow_down(host.id, *other, by);
+        }
+        self.heal_links_later();
     }
 
     fn transfer(&mut self, host: &Host) {

@@ -53,6 +53,8 @@ impl App for Recorder {
         let reply = self.app.apply(state, entry)?;
         let decoded = Reply::decode(reply.clone()).map_err(io::Error::other)?;
         if let Some(Outcome::LeaseExpire(expired)) = &decoded.result {
+            let text = format!("member {} ended leases {:x?}", self.member, expired.ids);
+            self.world.event(&text);
             self.world
                 .check(|checks| checks.leases.expired(&expired.ids));
         }

@@ -11,6 +11,7 @@
 
 use bytes::Bytes;
 
+use crate::client::PREFIX;
 use crate::history::History;
 
 /// What is known of all clients together.
@@ -131,7 +132,7 @@ impl Oracle {
         } else {
             read.revision
         };
-        let expected = history.all_at(at);
+        let expected = history.all_at(PREFIX.0, PREFIX.1, at);
         if read.found == expected {
             return Ok(());
         }
@@ -202,8 +203,8 @@ mod tests {
             .compared(&history, 3, &key, 2, true)
             .expect("it was at 2");
         oracle
-            .compared(&history, 3, &key, 2, false)
-            .expect_err("it was not");
+            .compared(&history, 3, &key, 3, false)
+            .expect_err("it was at 3");
         oracle.absent(&history, 3, &key).expect_err("it was there");
     }
 

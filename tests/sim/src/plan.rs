@@ -120,6 +120,8 @@ impl Plan {
         let needed: &[Fault] = match defect {
             Some(Defect::OldImageAccepted) => &[Fault::OldImage],
             Some(Defect::WipedDiskAccepted) => &[Fault::Wipe],
+            Some(Defect::LeaseRead) => &[Fault::LeaseTrap],
+            Some(Defect::LeaderRestore) => &[Fault::FastLeaderRestart],
             Some(_) | None => &[],
         };
         for fault in needed {

@@ -17,6 +17,7 @@ impl Rng {
     }
 
     /// Another source that follows from this one.
+    #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::new(self.0.random())
     }

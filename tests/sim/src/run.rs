@@ -32,7 +32,7 @@ use crate::world::World;
 /// How often the world is looked at.
 const TICK: Duration = Duration::from_millis(10);
 /// A group without faults must be whole again by then.
-const HEAL: Duration = Duration::from_secs(60);
+const HEAL: Duration = Duration::from_mins(1);
 
 /// What a run was.
 #[derive(Debug, Clone)]

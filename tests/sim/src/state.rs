@@ -330,7 +330,7 @@ impl StateDisk {
     pub fn restore(&self, image: &StateImage) {
         let mut inner = lock(&self.inner);
         inner.engine = Arc::new(SimEngine::new(image.0.clone(), self.observer.clone()));
-        inner.snapshot = image.1.clone();
+        inner.snapshot.clone_from(&image.1);
         inner.incoming = None;
     }
 

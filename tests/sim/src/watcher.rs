@@ -5,7 +5,7 @@
 //! twin of `cfgsvc::grpc::watch`.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -84,7 +84,9 @@ impl Watcher {
                 return false;
             }
             self.stream().await;
-            let pause = self.rng.millis(5, 100);
+            // Who is away for long finds that history was compacted meanwhile.
+            let longest = if self.rng.chance(250) { 4000 } else { 100 };
+            let pause = self.rng.millis(5, longest);
             SimRuntime::sleep(pause).await;
         }
         false
@@ -116,9 +118,15 @@ impl Watcher {
             ..WatchCreateRequest::default()
         };
         let (responses, mut arrived) = pipe::<WatchResponse>(&self.world, to, 0);
+        // A doubled call opens one stream.
+        let once = Arc::new(Mutex::new(Some((request, responses))));
         let serve = move |member: Member| {
-            let (request, responses) = (request.clone(), responses.clone());
-            async move { spawn_here(serve(member, request, responses)) }
+            let opened = lock(&once).take();
+            async move {
+                if let Some((request, responses)) = opened {
+                    spawn_here(serve(member, request, responses));
+                }
+            }
         };
         let call = network::call(&self.world, operator(), to, serve);
         let opened = SimRuntime::timeout(Duration::from_secs(1), call).await;
