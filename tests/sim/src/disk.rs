@@ -16,6 +16,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use cluster::proto;
+use cluster::types::{LogId, decode, entry_from, log_id_from};
 use cluster_core::log::{LogEngine, LogMeta, LogOp, MemoryLog};
 
 use crate::rng::Rng;
@@ -136,6 +138,23 @@ impl SimDisk {
         // Opening the database writes out what it recovered.
         state.shown = state.synced.copy()?;
         Ok(written.len() - kept)
+    }
+
+    /// Whether an entry is synced, or was and is purged.
+    pub fn holds(&self, log_id: LogId) -> io::Result<bool> {
+        let state = lock(&self.state);
+        let log = &state.synced.0;
+        if let Some(purged) = log.meta(LogMeta::Purged)?
+            && log_id_from(&decode::<proto::LogId>("purged", purged)?) >= log_id
+        {
+            return Ok(true);
+        }
+        let index = log_id.index();
+        let Some((_, entry)) = log.entries(index..index + 1, usize::MAX)?.pop() else {
+            return Ok(false);
+        };
+        let entry = entry_from(decode::<proto::Entry>("log entry", entry)?)?;
+        Ok(entry.log_id == log_id)
     }
 
     /// A copy of what is synced: an image of the disk.

@@ -1,5 +1,6 @@
 //! `sim`: runs seeds and tells what happened.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -11,6 +12,14 @@ use cfgsvc_sim::defect::Defect;
 use cfgsvc_sim::plan::Plan;
 use cfgsvc_sim::run::{Report, run};
 use clap::Parser;
+
+/// The command that repeats a seed, but for the seed.
+const AGAIN: &str = "cargo run -p cfgsvc-sim --release --";
+
+thread_local! {
+    /// The seed that this thread runs.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
 
 /// A seed that takes longer is worth a look.
 const SLOW: Duration = Duration::from_secs(10);
@@ -59,8 +68,13 @@ struct Total {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // A panic in a run is a finding of that run, which tells its text.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic in a run is a finding of its seed. A release build ends here, so say it now.
+    std::panic::set_hook(Box::new(|panic| {
+        let seed = SEED.get();
+        say(&format!(
+            "seed {seed}: {panic}\nagain: {AGAIN} --seed {seed} --verbose"
+        ));
+    }));
     let (first, end) = match arguments.seed {
         Some(seed) => (seed, seed + 1),
         None => arguments.seeds,
@@ -97,6 +111,7 @@ fn work(
         if seed >= end || limit.is_some_and(|limit| begun.elapsed() > limit) {
             return;
         }
+        SEED.set(seed);
         let started = Instant::now();
         let report = run(Plan::new(seed, arguments.defect), arguments.verbose);
         if let Some(why) = &report.failure {
@@ -157,7 +172,7 @@ fn tell(arguments: &Arguments, total: &Total, took: Duration) -> std::io::Result
         writeln!(
             out,
             "trace {:016x}, {} events, {:?} of virtual time\n\
-             again: cargo run -p cfgsvc-sim --release -- --seed {}{defect} --verbose\n",
+             again: {AGAIN} --seed {}{defect} --verbose\n",
             report.trace_hash, report.events, report.virtual_time, report.seed
         )?;
     }

@@ -19,20 +19,21 @@ use cfgsvc::watch::hub::Hub;
 use cfgsvc_core::LeaseChange;
 use cluster::log_store::{FlushQueue, LogStore, LogStoreOptions};
 use cluster::machine::Machine;
-use cluster::types::{Command, LogId};
+use cluster::types::{Command, LogId, NodeInfo};
 use cluster::{App, ProposeError, ReadError};
 use cluster_core::contact::{Contacts, Question};
 use cluster_core::log::{LogEngine as _, LogMeta, LogOp};
 use cluster_core::membership::majority;
 use futures_util::future::join_all;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::error::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::{Config, Raft, RaftMetrics, ReadPolicy};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::defect::Defect;
 use crate::disk::Stage;
 use crate::host::Host;
+use crate::membership::node;
 use crate::network::{self, CallError, From};
 use crate::observe::Recorder;
 use crate::peer::Network;
@@ -174,6 +175,20 @@ async fn run_flush(world: Arc<World>, host: Arc<Host>, mut queue: FlushQueue) {
     }
 }
 
+/// Gives Raft of a founder its first membership, at every start until it took.
+async fn found(world: &World, id: u64, raft: &RaftHandle) -> Result<(), String> {
+    let founders = 1..=world.plan.founders;
+    if !founders.contains(&id) {
+        return Ok(());
+    }
+    let nodes: BTreeMap<u64, NodeInfo> = founders.map(|id| (id, node(id, false))).collect();
+    match raft.initialize(nodes).await {
+        // Not allowed: another founder's messages were here first.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 impl Member {
     /// Starts a member on what its disks hold.
     pub async fn start(
@@ -209,6 +224,7 @@ impl Member {
         let raft = Raft::new(host.id, config, network, log.clone(), machine)
             .await
             .map_err(|error| error.to_string())?;
+        found(&world, host.id, &raft).await?;
         let (barrier, waiting) = mpsc::channel(1024);
         let member = Self {
             inner: Arc::new(Inner {

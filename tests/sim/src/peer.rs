@@ -39,7 +39,7 @@ use crate::types::SimTypes;
 use crate::world::World;
 
 /// Bytes of one snapshot chunk; small, so that small snapshots have several.
-const SNAPSHOT_CHUNK_BYTES: usize = 512;
+const SNAPSHOT_CHUNK_BYTES: usize = 128;
 /// An answer to an append is overdue after this: the real network's constant.
 const OVERDUE: Duration = Duration::from_secs(2);
 /// A connection that is silent so long is closed by its keep-alive.
@@ -396,7 +396,7 @@ async fn receive_snapshot(
     let meta = meta_from(&manifest).map_err(|error| error.to_string())?;
     let mut receiver = member.store().receive(&manifest).map_err(text)?;
     while let Some((file, offset, bytes)) = chunks.recv().await {
-        sleep(Duration::from_micros(200)).await;
+        sleep(Duration::from_millis(2)).await;
         receiver.write(file, offset, &bytes).map_err(text)?;
     }
     sleep(Duration::from_millis(1)).await;

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use cfgsvc_proto::etcd::PutRequest;
 use cfgsvc_proto::state::Command;
 use cfgsvc_proto::state::command::Op;
-use cluster::types::NodeInfo;
 use cluster_core::store::StateEngine as _;
 use openraft::AsyncRuntime as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -19,8 +18,8 @@ use prost::Message as _;
 use crate::client::Client;
 use crate::disk::Crash;
 use crate::host::{Host, Out};
+use crate::invariants::committed_is_durable;
 use crate::member::Member;
-use crate::membership::node;
 use crate::nemesis::{self, operator};
 use crate::network;
 use crate::plan::Plan;
@@ -111,7 +110,7 @@ fn summarize(world: &World, counts: &mut BTreeMap<&'static str, u64>) {
 }
 
 async fn play(world: &Arc<World>) {
-    begin(world).await;
+    begin(world);
     let healing = Arc::new(Mutex::new(false));
     spawn_world(supervise(world.clone(), healing.clone()));
     let until = world_time() + world.plan.span;
@@ -144,24 +143,11 @@ async fn play(world: &Arc<World>) {
     }
 }
 
-/// Founds the group.
-async fn begin(world: &Arc<World>) {
-    let founders: Vec<u64> = (1..=world.plan.founders).collect();
-    for id in &founders {
-        let host = world.add_host(*id);
+/// Founds the group: each founder gives its Raft the first membership when it starts.
+fn begin(world: &Arc<World>) {
+    for id in 1..=world.plan.founders {
+        let host = world.add_host(id);
         world.start(&host);
-    }
-    let nodes: BTreeMap<u64, NodeInfo> =
-        founders.iter().map(|id| (*id, node(*id, false))).collect();
-    loop {
-        SimRuntime::sleep(TICK).await;
-        let Some(member) = world.member(1) else {
-            continue;
-        };
-        match member.raft().initialize(nodes.clone()).await {
-            Ok(()) => return,
-            Err(error) => return world.fail(format!("the group cannot begin: {error}")),
-        }
     }
 }
 
@@ -234,6 +220,9 @@ fn look(world: &Arc<World>, host: &Arc<Host>, rng: &mut Rng, heal: bool) {
         let metrics = member.raft().metrics();
         let metrics = metrics.borrow_watched();
         world.check(|checks| checks.told(&metrics));
+        if metrics.current_leader == Some(metrics.id) {
+            world.check(|_| committed_is_durable::check(&metrics, |id| world.host(id)));
+        }
         metrics.running_state.clone()
     };
     match state {

@@ -2,6 +2,7 @@
 //! what is new.
 
 pub mod applied_is_a_prefix;
+pub mod committed_is_durable;
 pub mod committed_never_changes;
 pub mod election_safety;
 pub mod leases_never_early;
