@@ -462,18 +462,22 @@ impl Nemesis {
     }
 }
 
-/// Whether the voters that are left decide when another is lost for good.
+/// Whether the voters that are left decide when another is lost for good. While a change of the
+/// membership is under way nobody may be lost: two majorities are needed until it ends.
 fn may_lose_a_voter(world: &World) -> bool {
     let Some(leader) = world.leader() else {
         return false;
     };
     let metrics = leader.metrics();
-    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    let stored = &metrics.membership_config;
+    let settled = stored.membership().get_joint_config().len() == 1
+        && stored.log_id().as_ref() <= metrics.cluster_committed.as_ref();
+    let voters: Vec<u64> = stored.voter_ids().collect();
     let lost = voters.iter().filter(|id| {
         let host = world.host(**id);
         host.is_none_or(|host| host.out().is_some())
     });
-    (lost.count() + 1) * 2 < voters.len()
+    settled && (lost.count() + 1) * 2 < voters.len()
 }
 
 /// Who asks on behalf of people.

@@ -39,6 +39,8 @@ pub struct Links {
     pub doubled: u64,
     /// Delay of a message, in microseconds.
     pub delay_us: (u64, u64),
+    /// Some messages come very late.
+    stragglers: bool,
     /// Ends of calls whose answer was lost.
     limbo: Vec<Box<dyn Any + Send>>,
 }
@@ -53,6 +55,7 @@ impl Links {
             loss: 0,
             doubled: 0,
             delay_us: (100, 1500),
+            stragglers: true,
             limbo: Vec::new(),
         }
     }
@@ -79,6 +82,7 @@ impl Links {
         self.heal();
         self.loss = 0;
         self.doubled = 0;
+        self.stragglers = false;
     }
 
     /// Whether messages of `from` to `to` do not pass.
@@ -89,7 +93,8 @@ impl Links {
     fn delay(&mut self, from: u64, to: u64) -> Duration {
         let (low, high) = self.delay_us;
         let slow = self.slow.get(&(from, to)).copied().unwrap_or_default();
-        let burst = if self.rng.chance(10) { high * 20 } else { 0 };
+        let late = self.stragglers && self.rng.chance(10);
+        let burst = if late { high * 20 } else { 0 };
         self.rng.micros(low, high + burst) + slow
     }
 

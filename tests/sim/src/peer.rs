@@ -136,7 +136,19 @@ impl Peer {
                 answer.map_err(|error| error.to_string())
             }
         });
-        answered.await?.map_err(unreachable)
+        let answer = answered
+            .await
+            .and_then(|answer| answer.map_err(unreachable));
+        let told = match &answer {
+            Ok(answer) if answer.vote_granted => "granted".to_owned(),
+            Ok(answer) => format!("refused, vote {}", answer.vote),
+            Err(error) => error.to_string(),
+        };
+        let (from, to) = (self.from.id, self.to);
+        let kind = if pre_vote { "pre-vote" } else { "vote" };
+        self.world
+            .event(&format!("member {from} asks {to} for its {kind}: {told}"));
+        answer
     }
 
     async fn open_stream(

@@ -17,6 +17,9 @@ use crate::nemesis::Fault;
 use crate::rng::Rng;
 use crate::runtime::RIGHT_RATE;
 
+/// Election timeout where messages take long.
+const SLOW_ELECTION: Duration = Duration::from_millis(400);
+
 /// Everything that is decided before a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -102,7 +105,7 @@ impl Plan {
                 0
             },
             delay_us: if slow_net {
-                (5_000, 40_000)
+                (2_000, 15_000)
             } else {
                 (50, 2_000)
             },
@@ -110,6 +113,10 @@ impl Plan {
             fault_pause_ms: *rng.pick(&[300, 1_000, 2_500]).unwrap_or(&1_000),
             span: rng.millis(6_000, 15_000),
         };
+        if slow_net {
+            // An election timeout must be many round trips.
+            plan.election = plan.election.max(SLOW_ELECTION);
+        }
         plan.heartbeat = plan.election / u32::try_from(rng.between(3, 6)).unwrap_or(4);
         plan.favour(defect);
         plan

@@ -110,6 +110,7 @@ fn summarize(world: &World, counts: &mut BTreeMap<&'static str, u64>) {
 }
 
 async fn play(world: &Arc<World>) {
+    world.event(&format!("{:?}", world.plan));
     begin(world);
     let healing = Arc::new(Mutex::new(false));
     spawn_world(supervise(world.clone(), healing.clone()));
