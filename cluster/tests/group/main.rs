@@ -7,4 +7,6 @@ mod founding;
 mod list_app;
 mod log_reads;
 mod scenarios;
+mod snapshots;
 mod state_files;
+mod world;
