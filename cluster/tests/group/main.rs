@@ -1,6 +1,7 @@
 //! A group of members in one process, over real sockets and real disks; openraft's conformance
 //! suite on our storage; and the two library defects that our settings keep away.
 
+mod batches;
 mod conformance;
 mod defects;
 mod founding;

@@ -5,8 +5,6 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cluster::Group;
-
 use crate::world::{World, free_address};
 
 /// Passes connections on and counts the bytes; breaks them all, once, after so many.
