@@ -10,7 +10,7 @@
 //! Invariants
 //! - what CURRENT names is whole and durable; everything else may be removed at start;
 //! - a snapshot directory is renamed into place only when whole and durable;
-//! - a directory below incoming/ has one writer, and stays while its snapshot waits to be installed.
+//! - a directory below incoming/ has one writer, and stays until its snapshot is installed.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
