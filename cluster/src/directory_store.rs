@@ -9,12 +9,14 @@
 //!
 //! Invariants
 //! - what CURRENT names is whole and durable; everything else may be removed at start;
-//! - a snapshot directory is renamed into place only when whole and durable.
+//! - a snapshot directory is renamed into place only when whole and durable;
+//! - a directory below incoming/ has one writer, and stays until its snapshot is installed.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use cluster_core::store::{Batch, ReadFn, StateEngine};
@@ -41,7 +43,12 @@ pub struct DirectoryStore {
     root: PathBuf,
     open: OpenEngine,
     current: Mutex<Current>,
+    /// Snapshots below incoming/ that are being received or wait to be installed, by id.
+    incoming: Mutex<BTreeMap<String, Weak<InUse>>>,
 }
+
+/// Held by who uses a directory below incoming/.
+struct InUse;
 
 struct Current {
     database: Arc<Database>,
@@ -92,6 +99,7 @@ impl DirectoryStore {
             root: root.to_owned(),
             open,
             current,
+            incoming: Mutex::default(),
         })
     }
 
@@ -134,25 +142,37 @@ impl StateStore for DirectoryStore {
 
     fn receive(&self, manifest: &proto::SnapshotManifest) -> io::Result<Box<dyn SnapshotReceiver>> {
         check_manifest(manifest)?;
-        let incoming = self.root.join("incoming");
-        let path = incoming.join(&manifest.id);
-        for entry in fs::read_dir(&incoming)? {
-            let other = entry?.path();
-            if other != path {
-                remove_all(&other)?;
+        let parent = self.root.join("incoming");
+        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        incoming.retain(|_, user| user.strong_count() > 0);
+        if incoming.contains_key(&manifest.id) {
+            let why = format!("snapshot {} is being received already", manifest.id);
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
+        for entry in fs::read_dir(&parent)? {
+            let other = entry?;
+            let name = other.file_name();
+            let used = name.to_str().is_some_and(|id| incoming.contains_key(id));
+            if !used && *name != *manifest.id {
+                remove_all(&other.path())?;
             }
         }
+        let path = parent.join(&manifest.id);
         fs::create_dir_all(&path)?;
         let mut held = Vec::with_capacity(manifest.files.len());
         for file in &manifest.files {
             let length = fs::metadata(path.join(&file.name)).map_or(0, |found| found.len());
             held.push(if length <= file.size_bytes { length } else { 0 });
         }
+        check_space(&path, manifest, &held)?;
+        let user = Arc::new(InUse);
+        incoming.insert(manifest.id.clone(), Arc::downgrade(&user));
         Ok(Box::new(Receiving {
             path,
             manifest: manifest.clone(),
             held,
             open: None,
+            user,
         }))
     }
 
@@ -265,6 +285,8 @@ struct Directory {
     files: Files,
     manifest: proto::SnapshotManifest,
     hashed: OnceLock<proto::SnapshotManifest>,
+    /// Set while it lies below incoming/.
+    incoming: Option<Arc<InUse>>,
 }
 
 impl Directory {
@@ -277,6 +299,7 @@ impl Directory {
             files: Files::new(path),
             manifest,
             hashed,
+            incoming: None,
         }
     }
 }
@@ -314,6 +337,7 @@ struct Receiving {
     held: Vec<u64>,
     /// The file that is being written.
     open: Option<(usize, fs::File)>,
+    user: Arc<InUse>,
 }
 
 impl Receiving {
@@ -377,8 +401,16 @@ impl SnapshotReceiver for Receiving {
             if file.size_bytes == 0 {
                 write_file(&path, b"")?;
             }
-            let size = fs::metadata(&path)?.len();
-            if size != file.size_bytes || hash_file(&path)? != file.sha256 {
+            let size = fs::metadata(&path).map_or(0, |found| found.len());
+            if size < file.size_bytes {
+                // The sender broke off: the next transfer goes on from here.
+                let why = format!("it ends after {size} of {} bytes", file.size_bytes);
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{}: {why}", path.display()),
+                ));
+            }
+            if size > file.size_bytes || hash_file(&path)? != file.sha256 {
                 // What is wrong would be wrong again: the next transfer starts anew.
                 remove_all(&self.path)?;
                 return Err(damaged(&path, "its size or SHA-256 is not as announced"));
@@ -389,7 +421,8 @@ impl SnapshotReceiver for Receiving {
             &self.manifest.encode_to_vec(),
         )?;
         sync_directory(&self.path)?;
-        let directory = Directory::new(self.path.clone(), self.manifest.clone());
+        let mut directory = Directory::new(self.path.clone(), self.manifest.clone());
+        directory.incoming = Some(self.user.clone());
         Ok(SnapshotHandle {
             files: Arc::new(directory),
         })
@@ -426,6 +459,24 @@ fn damaged(path: &Path, why: &str) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("{}: {why}", path.display()),
     )
+}
+
+/// Refuses a snapshot that would not fit on the disk, before the first byte of it comes.
+fn check_space(path: &Path, manifest: &proto::SnapshotManifest, held: &[u64]) -> io::Result<()> {
+    let announced = manifest.files.iter().map(|file| file.size_bytes);
+    let wanted = announced.fold(0, u64::saturating_add);
+    let missing = wanted.saturating_sub(held.iter().sum());
+    let disk = rustix::fs::statvfs(path)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if missing > free {
+        let why = format!(
+            "snapshot {} needs {missing} more bytes and {} has {free} left: make room there",
+            manifest.id,
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+    }
+    Ok(())
 }
 
 /// A manifest comes from the network: names must be plain file names.

@@ -57,8 +57,8 @@ pub enum IdentityError {
         "data directory {path} is a copy of another one (its identity was written as {expected}, \
          it is {found}): two members with one identity would corrupt the group, and one that was \
          put back has forgotten what it promised since. Start the original, or an empty directory \
-         with `--join`. Only if this directory was moved as it was, and the original no longer exists, \
-         start once with `--danger-adopt-copied-data`"
+         with `--join`. Only if this directory was moved as it was, and the original no longer \
+         exists, start once with `--danger-adopt-copied-data`"
     )]
     Copied {
         /// The directory.

@@ -329,7 +329,7 @@ impl LogStore {
 }
 
 /// The bytes of an entry that count against a bound.
-fn size_of(entry: &Entry) -> usize {
+pub(crate) fn size_of(entry: &Entry) -> usize {
     match &entry.payload {
         openraft::EntryPayload::Normal(command) => command.0.len() + 32,
         openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 256,

@@ -22,7 +22,7 @@ use openraft::storage::{
 };
 use prost::Message;
 
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, size_of};
 use crate::proto;
 use crate::state_store::{APPLIED_KEY, SnapshotHandle, StateStore};
 use crate::types::{
@@ -32,6 +32,12 @@ use crate::types::{
 
 /// Entries applied in one batch at most: bounds the batch's memory and how long a snapshot waits.
 const CHUNK_ENTRIES: usize = 512;
+
+/// A batch ends with the entry whose command, or whose reply, brings it over so many bytes.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// A batch ends with the entry that brings the keys that change over this.
+const CHUNK_KEYS: usize = 50_000;
 
 /// The state machine of one member.
 pub struct Machine {
@@ -95,17 +101,21 @@ impl Machine {
         }
         let (entries, responders): (Vec<Entry>, Vec<Option<ApplyResponder<C>>>) =
             chunk.into_iter().unzip();
-        let replies = {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.log.is_some() {
-                let indexes = entries.iter().map(|entry| entry.log_id.index());
-                check_order(inner.applied.map(|id| id.index()), indexes)?;
-            }
-            inner.apply(self.store.as_ref(), entries)?
-        };
-        for (reply, responder) in replies.into_iter().zip(responders) {
-            if let Some(responder) = responder {
-                responder.send(Reply(reply));
+        let mut entries = entries.into_iter();
+        let mut responders = responders.into_iter();
+        while !entries.as_slice().is_empty() {
+            let replies = {
+                let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.log.is_some() {
+                    let indexes = entries.as_slice().iter().map(|entry| entry.log_id.index());
+                    check_order(inner.applied.map(|id| id.index()), indexes)?;
+                }
+                inner.apply(self.store.as_ref(), &mut entries)?
+            };
+            for (reply, responder) in replies.into_iter().zip(responders.by_ref()) {
+                if let Some(responder) = responder {
+                    responder.send(Reply(reply));
+                }
             }
         }
         Ok(())
@@ -168,17 +178,22 @@ impl Inner {
         Ok(())
     }
 
-    /// Applies the entries, commits them and publishes them; returns the replies in order.
-    fn apply(&mut self, store: &dyn StateStore, entries: Vec<Entry>) -> io::Result<Vec<Bytes>> {
+    /// Applies the first entries, as many as a batch may hold, commits and publishes them; returns
+    /// their replies in order.
+    fn apply(
+        &mut self,
+        store: &dyn StateStore,
+        entries: &mut std::vec::IntoIter<Entry>,
+    ) -> io::Result<Vec<Bytes>> {
         let engine = store.engine();
         let mut replies = Vec::with_capacity(entries.len());
         let mut batch = Batch::default();
-        let mut entries = Some(entries);
         engine.read(&mut |view| {
             let mut state = Overlay::new(view);
-            for entry in entries.take().into_iter().flatten() {
+            let mut reply_bytes = 0;
+            for entry in entries.by_ref() {
                 let log_id = entry.log_id;
-                replies.push(match entry.payload {
+                let reply = match entry.payload {
                     EntryPayload::Blank => Bytes::new(),
                     EntryPayload::Normal(command) => {
                         let entry = AppEntry {
@@ -192,8 +207,13 @@ impl Inner {
                         self.membership = StoredMembership::new(Some(log_id), membership);
                         Bytes::new()
                     }
-                });
+                };
+                reply_bytes += reply.len();
+                replies.push(reply);
                 self.applied = Some(log_id);
+                if reply_bytes > CHUNK_BYTES || state.pending() > CHUNK_KEYS {
+                    break;
+                }
             }
             batch = std::mem::replace(&mut state, Overlay::new(view)).into_batch();
             Ok(())
@@ -236,10 +256,16 @@ impl<C: GroupTypes> RaftStateMachine<C> for Machine {
     {
         let mut chunk = Vec::new();
         while let Some(entry) = entries.next().await {
-            chunk.push(entry?);
-            while chunk.len() < CHUNK_ENTRIES {
+            let entry = entry?;
+            let mut bytes = size_of(&entry.0);
+            chunk.push(entry);
+            while chunk.len() < CHUNK_ENTRIES && bytes <= CHUNK_BYTES {
                 match entries.next().now_or_never() {
-                    Some(Some(entry)) => chunk.push(entry?),
+                    Some(Some(entry)) => {
+                        let entry = entry?;
+                        bytes += size_of(&entry.0);
+                        chunk.push(entry);
+                    }
                     Some(None) | None => break,
                 }
             }

@@ -272,9 +272,14 @@ impl Raft for PeerServer {
         request: Request<proto::SnapshotManifest>,
     ) -> Result<Response<proto::SnapshotHave>, Status> {
         let member = self.admit(&request)?;
-        let receiver = member.store().receive(request.get_ref()).map_err(|error| {
-            Status::failed_precondition(format!("the snapshot cannot be received: {error}"))
-        })?;
+        let store = member.store().clone();
+        let manifest = request.into_inner();
+        let receiver = tokio::task::spawn_blocking(move || store.receive(&manifest))
+            .await
+            .map_err(stopped)?
+            .map_err(|error| {
+                Status::failed_precondition(format!("the snapshot cannot be received: {error}"))
+            })?;
         Ok(Response::new(proto::SnapshotHave {
             held_bytes: receiver.held(),
         }))
@@ -308,7 +313,11 @@ impl Raft for PeerServer {
             ));
         }
         let disk = |error: std::io::Error| Status::internal(format!("snapshot: {error}"));
-        let mut receiver = member.store().receive(&manifest).map_err(disk)?;
+        let store = member.store().clone();
+        let mut receiver = tokio::task::spawn_blocking(move || store.receive(&manifest))
+            .await
+            .map_err(stopped)?
+            .map_err(disk)?;
         while let Some(chunk) = chunks.message().await? {
             let Some(Part::Data(data)) = chunk.part else {
                 return Err(Status::invalid_argument("a snapshot has one start"));

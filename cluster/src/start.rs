@@ -213,7 +213,7 @@ pub fn raft_config(options: &Options) -> Result<Config, StartError> {
         allow_log_reversion: Some(false),
         max_payload_entries: 2048,
         // The default of 1 purges with every applied entry.
-        purge_batch_size: 1024,
+        purge_batch_size: options.keep_entries.clamp(1, 1024),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
         max_in_snapshot_log_to_keep: options.keep_entries,
         replication_lag_threshold: options.snapshot_entries + options.keep_entries,

@@ -1,4 +1,5 @@
-//! Works only while it is the only one: `cargo run --example lock -- 127.0.0.1:2379 NAME [SECONDS]`.
+//! Works only while it is the only one:
+//! `cargo run --example lock -- 127.0.0.1:2379 NAME [SECONDS]`.
 //! Start it twice; then kill the first one, or stop its members.
 
 use cfgsvc_client::{Client, Op, Options, Put, Txn};

@@ -236,6 +236,15 @@ impl Missed {
         }
     }
 
+    /// The member, or the connection to it, tells.
+    fn told(failure: Failure, cause: Cause) -> Self {
+        Self {
+            failure,
+            cause,
+            silent: false,
+        }
+    }
+
     /// The other side ended the stream.
     pub(crate) fn ended() -> Self {
         Self {
@@ -252,22 +261,22 @@ impl Missed {
     }
 }
 
+/// What became of a request to which the member itself has said nothing.
+fn unanswered(status: &Status) -> Option<(Failure, Cause)> {
+    let source = status.source()?;
+    let failure = if not_sent(source) {
+        Failure::NotSent
+    } else {
+        Failure::Lost
+    };
+    Some((failure, innermost(source)))
+}
+
 /// Why `status` is no answer, or the error that it is.
 pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallError> {
-    let missed = |failure, cause| {
-        Ok(Missed {
-            failure,
-            cause,
-            silent: false,
-        })
-    };
-    if let Some(source) = status.source() {
-        let failure = if not_sent(source) {
-            Failure::NotSent
-        } else {
-            Failure::Lost
-        };
-        return missed(failure, innermost(source));
+    let missed = |failure, cause| Ok(Missed::told(failure, cause));
+    if let Some((failure, cause)) = unanswered(status) {
+        return missed(failure, cause);
     }
     if status.code() == Code::OutOfRange && status.message().starts_with(ANSWER_TOO_LARGE) {
         return Err(CallError::Failed {

@@ -3,8 +3,8 @@
 //! Why not `std::time::Instant`: on Linux it stands still during suspend, so that a laptop or a
 //! virtual machine that was put to sleep would believe in leases that the group has long expired.
 //!
-//! The runtime's timers stand still as well, so a wait for a deadline is cut into short ones, with a
-//! look at this clock after each: see [`sleep_until`].
+//! The runtime's timers stand still as well, so a wait for a deadline is cut into short ones, with
+//! a look at this clock after each: see [`sleep_until`].
 //!
 //! Only the shells read the clock; the pure parts take a [`Moment`] as an argument.
 

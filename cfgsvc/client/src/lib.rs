@@ -93,8 +93,8 @@
 //!
 //! The decisions are pure and take time and randomness as arguments: `route` (endpoint, retry,
 //! backoff), `ids` (request numbers), `keepalive` (deadlines), `cursor` (watch order), `mirror`
-//! (copy and freshness). Around them lie thin shells: `channel` and `connect` (tonic), `session`, `watch`,
-//! `follow`, `lock`.
+//! (copy and freshness). Around them lie thin shells: `channel` and `connect` (tonic), `session`,
+//! `watch`, `follow`, `lock`.
 
 mod admin;
 mod channel;

@@ -142,19 +142,22 @@ pub struct HistoryEntry {
 }
 
 /// The changes of `key` at `min_revision` or later that are not compacted, newest first, at most
-/// `limit`. The version that was there when the store was compacted counts.
+/// `limit`. The version that was there when the store was compacted counts. `None` when their
+/// values hold more than `max_bytes`.
 pub fn key_history(
     view: &dyn View,
     key: &Bytes,
     min_revision: i64,
     limit: usize,
-) -> io::Result<Vec<HistoryEntry>> {
+    max_bytes: usize,
+) -> io::Result<Option<Vec<HistoryEntry>>> {
     let compacted = load_record(view)?.compacted_revision;
     let mut entries = Entries {
         view,
         compacted,
         min_revision,
         limit,
+        bytes_left: Some(max_bytes),
         found: Vec::new(),
     };
     // Revision of the put that came after the version at hand.
@@ -178,7 +181,7 @@ pub fn key_history(
         entries.put(key, record)?;
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(entries.found)
+    Ok(entries.bytes_left.map(|_| entries.found))
 }
 
 struct Entries<'a> {
@@ -186,12 +189,14 @@ struct Entries<'a> {
     compacted: i64,
     min_revision: i64,
     limit: usize,
+    /// `None` when there were more.
+    bytes_left: Option<usize>,
     found: Vec<HistoryEntry>,
 }
 
 impl Entries<'_> {
     fn is_full(&self) -> bool {
-        self.found.len() >= self.limit
+        self.found.len() >= self.limit || self.bytes_left.is_none()
     }
 
     fn put(&mut self, key: &Bytes, record: KeyRecord) -> io::Result<()> {
@@ -200,6 +205,11 @@ impl Entries<'_> {
 
     fn add(&mut self, revision: i64, version: Option<KeyValue>) -> io::Result<()> {
         if self.is_full() || revision < self.min_revision {
+            return Ok(());
+        }
+        let bytes = version.as_ref().map_or(0, |version| version.value.len());
+        self.bytes_left = self.bytes_left.and_then(|left| left.checked_sub(bytes));
+        if self.bytes_left.is_none() {
             return Ok(());
         }
         let commit = if revision >= self.compacted {

@@ -388,7 +388,9 @@ impl Run {
         let view = self.store.entries();
         let compacted = self.model.compacted;
         for key in KEYS.map(Bytes::from_static) {
-            let found = history::key_history(&view, &key, 0, usize::MAX).expect("read");
+            let found = history::key_history(&view, &key, 0, usize::MAX, usize::MAX)
+                .expect("read")
+                .expect("small");
             let shown = self
                 .model
                 .visible(compacted.max(1))
@@ -416,7 +418,9 @@ impl Run {
                 let known = self.model.commits[at].clone();
                 assert_eq!(commit, Some(known).filter(|_| found.revision >= compacted));
             }
-            let newest = history::key_history(&view, &key, 0, 1).expect("read");
+            let newest = history::key_history(&view, &key, 0, 1, usize::MAX)
+                .expect("read")
+                .expect("small");
             assert_eq!(newest.as_slice(), &found[..found.len().min(1)]);
         }
     }

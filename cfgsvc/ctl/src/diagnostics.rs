@@ -15,6 +15,9 @@ use cfgsvc_client::{
 use std::error::Error;
 use std::fmt::Write as _;
 
+const RESTORE_HINT: &str =
+    "wait for the restore to end; if it broke off, run `cfgctl snapshot restore` again";
+
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -160,9 +163,7 @@ impl From<CallError> for Diagnostic {
             }
             // The words of a member that has begun one.
             CallError::Unavailable { message, .. } if message.contains("restore in progress") => {
-                Some(
-                    "wait for the restore to end; if it broke off, run `cfgctl snapshot restore` again",
-                )
+                Some(RESTORE_HINT)
             }
             CallError::Unavailable { .. } => {
                 Some("a majority of the members must run and reach each other: see `cfgctl status`")

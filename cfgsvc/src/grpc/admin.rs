@@ -19,6 +19,8 @@ use crate::options::host_port;
 
 /// Most versions of one answer.
 const HISTORY_MAX: usize = 1_000;
+/// Most bytes of values of one answer.
+const HISTORY_BYTES_MAX: usize = 64 << 20;
 /// Longest name of a member or colo in bytes.
 const NAME_BYTES_MAX: usize = 64;
 /// Most characters of a refused text that an error repeats.
@@ -56,7 +58,7 @@ impl Admin for Api {
             .read_large(move |view| {
                 Ok((
                     machine_record(view)?,
-                    key_history(view, &key, min_revision, limit)?,
+                    key_history(view, &key, min_revision, limit, HISTORY_BYTES_MAX)?,
                 ))
             })
             .await?;
@@ -64,6 +66,12 @@ impl Admin for Api {
             let detail = format!("restore {:x}", machine.restore_id);
             return Err(status::of_refusal(&refuse(Code::RestoreInProgress, detail)));
         }
+        let Some(found) = found else {
+            return Err(Status::invalid_argument(format!(
+                "the last {limit} versions hold more than {HISTORY_BYTES_MAX} bytes: ask for fewer \
+                 (limit), or for later ones (min_revision)"
+            )));
+        };
         Ok(Response::new(HistoryResponse {
             header: Some(self.0.header(machine.revision)),
             entries: found

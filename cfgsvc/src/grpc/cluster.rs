@@ -72,8 +72,8 @@ impl Cluster for Api {
         _request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         Err(Status::unimplemented(
-            "etcdserver: a member's address is changed by a restart of the member with its new \
-             --advertise-peer",
+            "etcdserver: a member that joined changes its address by a restart with its new \
+             --advertise-peer; a founder is removed and joins anew",
         ))
     }
 

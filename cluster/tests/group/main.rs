@@ -1,10 +1,13 @@
 //! A group of members in one process, over real sockets and real disks; openraft's conformance
 //! suite on our storage; and the two library defects that our settings keep away.
 
+mod batches;
 mod conformance;
 mod defects;
 mod founding;
 mod list_app;
 mod log_reads;
 mod scenarios;
+mod snapshots;
 mod state_files;
+mod world;

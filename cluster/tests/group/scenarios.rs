@@ -1,182 +1,18 @@
 //! Members over real sockets and disks: founding, reads anywhere, restart, snapshot, membership.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::group::{Group, MembershipError, NewMember, Role, Status};
-use cluster::start::{Beginning, Options, Running, StartError, start};
+use cluster::start::{Beginning, start};
 use cluster::types::{Membership, Payload, Types};
 use openraft::Precondition;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use tempfile::TempDir;
 
-use crate::list_app::{Echo, ListApp, items};
-
-/// A group whose members come and go.
-struct World {
-    root: TempDir,
-    addresses: BTreeMap<String, SocketAddr>,
-    running: BTreeMap<String, Running>,
-}
-
-/// An address on loopback that nobody else uses: a port of the system's choice can be taken by any
-/// connection that is made while its member does not run, and by one to itself.
-fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(20_000);
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    let port = NEXT.fetch_add(1, Ordering::Relaxed);
-    SocketAddr::from(([127, 64 | (a & 63), b, c], port))
-}
-
-impl World {
-    fn new(names: &[&str]) -> Self {
-        let addresses = names
-            .iter()
-            .map(|name| ((*name).to_owned(), free_address()))
-            .collect();
-        let root = tempfile::tempdir().expect("temp dir");
-        Self {
-            root,
-            addresses,
-            running: BTreeMap::new(),
-        }
-    }
-
-    fn directory(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn founders(&self) -> BTreeMap<String, String> {
-        self.addresses
-            .iter()
-            .map(|(name, at)| (name.clone(), at.to_string()))
-            .collect()
-    }
-
-    fn options(&self, name: &str, beginning: Beginning) -> Options {
-        let listen_peer = self.addresses[name];
-        Options {
-            name: name.to_owned(),
-            colo: "akl".to_owned(),
-            data_directory: self.directory(name),
-            listen_peer,
-            advertise_peer: listen_peer.to_string(),
-            client_addresses: vec![format!("{name}:2379")],
-            beginning,
-            heartbeat: Duration::from_millis(50),
-            election: Duration::from_secs(1),
-            snapshot_entries: 100,
-            keep_entries: 10,
-            command_bytes_max: 1 << 20,
-            request_timeout: Duration::from_secs(10),
-            min_free_bytes: 1,
-            danger_adopt_copied_data: false,
-        }
-    }
-
-    async fn begin(names: &[&str]) -> Self {
-        let mut world = Self::new(names);
-        let starts = names.iter().map(|name| {
-            let options = world.options(name, Beginning::Found(world.founders()));
-            start(options, Box::new(ListApp::default()), Arc::new(Echo))
-        });
-        let started = futures_util::future::join_all(starts.collect::<Vec<_>>()).await;
-        for (name, running) in names.iter().zip(started) {
-            world
-                .running
-                .insert((*name).to_owned(), running.expect("a founder starts"));
-        }
-        world
-    }
-
-    async fn restart(&mut self, name: &str) -> Result<(), StartError> {
-        let options = self.options(name, Beginning::Found(self.founders()));
-        let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await?;
-        self.running.insert(name.to_owned(), running);
-        Ok(())
-    }
-
-    /// Starts a member that asks `through` for a place.
-    async fn join(&mut self, name: &str, through: &str) {
-        self.addresses.insert(name.to_owned(), free_address());
-        let through = self.member(through).clone();
-        let ask = move |member: NewMember, _: u64| -> futures_util::future::BoxFuture<'static, _> {
-            let through = through.clone();
-            Box::pin(async move {
-                let joined = through
-                    .member_join(member)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                Ok(Some((through.identity().cluster_id, joined.id)))
-            })
-        };
-        let beginning = Beginning::Join {
-            ask: Box::new(ask),
-            learner: false,
-        };
-        let options = self.options(name, beginning);
-        let running = start(options, Box::new(ListApp::default()), Arc::new(Echo)).await;
-        self.running
-            .insert(name.to_owned(), running.expect("it joins"));
-    }
-
-    async fn stop(&mut self, name: &str) {
-        let running = self.running.remove(name).expect("it runs");
-        running.shutdown().await.expect("a clean stop");
-    }
-
-    fn member(&self, name: &str) -> &cluster::member::Member {
-        &self.running[name].member
-    }
-
-    async fn status_when(&self, name: &str, met: impl FnMut(&Arc<Status>) -> bool) -> Arc<Status> {
-        let mut status = self.member(name).status();
-        let found = tokio::time::timeout(Duration::from_secs(20), status.wait_for(met)).await;
-        found.expect("in time").expect("the member runs").clone()
-    }
-
-    async fn leader(&self) -> String {
-        let name = self.running.keys().next().expect("a member runs").clone();
-        let status = self
-            .status_when(&name, |status| status.leader.is_some())
-            .await;
-        let leader = status.leader.expect("waited for");
-        let found = status.members.iter().find(|member| member.id == leader);
-        found.expect("the leader is a member").name.clone()
-    }
-
-    async fn write(&self, name: &str, item: String) {
-        self.member(name)
-            .propose(Bytes::from(item))
-            .await
-            .expect("a write");
-    }
-
-    async fn read(&self, name: &str) -> Vec<String> {
-        self.member(name).read_barrier().await.expect("a barrier");
-        let mut found = Vec::new();
-        let read = self.member(name).read(&mut |view| {
-            found = items(view)?;
-            Ok(())
-        });
-        read.expect("a read");
-        found
-    }
-}
-
-fn votes(status: &Status, name: &str) -> bool {
-    let mut members = status.members.iter();
-    members.any(|member| member.name == name && member.voter)
-}
-
-fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
+use crate::list_app::{Echo, ListApp};
+use crate::world::{World, free_address, numbers, votes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn writes_through_any_member_are_read_through_any_other() {
@@ -219,6 +55,7 @@ async fn member_that_was_away_too_long_gets_a_snapshot() {
     }
     world.restart("n3").await.expect("restart");
     assert_eq!(world.read("n3").await, numbers(0..500));
+    assert!(world.installs("n3") > 0, "it was brought up by the log");
     world.write("n3", "500".to_owned()).await;
     assert_eq!(world.read("n3").await, numbers(0..501));
     world.stop("n3").await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cluster::StateEngine;
 use cluster::directory_store::DirectoryStore;
-use cluster::state_store::StateStore;
+use cluster::state_store::{SnapshotHandle, SnapshotReceiver, StateStore};
 use cluster::types::{LogId, SnapshotMeta, StoredMembership};
 use cluster_core::store::Batch;
 
@@ -82,4 +82,90 @@ fn snapshot_that_is_installed_from_where_it_is_kept_stays() {
     let manifest = kept.files.manifest().expect("its files are there");
     assert!(!manifest.files.is_empty());
     assert!(has(store.engine().as_ref(), "a"));
+}
+
+/// Hands over what the receiver lacks, up to `bytes` more.
+fn transfer(from: &SnapshotHandle, to: &mut dyn SnapshotReceiver, mut bytes: usize) {
+    for (file, mut offset) in to.held().into_iter().enumerate() {
+        while bytes > 0 {
+            let data = from.files.read(file, offset, bytes.min(1000));
+            let data = data.expect("a snapshot is readable");
+            if data.is_empty() {
+                break;
+            }
+            to.write(file, offset, &data).expect("write");
+            offset += data.len() as u64;
+            bytes -= data.len();
+        }
+    }
+}
+
+fn built(root: &Path) -> (DirectoryStore, SnapshotHandle) {
+    let store = open(root);
+    put(&store, "a");
+    let snapshot = store.build(&meta(1)).expect("a snapshot");
+    (store, snapshot)
+}
+
+fn kind_of<T>(result: std::io::Result<T>) -> Option<std::io::ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+#[test]
+fn transfer_that_broke_goes_on_where_it_ended() {
+    let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
+    let (_sender, snapshot) = built(roots[0].path());
+    let manifest = snapshot.files.manifest().expect("manifest");
+    let size: u64 = manifest.files.iter().map(|file| file.size_bytes).sum();
+    let half = usize::try_from(size / 2).expect("small");
+
+    let store = open(roots[1].path());
+    let mut receiver = store.receive(&manifest).expect("receive");
+    transfer(&snapshot, receiver.as_mut(), half);
+    // The sender ends too early, as one does that can read its own disk no more.
+    assert_eq!(
+        kind_of(receiver.finish()),
+        Some(std::io::ErrorKind::UnexpectedEof)
+    );
+    drop(store);
+
+    let store = open(roots[1].path());
+    let mut receiver = store.receive(&manifest).expect("receive");
+    assert_eq!(receiver.held().iter().sum::<u64>(), half as u64);
+    transfer(&snapshot, receiver.as_mut(), usize::MAX);
+    let received = receiver.finish().expect("it is whole");
+    store.install(&received).expect("install");
+    assert!(has(store.engine().as_ref(), "a"));
+}
+
+#[test]
+fn snapshot_being_received_has_one_writer_and_is_left_alone_by_the_next() {
+    let roots = [(); 3].map(|()| tempfile::tempdir().expect("temp dir"));
+    let (_first, first) = built(roots[0].path());
+    let (_second, second) = built(roots[1].path());
+    let manifests = [&first, &second].map(|one| one.files.manifest().expect("manifest"));
+
+    let store = open(roots[2].path());
+    let mut receiver = store.receive(&manifests[0]).expect("receive");
+    let busy = Some(std::io::ErrorKind::ResourceBusy);
+    assert_eq!(kind_of(store.receive(&manifests[0])), busy);
+    transfer(&first, receiver.as_mut(), usize::MAX);
+    let waiting = receiver.finish().expect("it is whole");
+    // A leader that came later offers another one before the first is installed.
+    drop(store.receive(&manifests[1]).expect("receive"));
+    assert_eq!(kind_of(store.receive(&manifests[0])), busy);
+    store.install(&waiting).expect("its files are there");
+    assert!(has(store.engine().as_ref(), "a"));
+}
+
+#[test]
+fn snapshot_that_does_not_fit_on_the_disk_is_refused_at_once() {
+    let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
+    let (_sender, snapshot) = built(roots[0].path());
+    let mut manifest = snapshot.files.manifest().expect("manifest");
+    manifest.files[0].size_bytes = u64::MAX;
+    let store = open(roots[1].path());
+    let error = store.receive(&manifest).err().expect("too large");
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert!(error.to_string().contains("make room there"), "{error}");
 }

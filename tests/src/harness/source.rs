@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// How often the table of connections is read before one counts as closed: the kernel hands it out
 /// in pieces, and skips some when connections come and go meanwhile, whoever's they are.
-const LOOKS: usize = 20;
+const LOOKS: usize = 300;
 
 /// The position in `processes` of the one that holds the socket with this local address; `None`
 /// for someone else's, and for one that is closed meanwhile.

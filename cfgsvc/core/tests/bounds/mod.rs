@@ -298,7 +298,9 @@ fn history_of_a_key_is_not_read_below_what_is_asked_for() {
     let view = Counting::new(&store);
     let read = |min_revision, limit| {
         view.visited.set(0);
-        let found = key_history(&view, &bytes("a"), min_revision, limit).expect("read");
+        let found = key_history(&view, &bytes("a"), min_revision, limit, usize::MAX)
+            .expect("read")
+            .expect("small");
         let revisions = found.iter().map(|entry| entry.revision);
         (revisions.collect::<Vec<_>>(), view.visited.get())
     };
@@ -306,6 +308,20 @@ fn history_of_a_key_is_not_read_below_what_is_asked_for() {
     assert_eq!(read(99, 1000), (vec![101, 100, 99], 4));
     assert_eq!(read(102, 1000), (vec![], 1));
     assert_eq!(read(0, 2), (vec![101, 100], 2));
+}
+
+#[test]
+fn history_of_a_key_that_is_too_large_is_told_apart_from_one_that_ends() {
+    let value = "x".repeat(1000);
+    let store = Store::new().given((0..4).map(|_| put("a", &value)).collect());
+    let read = |limit, max_bytes| {
+        let entries = store.state.entries();
+        let found = key_history(&entries, &bytes("a"), 0, limit, max_bytes);
+        found.expect("read").map(|found| found.len())
+    };
+    assert_eq!(read(10, 4000), Some(4));
+    assert_eq!(read(10, 3999), None);
+    assert_eq!(read(3, 3999), Some(3));
 }
 
 #[test]

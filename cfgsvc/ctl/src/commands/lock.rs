@@ -15,7 +15,7 @@ use crate::args::LockArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::signals::Signals;
-use cfgsvc_client::{LeaseState, LockGuard, Moment, Session};
+use cfgsvc_client::{LeaseState, LockGuard, Moment, Session, sleep_until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -140,27 +140,26 @@ async fn endangered(mut state: watch::Receiver<LeaseState>, stop: Duration) -> M
             LeaseState::Lost(_) => return Moment::now() + stop,
             LeaseState::Held { until } => *until,
         };
-        let left = Moment::now().until(until);
-        if left <= stop {
-            return until;
-        }
-        // Renewed, lost, or time to look again.
-        if let Ok(Err(_)) = tokio::time::timeout(left.saturating_sub(stop), state.changed()).await {
-            return Moment::now() + stop;
+        let left = Moment::now().until(until).saturating_sub(stop);
+        // Renewed, lost, or time to stop: by a clock that goes on while the machine is suspended.
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() {
+                return Moment::now() + stop;
+            },
+            () = sleep_until(Moment::now() + left) => return until,
         }
     }
 }
 
 async fn stop(child: &mut Child, kill_at: Moment) -> Result<(), Diagnostic> {
     send(child, Signal::TERM);
-    let left = Moment::now().until(kill_at);
-    if tokio::time::timeout(left, child.wait()).await.is_err() {
-        child
+    tokio::select! {
+        ended = child.wait() => waited(ended).map(|_| ()),
+        () = sleep_until(kill_at) => child
             .kill()
             .await
-            .map_err(|error| Diagnostic::refused("cannot kill the command").because(error))?;
+            .map_err(|error| Diagnostic::refused("cannot kill the command").because(error)),
     }
-    Ok(())
 }
 
 fn send(child: &Child, signal: Signal) {
