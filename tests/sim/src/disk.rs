@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A batch is one record of a write-ahead log: it is there or it is not. A loss of power keeps what
-//! was synced and any number of the first batches behind it; the last of them may be torn, which the
-//! log's recovery treats as not written.
+//! was synced and any number of the first batches behind it; the last of them may be torn, which
+//! the log's recovery treats as not written.
 //!
 //! Readers see a batch when its sync is over, as a database shows it.
 

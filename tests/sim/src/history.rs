@@ -93,7 +93,7 @@ impl History {
         self.values.get(value).copied()
     }
 
-    /// The value of `key` as of `revision`, and the revision that set it; `None` when there is none.
+    /// The value of `key` as of `revision`, and the revision that set it; `None` without one.
     pub fn value_at(&self, key: &Bytes, revision: i64) -> Option<(i64, &Bytes)> {
         let versions = self.keys.get(key)?;
         let (at, value) = versions.range(..=revision).next_back()?;

@@ -1,5 +1,5 @@
-//! Keeps the time of leases with the real book; the twin of `cfgsvc::lease::keeper`, which reads the
-//! machine's clock.
+//! Keeps the time of leases with the real book; the twin of `cfgsvc::lease::keeper`, which reads
+//! the machine's clock.
 
 use std::time::Duration;
 

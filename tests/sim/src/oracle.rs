@@ -114,7 +114,7 @@ impl Oracle {
             self.reads += 1;
             if read.revision < floor {
                 return Err(format!(
-                    "a linearizable read shows revision {}; {floor} was acknowledged before it began",
+                    "a linearizable read shows revision {}; {floor} was acknowledged before",
                     read.revision
                 ));
             }

@@ -1,7 +1,7 @@
 //! A member's state database and its snapshots, in memory.
 //!
-//! The database has no log of its own: a crash leaves it at any batch between the last flush and the
-//! last commit, whole batches only. A snapshot and an install are durable when they return; a
+//! The database has no log of its own: a crash leaves it at any batch between the last flush and
+//! the last commit, whole batches only. A snapshot and an install are durable when they return; a
 //! snapshot that is being received survives a kill, and a loss of power damages it.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Clients that watch: they resume by revision at another member whenever a stream ends, and compare
-//! everything they get with the history.
+//! Clients that watch: they resume by revision at another member whenever a stream ends, and
+//! compare everything they get with the history.
 //!
 //! The member's end is the real watch session over the real hub; only the loop around them is the
 //! twin of `cfgsvc::grpc::watch`.

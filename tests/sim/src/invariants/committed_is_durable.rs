@@ -1,5 +1,5 @@
-//! What is committed is synced on the disks of a majority: it was when it was acknowledged, and disks
-//! forget nothing that was synced.
+//! What is committed is synced on the disks of a majority: it was when it was acknowledged, and
+//! disks forget nothing that was synced.
 
 use std::sync::Arc;
 
