@@ -148,7 +148,8 @@ impl Plan {
     }
 
     /// openraft's settings: those of production with the times of this plan. Two things differ:
-    /// logs are purged in small steps, because these logs are short, and a defect may be switched on.
+    /// logs are purged in small steps, because these logs are short, and a defect may be switched
+    /// on.
     pub fn config(&self) -> Result<Config, String> {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = Options {
