@@ -3,7 +3,7 @@
 //! ```text
 //! state/CURRENT            name of the database directory in use; replaced by rename
 //! state/db-NNNNNNNN/       the database
-//! snapshot/ID/             one snapshot: the database's files and MANIFEST.cfgsvc
+//! snapshot/ID/             one snapshot: the database's files and MANIFEST.cfgsvc (sealed)
 //! incoming/ID/             a snapshot that is being received; survives a restart
 //! ```
 //!
@@ -25,6 +25,7 @@ use prost::Message;
 use sha2::{Digest as _, Sha256};
 
 use crate::proto;
+use crate::sealed::{self, seal, unseal};
 use crate::state_store::{
     SnapshotFiles, SnapshotHandle, SnapshotReceiver, StateStore, manifest_for, meta_from,
 };
@@ -64,31 +65,24 @@ impl DirectoryStore {
         }
         let state = root.join("state");
         let pointer = state.join("CURRENT");
-        let name = match fs::read_to_string(&pointer) {
-            Ok(name) => name.trim().to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let name = database_name(1);
-                replace_file(&pointer, name.as_bytes())?;
-                name
-            }
-            Err(error) => return Err(error),
-        };
-        let number: u64 = name
-            .strip_prefix("db-")
-            .and_then(|n| n.parse().ok())
-            .ok_or_else(|| {
-                damaged(
-                    &pointer,
-                    &format!("it names `{name}`, not a database directory"),
-                )
-            })?;
+        let named = current_number(&pointer)?;
+        let number = named.unwrap_or(1);
+        let name = database_name(number);
+        if named.is_some() && !state.join(&name).is_dir() {
+            let why = format!("it names `{name}`, which is not there");
+            return Err(sealed::damaged(&pointer, &why));
+        }
+        let database = Database::open(&open, state.join(&name))?;
+        if named.is_none() {
+            replace_file(&pointer, name.as_bytes())?;
+        }
+        // Only now: a pointer that went wrong must not cost the database.
         for entry in fs::read_dir(&state)? {
             let path = entry?.path();
             if path != pointer && path.file_name().is_none_or(|found| *found != *name) {
                 remove_all(&path)?;
             }
         }
-        let database = Database::open(&open, state.join(&name))?;
         let snapshot = newest_snapshot(&root.join("snapshot"))?;
         let current = Mutex::new(Current {
             database,
@@ -120,7 +114,13 @@ impl StateStore for DirectoryStore {
         self.engine().checkpoint(&building)?;
         let mut manifest = manifest_for(meta, id.clone());
         manifest.files = list_files(&building)?;
-        write_file(&building.join(MANIFEST_FILE), &manifest.encode_to_vec())?;
+        for file in &mut manifest.files {
+            // Tables carry their own checksums, and are hashed when the snapshot is asked for.
+            if !is_table(&file.name) {
+                file.sha256 = hash_file(&building.join(&file.name))?;
+            }
+        }
+        write_manifest(&building, &manifest)?;
         let path = parent.join(&id);
         fs::rename(&building, &path)?;
         sync_directory(&parent)?;
@@ -206,7 +206,7 @@ impl StateStore for DirectoryStore {
         // After a crash between the two renames it is installed from where it is kept.
         let kept_already = |held: &Arc<Directory>| held.files.path == kept;
         if !current.snapshot.as_ref().is_some_and(kept_already) {
-            let directory = Arc::new(Directory::new(kept, manifest));
+            let directory = Arc::new(Directory::verified(kept, manifest));
             if let Some(before) = current.snapshot.replace(directory) {
                 before.files.outdated();
             }
@@ -291,16 +291,19 @@ struct Directory {
 
 impl Directory {
     fn new(path: PathBuf, manifest: proto::SnapshotManifest) -> Self {
-        let hashed = OnceLock::new();
-        if manifest.files.iter().all(|file| !file.sha256.is_empty()) {
-            hashed.get_or_init(|| manifest.clone());
-        }
         Self {
             files: Files::new(path),
             manifest,
-            hashed,
+            hashed: OnceLock::new(),
             incoming: None,
         }
+    }
+
+    /// One whose files have just been found to be what its manifest says.
+    fn verified(path: PathBuf, manifest: proto::SnapshotManifest) -> Self {
+        let directory = Self::new(path, manifest.clone());
+        directory.hashed.get_or_init(|| manifest);
+        directory
     }
 }
 
@@ -311,7 +314,23 @@ impl SnapshotFiles for Directory {
         }
         let mut manifest = self.manifest.clone();
         for file in &mut manifest.files {
-            file.sha256 = hash_file(&self.files.path.join(&file.name))?;
+            let path = self.files.path.join(&file.name);
+            let found = match fs::metadata(&path) {
+                Ok(found) => found.len(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(sealed::damaged(&path, "it is not there"));
+                }
+                Err(error) => return Err(error),
+            };
+            if found != file.size_bytes {
+                let why = format!("it has {found} bytes in place of {}", file.size_bytes);
+                return Err(sealed::damaged(&path, &why));
+            }
+            let hash = hash_file(&path)?;
+            if !file.sha256.is_empty() && file.sha256 != hash {
+                return Err(sealed::damaged(&path, "it does not match its SHA-256"));
+            }
+            file.sha256 = hash;
         }
         Ok(self.hashed.get_or_init(|| manifest).clone())
     }
@@ -416,12 +435,9 @@ impl SnapshotReceiver for Receiving {
                 return Err(damaged(&path, "its size or SHA-256 is not as announced"));
             }
         }
-        write_file(
-            &self.path.join(MANIFEST_FILE),
-            &self.manifest.encode_to_vec(),
-        )?;
+        write_manifest(&self.path, &self.manifest)?;
         sync_directory(&self.path)?;
-        let mut directory = Directory::new(self.path.clone(), self.manifest.clone());
+        let mut directory = Directory::verified(self.path.clone(), self.manifest.clone());
         directory.incoming = Some(self.user.clone());
         Ok(SnapshotHandle {
             files: Arc::new(directory),
@@ -448,6 +464,26 @@ fn copy_snapshot(
         }
     }
     receiver.finish().map(|_| ())
+}
+
+/// The number of the database in use; `None` before the first was made.
+fn current_number(pointer: &Path) -> io::Result<Option<u64>> {
+    let text = match fs::read(pointer) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let digits = text.strip_prefix(b"db-");
+    let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok());
+    // Written one way only: anything else was not written.
+    let written = number.filter(|number| database_name(*number).as_bytes() == text);
+    written.map(Some).ok_or_else(|| {
+        let why = format!(
+            "it names `{}`, not a database directory",
+            text.escape_ascii()
+        );
+        sealed::damaged(pointer, &why)
+    })
 }
 
 fn database_name(number: u64) -> String {
@@ -514,8 +550,8 @@ fn newest_snapshot(parent: &Path) -> io::Result<Option<Arc<Directory>>> {
             remove_all(&path)?;
             continue;
         }
-        let bytes = fs::read(&manifest_path)?;
-        let manifest: proto::SnapshotManifest = decode("snapshot manifest", bytes.into())?;
+        let content = unseal(&manifest_path, fs::read(&manifest_path)?)?;
+        let manifest: proto::SnapshotManifest = decode("snapshot manifest", content)?;
         let meta = meta_from(&manifest)?;
         let directory = Arc::new(Directory::new(path, manifest));
         match &newest {
@@ -557,10 +593,7 @@ fn link_database(from: &Path, manifest: &proto::SnapshotManifest, to: &Path) -> 
     fs::create_dir_all(to)?;
     for file in &manifest.files {
         let (source, target) = (from.join(&file.name), to.join(&file.name));
-        if Path::new(&file.name)
-            .extension()
-            .is_some_and(|found| found == "sst")
-        {
+        if is_table(&file.name) {
             fs::hard_link(&source, &target)?;
         } else {
             fs::copy(&source, &target)?;
@@ -568,6 +601,18 @@ fn link_database(from: &Path, manifest: &proto::SnapshotManifest, to: &Path) -> 
         }
     }
     sync_directory(to)
+}
+
+fn is_table(name: &str) -> bool {
+    let extension = Path::new(name).extension();
+    extension.is_some_and(|found| found == "sst")
+}
+
+fn write_manifest(directory: &Path, manifest: &proto::SnapshotManifest) -> io::Result<()> {
+    write_file(
+        &directory.join(MANIFEST_FILE),
+        &seal(&manifest.encode_to_vec()),
+    )
 }
 
 fn hash_file(path: &Path) -> io::Result<Bytes> {

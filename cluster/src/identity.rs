@@ -9,6 +9,7 @@
 //! | swapped with another member's | its name is not the one the program was started with |
 //! | emptied | the incarnation is new; founders and joiners are asked before anything else |
 //! | log or state removed | identity is there, they are not |
+//! | identity removed or damaged | log or state are there, it is not; its checksum |
 //! | copied, put back from a copy | the identity file has another inode or birth than it says |
 //! | log and state put back from a copy | the leader remembers more of it (`network.rs`) |
 //! | used by a running process | it holds the lock |
@@ -24,6 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::directory_store::sync_directory;
 use crate::proto;
+use crate::sealed::{REPLACE, seal, unseal};
 use crate::types::decode;
 
 const IDENTITY_FILE: &str = "identity";
@@ -83,6 +85,17 @@ pub enum IdentityError {
         name: String,
         /// Id in the directory.
         node_id: u64,
+    },
+    /// Its identity is gone.
+    #[error(
+        "data directory {path} holds `{found}` and lacks `identity`: whose it is, and what that \
+         member promised, is lost: {REPLACE}"
+    )]
+    Unidentified {
+        /// The directory.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
     },
     /// Written by a later version.
     #[error("data directory {path} has format {found}, this program knows {known}")]
@@ -173,13 +186,11 @@ impl DataDirectory {
         }
         let file = path.join(IDENTITY_FILE);
         let identity = match fs::read(&file) {
-            Ok(bytes) => decode("identity file", bytes.into()).map_err(|error| io(error.into()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => proto::Identity {
-                format: FORMAT,
-                name: name.to_owned(),
-                incarnation: uuid::Uuid::new_v4().simple().to_string(),
-                ..proto::Identity::default()
-            },
+            Ok(bytes) => {
+                let content = unseal(&file, bytes).map_err(io)?;
+                decode("identity file", content).map_err(|error| io(error.into()))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => new_identity(path, name)?,
             Err(error) => return Err(io(error)),
         };
         let mut directory = Self {
@@ -298,12 +309,32 @@ impl DataDirectory {
         {
             use std::io::Write as _;
             let mut file = &file;
-            file.write_all(&self.identity.encode_to_vec())?;
+            file.write_all(&seal(&self.identity.encode_to_vec()))?;
         }
         file.sync_all()?;
         fs::rename(&temporary, self.path.join(IDENTITY_FILE))?;
         sync_directory(&self.path)
     }
+}
+
+/// The identity of a directory that was never used.
+fn new_identity(path: &Path, name: &str) -> Result<proto::Identity, IdentityError> {
+    // The identity is durable before anything else is made.
+    if let Some(found) = ["log", "state"]
+        .into_iter()
+        .find(|part| path.join(part).exists())
+    {
+        return Err(IdentityError::Unidentified {
+            path: path.to_owned(),
+            found,
+        });
+    }
+    Ok(proto::Identity {
+        format: FORMAT,
+        name: name.to_owned(),
+        incarnation: uuid::Uuid::new_v4().simple().to_string(),
+        ..proto::Identity::default()
+    })
 }
 
 #[cfg(test)]
@@ -348,6 +379,26 @@ mod tests {
         drop(held);
         fs::remove_dir_all(root.path().join("log")).expect("remove");
         assert!(refusal(root.path(), "n1").contains("lacks `log/CURRENT`"));
+    }
+
+    #[test]
+    fn lost_and_damaged_identities_are_refused() {
+        let root = tempfile::tempdir().expect("temp dir");
+        bound(root.path());
+        let file = root.path().join("identity");
+        let mut bytes = fs::read(&file).expect("read");
+        bytes.pop();
+        fs::write(&file, bytes).expect("write");
+        let open = DataDirectory::open(root.path(), "n1", false);
+        let Err(IdentityError::Io { source, .. }) = open else {
+            panic!("accepted");
+        };
+        assert!(
+            source.to_string().contains("identity is damaged"),
+            "{source}"
+        );
+        fs::remove_file(&file).expect("remove");
+        assert!(refusal(root.path(), "n1").contains("holds `log` and lacks `identity`"));
     }
 
     #[test]

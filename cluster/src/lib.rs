@@ -17,6 +17,7 @@ pub mod member;
 mod membership;
 pub mod network;
 mod peer_server;
+mod sealed;
 pub mod start;
 pub mod state_store;
 mod status;

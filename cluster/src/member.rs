@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     pub(crate) membership_change: tokio::sync::Mutex<()>,
     pub(crate) in_flight: InFlight,
     pub(crate) channels: Channels,
+    /// What a read has found to be damaged: this member stops.
+    pub(crate) damage: OnceLock<String>,
 }
 
 /// Connections to other members by address, for what is not Raft's own.
@@ -515,7 +517,13 @@ impl Group for Member {
     }
 
     fn read(&self, read: &mut ReadFn<'_>) -> io::Result<()> {
-        self.inner.store.engine().read(read)
+        let result = self.inner.store.engine().read(read);
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::InvalidData
+        {
+            self.stop_damaged(error);
+        }
+        result
     }
 
     fn confirm_leadership(&self) -> BoxFuture<'_, Result<u64, ReadError>> {

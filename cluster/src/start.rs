@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cluster_core::app::App;
@@ -453,6 +453,7 @@ async fn run(
         membership_change: tokio::sync::Mutex::default(),
         in_flight: InFlight::default(),
         channels: Channels::default(),
+        damage: OnceLock::new(),
     });
     let tasks = vec![
         tokio::spawn(member.clone().run_barrier(waiting)),

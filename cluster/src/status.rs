@@ -1,6 +1,7 @@
 //! What a member tells about itself: openraft's metrics as a [`Status`].
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,6 +43,20 @@ impl Member {
         }
     }
 
+    /// Stops a member whose state was found to be damaged: what it can still read is not to be
+    /// trusted either, and only a member that is down is replaced.
+    pub(crate) fn stop_damaged(&self, error: &io::Error) {
+        if self.inner.damage.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "the state is damaged: this member stops");
+            self.inner.status.send_modify(|status| {
+                let mut changed = status.as_ref().clone();
+                changed.fault = Some(error.to_string());
+                changed.role = Role::Stopped;
+                *status = Arc::new(changed);
+            });
+        }
+    }
+
     /// Tells the state of now, ahead of the next turn of [`run_status`].
     pub(crate) fn publish_status(&self) {
         let metrics = self.inner.raft.metrics();
@@ -60,7 +75,8 @@ impl Member {
             .running_state
             .as_ref()
             .err()
-            .map(ToString::to_string);
+            .map(ToString::to_string)
+            .or_else(|| self.inner.damage.get().cloned());
         Status {
             cluster_id: self.inner.caller.cluster_id,
             node_id: self.inner.caller.node_id,

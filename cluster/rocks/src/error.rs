@@ -23,21 +23,11 @@ impl Database {
             Self::State => "state",
         }
     }
-
-    /// What to do when the files cannot be trusted any more.
-    fn when_damaged(self) -> &'static str {
-        match self {
-            Self::Log => {
-                "keep the directory for analysis, remove this member from the group and add it \
-                 again with an empty data directory; never edit or delete single files"
-            }
-            Self::State => {
-                "keep the directory for analysis, remove this member from the group and add it \
-                 again with an empty data directory"
-            }
-        }
-    }
 }
+
+/// What to do when the files cannot be trusted any more.
+const WHEN_DAMAGED: &str = "keep the directory for analysis, remove this member from the group and \
+     add it again with an empty data directory; never edit or delete single files";
 
 /// The kind that a text of `RocksDB` stands for.
 fn kind_of(error: &rocksdb::Error) -> io::ErrorKind {
@@ -51,7 +41,8 @@ fn kind_of(error: &rocksdb::Error) -> io::ErrorKind {
         io::ErrorKind::PermissionDenied
     } else if says("Read-only file system") {
         io::ErrorKind::ReadOnlyFilesystem
-    } else if text.starts_with("Corruption") {
+    } else if text.starts_with("Corruption") || says("No such file or directory") {
+        // Files that a database names are never absent in one that is whole.
         io::ErrorKind::InvalidData
     } else if says("Column famil") {
         io::ErrorKind::InvalidInput
@@ -72,14 +63,12 @@ pub(crate) fn open(database: Database, directory: &Path, error: &rocksdb::Error)
         )
     } else if kind == io::ErrorKind::InvalidInput {
         format!(
-            "{path} is not a {name} database: check that the data directory belongs to this \
-             version of the service and was not mixed up ({error})"
+            "{path} is not a {name} database ({error}): check that the data directory belongs to \
+             this version of the service and was not mixed up; if so, it is damaged: \
+             {WHEN_DAMAGED}"
         )
     } else if kind == io::ErrorKind::InvalidData {
-        format!(
-            "the {name} database {path} is damaged ({error}): {}",
-            database.when_damaged()
-        )
+        format!("the {name} database {path} is damaged ({error}): {WHEN_DAMAGED}")
     } else if kind == io::ErrorKind::StorageFull {
         format!("no space to open the {name} database {path} ({error}): free space and start again")
     } else {
@@ -97,9 +86,10 @@ pub(crate) fn not_a_database(database: Database, directory: &Path, found: &str) 
         io::ErrorKind::InvalidInput,
         format!(
             "{} is not a {} database: {found}; name a directory that does not exist yet, or one \
-             that this service made",
+             that this service made; if it is such a one, it is damaged: {}",
             directory.display(),
-            database.name()
+            database.name(),
+            WHEN_DAMAGED
         ),
     )
 }
@@ -149,7 +139,7 @@ pub(crate) fn read(
             "cannot read {what} from the {} database {} ({error}): {}",
             database.name(),
             directory.display(),
-            database.when_damaged()
+            WHEN_DAMAGED
         ),
     )
 }
@@ -162,7 +152,7 @@ pub(crate) fn damaged(database: Database, directory: &Path, what: &str) -> io::E
             "the {} database {} is damaged: {what}: {}",
             database.name(),
             directory.display(),
-            database.when_damaged()
+            WHEN_DAMAGED
         ),
     )
 }

@@ -16,6 +16,7 @@ mod error;
 mod log;
 mod options;
 mod state;
+mod synced;
 mod wal;
 
 use std::io;

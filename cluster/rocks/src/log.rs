@@ -10,6 +10,7 @@
 //!   synced before it returns.
 //! - an entry is given out only when its checksum over index and bytes is right.
 //! - after a failed write none is tried again.
+//! - a log that ends before what was synced is refused, see [`crate::synced`].
 
 use std::io;
 use std::ops::Range;
@@ -25,6 +26,7 @@ use crate::bounds::Bounds;
 use crate::directory;
 use crate::error::{self, Database};
 use crate::options::LogOptions;
+use crate::synced::Synced;
 use crate::wal;
 
 const DATABASE: Database = Database::Log;
@@ -33,7 +35,7 @@ const META: &str = "meta";
 
 /// Key of the version of this layout; no [`LogMeta::name`] begins with NUL.
 const FORMAT: &[u8] = b"\0format";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// Key of [`Bounds::floor`].
 const FLOOR: &[u8] = b"\0floor";
 
@@ -50,7 +52,8 @@ const PURGED_ENTRIES_PER_FILE_DROP: u64 = 16_384;
 pub struct RocksLog {
     db: DB,
     directory: PathBuf,
-    synced: WriteOptions,
+    with_sync: WriteOptions,
+    synced: Synced,
     /// Changed by the writer only, under `writer`.
     bounds: RwLock<Bounds>,
     writer: Mutex<Writer>,
@@ -81,19 +84,22 @@ impl RocksLog {
         directory::ensure(DATABASE, directory, options.create_if_missing, |staging| {
             make(staging, options)
         })?;
-        wal::check(directory)?;
+        let (synced, reached) = Synced::open(directory)?;
+        wal::check(directory, reached)?;
         let db = open_database(directory, options.database(), options)?;
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
+        let mut with_sync = WriteOptions::default();
+        with_sync.set_sync(true);
         let log = Self {
             db,
             directory: directory.to_owned(),
+            with_sync,
             synced,
             bounds: RwLock::default(),
             writer: Mutex::default(),
             batches_synced: AtomicU64::new(0),
         };
         log.check_format()?;
+        log.check_reached(reached)?;
         log.publish(log.load_bounds()?);
         Ok(log)
     }
@@ -138,6 +144,16 @@ impl RocksLog {
                 self.directory.display()
             ),
         ))
+    }
+
+    /// Refuses a log that ends before what was synced, where no batch is left to tell it sooner.
+    fn check_reached(&self, synced: u64) -> io::Result<()> {
+        let last = self.db.latest_sequence_number();
+        if last >= synced {
+            return Ok(());
+        }
+        let what = format!("it ends at change {last}, and was synced up to {synced}");
+        Err(error::damaged(DATABASE, &self.directory, &what))
     }
 
     fn load_bounds(&self) -> io::Result<Bounds> {
@@ -274,8 +290,9 @@ impl LogEngine for RocksLog {
         self.publish(plan.during);
         writer.failed = true;
         self.db
-            .write_opt(plan.batch, &self.synced)
+            .write_opt(plan.batch, &self.with_sync)
             .map_err(|error| error::write(DATABASE, &self.directory, &error))?;
+        self.synced.set(self.db.latest_sequence_number())?;
         self.publish(plan.after);
         self.batches_synced.fetch_add(1, Ordering::Relaxed);
         writer.purged += plan.purged;
@@ -361,7 +378,8 @@ fn make(directory: &Path, options: &LogOptions) -> io::Result<()> {
         .expect("the column family was opened with the database");
     db.put_cf(meta, FORMAT, FORMAT_VERSION.to_be_bytes())
         .and_then(|()| db.flush_cf(meta))
-        .map_err(|error| error::write(DATABASE, directory, &error))
+        .map_err(|error| error::write(DATABASE, directory, &error))?;
+    Synced::make(directory)
 }
 
 /// Deletes the entries `first..=last`.

@@ -4,7 +4,8 @@
 //! length leads past the end of the file. One flipped bit in a length within the last 32 KiB would
 //! so drop all acknowledged batches behind it without a word; and a stretch of zeros is skipped
 //! anywhere. Both leave something behind that can be seen here: batches carry sequence numbers
-//! without gaps, and behind a torn record there is nothing.
+//! without gaps, and behind a torn record there is nothing. A file that was cut leaves nothing, and
+//! is told by where it ends: `SYNCED` says how far it must reach at least.
 //!
 //! The format is that of `RocksDB`'s `db/log_format.h`: blocks of 32 KiB, in them records of
 //! checksum (4 bytes, masked CRC-32C over type and payload), length (2), type (1) and payload, a
@@ -26,16 +27,26 @@ const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
 const LAST: u8 = 4;
 
-/// Refuses a log whose files lack a batch in the middle.
-pub(crate) fn check(directory: &Path) -> io::Result<()> {
+/// Refuses a log whose files lack a batch in the middle, or end before the change `synced`.
+pub(crate) fn check(directory: &Path, synced: u64) -> io::Result<()> {
     let mut scan = Scan::default();
+    let mut newest = None;
     for path in files(directory)? {
         check_file(&path, &mut scan)?.map_err(|what| {
             let what = format!("{}: {what}", path.display());
             error::damaged(Database::Log, directory, &what)
         })?;
+        newest = Some(path);
     }
-    Ok(())
+    match newest.zip(scan.next.and_then(|next| next.checked_sub(1))) {
+        Some((newest, last)) if last < synced => {
+            let newest = newest.display();
+            let what = format!("{newest}: it ends at change {last}, and was synced up to {synced}");
+            Err(error::damaged(Database::Log, directory, &what))
+        }
+        // Without a batch it says nothing: all changes may be in tables.
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The files of the write-ahead log, oldest first.
@@ -132,7 +143,7 @@ impl Scan {
             if let Some(next) = self.next.filter(|next| *next != sequence) {
                 return Err(format!("batch {sequence} is where batch {next} must be"));
             }
-            self.next = Some(sequence + u64::from(count));
+            self.next = Some(sequence.saturating_add(u64::from(count)));
             self.head.clear();
         }
         Ok(())

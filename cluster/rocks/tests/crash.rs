@@ -108,6 +108,7 @@ fn batches_are_counted_as_they_are_synced() {
 fn torn_tail_opens_with_a_prefix_of_batches() {
     let root = tempfile::tempdir().expect("temporary directory");
     let log = log_at(&root.path().join("log")).expect("open");
+    let before = fs::read(root.path().join("log/SYNCED")).expect("read");
     for batch in 0..4 {
         append(&log, 1 + batch * 5..6 + batch * 5);
     }
@@ -118,6 +119,16 @@ fn torn_tail_opens_with_a_prefix_of_batches() {
         let newest = files(&torn, "log").pop().expect("a write-ahead log");
         let bytes = fs::read(&newest).expect("read");
         fs::write(&newest, &bytes[..bytes.len() - cut]).expect("write");
+        let error = log_at(&torn)
+            .map(|_| ())
+            .expect_err("all four batches were synced");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        assert!(
+            error.to_string().contains(".log: it ends at change"),
+            "{error}"
+        );
+        // A loss of power before any of them was synced.
+        fs::write(torn.join("SYNCED"), &before).expect("write");
         let reopened = log_at(&torn).expect("open with a torn tail");
         let last = reopened
             .bounds()

@@ -65,8 +65,10 @@ fn six_batches(root: &Path) -> (RocksLog, usize) {
 }
 
 #[test]
-fn any_flipped_bit_in_the_write_ahead_log_costs_at_most_the_last_batch() {
+fn any_flipped_bit_in_the_write_ahead_log_is_refused_and_after_a_loss_of_power_costs_one_batch() {
     let root = tempfile::tempdir().expect("temporary directory");
+    let before = root.path().join("before");
+    drop(log_at(&before).expect("make a log"));
     let (_log, record) = six_batches(root.path());
     let damaged = root.path().join("damaged");
     let mut opened = 0;
@@ -77,6 +79,10 @@ fn any_flipped_bit_in_the_write_ahead_log_costs_at_most_the_last_batch() {
             copy(&root.path().join("log"), &damaged);
             let newest = files(&damaged, "log").pop().expect("a write-ahead log");
             flip_bit(&newest, offset, bit);
+            let error = refusal(log_at(&damaged));
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            // After a loss of power nobody knows how far the log was synced.
+            fs::copy(before.join("SYNCED"), damaged.join("SYNCED")).expect("copy");
             match log_at(&damaged) {
                 Ok(log) => {
                     let last = log.bounds().expect("bounds").map_or(0, |(_, last)| last);
@@ -215,6 +221,21 @@ fn directories_that_are_not_such_a_database_are_refused_and_left_alone() {
     assert!(!at("absent").exists());
     let orphan = refusal(log_at(&at("no/parent")));
     assert_eq!(orphan.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn log_without_its_newest_file_is_refused() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let directory = root.path().join("log");
+    let log = log_at(&directory).expect("open");
+    append(&log, 1..20);
+    drop(log);
+    fs::remove_file(files(&directory, "log").pop().expect("a write-ahead log")).expect("remove");
+    for _ in 0..2 {
+        let error = refusal(log_at(&directory));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        assert!(error.to_string().contains("was synced up to"), "{error}");
+    }
 }
 
 #[test]

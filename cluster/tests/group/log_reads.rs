@@ -148,7 +148,10 @@ async fn log_that_is_cut_while_it_is_read_is_not_damaged() {
 async fn state_that_ends_before_the_log_begins_is_refused() {
     let root = tempfile::tempdir().expect("temp dir");
     let machine = |log: LogStore| {
-        let empty = |_: &std::path::Path| Ok(Arc::<MemoryState>::default() as Arc<dyn StateEngine>);
+        let empty = |path: &std::path::Path| {
+            std::fs::create_dir_all(path)?;
+            Ok(Arc::<MemoryState>::default() as Arc<dyn StateEngine>)
+        };
         let store = DirectoryStore::open(root.path(), Box::new(empty)).expect("a state");
         Machine::open(Arc::new(store), Some(log), Box::new(ListApp::default()))
     };

@@ -10,4 +10,5 @@ mod log_reads;
 mod scenarios;
 mod snapshots;
 mod state_files;
+mod torn_files;
 mod world;

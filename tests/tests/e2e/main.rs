@@ -6,4 +6,5 @@ mod disk;
 mod failures;
 mod quickstart;
 mod refusals;
+mod torn_files;
 mod writers;
