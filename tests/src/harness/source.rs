@@ -14,14 +14,18 @@ pub(super) fn owner(local: SocketAddr, processes: &[Option<u32>]) -> Option<usiz
     let SocketAddr::V4(local) = local else {
         return None;
     };
-    let inode = (0..LOOKS).find_map(|_| {
+    // Connections to several remote addresses may share a local one.
+    let sockets: Vec<PathBuf> = (0..LOOKS).find_map(|_| {
         let table = fs::read_to_string("/proc/net/tcp").ok()?;
-        table.lines().find_map(|line| inode_of(line, local))
+        let inodes = table.lines().filter_map(|line| inode_of(line, local));
+        let sockets: Vec<_> = inodes
+            .map(|inode| format!("socket:[{inode}]").into())
+            .collect();
+        (!sockets.is_empty()).then_some(sockets)
     })?;
-    let socket = PathBuf::from(format!("socket:[{inode}]"));
-    processes
-        .iter()
-        .position(|process| process.is_some_and(|process| holds(process, &socket)))
+    processes.iter().position(|process| {
+        process.is_some_and(|process| sockets.iter().any(|socket| holds(process, socket)))
+    })
 }
 
 /// The inode in a line of `/proc/net/tcp`, when it is about a socket with this local address.
@@ -34,7 +38,8 @@ fn inode_of(line: &str, local: SocketAddrV4) -> Option<u64> {
     if address.to_ne_bytes() != local.ip().octets() || port != local.port() {
         return None;
     }
-    columns.nth(7)?.parse().ok()
+    // A closed connection that had this address, to another remote one, stays for a minute as 0.
+    columns.nth(7)?.parse().ok().filter(|inode| *inode != 0)
 }
 
 fn holds(process: u32, socket: &Path) -> bool {
@@ -70,6 +75,18 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn closed_connection_with_the_same_address_is_passed_over() {
+        let local = SocketAddrV4::new([127, 0, 0, 1].into(), 0x1F90);
+        let line = |inode: &str| {
+            format!(
+                "1: 0100007F:1F90 0100007F:0050 06 00000000:00000000 00:00000000 0 0 0 {inode} 2"
+            )
+        };
+        assert_eq!(inode_of(&line("0"), local), None);
+        assert_eq!(inode_of(&line("4711"), local), Some(4711));
     }
 
     #[test]
