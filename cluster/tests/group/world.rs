@@ -164,6 +164,13 @@ impl World {
         running.shutdown().await.expect("a clean stop");
     }
 
+    /// Stops all that run: RocksDB's threads must not outlive the test, whose process would abort.
+    pub(crate) async fn stop_all(&mut self) {
+        while let Some((_, running)) = self.running.pop_first() {
+            running.shutdown().await.expect("a clean stop");
+        }
+    }
+
     pub(crate) fn member(&self, name: &str) -> &cluster::member::Member {
         &self.running[name].member
     }
