@@ -164,7 +164,7 @@ impl World {
         running.shutdown().await.expect("a clean stop");
     }
 
-    /// Stops all that run: RocksDB's threads must not outlive the test, whose process would abort.
+    /// Stops all that run: the engines' threads must not outlive the test, whose process would abort.
     pub(crate) async fn stop_all(&mut self) {
         while let Some((_, running)) = self.running.pop_first() {
             running.shutdown().await.expect("a clean stop");
