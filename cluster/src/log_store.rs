@@ -19,6 +19,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
 
 use cluster_core::log::{LogEngine, LogMeta, LogOp};
 use openraft::OptionalSend;
@@ -74,18 +75,18 @@ pub struct LogCounters {
     pub entries: AtomicU64,
 }
 
-/// The log store; clones share it.
+/// The log store; clones share it. When the last one is dropped, all that was handed in is written
+/// and nothing of the store holds the engine any more: that may take as long as a sync.
+#[derive(Clone)]
 pub struct LogStore {
     shared: Arc<Shared>,
+    /// Dropped after `shared`, without which the thread ends. Not part of it: the thread itself may
+    /// be the last to hold that.
+    thread: Option<Arc<FlushThread>>,
 }
 
-impl Clone for LogStore {
-    fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
-    }
-}
+/// Waits for the flush thread when dropped.
+struct FlushThread(Option<JoinHandle<()>>);
 
 struct Shared {
     engine: Arc<dyn LogEngine>,
@@ -181,9 +182,9 @@ impl LogStore {
         }
         let (sender, receiver) = std_mpsc::sync_channel(FLUSH_QUEUE);
         let flush = Flush::Thread(sender);
-        let store = Self::over(engine, options, tail, flush, counters);
+        let mut store = Self::over(engine, options, tail, flush, counters);
         let weak = Arc::downgrade(&store.shared);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("log-flush".into())
             .spawn(move || {
                 let written = |outcome| {
@@ -193,6 +194,7 @@ impl LogStore {
                 };
                 flusher.run(&receiver, &written);
             })?;
+        store.thread = Some(Arc::new(FlushThread(Some(thread))));
         Ok(store)
     }
 
@@ -233,6 +235,7 @@ impl LogStore {
                 counters,
                 durable,
             }),
+            thread: None,
         }
     }
 
@@ -347,7 +350,15 @@ fn read_one(engine: &dyn LogEngine, index: u64) -> io::Result<Entry> {
     Ok(entry_from(decode::<proto::Entry>("log entry", encoded)?)?)
 }
 
-// === impl Shared ===
+// === impl FlushThread, Shared ===
+
+impl Drop for FlushThread {
+    fn drop(&mut self) {
+        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the log's flush thread has panicked");
+        }
+    }
+}
 
 impl Shared {
     fn tail(&self) -> MutexGuard<'_, Tail> {

@@ -172,7 +172,9 @@ impl Running {
         let store = self.member.store().clone();
         let flushed = tokio::task::spawn_blocking(move || store.engine().flush()).await;
         let (log, store) = self.member.storage();
-        drop(self.member);
+        // The last handle on the log waits for its last sync.
+        let member = self.member;
+        tokio::task::spawn_blocking(move || drop(member));
         let deadline = tokio::time::Instant::now() + DRAIN;
         while Arc::strong_count(&log) + Arc::strong_count(&store) > 2 {
             if tokio::time::Instant::now() > deadline {

@@ -4,7 +4,7 @@
 //! Three members in this process, a network of function calls that can be cut, and a log that can be
 //! held up before it is durable.
 
-#![allow(
+#![expect(
     clippy::result_large_err,
     reason = "openraft's error type is what its traits return"
 )]
@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use cluster::member::RaftHandle;
 use cluster::state_store::{SnapshotHandle, StateStore};
 use cluster::types::{Command, NodeInfo, Types, Vote};
 use cluster_core::log::{LogEngine, LogMeta, LogOp, MemoryLog};
+use cluster_core::store::{Batch, ReadFn, StateEngine};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -30,6 +33,9 @@ use openraft::raft::{
 };
 use openraft::{Config, OptionalSend, Raft, ReadPolicy};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use crate::list_app::{ListApp, items_of};
 
@@ -182,12 +188,44 @@ impl RaftNetworkV2<Types> for Wire {
 
 // === the group ===
 
+/// A group of three. Those that run when it is dropped are ended: a process that ends while a
+/// database is open aborts in the library's own teardown.
 struct World {
     config: Arc<Config>,
     wires: Arc<Mutex<Wires>>,
     logs: BTreeMap<u64, Arc<HeldLog>>,
     roots: BTreeMap<u64, TempDir>,
     stores: BTreeMap<u64, Arc<DirectoryStore>>,
+    /// Whose databases are open: a receiver ends when its database is closed.
+    open: BTreeMap<u64, watch::Receiver<()>>,
+}
+
+/// A database that tells when it is closed. Fields drop in order: closed first, then told.
+struct Told {
+    engine: Box<dyn StateEngine>,
+    _open: watch::Sender<()>,
+}
+
+impl StateEngine for Told {
+    fn read(&self, read: &mut ReadFn<'_>) -> io::Result<()> {
+        self.engine.read(read)
+    }
+
+    fn commit(&self, batch: Batch) -> io::Result<()> {
+        self.engine.commit(batch)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.engine.flush()
+    }
+
+    fn checkpoint(&self, directory: &Path) -> io::Result<()> {
+        self.engine.checkpoint(directory)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.engine.size_bytes()
+    }
 }
 
 /// Who stands for election when a leader is silent.
@@ -222,6 +260,7 @@ impl World {
             logs: BTreeMap::new(),
             roots: BTreeMap::new(),
             stores: BTreeMap::new(),
+            open: BTreeMap::new(),
         };
         for id in 1..=3 {
             world.logs.insert(id, Arc::default());
@@ -251,12 +290,17 @@ impl World {
     /// Starts a member on what its disk holds.
     async fn run(&mut self, id: u64) {
         let root = self.roots[&id].path();
-        let open = |path: &std::path::Path| {
+        let (told, open) = watch::channel(());
+        let opened = move |path: &Path| {
             let options = cluster_rocks::StateOptions::new(!path.join("CURRENT").exists());
-            let state = cluster_rocks::open_state(path, &options)?;
-            Ok(Arc::new(state) as Arc<dyn cluster::StateEngine>)
+            let engine = Box::new(cluster_rocks::open_state(path, &options)?);
+            let told = Told {
+                engine,
+                _open: told.clone(),
+            };
+            Ok(Arc::new(told) as Arc<dyn StateEngine>)
         };
-        let store = Arc::new(DirectoryStore::open(root, Box::new(open)).expect("state"));
+        let store = Arc::new(DirectoryStore::open(root, Box::new(opened)).expect("state"));
         let engine = Arc::new(Life(self.logs[&id].clone(), Mutex::new(false)));
         let options = LogStoreOptions {
             tail_bytes: 1 << 20,
@@ -273,6 +317,7 @@ impl World {
             .await
             .expect("raft starts");
         self.stores.insert(id, store);
+        self.open.insert(id, open);
         self.wires.lock().expect("wires").members.insert(id, raft);
     }
 
@@ -293,19 +338,12 @@ impl World {
         // Its storage has failed or it stops now: both are the end.
         let _ = member.shutdown().await;
         drop(member);
-        let store = self.stores.remove(&id).expect("it ran");
-        let engine = store.engine();
-        drop(store);
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        while Arc::strong_count(&engine) > 1 {
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "member {id} holds its database"
-            );
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        // Closed here, before the next life opens it.
-        drop(engine);
+        drop(self.stores.remove(&id).expect("it ran"));
+        let mut open = self.open.remove(&id).expect("it ran");
+        // Closed before the next life opens it; nothing is ever sent.
+        let closed = tokio::time::timeout(Duration::from_secs(10), open.changed()).await;
+        let closed = closed.unwrap_or_else(|_| panic!("member {id} holds its database"));
+        closed.expect_err("it is closed");
         self.logs[&id].set(Gate::Open);
     }
 
@@ -323,14 +361,12 @@ impl World {
 
     /// Waits until a member's list has `length` items, and returns it.
     async fn items_when(&self, id: u64, length: usize) -> Vec<String> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
-        loop {
-            let items = self.items(id);
-            if items.len() >= length || tokio::time::Instant::now() > deadline {
-                return items;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let mut metrics = self.member(id).metrics();
+        let enough =
+            async { while self.items(id).len() < length && metrics.changed().await.is_ok() {} };
+        // The caller compares the items: it says what is missing.
+        let _ = tokio::time::timeout(Duration::from_secs(15), enough).await;
+        self.items(id)
     }
 
     async fn write(&self, id: u64, item: &'static str) -> Result<(), String> {
@@ -354,6 +390,21 @@ impl World {
             }
         }
         panic!("no leader took `{item}`");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let running: Vec<u64> = self.stores.keys().copied().collect();
+        let end = async {
+            for id in running {
+                self.power_off(id).await;
+            }
+        };
+        // A test that has failed already says why; a second panic would hide it.
+        if !std::thread::panicking() {
+            block_in_place(|| Handle::current().block_on(end));
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod conformance;
 mod defects;
 mod founding;
 mod list_app;
+mod log_end;
 mod log_reads;
 mod scenarios;
 mod snapshots;

@@ -64,7 +64,6 @@ async fn member_that_was_away_too_long_gets_a_snapshot() {
         .await
         .expect("restart after the install");
     assert_eq!(world.read("n3").await, numbers(0..501));
-    world.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -11,10 +11,13 @@ use bytes::Bytes;
 use cluster::group::{Group, NewMember, Status};
 use cluster::start::{Beginning, Options, Running, StartError, start};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 
 use crate::list_app::{Echo, ListApp, items};
 
-/// A group whose members come and go.
+/// A group whose members come and go. Those that run when it is dropped are stopped: a process that
+/// ends while a database is open aborts in the library's own teardown.
 pub(crate) struct World {
     pub(crate) root: TempDir,
     pub(crate) addresses: BTreeMap<String, SocketAddr>,
@@ -122,10 +125,14 @@ impl World {
             start(options, Box::new(ListApp::default()), Arc::new(Echo))
         });
         let started = futures_util::future::join_all(starts.collect::<Vec<_>>()).await;
-        for (name, running) in names.iter().zip(started) {
-            self.running
-                .insert((*name).to_owned(), running.expect("a founder starts"));
+        let mut failures = Vec::new();
+        for (name, started) in names.iter().zip(started) {
+            match started {
+                Ok(running) => drop(self.running.insert((*name).to_owned(), running)),
+                Err(error) => failures.push(format!("{name}: {error}")),
+            }
         }
+        assert_eq!(failures, [""; 0], "the founders start");
     }
 
     pub(crate) async fn restart(&mut self, name: &str) -> Result<(), StartError> {
@@ -162,13 +169,6 @@ impl World {
     pub(crate) async fn stop(&mut self, name: &str) {
         let running = self.running.remove(name).expect("it runs");
         running.shutdown().await.expect("a clean stop");
-    }
-
-    /// Stops all that run: the engines' threads must not outlive the test, whose process would abort.
-    pub(crate) async fn stop_all(&mut self) {
-        while let Some((_, running)) = self.running.pop_first() {
-            running.shutdown().await.expect("a clean stop");
-        }
     }
 
     pub(crate) fn member(&self, name: &str) -> &cluster::member::Member {
@@ -211,6 +211,24 @@ impl World {
         });
         read.expect("a read");
         found
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let running = std::mem::take(&mut self.running);
+        if running.is_empty() {
+            return;
+        }
+        let stop = async {
+            for (name, running) in running {
+                if let Err(error) = running.shutdown().await {
+                    // A test that has failed already says why; a second panic would hide it.
+                    assert!(std::thread::panicking(), "{name} stops: {error}");
+                }
+            }
+        };
+        block_in_place(|| Handle::current().block_on(stop));
     }
 }
 
