@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 /// A known refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // The names say what the texts in `TABLE` say.
+#[expect(missing_docs, reason = "the names say what the texts in `TABLE` say")]
 pub enum Refusal {
     EmptyKey,
     KeyNotFound,

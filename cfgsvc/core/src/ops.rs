@@ -16,7 +16,7 @@ use crate::tables;
 use crate::writer::{NewValue, RevisionWriter, key_value};
 
 /// A header that carries only the revision; the server completes the outer one.
-#[allow(clippy::unnecessary_wraps, reason = "every use is an optional field")]
+#[expect(clippy::unnecessary_wraps, reason = "every use is an optional field")]
 pub(crate) fn header(revision: i64) -> Option<etcd::ResponseHeader> {
     Some(etcd::ResponseHeader {
         revision,

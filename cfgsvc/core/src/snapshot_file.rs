@@ -474,10 +474,6 @@ mod tests {
     }
 
     #[test]
-    #[allow(
-        clippy::needless_raw_string_hashes,
-        reason = "expect-test writes its strings with them"
-    )]
     fn errors_name_offset_and_what_was_expected() {
         let other = SnapshotHeader {
             magic: "other".repeat(100),

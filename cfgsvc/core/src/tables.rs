@@ -34,7 +34,7 @@ use crate::refusal::shown;
 /// The tables; the value is the first byte of their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the table above says what each is")]
+#[expect(missing_docs, reason = "the table above says what each is")]
 pub enum Table {
     Machine = b'm',
     Current = b'c',

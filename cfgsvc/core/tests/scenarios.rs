@@ -1,8 +1,4 @@
 //! etcd's rules one by one, as a client sees them: requests in, a line for each reply out.
-#![allow(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes its strings with them"
-)]
 
 mod bounds;
 mod restores;

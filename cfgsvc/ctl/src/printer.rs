@@ -16,7 +16,7 @@ pub(crate) struct Printer {
     progress: Cell<bool>,
 }
 
-#[allow(
+#[expect(
     clippy::unused_self,
     reason = "only who was given the printer may print, though it holds no stream"
 )]

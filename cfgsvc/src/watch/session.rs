@@ -331,7 +331,7 @@ impl Session {
     }
 
     /// A header with `revision` or, if that was higher, the last one; always there.
-    #[allow(
+    #[expect(
         clippy::unnecessary_wraps,
         reason = "a response holds its header as an option"
     )]

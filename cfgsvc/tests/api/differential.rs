@@ -10,24 +10,18 @@
 //!
 //! Header fields other than the revision differ by nature.
 
-use std::net::TcpListener;
-use std::process::Stdio;
-use std::time::Duration;
-
 use bytes::Bytes;
-use cfgsvc::service::ETCD_VERSION;
 use cfgsvc_proto::etcd::compare::TargetUnion;
 use cfgsvc_proto::etcd::request_op::Request as Op;
 use cfgsvc_proto::etcd::watch_request::RequestUnion;
 use cfgsvc_proto::etcd::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, RangeRequest, RequestOp,
-    ResponseHeader, StatusRequest, TxnRequest, WatchCreateRequest, WatchRequest,
+    ResponseHeader, TxnRequest, WatchCreateRequest, WatchRequest,
 };
+use cfgsvc_tests::harness::Etcd;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -36,65 +30,6 @@ use crate::harness::{Clients, Server, soon};
 /// Random requests for each seed.
 const STEPS: usize = 250;
 const SEEDS: u64 = 8;
-
-/// Debian's etcd on loopback, stopped when dropped.
-struct Etcd {
-    clients: Clients,
-    _child: Child,
-    _data: TempDir,
-}
-
-impl Etcd {
-    async fn start() -> Self {
-        for _ in 0..10 {
-            if let Some(etcd) = soon("etcd", Self::try_start()).await {
-                return etcd;
-            }
-        }
-        panic!("etcd did not start");
-    }
-
-    /// `None` when another process took one of its ports first.
-    async fn try_start() -> Option<Self> {
-        let data = TempDir::new().expect("a directory");
-        let free = || {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            format!("http://{}", listener.local_addr().expect("bound"))
-        };
-        let (client, peer) = (free(), free());
-        let initial = format!("default={peer}");
-        let mut child = Command::new("etcd")
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &initial, "--data-dir"])
-            .arg(data.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("etcd is installed");
-        let clients = Clients::connect(&client);
-        loop {
-            if child.try_wait().expect("a child").is_some() {
-                return None;
-            }
-            let mut maintenance = clients.maintenance.clone();
-            if let Ok(status) = maintenance.status(StatusRequest {}).await
-                && status.get_ref().leader != 0
-            {
-                // The port may have become that of another test's server, of our own kind.
-                return (status.get_ref().version != ETCD_VERSION).then_some(Self {
-                    clients,
-                    _child: child,
-                    _data: data,
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 enum Call {
@@ -164,23 +99,27 @@ async fn answer(clients: &Clients, call: Call) -> String {
 }
 
 struct Pair {
-    etcd: Etcd,
+    theirs: Clients,
     ours: Clients,
+    _etcd: Etcd,
     _server: Server,
 }
 
 impl Pair {
     async fn start() -> Self {
         let server = Server::start().await;
+        let etcd = tokio::task::spawn_blocking(Etcd::start);
+        let etcd = etcd.await.expect("no panic").expect("etcd starts");
         Self {
-            etcd: Etcd::start().await,
+            theirs: Clients::connect(&format!("http://{}", etcd.endpoint())),
             ours: server.clients(),
+            _etcd: etcd,
             _server: server,
         }
     }
 
     async fn check(&self, context: &str, call: Call) {
-        let theirs = soon("etcd", answer(&self.etcd.clients, call.clone())).await;
+        let theirs = soon("etcd", answer(&self.theirs, call.clone())).await;
         let ours = soon("our server", answer(&self.ours, call.clone())).await;
         assert_eq!(
             ours, theirs,
@@ -241,7 +180,7 @@ impl Pair {
     }
 
     async fn check_watch(&self, context: &str, create: WatchCreateRequest, last: i64) {
-        let theirs = Self::watched(&self.etcd.clients, create.clone(), last).await;
+        let theirs = Self::watched(&self.theirs, create.clone(), last).await;
         let ours = Self::watched(&self.ours, create.clone(), last).await;
         assert_eq!(
             ours, theirs,
@@ -565,7 +504,7 @@ async fn requests_at_the_limits_get_the_answers_of_etcd() {
     for call in calls {
         let whole = format!("{call:?}");
         let name: String = whole.chars().take(200).collect();
-        let theirs = soon("etcd", answer(&pair.etcd.clients, call.clone())).await;
+        let theirs = soon("etcd", answer(&pair.theirs, call.clone())).await;
         let ours = soon("our server", answer(&pair.ours, call)).await;
         assert_eq!(
             digits_apart(&ours),

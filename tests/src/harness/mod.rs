@@ -5,6 +5,7 @@
 
 mod cluster;
 mod command;
+mod etcd;
 mod http;
 mod network;
 mod ports;
@@ -13,6 +14,7 @@ mod wait;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use command::{Ran, binary_path, etcdctl, run, run_binary};
+pub use etcd::Etcd;
 pub use http::get as http_get;
 pub use network::{Network, SourceOf};
 pub use ports::unused_address;

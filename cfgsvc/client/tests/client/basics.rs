@@ -1,13 +1,13 @@
 //! Keys, transactions and watches while nothing fails.
 
 use crate::client;
-use crate::etcd::Etcd;
 use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use cfgsvc_client::{
     Compare, Delete, EventKind, Get, Is, KvError, Op, OpReply, Order, Put, SortBy, Txn, WatchError,
     WatchOptions,
 };
+use cfgsvc_tests::harness::Etcd;
 use std::time::Duration;
 use tokio::time::timeout;
 

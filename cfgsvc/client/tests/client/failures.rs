@@ -1,12 +1,12 @@
 //! Members that are killed, restarted and paused under the client.
 
 use crate::client;
-use crate::etcd::Etcd;
 use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use cfgsvc_client::{
     CallError, Client, Get, KvError, Options, Put, Watch, WatchError, WatchOptions,
 };
+use cfgsvc_tests::harness::Etcd;
 use std::time::Duration;
 use tokio::time::timeout;
 

@@ -1,10 +1,10 @@
 //! Leases and sessions.
 
 use crate::client;
-use crate::etcd::Etcd;
 use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use cfgsvc_client::{AtEnd, LeaseError, LeaseLost, LeaseState, Moment, Put};
+use cfgsvc_tests::harness::Etcd;
 use std::time::Duration;
 
 #[tokio::test]

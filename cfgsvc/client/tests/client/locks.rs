@@ -1,10 +1,10 @@
 //! Locks: one holder, and nothing that stays behind.
 
 use crate::client;
-use crate::etcd::Etcd;
 use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use cfgsvc_client::{Client, Get, LockError, Op, Options, Put, Txn, show_key};
+use cfgsvc_tests::harness::Etcd;
 use futures_util::FutureExt;
 use std::time::Duration;
 use tokio::time::timeout;

@@ -1,7 +1,6 @@
 //! The client against a real etcd: what the pure parts decide must be right on the wire.
 
 mod basics;
-mod etcd;
 mod failures;
 mod fake;
 mod leases;
@@ -12,7 +11,7 @@ mod streams;
 
 use anyhow::Result;
 use cfgsvc_client::{Client, Options};
-use etcd::Etcd;
+use cfgsvc_tests::harness::Etcd;
 
 /// A client of `members`, in this order.
 fn client<'a>(members: impl IntoIterator<Item = &'a Etcd>) -> Result<Client> {

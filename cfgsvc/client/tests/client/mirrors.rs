@@ -1,11 +1,13 @@
 //! Mirrors, and reads of whole prefixes.
 
 use crate::client;
-use crate::etcd::Etcd;
 use crate::fake::PATIENCE;
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use cfgsvc_client::{Client, Delete, Freshness, Get, Mirror, Op, Options, Put, Txn, show_key};
+use cfgsvc_client::{
+    Client, Delete, Freshness, Get, Mirror, Moment, Op, Options, Put, Txn, show_key,
+};
+use cfgsvc_tests::harness::Etcd;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -84,8 +86,8 @@ async fn a_mirror_goes_stale_without_the_group_and_fresh_again_after_a_compactio
     agree(&mut mirror, &client).await?;
     etcd.kill()?;
     let stale = async {
-        while mirror.confirmed_until().is_some() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        while let Some(until) = mirror.confirmed_until() {
+            tokio::time::sleep(Moment::now().until(until)).await;
         }
     };
     tokio::time::timeout(PATIENCE, stale).await?;

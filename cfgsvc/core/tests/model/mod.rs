@@ -44,7 +44,7 @@ pub(crate) struct Model {
     pub commits: Vec<(i64, String)>,
 }
 
-#[allow(clippy::unnecessary_wraps, reason = "every use is an optional field")]
+#[expect(clippy::unnecessary_wraps, reason = "every use is an optional field")]
 fn header(revision: i64) -> Option<ResponseHeader> {
     Some(ResponseHeader {
         revision,

@@ -16,7 +16,7 @@ fn any_bytes() -> impl TypedValueParser<Value = Bytes> {
 #[command(after_help = "Example: cfgctl get app/flags
          cfgctl get --prefix app/ --keys-only
          cfgctl get -v app/flags --rev 41")]
-#[allow(
+#[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
 )]

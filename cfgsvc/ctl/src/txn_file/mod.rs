@@ -39,10 +39,6 @@ pub(crate) fn parse(file: &str) -> Result<Txn, FileError> {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes them when it renews what is expected"
-)]
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};

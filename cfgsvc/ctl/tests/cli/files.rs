@@ -1,11 +1,11 @@
 //! Import and export, and the snapshot file.
 
 use crate::Session;
-use crate::etcd::Etcd;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cfgsvc_core::snapshot_file::Writer;
 use cfgsvc_proto::state::{Record, SnapshotHeader};
+use cfgsvc_tests::harness::Etcd;
 use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;

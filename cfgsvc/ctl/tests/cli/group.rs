@@ -1,8 +1,8 @@
 //! Commands about the group, as far as an etcd knows them.
 
 use crate::Session;
-use crate::etcd::Etcd;
 use anyhow::{Context, Result, ensure};
+use cfgsvc_tests::harness::Etcd;
 use expect_test::expect;
 use serde_json::Value;
 use std::time::{Duration, Instant};

@@ -3,14 +3,6 @@
 //! A session is a list of command lines; the test compares everything that they print. Words that
 //! differ between runs (ports, ids of leases, directories) are replaced by names.
 
-#![allow(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes them when it renews what is expected"
-)]
-
-#[path = "../../../client/tests/client/etcd.rs"]
-#[allow(dead_code, reason = "the client's tests use the rest")]
-mod etcd;
 mod files;
 mod group;
 mod help;

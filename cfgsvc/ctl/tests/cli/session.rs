@@ -1,7 +1,7 @@
 //! Runs command lines against an etcd of the test's own, and writes down what they print.
 
-use crate::etcd::Etcd;
 use anyhow::{Context, Result};
+use cfgsvc_tests::harness::Etcd;
 use expect_test::Expect;
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -1,21 +1,20 @@
 //! A real etcd for the tests: Debian's, on loopback, in a directory that goes with it.
 
-use anyhow::{Context, Result, bail};
-use ports::unused_address;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-// The same one as the tests of the whole use, so that they never take each other's ports.
-#[path = "../../../../tests/src/harness/ports.rs"]
-#[allow(unreachable_pub, reason = "public where it lives")]
-mod ports;
+use super::command::etcdctl;
+use super::ports::unused_address;
+use super::wait::eventually_some;
 
 const PROGRAM: &str = "/usr/bin/etcd";
 
 /// A member, or a group's member, that can be killed and started again.
-pub(crate) struct Etcd {
+pub struct Etcd {
     name: String,
     client: u16,
     peer: u16,
@@ -26,13 +25,13 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     /// Starts one member.
-    pub(crate) fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let mut members = Self::group(1)?;
         members.pop().context("a group of one has one member")
     }
 
     /// Starts a group and waits until each member serves.
-    pub(crate) fn group(count: usize) -> Result<Vec<Self>> {
+    pub fn group(count: usize) -> Result<Vec<Self>> {
         if !Path::new(PROGRAM).exists() {
             bail!("{PROGRAM} is missing: install the package etcd-server");
         }
@@ -65,12 +64,12 @@ impl Etcd {
     }
 
     /// Address for clients.
-    pub(crate) fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.client)
     }
 
     /// Ends it with SIGKILL.
-    pub(crate) fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().context("kill etcd")?;
             child.wait().context("wait for etcd")?;
@@ -79,19 +78,19 @@ impl Etcd {
     }
 
     /// Starts it again on the same data.
-    pub(crate) fn restart(&mut self) -> Result<()> {
+    pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.spawn()?;
         self.wait_until_serving()
     }
 
     /// Stops its execution (SIGSTOP), as a paused machine would.
-    pub(crate) fn pause(&self) -> Result<()> {
+    pub fn pause(&self) -> Result<()> {
         self.signal(rustix::process::Signal::STOP)
     }
 
     /// Lets it go on.
-    pub(crate) fn resume(&self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         self.signal(rustix::process::Signal::CONT)
     }
 
@@ -108,7 +107,13 @@ impl Etcd {
             .create(true)
             .append(true)
             .open(self.dir.path().join("log"))?;
-        let child = Command::new(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        if self.cluster.contains(',') {
+            // Tests wait for its elections. Alone it keeps etcd's own times, on which the least TTL
+            // of a lease depends.
+            command.args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
+        }
+        let child = command
             .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(self.dir.path().join("data"))
@@ -125,7 +130,6 @@ impl Etcd {
                 &peer,
             ])
             .args(["--initial-cluster", &self.cluster])
-            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -135,28 +139,28 @@ impl Etcd {
     }
 
     fn wait_until_serving(&mut self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_mins(2);
-        loop {
-            let health = Command::new("/usr/bin/etcdctl")
-                .env("ETCDCTL_API", "3")
-                .args(["--endpoints", &self.endpoint(), "endpoint", "health"])
-                .output()
-                .context("run etcdctl: install the package etcd-client")?;
-            if health.status.success() {
-                return Ok(());
-            }
-            let child = self.child.as_mut().context("it was started")?;
-            if let Some(status) = child.try_wait().context("look at etcd")? {
-                let log = std::fs::read_to_string(self.dir.path().join("log"))?;
-                bail!("etcd ended with {status}: {log}");
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "etcd does not serve: {}",
-                    String::from_utf8_lossy(&health.stderr)
-                );
-            }
+        let endpoint = self.endpoint();
+        let mut said = String::new();
+        let served = eventually_some(Duration::from_mins(2), "etcd serves", || {
+            self.serves(&endpoint, &mut said).transpose()
+        });
+        served.with_context(|| said)?
+    }
+
+    /// Whether it answers, which it does once it knows a leader; `None` when not yet, with what was
+    /// said.
+    fn serves(&mut self, endpoint: &str, said: &mut String) -> Result<Option<()>> {
+        let health = etcdctl(endpoint, &["endpoint", "health"])?;
+        if health.code == Some(0) {
+            return Ok(Some(()));
         }
+        *said = health.stderr;
+        let child = self.child.as_mut().context("it was started")?;
+        if let Some(status) = child.try_wait().context("look at etcd")? {
+            let log = std::fs::read_to_string(self.dir.path().join("log"))?;
+            bail!("etcd ended with {status}: {log}");
+        }
+        Ok(None)
     }
 }
 
