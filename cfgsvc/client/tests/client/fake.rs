@@ -1,6 +1,6 @@
 //! A fake member: what an etcd never does, on demand, and what the client sent to it.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cfgsvc_client::{Client, Options};
 use cfgsvc_proto::etcd::kv_server::{Kv, KvServer};
 use cfgsvc_proto::etcd::lease_server::{Lease, LeaseServer};
@@ -19,10 +19,10 @@ use futures_util::StreamExt;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -38,7 +38,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// A member that says what the test wants.
 #[derive(Clone)]
 pub(crate) struct Fake {
-    told: Arc<Mutex<Told>>,
+    /// What it was told, by the test and by clients; watched, so that a test can wait for it.
+    told: watch::Sender<Told>,
     /// What it does; watched, so that a test can change it while requests wait.
     mood: watch::Sender<Mood>,
 }
@@ -74,7 +75,7 @@ struct Told {
 impl Default for Fake {
     fn default() -> Self {
         Self {
-            told: Arc::default(),
+            told: watch::Sender::default(),
             mood: watch::Sender::new(Mood::Serving),
         }
     }
@@ -100,13 +101,20 @@ impl Fake {
         Ok(endpoint)
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().expect("no test panics with it")
+    fn told(&self) -> watch::Ref<'_, Told> {
+        self.told.borrow()
+    }
+
+    /// Changes what it was told, and returns what `change` found.
+    fn tells<T>(&self, change: impl FnOnce(&mut Told) -> T) -> T {
+        let mut found = None;
+        self.told.send_modify(|told| found = Some(change(told)));
+        found.expect("it was called")
     }
 
     /// Answers the next requests with these.
     pub(crate) fn fail(&self, statuses: impl IntoIterator<Item = Status>) {
-        self.told().errors.extend(statuses);
+        self.tells(|told| told.errors.extend(statuses));
     }
 
     pub(crate) fn be(&self, mood: Mood) {
@@ -115,22 +123,42 @@ impl Fake {
 
     /// The revision that it shows from now on.
     pub(crate) fn at(&self, revision: i64) {
-        self.told().revision = revision;
+        self.tells(|told| told.revision = revision);
     }
 
     /// The group that it belongs to from now on.
     pub(crate) fn of_group(&self, cluster_id: u64) {
-        self.told().cluster_id = cluster_id;
+        self.tells(|told| told.cluster_id = cluster_id);
     }
 
-    /// Number of events that a flood has brought to the network so far.
-    pub(crate) fn events(&self) -> usize {
-        self.told().events
+    /// Waits until a flood has begun and has brought nothing to the network for `pause`.
+    pub(crate) async fn flooded(&self, pause: Duration) -> Result<()> {
+        let mut told = self.told.subscribe();
+        timeout(PATIENCE, told.wait_for(|told| told.events > 0)).await??;
+        let more = async {
+            loop {
+                let before = told.borrow_and_update().events;
+                let grown = told.wait_for(|told| told.events > before);
+                if timeout(pause, grown).await.is_err() {
+                    return;
+                }
+            }
+        };
+        Ok(timeout(PATIENCE, more).await?)
+    }
+
+    /// Waits until so many watches were asked for.
+    pub(crate) async fn watched(&self, count: usize) -> Result<()> {
+        let mut told = self.told.subscribe();
+        let enough = told.wait_for(|told| told.watches.len() >= count);
+        let enough = timeout(PATIENCE, enough).await;
+        enough.with_context(|| format!("{count} watches"))??;
+        Ok(())
     }
 
     /// The puts since the last look.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.told().seen)
+        self.tells(|told| std::mem::take(&mut told.seen))
     }
 
     /// The watches that were asked for so far.
@@ -156,7 +184,7 @@ impl Fake {
         if *self.mood.borrow() == Mood::Silent {
             pending::<()>().await;
         }
-        match self.told().errors.pop_front() {
+        match self.tells(|told| told.errors.pop_front()) {
             Some(status) => Err(status),
             None => Ok(Response::new(reply)),
         }
@@ -168,7 +196,7 @@ impl Fake {
         let header = Some(self.header());
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                self.told().watches.push(create);
+                self.tells(|told| told.watches.push(create));
                 let created = WatchResponse {
                     header,
                     created: true,
@@ -178,7 +206,7 @@ impl Fake {
                 match mood {
                     Mood::Flooding => {
                         let fake = self.clone();
-                        let counted = flood().inspect(move |_| fake.told().events += 1);
+                        let counted = flood().inspect(move |_| fake.tells(|told| told.events += 1));
                         Box::pin(created.chain(futures_util::stream::iter(counted)))
                     }
                     Mood::Ending | Mood::Leaderless => {
@@ -247,7 +275,7 @@ impl Kv for Fake {
             let value = request.metadata().get(name);
             value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         });
-        self.told().seen.push(seen);
+        self.tells(|told| told.seen.push(seen));
         self.answer(PutResponse::default()).await
     }
 
@@ -318,7 +346,7 @@ impl Lease for Fake {
             let fake = fake.clone();
             async move {
                 let id = renewal?.id;
-                fake.told().renewals += 1;
+                fake.tells(|told| told.renewals += 1);
                 let reply = LeaseKeepAliveResponse {
                     id,
                     ttl: 30,

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use cfgsvc_client::{AtEnd, LeaseState, Mirror, Moment, Put, WatchError, WatchOptions};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn renewals_that_time_out_together_move_to_one_other_member() -> Result<()> {
@@ -87,14 +87,7 @@ async fn watches_that_are_not_read_hold_up_no_other_request() -> Result<()> {
         unread.push(client.watch(WatchOptions::new("k")).await?);
     }
     // Until nothing more fits. On a machine where that never is, there is nothing to see.
-    let full = async {
-        let mut before = 0;
-        while before == 0 || fake.events() > before {
-            before = fake.events();
-            sleep(Duration::from_millis(500)).await;
-        }
-    };
-    timeout(PATIENCE, full).await?;
+    fake.flooded(Duration::from_millis(500)).await?;
     client.put(Put::new("k", "v")).await?;
     assert_eq!(client.grant(30).await?.ttl_s, 30);
     drop(unread);
@@ -118,12 +111,7 @@ async fn a_mirror_leaves_a_member_whose_watch_falls_silent_while_the_group_goes_
     first.at(2);
     let mut mirror = client.mirror("m/", Duration::from_secs(5));
     confirmed(&mut mirror, 2).await?;
-    let watched = async {
-        while first.watches().is_empty() {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(PATIENCE, watched).await?;
+    first.watched(1).await?;
     first.be(Mood::DeafWatches);
     first.at(9);
     second.at(9);
@@ -141,7 +129,7 @@ async fn a_mirror_whose_watch_is_ended_again_and_again_loads_ever_less_often() -
     fake.be(Mood::Ending);
     let client = client([fake.start().await?])?;
     let mirror = client.mirror("m/", Duration::from_secs(5));
-    remade_ever_less_often(&fake).await;
+    remade_ever_less_often(&fake).await?;
     drop(mirror);
     Ok(())
 }
@@ -152,23 +140,20 @@ async fn a_watch_that_breaks_again_and_again_is_remade_ever_less_often() -> Resu
     fake.be(Mood::Leaderless);
     let client = client([fake.start().await?])?;
     let watch = client.watch(WatchOptions::new("k")).await?;
-    remade_ever_less_often(&fake).await;
+    remade_ever_less_often(&fake).await?;
     drop(watch);
     Ok(())
 }
 
-/// Looks for two seconds how often watches are made.
-async fn remade_ever_less_often(fake: &Fake) {
+/// Looks how long it takes until watches were made twelve times.
+async fn remade_ever_less_often(fake: &Fake) -> Result<()> {
     let began = Moment::now();
-    sleep(Duration::from_secs(2)).await;
-    let made = fake.watches().len();
-    assert!(made > 1, "none was made again");
-    // Waits of at least 10, 20, 40, 80, 160, 200, 200... ms.
-    let bound = 6 + Moment::now().since(began).as_millis() / 200;
-    assert!(
-        made as u128 <= bound,
-        "{made} watches, at most {bound} are decent"
-    );
+    fake.watched(12).await?;
+    // Waits of at least 10, 20, 40, 80, 160, 200, 200... ms; the first may be over already.
+    let least = Duration::from_millis(6 * 200);
+    let took = Moment::now().since(began);
+    assert!(took >= least, "{took:?}, at least {least:?} are decent");
+    Ok(())
 }
 
 #[tokio::test]
@@ -188,12 +173,7 @@ async fn a_watch_ends_and_a_mirror_loads_again_when_another_group_answers() -> R
         .await?
         .context("it is told")?;
     assert!(matches!(end, Err(WatchError::Cancelled { .. })), "{end:?}");
-    let loaded = async {
-        while fake.watches().len() < 3 {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(PATIENCE, loaded).await.context("it loads again")?;
+    fake.watched(3).await.context("it loads again")?;
     confirmed(&mut mirror, 7).await
 }
 
