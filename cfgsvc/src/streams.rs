@@ -139,19 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn stream_that_wants_a_leader_ends_with_its_member() {
-        let status = cluster::Status {
-            cluster_id: 1,
-            node_id: 1,
-            term: 1,
-            role: cluster::Role::Follower,
-            leader: None,
-            last_index: 0,
-            committed_index: 0,
-            applied_index: 0,
-            members: Vec::new(),
-            no_space: false,
-            fault: None,
-        };
+        let status = cluster::Status::first(1, 1);
         let (sender, changes) = watch::channel(Arc::new(status));
         drop(sender);
         let ended = leaderless(changes, Duration::from_mins(10)).await;

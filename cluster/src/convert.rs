@@ -1,10 +1,41 @@
-//! The group's errors and members on the wire, for requests that are forwarded to the leader.
+//! The group's errors and members on the wire, for requests that are forwarded to the leader; and
+//! what openraft's refusals mean to the group's users.
+
+use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 
 use crate::group::{CallError, Member, MembershipError, NewMember, ProposeError, ReadError};
 use crate::proto;
 use crate::proto::failure::Kind;
 use crate::proto::membership_failure::Kind as MemberKind;
 use crate::transport::failure;
+use crate::types::GroupTypes;
+
+/// Why a write that this member proposed was not made, or may not have been.
+pub fn write_refused<C: GroupTypes>(error: RaftError<C, ClientWriteError<C>>) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => ProposeError::NoLeader,
+        RaftError::APIError(
+            ClientWriteError::LogEntryDiscarded(_)
+            | ClientWriteError::ChangeMembershipError(_)
+            | ClientWriteError::PreconditionFailed(_),
+        ) => ProposeError::LeaderChanged,
+        RaftError::Fatal(_) => ProposeError::Stopped,
+    }
+}
+
+/// Why a read index was not confirmed here; no quorum answered within `waited_ms` milliseconds.
+pub fn read_refused<C: GroupTypes>(
+    error: RaftError<C, LinearizableReadError<C>>,
+    waited_ms: u64,
+) -> ReadError {
+    match error {
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => ReadError::NoLeader,
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+            ReadError::Timeout { waited_ms }
+        }
+        RaftError::Fatal(_) => ReadError::Stopped,
+    }
+}
 
 /// To the wire.
 pub fn propose_failure(error: &ProposeError) -> proto::Failure {

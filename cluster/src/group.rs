@@ -149,6 +149,25 @@ pub struct Status {
     pub fault: Option<String>,
 }
 
+impl Status {
+    /// What a member knows that has heard nothing yet.
+    pub fn first(cluster_id: u64, node_id: u64) -> Self {
+        Self {
+            cluster_id,
+            node_id,
+            term: 0,
+            role: Role::Learner,
+            leader: None,
+            last_index: 0,
+            committed_index: 0,
+            applied_index: 0,
+            members: Vec::new(),
+            no_space: false,
+            fault: None,
+        }
+    }
+}
+
 /// Why a command has no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {

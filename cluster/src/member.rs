@@ -15,13 +15,12 @@ use cluster_core::log::LogEngine;
 use cluster_core::store::ReadFn;
 use futures_util::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::convert::{call_error, propose_error, read_error};
+use crate::convert::{call_error, propose_error, read_error, read_refused, write_refused};
 use crate::group::{
     CallError, Group, LeaderService, Member as MemberInfo, MembershipError, NewMember,
     ProposeError, ReadError, Status,
@@ -261,13 +260,7 @@ impl Member {
                 waited_ms: millis(timeout),
             }),
             Ok(Ok(response)) => Ok(response.data.0),
-            Ok(Err(RaftError::APIError(error))) => Err(match error {
-                ClientWriteError::ForwardToLeader(_) => ProposeError::NoLeader,
-                ClientWriteError::LogEntryDiscarded(_)
-                | ClientWriteError::ChangeMembershipError(_)
-                | ClientWriteError::PreconditionFailed(_) => ProposeError::LeaderChanged,
-            }),
-            Ok(Err(RaftError::Fatal(_))) => Err(ProposeError::Stopped),
+            Ok(Err(error)) => Err(write_refused(error)),
         }
     }
 
@@ -327,13 +320,7 @@ impl Member {
                 waited_ms: millis(timeout),
             }),
             Ok(Ok((read, _))) => Ok(*read.log_id()),
-            Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
-            Ok(Err(RaftError::APIError(error))) => Err(match error {
-                LinearizableReadError::ForwardToLeader(_) => ReadError::NoLeader,
-                LinearizableReadError::QuorumNotEnough(_) => ReadError::Timeout {
-                    waited_ms: millis(timeout),
-                },
-            }),
+            Ok(Err(error)) => Err(read_refused(error, millis(timeout))),
         }
     }
 

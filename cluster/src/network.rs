@@ -8,7 +8,7 @@
 //!   response must not stop replication for ever;
 //! - a member that lacks what it has acknowledged to this leader is not heard any more.
 
-#![allow(
+#![expect(
     clippy::result_large_err,
     reason = "openraft's error type is what its traits return"
 )]
@@ -33,6 +33,7 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
+use openraft::type_config::TypeConfigExt as _;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -40,12 +41,16 @@ use crate::proto;
 use crate::state_store::SnapshotHandle;
 use crate::transport::{Caller, PeerClient, connect, peer_client};
 use crate::types::{
-    CommittedLeaderId, NodeInfo, Types, Vote, entry_to, log_id_from, log_id_to, vote_from,
-    vote_required, vote_to,
+    CommittedLeaderId, GroupTypes, NodeInfo, Types, Vote, entry_to, log_id_from, log_id_to,
+    vote_from, vote_required, vote_to,
 };
 
 /// Bytes of one snapshot chunk.
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+
+/// An answer to an append is overdue after this at the earliest. A follower may be held up by one
+/// slow sync: it is given longer than a heartbeat.
+pub const OVERDUE: Duration = Duration::from_secs(2);
 
 type Rpc<T> = Result<T, RPCError<Types>>;
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
@@ -259,8 +264,13 @@ impl Acknowledged {
     }
 
     /// Takes note of an answer of member `id`, or refuses it.
-    fn check(&self, id: u64, term: u64, answer: &StreamAppendResult<Types>) -> Rpc<()> {
-        match answer {
+    pub fn check<C: GroupTypes>(
+        &self,
+        id: u64,
+        term: u64,
+        answer: StreamAppendResult<C>,
+    ) -> Result<StreamAppendResult<C>, RPCError<C>> {
+        match &answer {
             Ok(Some(matched)) => self.note(term, matched.index()),
             Err(StreamAppendError::Conflict(asked)) => {
                 let asked = self.ask(id, term, asked.index());
@@ -268,25 +278,44 @@ impl Acknowledged {
             }
             Ok(None) | Err(StreamAppendError::HigherVote(_)) => {}
         }
-        Ok(())
+        Ok(answer)
     }
 }
 
 /// What was sent over a replication stream.
 #[derive(Debug, Default)]
-struct Sent {
+pub struct Sent {
     requests: AtomicU64,
     /// Of the leadership that sent them: a stream serves one.
     term: AtomicU64,
 }
 
-/// Yields the answers of a replication stream, and an error when one is overdue.
-fn watch_answers(
-    answers: tonic::Streaming<proto::AppendResponse>,
+impl Sent {
+    /// Takes note of a request.
+    pub fn note<C: GroupTypes>(&self, request: &AppendEntriesRequest<C>) {
+        let term = request.vote.leader_id.term;
+        self.term.store(term, Ordering::Release);
+        self.requests.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Term of the leadership that sent the last request.
+    pub fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+}
+
+/// Yields the answers of a replication stream, and an error when one is overdue. Ends with the
+/// first that is not a success.
+pub fn watch_answers<C, A>(
+    answers: A,
     sent: Arc<Sent>,
     overdue: Duration,
     (to, acknowledged): (u64, Arc<Acknowledged>),
-) -> AppendResults<'static> {
+) -> BoxStream<'static, A::Item>
+where
+    C: GroupTypes,
+    A: Stream<Item = Result<StreamAppendResult<C>, RPCError<C>>> + Send + Unpin + 'static,
+{
     let state = Some((answers, 0_u64));
     futures_util::stream::unfold(state, move |state| {
         let (sent, acknowledged) = (sent.clone(), acknowledged.clone());
@@ -294,21 +323,18 @@ fn watch_answers(
             let (mut answers, received) = state?;
             loop {
                 let waiting = sent.requests.load(Ordering::Acquire) > received;
-                match tokio::time::timeout(overdue, answers.next()).await {
+                match C::timeout(overdue, answers.next()).await {
                     Ok(None) => return None,
-                    Ok(Some(Err(status))) => return Some((Err(unreachable(&status)), None)),
-                    Ok(Some(Ok(response))) => {
-                        let result = append_result(&response).and_then(|answer| {
-                            acknowledged.check(to, sent.term.load(Ordering::Acquire), &answer)?;
-                            Ok(answer)
-                        });
+                    Ok(Some(answer)) => {
+                        let result =
+                            answer.and_then(|answer| acknowledged.check(to, sent.term(), answer));
                         let last = !matches!(result, Ok(Ok(_)));
                         let next = (!last).then_some((answers, received + 1));
                         return Some((result, next));
                     }
                     Err(_) if waiting => {
-                        let status = Status::deadline_exceeded("no answer to an append");
-                        return Some((Err(unreachable(&status)), None));
+                        let late = Unreachable::from_string("no answer to an append");
+                        return Some((Err(RPCError::Unreachable(late)), None));
                     }
                     Err(_) => {}
                 }
@@ -331,9 +357,7 @@ impl NetStreamAppend<Types> for Peer {
             let sent = Arc::new(Sent::default());
             let counter = sent.clone();
             let messages = input.map(move |request| {
-                let term = request.vote.leader_id.term;
-                counter.term.store(term, Ordering::Release);
-                counter.requests.fetch_add(1, Ordering::AcqRel);
+                counter.note(&request);
                 append_to(&request)
             });
             let request = self.caller.request(self.to, messages);
@@ -344,13 +368,12 @@ impl NetStreamAppend<Types> for Peer {
                 .map_err(|_| self.timeout(RPCTypes::AppendEntries, ttl))?
                 .map_err(|status| unreachable(&status))?
                 .into_inner();
-            // A follower may be held up by one slow sync: give it longer than a heartbeat.
-            Ok(watch_answers(
-                answers,
-                sent,
-                ttl.max(Duration::from_secs(2)),
-                (self.to, self.acknowledged.clone()),
-            ))
+            let answers = answers.map(|answer| match answer {
+                Ok(response) => append_result(&response),
+                Err(status) => Err(unreachable(&status)),
+            });
+            let peer = (self.to, self.acknowledged.clone());
+            Ok(watch_answers(answers, sent, ttl.max(OVERDUE), peer))
         })
     }
 }
@@ -545,7 +568,7 @@ mod tests {
     fn member_that_lacks_what_it_acknowledged_is_refused() {
         let acknowledged = Acknowledged::default();
         let log_id = |index| LogId::new_term_index(3, index);
-        let accepts = |term, answer| acknowledged.check(2, term, &answer).is_ok();
+        let accepts = |term, answer| acknowledged.check::<Types>(2, term, answer).is_ok();
         let conflict = |index| Err(StreamAppendError::Conflict(log_id(index)));
         assert!(accepts(3, conflict(9)), "the search for its end");
         assert!(accepts(3, Ok(Some(log_id(5)))));

@@ -20,7 +20,7 @@ use tonic::transport::Server;
 use crate::connections::watched;
 use crate::directory_store::DirectoryStore;
 use crate::founding::{FoundingDesk, FoundingError};
-use crate::group::{LeaderService, NewMember, Role, Status};
+use crate::group::{LeaderService, NewMember, Status};
 use crate::identity::{DataDirectory, IdentityError};
 use crate::log_store::{FlushMode, LogStore, LogStoreOptions};
 use crate::machine::Machine;
@@ -433,7 +433,10 @@ async fn run(
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
     let (barrier, waiting) = mpsc::channel(1024);
-    let (status, _) = watch::channel(Arc::new(first_status(identity)));
+    let (status, _) = watch::channel(Arc::new(Status::first(
+        identity.cluster_id,
+        identity.node_id,
+    )));
     let limits = Limits {
         command_bytes: options.command_bytes_max,
         request_timeout: options.request_timeout,
@@ -479,22 +482,6 @@ fn open_state(path: &Path) -> io::Result<Arc<dyn cluster_core::store::StateEngin
     // The pointer file says which directory is the state; see `DirectoryStore::open`.
     let options = cluster_rocks::StateOptions::new(!path.join("CURRENT").exists());
     Ok(Arc::new(cluster_rocks::open_state(path, &options)?))
-}
-
-fn first_status(identity: &proto::Identity) -> Status {
-    Status {
-        cluster_id: identity.cluster_id,
-        node_id: identity.node_id,
-        term: 0,
-        role: Role::Learner,
-        leader: None,
-        last_index: 0,
-        committed_index: 0,
-        applied_index: 0,
-        members: Vec::new(),
-        no_space: false,
-        fault: None,
-    }
 }
 
 /// Keeps an eye on the free space of the file system, so that writes stop before it is full.

@@ -74,16 +74,27 @@ pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, u64, N
 /// What a snapshot covers.
 pub type SnapshotMeta = openraft::storage::SnapshotMeta<CommittedLeaderId, u64, NodeInfo>;
 
-openraft::declare_raft_types!(
+/// Declares openraft's configuration of the group on an async runtime.
+#[macro_export]
+macro_rules! declare_group_types {
+    ($(#[$said:meta])* $name:ident on $runtime:ty) => {
+        openraft::declare_raft_types!(
+            $(#[$said])*
+            pub $name:
+                D = $crate::types::Command,
+                R = $crate::types::Reply,
+                NodeId = u64,
+                Node = $crate::types::NodeInfo,
+                Term = u64,
+                LeaderId = $crate::types::LeaderId,
+                AsyncRuntime = $runtime,
+        );
+    };
+}
+
+declare_group_types!(
     /// The group on tokio.
-    pub Types:
-        D = Command,
-        R = Reply,
-        NodeId = u64,
-        Node = NodeInfo,
-        Term = u64,
-        LeaderId = LeaderId,
-        AsyncRuntime = TokioRuntime,
+    Types on TokioRuntime
 );
 
 /// The group on any runtime: log store and state machine are written for this, so that a simulated

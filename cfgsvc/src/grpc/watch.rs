@@ -23,7 +23,7 @@ use super::metadata::wants_leader;
 use crate::app::commit;
 use crate::service::Service;
 use crate::streams::{self, Gone, Outlet};
-use crate::watch::commit::{Commit, as_compacted};
+use crate::watch::commit::Commit;
 use crate::watch::session::{Need, Session};
 
 /// Responses that wait for a slow client, each of about a mebibyte at most.
@@ -142,39 +142,28 @@ impl Task {
 
     /// One step of history for the watchers that are behind.
     async fn catch_up(&mut self, need: Need) -> Result<(), End> {
-        let (commits, next) = if let Some(recent) = self.recent(need) {
-            recent
-        } else {
-            match self.stored(need).await.map_err(End::Status)? {
-                Ok((commits, next)) => {
-                    if next <= need.from {
-                        tokio::time::sleep(STORE_PAUSE).await;
+        let (commits, next) =
+            if let Some(recent) = self.service.hub.recent_seen(need.from, STEP_BYTES) {
+                recent
+            } else {
+                match self.stored(need).await.map_err(End::Status)? {
+                    Ok((commits, next)) => {
+                        if next <= need.from {
+                            tokio::time::sleep(STORE_PAUSE).await;
+                        }
+                        (commits, next)
                     }
-                    (commits, next)
+                    Err(Compacted { compacted_revision }) => {
+                        let ended = self.session.compacted(compacted_revision);
+                        return self.send(ended).await;
+                    }
                 }
-                Err(Compacted { compacted_revision }) => {
-                    let ended = self.session.compacted(compacted_revision);
-                    return self.send(ended).await;
-                }
-            }
-        };
+            };
         for id in self.session.ids_behind() {
             let fed = self.session.feed(id, &commits, next);
             self.send(fed).await?;
         }
         Ok(())
-    }
-
-    /// Commits from memory, and the revision to go on from; `None` when the first is not there.
-    fn recent(&self, need: Need) -> Option<(Vec<Arc<Commit>>, i64)> {
-        let hub = &self.service.hub;
-        let commits = hub.recent(need.from, STEP_BYTES)?;
-        let compacted = hub.compacted();
-        let next = commits.last()?.revision + 1;
-        let seen = commits
-            .into_iter()
-            .map(|commit| as_compacted(commit, compacted));
-        Some((seen.collect(), next))
     }
 
     /// Commits from the store, and the revision to go on from. Nothing beyond what is published, so

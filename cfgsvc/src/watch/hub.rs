@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::commit::Commit;
+use super::commit::{Commit, as_compacted};
 use super::cursor::Cursor;
 use super::index::Index;
 
@@ -234,6 +234,18 @@ impl Hub {
             .cloned()
             .collect();
         (!commits.is_empty()).then_some(commits)
+    }
+
+    /// The same as watchers may see them now that history is compacted, and the revision to go on
+    /// from.
+    pub fn recent_seen(&self, next: i64, limit_bytes: usize) -> Option<(Vec<Arc<Commit>>, i64)> {
+        let commits = self.recent(next, limit_bytes)?;
+        let compacted = self.compacted();
+        let next = commits.last()?.revision + 1;
+        let seen = commits
+            .into_iter()
+            .map(|commit| as_compacted(commit, compacted));
+        Some((seen.collect(), next))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

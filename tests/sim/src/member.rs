@@ -17,6 +17,7 @@ use cfgsvc::lease::LeaseListener;
 use cfgsvc::lease::book::LeaseBook;
 use cfgsvc::watch::hub::Hub;
 use cfgsvc_core::LeaseChange;
+use cluster::convert::{read_refused, write_refused};
 use cluster::log_store::{FlushQueue, LogStore, LogStoreOptions};
 use cluster::machine::Machine;
 use cluster::types::{Command, LogId, NodeInfo};
@@ -26,7 +27,7 @@ use cluster_core::log::{LogEngine as _, LogMeta, LogOp};
 use cluster_core::membership::majority;
 use futures_util::future::join_all;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::error::{InitializeError, RaftError};
 use openraft::{Config, Raft, RaftMetrics, ReadPolicy};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -422,13 +423,7 @@ impl Member {
         match timeout(REQUEST_TIMEOUT, write).await {
             Err(_) => Err(ProposeError::Timeout { waited_ms: 0 }),
             Ok(Ok(response)) => Ok(response.data.0),
-            Ok(Err(RaftError::APIError(error))) => Err(match error {
-                ClientWriteError::ForwardToLeader(_) => ProposeError::NoLeader,
-                ClientWriteError::LogEntryDiscarded(_)
-                | ClientWriteError::ChangeMembershipError(_)
-                | ClientWriteError::PreconditionFailed(_) => ProposeError::LeaderChanged,
-            }),
-            Ok(Err(RaftError::Fatal(_))) => Err(ProposeError::Stopped),
+            Ok(Err(error)) => Err(write_refused(error)),
         }
     }
 
@@ -493,11 +488,7 @@ impl Member {
         match timeout(patience, confirmed).await {
             Err(_) => Err(ReadError::Timeout { waited_ms: 0 }),
             Ok(Ok((read, _))) => Ok(*read.log_id()),
-            Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
-            Ok(Err(RaftError::APIError(error))) => Err(match error {
-                LinearizableReadError::ForwardToLeader(_) => ReadError::NoLeader,
-                LinearizableReadError::QuorumNotEnough(_) => ReadError::Timeout { waited_ms: 0 },
-            }),
+            Ok(Err(error)) => Err(read_refused(error, 0)),
         }
     }
 

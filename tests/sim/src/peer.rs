@@ -1,18 +1,17 @@
 //! Raft's messages over the simulated network; the twin of `cluster::network` and its server.
 
-#![allow(
+#![expect(
     clippy::result_large_err,
     reason = "openraft's error type is what its traits return"
 )]
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster::network::Acknowledged;
+use cluster::network::{Acknowledged, OVERDUE, Sent, watch_answers};
 use cluster::proto;
 use cluster::state_store::{SnapshotHandle, StateStore as _, meta_from};
 use cluster::types::{CommittedLeaderId, NodeInfo, Vote};
@@ -25,8 +24,8 @@ use openraft::network::{
     RPCOption, RPCTypes, RaftNetworkFactory, stream_append_sequential,
 };
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
-    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
 use openraft::{AsyncRuntime as _, OptionalSend};
@@ -40,8 +39,6 @@ use crate::world::World;
 
 /// Bytes of one snapshot chunk; small, so that small snapshots have several.
 const SNAPSHOT_CHUNK_BYTES: usize = 128;
-/// An answer to an append is overdue after this: the real network's constant.
-const OVERDUE: Duration = Duration::from_secs(2);
 /// A connection that is silent so long is closed by its keep-alive.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -201,67 +198,6 @@ async fn serve_appends(
     }
 }
 
-/// What was sent over a replication stream.
-#[derive(Default)]
-struct Sent {
-    requests: AtomicU64,
-    /// Of the leadership that sent them.
-    term: AtomicU64,
-}
-
-/// Takes note of an answer, or refuses it: the rule of the real network.
-fn check_answer(
-    (to, acknowledged): &(u64, Arc<Acknowledged>),
-    term: u64,
-    answer: AppendResult,
-) -> Rpc<AppendResult> {
-    match &answer {
-        Ok(Some(matched)) => acknowledged.note(term, matched.index()),
-        Err(StreamAppendError::Conflict(asked)) => {
-            let asked = acknowledged.ask(*to, term, asked.index());
-            asked.map_err(unreachable)?;
-        }
-        Ok(None) | Err(StreamAppendError::HigherVote(_)) => {}
-    }
-    Ok(answer)
-}
-
-/// Yields the answers of a replication stream, and an error when one is overdue.
-fn watch_answers(
-    answers: mpsc::Receiver<Result<AppendResult, String>>,
-    sent: Arc<Sent>,
-    overdue: Duration,
-    peer: (u64, Arc<Acknowledged>),
-    open: oneshot::Sender<()>,
-) -> AppendResults<'static> {
-    let state = Some((answers, 0_u64, open));
-    futures_util::stream::unfold(state, move |state| {
-        let (sent, peer) = (sent.clone(), peer.clone());
-        async move {
-            let (mut answers, received, open) = state?;
-            loop {
-                let waiting = sent.requests.load(Ordering::Acquire) > received;
-                match timeout(overdue, answers.recv()).await {
-                    Ok(None) => return None,
-                    Ok(Some(Err(why))) => return Some((Err(unreachable(why)), None)),
-                    Ok(Some(Ok(answer))) => {
-                        let term = sent.term.load(Ordering::Acquire);
-                        let result = check_answer(&peer, term, answer);
-                        let last = !matches!(result, Ok(Ok(_)));
-                        let next = (!last).then_some((answers, received + 1, open));
-                        return Some((result, next));
-                    }
-                    Err(_) if waiting => {
-                        return Some((Err(unreachable("no answer to an append")), None));
-                    }
-                    Err(_) => {}
-                }
-            }
-        }
-    })
-    .boxed()
-}
-
 impl NetStreamAppend<SimTypes> for Peer {
     fn stream_append<S>(
         &mut self,
@@ -287,16 +223,19 @@ impl NetStreamAppend<SimTypes> for Peer {
                     let openraft::async_runtime::Select2::Second(Some(request)) = next else {
                         return;
                     };
-                    let term = request.vote.leader_id.term;
-                    counter.term.store(term, Ordering::Release);
-                    counter.requests.fetch_add(1, Ordering::AcqRel);
+                    counter.note(&request);
                     if requests.send(request).await.is_err() {
                         return;
                     }
                 }
             });
+            let answers =
+                futures_util::stream::unfold((answers, open), |(mut answers, open)| async {
+                    let answer = answers.recv().await?;
+                    Some((answer.map_err(unreachable), (answers, open)))
+                });
             let peer = (self.to, self.acknowledged.clone());
-            Ok(watch_answers(answers, sent, ttl.max(OVERDUE), peer, open))
+            Ok(watch_answers(answers.boxed(), sent, ttl.max(OVERDUE), peer))
         })
     }
 }
@@ -311,18 +250,14 @@ impl Peer {
     where
         S: Stream<Item = AppendEntriesRequest<SimTypes>> + OptionalSend + Unpin + 'static,
     {
-        let peer = (self.to, self.acknowledged.clone());
+        let (to, acknowledged) = (self.to, self.acknowledged.clone());
         let sent = Arc::new(Sent::default());
         let counter = sent.clone();
-        let input = input.inspect(move |request| {
-            let term = request.vote.leader_id.term;
-            counter.term.store(term, Ordering::Release);
-        });
+        let input = input.inspect(move |request| counter.note(request));
         let opened = stream_append_sequential(self, input, option);
         Box::pin(async move {
             let answers = opened.await?;
-            let checked = answers
-                .map(move |answer| check_answer(&peer, sent.term.load(Ordering::Acquire), answer?));
+            let checked = answers.map(move |answer| acknowledged.check(to, sent.term(), answer?));
             Ok(checked.boxed())
         })
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cfgsvc::app::commit;
-use cfgsvc::watch::commit::{Commit, as_compacted};
+use cfgsvc::watch::commit::Commit;
 use cfgsvc::watch::session::{Need, Session};
 use cfgsvc_core::history::{Compacted, HistoryQuery, history_since};
 use cfgsvc_proto::etcd::{WatchCreateRequest, WatchResponse};
@@ -272,7 +272,7 @@ async fn catch_up(
     session: &mut Session,
     need: Need,
 ) -> io::Result<Vec<WatchResponse>> {
-    let (commits, next) = if let Some(recent) = recent(member, need) {
+    let (commits, next) = if let Some(recent) = member.hub().recent_seen(need.from, STEP_BYTES) {
         recent
     } else {
         member.world().count("watcher served from the store");
@@ -296,17 +296,6 @@ async fn catch_up(
         made.extend(session.feed(id, &commits, next));
     }
     Ok(made)
-}
-
-fn recent(member: &Member, need: Need) -> Option<(Vec<Arc<Commit>>, i64)> {
-    let hub = member.hub();
-    let commits = hub.recent(need.from, STEP_BYTES)?;
-    let compacted = hub.compacted();
-    let next = commits.last()?.revision + 1;
-    let seen = commits
-        .into_iter()
-        .map(|commit| as_compacted(commit, compacted));
-    Some((seen.collect(), next))
 }
 
 fn stored(member: &Member, need: Need) -> io::Result<Page> {
