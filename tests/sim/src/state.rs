@@ -27,6 +27,9 @@ use crate::runtime::lock;
 /// Unflushed batches after which the older half goes to disk by itself, as a full memtable does.
 const MEMTABLE_BATCHES: usize = 64;
 
+/// What an install says that was broken off on purpose.
+pub const INSTALL_BROKEN: &str = "the process ended in the middle of an install";
+
 /// Everything in a database.
 pub type Contents = BTreeMap<Bytes, Bytes>;
 
@@ -422,9 +425,7 @@ impl StateStore for SimStore {
         inner.snapshot = Some(Arc::new(SimSnapshot { manifest, files }));
         inner.incoming = None;
         if std::mem::take(&mut inner.break_install) {
-            return Err(io::Error::other(
-                "the process ended in the middle of an install",
-            ));
+            return Err(io::Error::other(INSTALL_BROKEN));
         }
         inner.installed += 1;
         inner.engine = Arc::new(SimEngine::new(contents, self.0.observer.clone()));

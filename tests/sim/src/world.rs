@@ -19,7 +19,7 @@ use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::runtime::{Life, lock, world_time};
-use crate::state::{StateDisk, StateObserver};
+use crate::state::{INSTALL_BROKEN, StateDisk, StateObserver};
 use crate::trace::Trace;
 
 /// One run's world.
@@ -225,6 +225,11 @@ impl World {
             let config = world.config.clone();
             match Member::start(world.clone(), host.clone(), life.clone(), config).await {
                 Ok(member) => host.set_member(&life, member),
+                // A snapshot that was received whole is installed at the start.
+                Err(why) if why.contains(INSTALL_BROKEN) => {
+                    world.count("member stopped by its storage");
+                    world.crash(host.id, Crash::Kill, "in an install at its start");
+                }
                 Err(why) => world.fail(format!("member {} cannot start: {why}", host.id)),
             }
         });
