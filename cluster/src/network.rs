@@ -6,17 +6,18 @@
 //! Invariants
 //! - a stream on which requests wait for an answer longer than the time-to-live fails; a swallowed
 //!   response must not stop replication for ever;
-//! - a member that lacks what it has acknowledged to this leader is not heard any more.
+//! - a member that lacks what it has acknowledged to this leader is not heard any more;
+//! - an answer that came late is no sign of life of after it was given.
 
 #![expect(
     clippy::result_large_err,
     reason = "openraft's error type is what its traits return"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -41,7 +42,7 @@ use crate::proto;
 use crate::state_store::SnapshotHandle;
 use crate::transport::{Caller, PeerClient, connect, peer_client};
 use crate::types::{
-    CommittedLeaderId, GroupTypes, NodeInfo, Types, Vote, entry_to, log_id_from, log_id_to,
+    CommittedLeaderId, GroupTypes, LogId, NodeInfo, Types, Vote, entry_to, log_id_from, log_id_to,
     vote_from, vote_required, vote_to,
 };
 
@@ -282,30 +283,119 @@ impl Acknowledged {
     }
 }
 
-/// What was sent over a replication stream.
+/// What was sent over a replication stream and is not answered yet.
+///
+/// Why: openraft credits an answer to every request whose entries it covers. One that carries no
+/// entry, but only what is committed now, ends where the one before it ends: so an answer that was
+/// given to the former, and came late, counts as an answer to the latter, which was sent later. A
+/// leader that was cut off takes it for a sign of life of after the cut, and confirms reads although
+/// another leader has been elected meanwhile (defect S3).
+///
+/// ```text
+///  openraft ─ pulls requests ─► noted, unless an answer is being handed over ─► member
+///  openraft ◄─ handed over: nothing sent later is covered by it ◄─ held back ◄─ answers
+/// ```
+///
+/// Invariants
+/// - between handing an answer over and being asked for the next one, no request is pulled: what
+///   openraft has recorded as sent is what is noted here.
+/// - an answer is handed over only if it covers no request that is not answered; else the answer
+///   to that one tells as much.
 #[derive(Debug, Default)]
-pub struct Sent {
-    requests: AtomicU64,
-    /// Of the leadership that sent them: a stream serves one.
-    term: AtomicU64,
+pub struct Sent(Mutex<Sending>);
+
+#[derive(Debug, Default)]
+struct Sending {
+    /// Where the entries of each request that is not answered begin and end, in order.
+    unanswered: VecDeque<(Option<LogId>, Option<LogId>)>,
+    /// Of the leadership that sends: a stream serves one.
+    term: u64,
+    /// An answer was handed over, and the next one not asked for.
+    handing_over: bool,
+    /// Who waits to pull a request.
+    puller: Option<Waker>,
+}
+
+impl Sending {
+    fn note<C: GroupTypes>(&mut self, request: &AppendEntriesRequest<C>) {
+        self.term = request.vote.leader_id.term;
+        let last = request.entries.last().map(|entry| entry.log_id);
+        self.unanswered
+            .push_back((request.prev_log_id, last.or(request.prev_log_id)));
+    }
+
+    /// Whether openraft would take an answer that the log is there up to `matching` for one to the
+    /// next request, too.
+    fn covers_next(&self, matching: Option<LogId>) -> bool {
+        let next = self.unanswered.front();
+        next.is_some_and(|(prev, last)| matching >= *last || matching > *prev)
+    }
 }
 
 impl Sent {
-    /// Takes note of a request.
+    fn lock(&self) -> MutexGuard<'_, Sending> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a request that is answered before the next one is pulled.
     pub fn note<C: GroupTypes>(&self, request: &AppendEntriesRequest<C>) {
-        let term = request.vote.leader_id.term;
-        self.term.store(term, Ordering::Release);
-        self.requests.fetch_add(1, Ordering::AcqRel);
+        let mut sending = self.lock();
+        sending.unanswered.clear();
+        sending.note(request);
     }
 
     /// Term of the leadership that sent the last request.
     pub fn term(&self) -> u64 {
-        self.term.load(Ordering::Acquire)
+        self.lock().term
+    }
+
+    /// The requests of `input`, each noted as it is pulled, and none while an answer is handed over.
+    pub fn requests<C, S>(
+        self: Arc<Self>,
+        mut input: S,
+    ) -> impl Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static
+    where
+        C: GroupTypes,
+        S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
+    {
+        futures_util::stream::poll_fn(move |context| {
+            let mut sending = self.lock();
+            if sending.handing_over {
+                sending.puller = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            let polled = input.poll_next_unpin(context);
+            if let Poll::Ready(Some(request)) = &polled {
+                sending.note(request);
+            }
+            polled
+        })
+    }
+
+    /// The next answer is asked for; says whether a request waits for one.
+    fn ask(&self) -> bool {
+        let mut sending = self.lock();
+        sending.handing_over = false;
+        let waiting = !sending.unanswered.is_empty();
+        let puller = sending.puller.take();
+        drop(sending);
+        if let Some(puller) = puller {
+            puller.wake();
+        }
+        waiting
+    }
+
+    /// A success that was received: whether it is handed over.
+    fn hand_over(&self, matching: Option<LogId>) -> bool {
+        let mut sending = self.lock();
+        sending.unanswered.pop_front();
+        sending.handing_over = !sending.covers_next(matching);
+        sending.handing_over
     }
 }
 
-/// Yields the answers of a replication stream, and an error when one is overdue. Ends with the
-/// first that is not a success.
+/// Yields the answers of a replication stream that openraft may see (see [`Sent`]), and an error when
+/// one is overdue. Ends with the first that is not a success.
 pub fn watch_answers<C, A>(
     answers: A,
     sent: Arc<Sent>,
@@ -316,21 +406,24 @@ where
     C: GroupTypes,
     A: Stream<Item = Result<StreamAppendResult<C>, RPCError<C>>> + Send + Unpin + 'static,
 {
-    let state = Some((answers, 0_u64));
-    futures_util::stream::unfold(state, move |state| {
+    futures_util::stream::unfold(Some(answers), move |answers| {
         let (sent, acknowledged) = (sent.clone(), acknowledged.clone());
         async move {
-            let (mut answers, received) = state?;
+            let mut answers = answers?;
             loop {
-                let waiting = sent.requests.load(Ordering::Acquire) > received;
+                let waiting = sent.ask();
                 match C::timeout(overdue, answers.next()).await {
                     Ok(None) => return None,
                     Ok(Some(answer)) => {
-                        let result =
-                            answer.and_then(|answer| acknowledged.check(to, sent.term(), answer));
-                        let last = !matches!(result, Ok(Ok(_)));
-                        let next = (!last).then_some((answers, received + 1));
-                        return Some((result, next));
+                        let term = sent.term();
+                        let result = answer.and_then(|answer| acknowledged.check(to, term, answer));
+                        match &result {
+                            Ok(Ok(matching)) if sent.hand_over(*matching) => {
+                                return Some((result, Some(answers)));
+                            }
+                            Ok(Ok(_)) => {}
+                            Ok(Err(_)) | Err(_) => return Some((result, None)),
+                        }
                     }
                     Err(_) if waiting => {
                         let late = Unreachable::from_string("no answer to an append");
@@ -355,11 +448,10 @@ impl NetStreamAppend<Types> for Peer {
     {
         Box::pin(async move {
             let sent = Arc::new(Sent::default());
-            let counter = sent.clone();
-            let messages = input.map(move |request| {
-                counter.note(&request);
-                append_to(&request)
-            });
+            let messages = sent
+                .clone()
+                .requests(input)
+                .map(|request| append_to(&request));
             let request = self.caller.request(self.to, messages);
             let mut client = self.client()?;
             let ttl = option.hard_ttl().max(Duration::from_millis(50));
@@ -561,13 +653,74 @@ impl NetSnapshot<Types> for Peer {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use openraft::entry::RaftEntry as _;
+
     use super::*;
-    use crate::types::LogId;
+    use crate::types::Entry;
+
+    fn log_id(index: u64) -> LogId {
+        LogId::new_term_index(3, index)
+    }
+
+    /// What the leader of term 3 sends of the log behind `prev` up to `last`.
+    fn append(prev: u64, last: u64) -> AppendEntriesRequest<Types> {
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 1),
+            prev_log_id: Some(log_id(prev)),
+            entries: (prev + 1..=last)
+                .map(|index| Entry::new_blank(log_id(index)))
+                .collect(),
+            leader_commit: None,
+        }
+    }
+
+    /// An answer was given to the entries and came late; what is committed was sent after that.
+    #[tokio::test]
+    async fn answer_that_covers_a_later_request_waits_for_the_answer_to_that() {
+        let sent = Arc::new(Sent::default());
+        let input = futures_util::stream::iter([append(8, 9), append(9, 9), append(9, 10)]);
+        let mut requests = sent.clone().requests::<Types, _>(input);
+        let (answer, mut arrived) = tokio::sync::mpsc::channel(4);
+        let answers = futures_util::stream::poll_fn(move |context| arrived.poll_recv(context));
+        let mut handed = watch_answers(answers, sent, OVERDUE, (2, Arc::default()));
+        let up_to = |index| Ok::<_, RPCError<Types>>(Ok(Some(log_id(index))));
+        requests.next().now_or_never().expect("the entry");
+        requests.next().now_or_never().expect("what is committed");
+
+        answer.try_send(up_to(9)).expect("room");
+        assert!(handed.next().now_or_never().is_none(), "handed over early");
+        answer.try_send(up_to(9)).expect("room");
+        let first = handed.next().now_or_never().expect("both are answered");
+        assert_eq!(
+            first.expect("an answer").expect("no error"),
+            Ok(Some(log_id(9)))
+        );
+
+        let pulled = requests.next().now_or_never();
+        assert!(pulled.is_none(), "pulled while an answer is handed over");
+        assert!(handed.next().now_or_never().is_none());
+        requests.next().now_or_never().expect("the next entry");
+        answer.try_send(up_to(10)).expect("room");
+        assert!(handed.next().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn answers_to_entries_that_are_pipelined_are_handed_over_one_by_one() {
+        let sent = Arc::new(Sent::default());
+        let input = futures_util::stream::iter([append(7, 8), append(8, 9)]);
+        let mut requests = sent.clone().requests::<Types, _>(input);
+        requests.next().now_or_never().expect("an entry");
+        requests.next().now_or_never().expect("another");
+        let answers = futures_util::stream::iter([8, 9].map(|index| Ok(Ok(Some(log_id(index))))));
+        let handed = watch_answers(answers, sent, OVERDUE, (2, Arc::default()));
+        let handed: Vec<Rpc<_>> = handed.collect().await;
+        assert_eq!(handed.len(), 2);
+    }
 
     #[test]
     fn member_that_lacks_what_it_acknowledged_is_refused() {
         let acknowledged = Acknowledged::default();
-        let log_id = |index| LogId::new_term_index(3, index);
         let accepts = |term, answer| acknowledged.check::<Types>(2, term, answer).is_ok();
         let conflict = |index| Err(StreamAppendError::Conflict(log_id(index)));
         assert!(accepts(3, conflict(9)), "the search for its end");

@@ -201,7 +201,7 @@ async fn serve_appends(
 impl NetStreamAppend<SimTypes> for Peer {
     fn stream_append<S>(
         &mut self,
-        mut input: S,
+        input: S,
         option: RPCOption,
     ) -> BoxFuture<'_, Rpc<AppendResults<'_>>>
     where
@@ -214,7 +214,7 @@ impl NetStreamAppend<SimTypes> for Peer {
             let ttl = option.hard_ttl().max(Duration::from_millis(50));
             let (requests, answers) = self.open_stream(ttl).await?;
             let sent = Arc::new(Sent::default());
-            let counter = sent.clone();
+            let mut input = sent.clone().requests(input);
             let (open, closed) = oneshot::channel::<()>();
             spawn_here(async move {
                 let mut closed = closed;
@@ -223,7 +223,6 @@ impl NetStreamAppend<SimTypes> for Peer {
                     let openraft::async_runtime::Select2::Second(Some(request)) = next else {
                         return;
                     };
-                    counter.note(&request);
                     if requests.send(request).await.is_err() {
                         return;
                     }
