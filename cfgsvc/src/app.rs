@@ -70,8 +70,7 @@ impl App for ServiceApp {
                 .map(|(id, lease)| (id, lease.ttl_s))
                 .collect(),
         );
-        self.hub
-            .reset(machine.revision(), machine.compacted_revision());
+        self.hub.reset(machine.revision(), machine.floor());
         self.machine = Some(machine);
         Ok(())
     }
@@ -81,15 +80,12 @@ impl App for ServiceApp {
             .machine
             .as_mut()
             .ok_or_else(|| io::Error::other("an entry was applied before the state was loaded"))?;
-        if is_of_another_term(entry) {
-            return Ok(nothing_expired(machine.revision()));
-        }
         let before = machine.revision();
         let Applied {
             reply,
             events,
             leases,
-        } = machine.apply(state, entry.command.clone())?;
+        } = apply(machine, state, entry)?;
         let made = i64::try_from(events.len()).unwrap_or(i64::MAX);
         if machine.revision() != before + made {
             self.unpublished.commits.clear();
@@ -108,22 +104,47 @@ impl App for ServiceApp {
             commits,
             leases,
         } = std::mem::take(&mut self.unpublished);
-        let compacted = self.machine.as_ref().map_or(0, Machine::compacted_revision);
+        let floor = self
+            .machine
+            .as_ref()
+            .map(Machine::floor)
+            .unwrap_or_default();
         if let Some(revision) = jumped_to {
-            self.hub.reset(revision, compacted);
+            self.hub.reset(revision, floor);
         }
-        self.hub.publish(commits, compacted);
+        self.hub.publish(commits, floor.compacted);
         self.keeper.changed(&leases);
     }
 }
 
+/// Applies one entry of the group's log to the machine.
+pub(crate) fn apply(
+    machine: &mut Machine,
+    state: &mut Overlay<'_>,
+    entry: &AppEntry,
+) -> io::Result<Applied> {
+    if is_of_another_term(entry) {
+        return Ok(Applied {
+            reply: nothing_expired(machine.revision()),
+            ..Applied::default()
+        });
+    }
+    machine.apply(state, entry.command.clone())
+}
+
+/// Whether the entry ends leases; what does not decode is the machine's to refuse.
+pub(crate) fn ends_leases(entry: &AppEntry) -> bool {
+    expiry(entry).is_some()
+}
+
 /// Whether the entry ends leases on behalf of a leader of another term.
 fn is_of_another_term(entry: &AppEntry) -> bool {
-    // What does not decode is the machine's to refuse.
-    TermBound::decode(entry.command.clone())
-        .ok()
-        .and_then(|command| command.lease_expire)
-        .is_some_and(|expire| expire.term != entry.term)
+    expiry(entry).is_some_and(|expire| expire.term != entry.term)
+}
+
+fn expiry(entry: &AppEntry) -> Option<LeaseExpire> {
+    let command = TermBound::decode(entry.command.clone()).ok();
+    command.and_then(|command| command.lease_expire)
 }
 
 fn nothing_expired(revision: i64) -> Bytes {

@@ -159,7 +159,8 @@ impl Metrics {
         self.raft_committed_index.set(status.committed_index);
         self.raft_applied_index.set(status.applied_index);
         self.revision.set(service.hub.published() as u64);
-        self.compacted_revision.set(service.hub.compacted() as u64);
+        self.compacted_revision
+            .set(service.hub.floor().compacted as u64);
         let (watchers, waiting) = (service.hub.watchers(), service.hub.waiting());
         self.watchers.set(watchers as u64);
         // Two looks: a watcher may have come between them.

@@ -194,18 +194,21 @@ impl Client {
         Ok(SnapshotStream { blobs, endpoint })
     }
 
-    /// Fills an empty group with the bytes of a snapshot file; returns the number of records. A
-    /// read error in `blobs` breaks the restore off, and the group stays empty.
+    /// Fills an empty group with the bytes of a snapshot file. The group leaves `advance` revisions
+    /// out behind the snapshot's, so that it never gives one that the former group gave to changes
+    /// that the file does not hold: at least as many as were made since, 0 if there was none. A read
+    /// error in `blobs` breaks the restore off, and the group stays empty.
     pub async fn restore<E: Send + 'static>(
         &self,
         blobs: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
-    ) -> Result<u64, RestoreError<E>> {
+        advance: i64,
+    ) -> Result<Restored, RestoreError<E>> {
         let (_, name, channel) = self.pool.current();
         let failed = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&failed);
         // The stream of a request cannot carry an error: it ends, and the group sees a cut file.
         let requests = blobs.map_while(move |blob| match blob {
-            Ok(blob) => Some(v1::RestoreRequest { blob }),
+            Ok(blob) => Some(v1::RestoreRequest { blob, advance }),
             Err(error) => {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 None
@@ -217,7 +220,13 @@ impl Client {
             return Err(RestoreError::Input(error));
         }
         match reply {
-            Ok(reply) => Ok(reply.into_inner().records),
+            Ok(reply) => {
+                let reply = reply.into_inner();
+                Ok(Restored {
+                    revision: reply.header.map_or(0, |header| header.revision),
+                    records: reply.records,
+                })
+            }
             Err(status) => {
                 let error = match classify(&status, name) {
                     Ok(missed) => missed.into_error(&self.pool, name),
@@ -227,6 +236,15 @@ impl Client {
             }
         }
     }
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// Where the group's revisions go on.
+    pub revision: i64,
+    /// Records that the file held.
+    pub records: u64,
 }
 
 /// Why a restore failed.

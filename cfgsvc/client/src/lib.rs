@@ -120,8 +120,8 @@ mod txn;
 mod watch;
 
 pub use admin::{
-    History, HistoryEntry, MemberInfo, Members, NewMember, RestoreError, Role, SnapshotPart,
-    SnapshotStream, Status,
+    History, HistoryEntry, MemberInfo, Members, NewMember, RestoreError, Restored, Role,
+    SnapshotPart, SnapshotStream, Status,
 };
 pub use cfgsvc_proto::etcd;
 pub use client::Client;

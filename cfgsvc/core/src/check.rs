@@ -130,6 +130,8 @@ fn invariant_counters_are_in_order(machine: &MachineRecord) -> Result<(), String
     let in_order = machine.scrubbed_revision >= 0
         && machine.scrubbed_revision <= machine.compacted_revision
         && machine.compacted_revision <= machine.revision
+        && machine.lost_after <= machine.lost_until
+        && machine.lost_until <= machine.revision
         && machine.revision >= 1;
     ensure(in_order, || {
         format!("counters are out of order: {machine:?}")
@@ -275,7 +277,10 @@ fn invariant_events_have_versions(store: &Store) -> Result<(), String> {
 fn invariant_revisions_are_known(store: &Store) -> Result<(), String> {
     let machine = &store.machine;
     let oldest = machine.compacted_revision.max(2);
-    for revision in oldest..=machine.revision {
+    let lost = machine.lost_after + 1..=machine.lost_until;
+    let before = (oldest..=machine.revision).take_while(|revision| !lost.contains(revision));
+    let after = oldest.max(machine.lost_until + 1)..=machine.revision;
+    for revision in before.chain(after) {
         ensure(store.history.contains_key(&(revision, 0)), || {
             format!("revision {revision} has no events")
         })?;

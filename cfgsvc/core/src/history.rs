@@ -13,6 +13,7 @@ use cfgsvc_proto::kv::{Event, KeyValue, event::EventType};
 use cfgsvc_proto::state::{HistoryRecord, KeyRecord, OldRecord, RevisionRecord};
 use cluster_core::store::{Direction, View};
 
+use crate::floor::Floor;
 use crate::machine::load_record;
 use crate::read::size;
 use crate::tables;
@@ -43,11 +44,11 @@ pub struct HistoryPage {
     pub next: i64,
 }
 
-/// The first revision asked for is compacted.
+/// The first revision asked for cannot be read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compacted {
-    /// Oldest revision that can be read.
-    pub compacted_revision: i64,
+    /// What can.
+    pub floor: Floor,
 }
 
 /// Events from one revision to another.
@@ -56,9 +57,9 @@ pub fn history_since(
     query: &HistoryQuery,
 ) -> io::Result<Result<HistoryPage, Compacted>> {
     let record = load_record(view)?;
-    let compacted_revision = record.compacted_revision;
-    if query.from < compacted_revision {
-        return Ok(Err(Compacted { compacted_revision }));
+    let floor = Floor::of(&record);
+    if floor.watch(query.from).is_err() {
+        return Ok(Err(Compacted { floor }));
     }
     let to = query.to.min(record.revision);
     let mut page = HistoryPage {
@@ -85,7 +86,7 @@ pub fn history_since(
         }
         let record: HistoryRecord = tables::decode(stored, value)?;
         events += 1;
-        let look_up = query.previous && revision > compacted_revision;
+        let look_up = query.previous && revision > floor.compacted;
         let event = watch_event(view, revision, record, look_up)?;
         bytes += value.len() + event.previous.as_ref().map_or(0, size);
         if let Some(last) = page.revisions.last_mut() {

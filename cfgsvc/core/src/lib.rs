@@ -13,6 +13,7 @@
 pub mod check;
 mod compaction;
 pub mod export;
+mod floor;
 pub mod history;
 mod intervals;
 mod lease;
@@ -30,6 +31,7 @@ mod txn;
 pub mod validate;
 mod writer;
 
+pub use floor::Floor;
 pub use machine::{Applied, LeaseChange, Machine};
 pub use txn::{is_read_only, txn_readonly};
 pub use writer::{RevisionEvents, WatchEvent};

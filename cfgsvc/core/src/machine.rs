@@ -24,6 +24,7 @@ use cfgsvc_proto::state::{
 use cluster_core::store::{Overlay, View};
 use prost::Message;
 
+use crate::floor::Floor;
 use crate::limits::TXN_RECORDS_MAX;
 use crate::metered::Metered;
 use crate::read::Position;
@@ -100,9 +101,19 @@ impl Machine {
         self.record.revision
     }
 
-    /// Oldest revision that can be read.
-    pub fn compacted_revision(&self) -> i64 {
-        self.record.compacted_revision
+    /// What of the past cannot be read.
+    pub fn floor(&self) -> Floor {
+        Floor::of(&self.record)
+    }
+
+    /// Leaves `by` revisions out: the group before may have given them, and what it did then is
+    /// lost. For a store that begins again from a copy.
+    pub fn advance(&mut self, state: &mut Overlay<'_>, by: i64) -> io::Result<Result<(), Refusal>> {
+        let advanced = restore::advance(&mut self.record, by);
+        if advanced.is_ok() {
+            state.put(tables::MACHINE, self.record.encode_to_vec());
+        }
+        Ok(advanced)
     }
 
     /// Whether a leader should propose a scrub.
@@ -274,7 +285,7 @@ impl Machine {
         }
         let mut trial = Overlay::new(&metered);
         let mut writer = RevisionWriter::new(&mut trial, position.revision);
-        let executed = txn::execute(&mut writer, position.compacted, request, &mut path)?;
+        let executed = txn::execute(&mut writer, position.floor, request, &mut path)?;
         let mut response = match metered.verdict().and(executed) {
             Ok(response) => response,
             Err(refusal) => return Ok(Err(refusal)),

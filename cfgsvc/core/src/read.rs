@@ -20,6 +20,7 @@ use cfgsvc_proto::state::{KeyRecord, LeaseRecord, MachineRecord, OldRecord, Refu
 use cluster_core::store::{Direction, View};
 use prost::Message;
 
+use crate::floor::Floor;
 use crate::machine::load_record;
 use crate::refusal::{Code, refuse};
 use crate::tables::{self, Table};
@@ -70,8 +71,8 @@ struct OldMeta {
 pub struct Position {
     /// The latest.
     pub revision: i64,
-    /// The oldest.
-    pub compacted: i64,
+    /// What of the past cannot.
+    pub floor: Floor,
 }
 
 impl Position {
@@ -79,7 +80,7 @@ impl Position {
     pub fn of(record: &MachineRecord) -> Self {
         Self {
             revision: record.revision,
-            compacted: record.compacted_revision,
+            floor: Floor::of(record),
         }
     }
 
@@ -99,8 +100,10 @@ impl Position {
             let detail = format!("revision {asked}, the store is at {}", self.revision);
             return Err(refuse(Code::FutureRevision, detail));
         }
-        if asked > 0 && asked < self.compacted {
-            let detail = format!("revision {asked}, compacted to {}", self.compacted);
+        if asked > 0
+            && let Err(first) = self.floor.read(asked)
+        {
+            let detail = format!("revision {asked}, compacted to {first}");
             return Err(refuse(Code::Compacted, detail));
         }
         Ok(self.past(asked))

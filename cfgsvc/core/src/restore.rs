@@ -227,13 +227,13 @@ fn fits(
         }
         Table::History => {
             let (revision, index) = tables::split_history(key)?;
-            (2..=machine.revision).contains(&revision)
+            was_given(machine, revision)
                 && index < u32::MAX
                 && event_fits(machine, revision, &tables::decode(key, value)?)
         }
         Table::Revision => {
             let (revision, _) = tables::split_number(key)?;
-            (2..=machine.revision).contains(&revision)
+            was_given(machine, revision)
         }
         Table::Lease => {
             let LeaseRecord { ttl_s } = tables::decode(key, value)?;
@@ -254,9 +254,15 @@ fn fits(
     })
 }
 
+/// Whether a change can have this revision.
+fn was_given(machine: &MachineRecord, revision: i64) -> bool {
+    let lost = machine.lost_after < revision && revision <= machine.lost_until;
+    (2..=machine.revision).contains(&revision) && !lost
+}
+
 fn version_fits(machine: &MachineRecord, version: &KeyRecord) -> bool {
     (2..=version.mod_revision).contains(&version.create_revision)
-        && version.mod_revision <= machine.revision
+        && was_given(machine, version.mod_revision)
         && (1..=machine.revision).contains(&version.version)
 }
 
@@ -294,10 +300,37 @@ fn finish(
         Ok(ControlFlow::Continue(()))
     })?;
     let records = record.restore_records;
-    *record = restored;
+    let mut advanced = restored;
+    if let Err(refusal) = advance(&mut advanced, step.advance) {
+        return Ok(Err(refusal));
+    }
+    *record = advanced;
     state.delete(tables::RESTORED_MACHINE);
     leases.extend(granted);
     Ok(Ok(Seeded { records }))
+}
+
+/// Leaves `by` revisions out. Only the last stretch of revisions that are lost is remembered: what
+/// is before an earlier one is compacted.
+pub(crate) fn advance(record: &mut MachineRecord, by: i64) -> Result<(), Refusal> {
+    if by == 0 {
+        return Ok(());
+    }
+    let until = record.revision.checked_add(by);
+    let Some(until) = until.filter(|until| by > 0 && *until <= REVISION_MAX) else {
+        let detail = format!(
+            "revision {} cannot advance by {by}: at least 0, and not beyond {REVISION_MAX}",
+            record.revision
+        );
+        return Err(refuse(Code::InvalidCommand, detail));
+    };
+    if record.lost_until == 0 || record.lost_until < record.revision {
+        record.compacted_revision = record.compacted_revision.max(record.lost_until);
+        record.lost_after = record.revision;
+    }
+    record.revision = until;
+    record.lost_until = until;
+    Ok(())
 }
 
 /// Whether counters can be those of a store that no restore is filling.
@@ -306,6 +339,8 @@ fn plausible(record: &MachineRecord) -> Result<(), String> {
         revision,
         compacted_revision: compacted,
         scrubbed_revision: scrubbed,
+        lost_after,
+        lost_until,
         ..
     } = *record;
     let restore = (
@@ -317,13 +352,15 @@ fn plausible(record: &MachineRecord) -> Result<(), String> {
         && scrubbed >= 0
         && scrubbed <= compacted
         && compacted <= revision
+        && ((lost_after, lost_until) == (0, 0)
+            || (1 <= lost_after && lost_after < lost_until && lost_until <= revision))
         && restore == (0, 0, 0)
     {
         return Ok(());
     }
     Err(format!(
         "the machine record cannot be: revision {revision}, compacted {compacted}, scrubbed \
-         {scrubbed}, restore {:x}",
+         {scrubbed}, lost after {lost_after} until {lost_until}, restore {:x}",
         record.restore_id
     ))
 }

@@ -17,6 +17,7 @@ use cfgsvc_proto::etcd::response_op::Response;
 use cfgsvc_proto::state::{KeyRecord, Refusal};
 use cluster_core::store::View;
 
+use crate::floor::Floor;
 use crate::ops;
 use crate::read::{self, KeyMeta, Position};
 use crate::refusal::{Code, refuse};
@@ -202,7 +203,7 @@ fn walk(
 /// refused, which happens when the answer, or what is replaced, turns out to be too large.
 pub(crate) fn execute(
     writer: &mut RevisionWriter<'_, '_>,
-    compacted: i64,
+    floor: Floor,
     request: &etcd::TxnRequest,
     path: &mut Path,
 ) -> io::Result<Result<etcd::TxnResponse, Refusal>> {
@@ -211,14 +212,14 @@ pub(crate) fn execute(
     for op in branch.iter().filter_map(|op| op.request.as_ref()) {
         let outcome = match op {
             Request::RequestRange(range) => {
-                inner_range(writer, compacted, range)?.map(Response::ResponseRange)
+                inner_range(writer, floor, range)?.map(Response::ResponseRange)
             }
             Request::RequestPut(put) => ops::put(writer, put.clone())?.map(Response::ResponsePut),
             Request::RequestDeleteRange(delete) => {
                 ops::delete_range(writer, delete)?.map(Response::ResponseDeleteRange)
             }
             Request::RequestTxn(nested) => {
-                execute(writer, compacted, nested, path)?.map(Response::ResponseTxn)
+                execute(writer, floor, nested, path)?.map(Response::ResponseTxn)
             }
         };
         match outcome {
@@ -238,12 +239,12 @@ pub(crate) fn execute(
 
 fn inner_range(
     writer: &mut RevisionWriter<'_, '_>,
-    compacted: i64,
+    floor: Floor,
     request: &etcd::RangeRequest,
 ) -> io::Result<Result<etcd::RangeResponse, Refusal>> {
     let position = Position {
         revision: writer.revision(),
-        compacted,
+        floor,
     };
     let left = writer.answer_left();
     let Some(response) = read::readable_range(writer.state, position, request, left)? else {

@@ -352,7 +352,7 @@ impl Run {
         loop {
             match history::history_since(&view, &query).expect("read") {
                 Err(compacted) => {
-                    assert_eq!(compacted.compacted_revision, self.model.compacted);
+                    assert_eq!(compacted.floor.compacted, self.model.compacted);
                     assert!(query.from < self.model.compacted);
                     return;
                 }
@@ -489,6 +489,7 @@ fn restore(store: &mut MemoryState, file: &[u8], records_per_step: usize) {
             number: number as u64,
             records,
             restore_id: 77,
+            advance: 0,
         });
         let command = Command {
             op: Some(op),

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use cfgsvc_core::limits::REVISION_MAX;
 use cfgsvc_core::snapshot_file::{Reader, SnapshotError};
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
@@ -31,17 +32,20 @@ pub(super) async fn run(
 ) -> Result<(i64, u64), Status> {
     let mut reader = Reader::new();
     let mut steps = None;
+    let mut advance = None;
     while let Some(request) = blobs.message().await? {
+        let advance = *advance.get_or_insert(request.advance);
         let records = reader
             .feed(&request.blob)
             .map_err(|error| refused(&error, steps.is_some()))?;
         // Nothing is touched before the file has shown that it is one.
-        if reader.header().is_none() {
+        let Some(header) = reader.header() else {
             continue;
-        }
+        };
+        check_advance(header.revision, advance)?;
         let steps = match &mut steps {
             Some(steps) => steps,
-            none => none.insert(Steps::begin(service).await?),
+            none => none.insert(Steps::begin(service, advance).await?),
         };
         for record in records {
             steps.add(record).await?;
@@ -54,6 +58,20 @@ pub(super) async fn run(
         Some(steps) => steps.finish().await,
         None => Err(Status::internal("a whole file had no header")),
     }
+}
+
+fn check_advance(revision: i64, advance: i64) -> Result<(), Status> {
+    if advance >= 0
+        && revision
+            .checked_add(advance)
+            .is_some_and(|to| to <= REVISION_MAX)
+    {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "revision {revision} cannot advance by {advance}: at least by 0, and not beyond revision \
+         {REVISION_MAX}; nothing was changed"
+    )))
 }
 
 /// The file is bad; `begun` says whether that was found out after the restore had begun.
@@ -69,6 +87,8 @@ fn refused(error: &SnapshotError, begun: bool) -> Status {
 /// The steps of one restore.
 struct Steps<'a> {
     service: &'a Service,
+    /// Revisions to leave out.
+    advance: i64,
     restore_id: u64,
     next: u64,
     pending: Vec<Record>,
@@ -76,9 +96,10 @@ struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    async fn begin(service: &'a Service) -> Result<Self, Status> {
+    async fn begin(service: &'a Service, advance: i64) -> Result<Self, Status> {
         let mut steps = Self {
             service,
+            advance,
             restore_id: rand::random_range(1..=u64::MAX),
             next: 0,
             pending: Vec::new(),
@@ -130,6 +151,11 @@ impl<'a> Steps<'a> {
             number: self.next,
             records: std::mem::take(&mut self.pending),
             restore_id: self.restore_id,
+            advance: if step == Step::Finish {
+                self.advance
+            } else {
+                0
+            },
         };
         self.next += 1;
         self.pending_bytes = 0;

@@ -87,6 +87,8 @@ fn write(
         created_ms: clock::wall_ms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         keys: export::current_keys(view)?,
+        lost_after: machine.lost_after,
+        lost_until: machine.lost_until,
         ..SnapshotHeader::default()
     });
     sender.send(first)?;

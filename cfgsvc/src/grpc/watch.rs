@@ -153,8 +153,8 @@ impl Task {
                         }
                         (commits, next)
                     }
-                    Err(Compacted { compacted_revision }) => {
-                        let ended = self.session.compacted(compacted_revision);
+                    Err(Compacted { floor }) => {
+                        let ended = self.session.compacted(floor);
                         return self.send(ended).await;
                     }
                 }

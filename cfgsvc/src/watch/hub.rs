@@ -19,6 +19,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cfgsvc_core::Floor;
 use tokio::sync::Notify;
 
 use super::commit::{Commit, as_compacted};
@@ -116,7 +117,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct State {
     published: i64,
-    compacted: i64,
+    floor: Floor,
     recent: VecDeque<Arc<Commit>>,
     recent_bytes: usize,
     streams: u64,
@@ -149,13 +150,13 @@ impl Hub {
 
     /// Starts from the state at `published`: at start, and after a snapshot was installed. Waiting
     /// watchers are told to read what they have not got.
-    pub fn reset(&self, published: i64, compacted: i64) {
+    pub fn reset(&self, published: i64, floor: Floor) {
         let mut state = self.lock();
         let missed_from = state.published + 1;
         state.recent.clear();
         state.recent_bytes = 0;
         state.published = published;
-        state.compacted = compacted;
+        state.floor = floor;
         if published < missed_from {
             return;
         }
@@ -169,7 +170,7 @@ impl Hub {
     /// which history cannot be read any more.
     pub fn publish(&self, commits: Vec<Arc<Commit>>, compacted: i64) {
         let mut state = self.lock();
-        state.compacted = state.compacted.max(compacted);
+        state.floor.compacted = state.floor.compacted.max(compacted);
         for commit in commits {
             assert!(
                 commit.revision == state.published + 1,
@@ -188,9 +189,9 @@ impl Hub {
         self.lock().published
     }
 
-    /// The revision below which history cannot be read any more.
-    pub fn compacted(&self) -> i64 {
-        self.lock().compacted
+    /// What of the past cannot be read any more.
+    pub fn floor(&self) -> Floor {
+        self.lock().floor
     }
 
     /// A place for a new stream.
@@ -240,7 +241,7 @@ impl Hub {
     /// from.
     pub fn recent_seen(&self, next: i64, limit_bytes: usize) -> Option<(Vec<Arc<Commit>>, i64)> {
         let commits = self.recent(next, limit_bytes)?;
-        let compacted = self.compacted();
+        let compacted = self.floor().compacted;
         let next = commits.last()?.revision + 1;
         let seen = commits
             .into_iter()

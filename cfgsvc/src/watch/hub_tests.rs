@@ -77,7 +77,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let hub = Arc::new(Hub::default());
-        hub.reset(1, 0);
+        hub.reset(1, Floor::default());
         let stream = hub.stream();
         Self {
             hub,
@@ -110,7 +110,7 @@ impl World {
                 // A snapshot brings revisions that this member never saw one by one.
                 self.history
                     .push(commit(self.revision() + 1, &[(1, false, 1)]));
-                self.hub.reset(self.revision(), 0);
+                self.hub.reset(self.revision(), Floor::default());
             }
         }
     }
@@ -208,7 +208,7 @@ proptest! {
 #[test]
 fn full_inbox_names_the_first_commit_it_lost() {
     let hub = Arc::new(Hub::default());
-    hub.reset(1, 0);
+    hub.reset(1, Floor::default());
     let stream = hub.stream();
     let request = WatchCreateRequest {
         key: vec![1].into(),
@@ -231,7 +231,7 @@ fn full_inbox_names_the_first_commit_it_lost() {
 #[test]
 fn recent_commits_are_bounded_and_without_a_gap() {
     let hub = Hub::default();
-    hub.reset(1, 0);
+    hub.reset(1, Floor::default());
     for revision in 2..100 {
         hub.publish(vec![commit(revision, &[(1, false, 1 << 20)])], 0);
     }
@@ -245,7 +245,7 @@ fn recent_commits_are_bounded_and_without_a_gap() {
 #[test]
 fn dropped_stream_leaves_nothing_behind() {
     let hub = Arc::new(Hub::default());
-    hub.reset(1, 0);
+    hub.reset(1, Floor::default());
     let stream = hub.stream();
     for (id, end) in [(0, &b""[..]), (1, b"\0")] {
         let request = WatchCreateRequest {

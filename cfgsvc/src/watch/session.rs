@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cfgsvc_core::Floor;
 use cfgsvc_proto::etcd::{ResponseHeader, WatchCreateRequest, WatchResponse};
 use cfgsvc_proto::kv::Event;
 
@@ -150,9 +151,8 @@ impl Session {
             created: true,
             ..WatchResponse::default()
         };
-        let compacted = self.hub.compacted();
-        if start < compacted {
-            return vec![created, canceled_by_compaction(id, compacted)];
+        if let Err(first) = self.hub.floor().watch(start) {
+            return vec![created, canceled_by_compaction(id, first)];
         }
         if !self.stream.admit() {
             return refused("etcdserver: too many requests");
@@ -261,19 +261,19 @@ impl Session {
         responses
     }
 
-    /// Ends the watchers that need what is compacted.
-    pub fn compacted(&mut self, compacted: i64) -> Vec<WatchResponse> {
+    /// Ends the watchers that need what cannot be read any more.
+    pub fn compacted(&mut self, floor: Floor) -> Vec<WatchResponse> {
+        let first = |watcher: &Watcher| floor.watch(watcher.cursor.next()).err();
         let ended = self.watchers.extract_if(.., |_, watcher| {
-            !watcher.is_live() && watcher.cursor.next() < compacted
+            !watcher.is_live() && first(watcher).is_some()
         });
-        let ended: Vec<i64> = ended.map(|(id, _)| id).collect();
+        let ended: Vec<WatchResponse> = ended
+            .filter_map(|(id, watcher)| Some(canceled_by_compaction(id, first(&watcher)?)))
+            .collect();
         for _ in &ended {
             self.stream.dismiss();
         }
         ended
-            .into_iter()
-            .map(|id| canceled_by_compaction(id, compacted))
-            .collect()
     }
 
     /// Answers a wish for progress, if that can be done now.

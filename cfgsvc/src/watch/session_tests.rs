@@ -31,9 +31,16 @@ fn watch(key: &str, start_revision: i64) -> WatchCreateRequest {
     }
 }
 
+fn compacted_to(compacted: i64) -> Floor {
+    Floor {
+        compacted,
+        ..Floor::default()
+    }
+}
+
 fn session(published: i64, compacted: i64) -> (Arc<Hub>, Session) {
     let hub = Arc::new(Hub::default());
-    hub.reset(published, compacted);
+    hub.reset(published, compacted_to(compacted));
     let session = Session::new(&hub);
     (hub, session)
 }
@@ -270,7 +277,7 @@ fn watcher_behind_the_compaction_is_ended() {
     session.create(&watch("c", 0));
     hub.publish(Vec::new(), 7);
     check(
-        &session.compacted(7),
+        &session.compacted(compacted_to(7)),
         expect![[r#"
         #0 r0 canceled compacted to 7 
     "#]],
@@ -371,7 +378,7 @@ fn id_that_is_used_again_gets_nothing_of_the_watcher_before() {
 #[test]
 fn watchers_of_all_streams_are_bounded_together() {
     let hub = Arc::new(Hub::for_watchers(3));
-    hub.reset(9, 0);
+    hub.reset(9, Floor::default());
     let (mut one, mut other) = (Session::new(&hub), Session::new(&hub));
     one.create(&watch("a", 0));
     one.create(&watch("a", 4));
@@ -383,7 +390,7 @@ fn watchers_of_all_streams_are_bounded_together() {
     assert_eq!((hub.watchers(), hub.waiting()), (3, 2));
     one.cancel(0);
     hub.publish(Vec::new(), 7);
-    one.compacted(7);
+    one.compacted(compacted_to(7));
     assert_eq!((hub.watchers(), hub.waiting()), (1, 1));
     other.create(&watch("a", 0));
     other.create(&watch("a", 0));

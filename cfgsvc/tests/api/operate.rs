@@ -39,6 +39,7 @@ async fn restore(clients: &Clients, file: &[u8]) -> Result<u64, Status> {
         .chunks(100_000)
         .map(|blob| RestoreRequest {
             blob: Bytes::copy_from_slice(blob),
+            advance: 0,
         })
         .collect();
     let mut admin = clients.admin.clone();

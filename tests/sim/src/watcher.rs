@@ -283,11 +283,11 @@ async fn catch_up(
                 }
                 (commits, next)
             }
-            Err(Compacted { compacted_revision }) => {
+            Err(Compacted { floor }) => {
                 if member.world().plan.defect != Some(Defect::CompactionAheadOfWatchers) {
-                    return Ok(session.compacted(compacted_revision));
+                    return Ok(session.compacted(floor));
                 }
-                (Vec::new(), compacted_revision)
+                (Vec::new(), floor.compacted)
             }
         }
     };

@@ -1,6 +1,6 @@
 //! Restores step by step, and of files that no store has written.
 
-use cfgsvc_core::tables;
+use cfgsvc_core::{Floor, Machine, tables};
 use cfgsvc_proto::kv::event::EventType;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::seed::Step;
@@ -8,6 +8,7 @@ use cfgsvc_proto::state::{
     HistoryRecord, KeyRecord, LeaseRecord, MachineRecord, OldRecord, Record, RevisionRecord, Seed,
     SessionRecord,
 };
+use cluster_core::store::Overlay;
 use expect_test::expect;
 use prost::Message;
 
@@ -26,6 +27,7 @@ fn step(step: Step, number: u64, restore_id: u64, records: &[Record]) -> Op {
         number,
         records: records.to_vec(),
         restore_id,
+        advance: 0,
     })
 }
 
@@ -241,6 +243,16 @@ fn counters_that_no_store_holds_are_refused() {
             restore_id: 1,
             ..sound
         },
+        MachineRecord {
+            lost_after: 3,
+            lost_until: 6,
+            ..sound
+        },
+        MachineRecord {
+            lost_after: 4,
+            lost_until: 3,
+            ..sound
+        },
     ];
     let mut store = Store::new().op(step(Step::Begin, 0, 5, &[]));
     store.shown.clear();
@@ -254,6 +266,110 @@ fn counters_that_no_store_holds_are_refused() {
     let whole = record(&tables::MACHINE, &sound);
     store = store.op(step(Step::Records, 1, 5, &[whole]));
     assert_eq!(store.shown.last().map(String::as_str), Some("records: 1"));
+}
+
+/// A restore of a store with `a` made at 2 and changed at 3, `advance` revisions further.
+fn advanced(advance: i64) -> Store {
+    let current = version(2, 3, 2, 0);
+    let first = version(2, 2, 1, 0);
+    let records = [
+        machine(3),
+        record(&tables::revision(2), &RevisionRecord::default()),
+        record(&tables::revision(3), &RevisionRecord::default()),
+        record(&tables::current(b"a"), &current),
+        old(2, first.clone(), 3),
+        record(
+            &tables::history(2, 0),
+            &event(EventType::Put, Some(first), 0),
+        ),
+        record(
+            &tables::history(3, 0),
+            &event(EventType::Put, Some(current), 2),
+        ),
+    ];
+    let finish = Seed {
+        step: Step::Finish.into(),
+        number: 2,
+        restore_id: 5,
+        advance,
+        ..Seed::default()
+    };
+    let mut store = Store::new()
+        .op(step(Step::Begin, 0, 5, &[]))
+        .op(step(Step::Records, 1, 5, &records))
+        .op(Op::Seed(finish));
+    store.shown.drain(..2);
+    store
+}
+
+#[test]
+fn revisions_that_a_restore_leaves_out_are_not_given_again_and_not_readable() {
+    advanced(1000)
+        .kv(get_at("a", "", 2))
+        .kv(get_at("a", "", 3))
+        .kv(get_at("a", "", 4))
+        .kv(get_at("a", "", 1002))
+        .kv(get_at("a", "", 1003))
+        .kv(put("a", "2"))
+        .kv(get_at("a", "", 1003))
+        .watch_from(2)
+        .watch_from(4)
+        .watch_from(5)
+        .watch_from(1002)
+        .watch_from(1003)
+        .op(compact(500))
+        .watch_from(4)
+        .kv(get_at("a", "", 3))
+        .kv(get_at("a", "", 1003))
+        .check(expect![[r#"
+            records: 7
+            r1003 [a=1 c2m2v1] of 1
+            r1003 [a=1 c2m3v2] of 1
+            etcdserver: mvcc: required revision has been compacted
+              (revision 4, compacted to 1003)
+            etcdserver: mvcc: required revision has been compacted
+              (revision 1002, compacted to 1003)
+            r1003 [a=1 c2m3v2] of 1
+            r1004
+            r1004 [a=1 c2m3v2] of 1
+            PUT a=1 c2m2v1
+            PUT a=1 c2m3v2 was a=1 c2m2v1
+            PUT a=2 c2m1004v3 was a=1 c2m3v2
+            PUT a=2 c2m1004v3 was a=1 c2m3v2
+            compacted to 1003
+            compacted to 1003
+            PUT a=2 c2m1004v3 was a=1 c2m3v2
+            r1004
+            compacted to 1003
+            etcdserver: mvcc: required revision has been compacted
+              (revision 3, compacted to 1003)
+            r1004 [a=1 c2m3v2] of 1"#]]);
+}
+
+#[test]
+fn advance_that_leaves_no_room_is_refused() {
+    for advance in [-1, i64::MAX, 1 << 62] {
+        let shown = advanced(advance).shown;
+        assert!(shown[0].contains("cannot advance"), "{shown:?}");
+    }
+}
+
+#[test]
+fn second_advance_compacts_what_was_before_the_first() {
+    let entries = advanced(1000).kv(put("a", "2")).state.entries();
+    let mut state = Overlay::new(&entries);
+    let mut machine = Machine::load(&entries).expect("loads");
+    // The second time without a change between: that makes one stretch.
+    for until in [2004, 3004] {
+        let advanced = machine.advance(&mut state, 1000).expect("memory");
+        advanced.expect("there is room");
+        let expected = Floor {
+            compacted: 1003,
+            lost_after: 1004,
+            lost_until: until,
+        };
+        assert_eq!(machine.floor(), expected);
+    }
 }
 
 /// A lease that ends would look for the key and stop every member.

@@ -4,7 +4,7 @@
 //! the revision of its header, `r-` when it has none.
 
 use bytes::Bytes;
-use cfgsvc_core::history::{self, HistoryQuery};
+use cfgsvc_core::history::{self, Compacted, HistoryQuery};
 use cfgsvc_core::refusal::refusal_text;
 use cfgsvc_core::{LeaseChange, Machine, check::check, read};
 use cfgsvc_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -315,7 +315,10 @@ impl Store {
         };
         let found = history::history_since(&self.state.entries(), &query).expect("read");
         let shown = match found {
-            Err(compacted) => format!("compacted to {}", compacted.compacted_revision),
+            Err(Compacted { floor }) => match floor.watch(from) {
+                Err(first) => format!("compacted to {first}"),
+                Ok(()) => panic!("refused, though it is readable: {floor:?}"),
+            },
             Ok(page) => {
                 let events = page.revisions.iter().flat_map(|revision| &revision.events);
                 let show = |event: &cfgsvc_core::WatchEvent| {

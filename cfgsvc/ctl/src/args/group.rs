@@ -82,11 +82,20 @@ pub(crate) struct SnapshotSaveArgs {
 #[command(
     after_help = "The group must be empty: nothing may ever have been written to it.
 
+Revisions are left out, so that none is given again that the former group gave to changes which
+the file does not hold: locks, epochs and caches depend on that. It should be more than the writes
+that the former group may have made since. Reads and watches at what was left out are refused as
+compacted.
+
 Example: cfgctl snapshot restore group.snapshot --yes"
 )]
 pub(crate) struct SnapshotRestoreArgs {
     /// The file
     pub(crate) file: PathBuf,
+    /// Revisions to leave out [default: 1000000000; 0 for a file that was recovered offline, which
+    /// has left out as many]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) advance: Option<i64>,
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,

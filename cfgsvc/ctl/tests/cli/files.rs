@@ -266,8 +266,8 @@ fn a_snapshot_file_is_inspected_and_a_damaged_one_refused_before_anything_is_sen
          snapshot save good",
         expect![[r#"
             $ cfgctl snapshot inspect good
-            FILE  REVISION  COMPACTED  KEYS  RECORDS  SIZE  CREATED                   CLUSTER  VERSION
-            good  57        3          2     2        96 B  2020-09-13T12:26:40.000Z  abc      0.1.0
+            FILE  REVISION  COMPACTED  KEYS  RECORDS  SIZE  CREATED                   SOURCE  CLUSTER  VERSION
+            good  57        3          2     2        96 B  2020-09-13T12:26:40.000Z  group   abc      0.1.0
             $ cfgctl snapshot inspect good -o json
             {
               "bytes": 96,
@@ -276,7 +276,10 @@ fn a_snapshot_file_is_inspected_and_a_damaged_one_refused_before_anything_is_sen
               "created": "2020-09-13T12:26:40.000Z",
               "file": "good",
               "keys": 2,
+              "lost_after": 0,
+              "lost_until": 0,
               "records": 2,
+              "recovered_from": null,
               "revision": 57,
               "version": "0.1.0"
             }
@@ -303,13 +306,13 @@ fn a_snapshot_file_is_inspected_and_a_damaged_one_refused_before_anything_is_sen
             | hint: save it again with `cfgctl snapshot save`, or use another copy
             exit 1
             $ cfgctl snapshot restore good
-            | this fills the group at 127.0.0.1:1 from good (revision 57, 2 keys)
+            | this fills the group at 127.0.0.1:1 from good (revision 57, 2 keys) and goes on 1000000000 revisions later
             | error: this needs your consent, and there is no terminal to ask
             |
             | hint: repeat the command with `--yes`
             exit 2
             $ cfgctl snapshot restore good --yes --timeout 1s
-            | this fills the group at 127.0.0.1:1 from good (revision 57, 2 keys)
+            | this fills the group at 127.0.0.1:1 from good (revision 57, 2 keys) and goes on 1000000000 revisions later
             | error: cannot reach the group: no connection to 127.0.0.1:1
             |   because: Connection refused (os error 111)
             |

@@ -88,6 +88,7 @@ fn print(context: &Context, file: &Path, summary: &Summary) -> Result<(), Diagno
             "RECORDS",
             "SIZE",
             "CREATED",
+            "SOURCE",
             "CLUSTER",
             "VERSION",
         ];
@@ -100,6 +101,10 @@ fn print(context: &Context, file: &Path, summary: &Summary) -> Result<(), Diagno
             records.to_string(),
             size(*bytes),
             time(header.created_ms),
+            match header.recovered_from.as_str() {
+                "" => "group".to_owned(),
+                member => format!("{member}, offline"),
+            },
             format!("{:x}", header.cluster_id),
             header.version.clone(),
         ]);
@@ -114,6 +119,9 @@ fn print(context: &Context, file: &Path, summary: &Summary) -> Result<(), Diagno
             "records": records,
             "bytes": bytes,
             "created": time(header.created_ms),
+            "recovered_from": Some(&header.recovered_from).filter(|from| !from.is_empty()),
+            "lost_after": header.lost_after,
+            "lost_until": header.lost_until,
             "cluster_id": format!("{:x}", header.cluster_id),
             "version": header.version,
         })

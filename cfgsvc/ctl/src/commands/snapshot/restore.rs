@@ -8,38 +8,62 @@ use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, count};
 use bytes::Bytes;
-use cfgsvc_client::Client;
+use cfgsvc_client::{Client, Restored};
 use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncReadExt;
 
+/// Revisions left out behind a snapshot: a day of ten thousand writes a second, and there is room for
+/// billions of such steps.
+const ADVANCE_DEFAULT: i64 = 1_000_000_000;
+
 pub(super) async fn run(context: &Context, args: SnapshotRestoreArgs) -> Outcome {
     let summary = verify(&args.file)?;
     let client = context.client()?;
+    let revision = summary.header.revision;
+    let advance = args
+        .advance
+        .unwrap_or(if summary.header.recovered_from.is_empty() {
+            ADVANCE_DEFAULT
+        } else {
+            0
+        });
     let what = format!(
-        "this fills the group at {} from {} (revision {}, {})",
+        "this fills the group at {} from {} (revision {revision}, {}) and goes on {}",
         context.endpoints.join(", "),
         args.file.display(),
-        summary.header.revision,
         count(summary.header.keys, "key"),
+        match advance {
+            0 => "right behind that revision".to_owned(),
+            advance => format!("{advance} revisions later"),
+        }
     );
     let consent = consent(&context.printer, &what, args.yes)?;
-    let records = send(&client, args.file, consent).await?;
-    let revision = summary.header.revision;
+    let restored = send(&client, args.file, advance, consent).await?;
+    let (next, records) = (restored.revision, restored.records);
     let table = || {
-        let mut table = Table::new(["RESTORED", "RECORDS"]);
-        table.row([format!("revision {revision}"), records.to_string()]);
+        let mut table = Table::new(["RESTORED", "RECORDS", "GOES ON AT"]);
+        table.row([
+            format!("revision {revision}"),
+            records.to_string(),
+            format!("revision {next}"),
+        ]);
         table
     };
     context.print(
         table,
-        || json!({ "revision": revision, "records": records }),
+        || json!({ "revision": revision, "records": records, "goes_on_at": next }),
     )?;
     Ok(Exit::Done)
 }
 
-async fn send(client: &Client, path: PathBuf, _consent: Consent) -> Result<u64, Diagnostic> {
+async fn send(
+    client: &Client,
+    path: PathBuf,
+    advance: i64,
+    _consent: Consent,
+) -> Result<Restored, Diagnostic> {
     let file = open(&path).await?;
     // The file may have changed since it was checked: the group checks the hash again.
     let pieces = futures_util::stream::unfold(Some(file), |file| async move {
@@ -54,7 +78,7 @@ async fn send(client: &Client, path: PathBuf, _consent: Consent) -> Result<u64, 
             Err(error) => Some((Err(error), None)),
         }
     });
-    Ok(client.restore(Box::pin(pieces)).await?)
+    Ok(client.restore(Box::pin(pieces), advance).await?)
 }
 
 async fn open(path: &Path) -> Result<tokio::fs::File, Diagnostic> {
