@@ -21,6 +21,7 @@ pub mod lease;
 pub mod metrics;
 pub mod options;
 pub mod reads;
+pub mod recover;
 pub mod run;
 pub mod server;
 pub mod service;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use cfgsvc::options::{self, ENVIRONMENT_PREFIX, LogFormat, Problem, Settings, Texts};
+use cfgsvc::recover;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -14,7 +15,14 @@ const USAGE: u8 = 2;
 const QUIET: &str = "openraft=error,h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn";
 
 fn main() -> ExitCode {
-    let matches = options::command().get_matches();
+    let matches = options::command()
+        .subcommand(recover::command())
+        .disable_help_subcommand(true)
+        .args_conflicts_with_subcommands(true)
+        .get_matches();
+    if let Some((recover::NAME, matches)) = matches.subcommand() {
+        return recover(matches);
+    }
     let settings = match settings(&matches) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -34,6 +42,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Data goes to stdout, as of a command and not of a server.
+fn recover(matches: &clap::ArgMatches) -> ExitCode {
+    match recover::run(matches, &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -41,6 +41,12 @@ pub enum IdentityError {
         /// The directory.
         path: PathBuf,
     },
+    /// No member has run from it.
+    #[error("{path} is not the data directory of a member that has been part of a group")]
+    NotUsed {
+        /// The directory.
+        path: PathBuf,
+    },
     /// It is another member's.
     #[error(
         "data directory {path} belongs to member `{found}`, not to `{expected}`: start it with \
@@ -168,22 +174,7 @@ impl DataDirectory {
             source,
         };
         fs::create_dir_all(path).map_err(io)?;
-        let lock = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join(LOCK_FILE))
-            .map_err(io)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(IdentityError::InUse {
-                    path: path.to_owned(),
-                });
-            }
-            Err(error) => return Err(io(error.into())),
-        }
+        let lock = take_lock(path)?;
         let file = path.join(IDENTITY_FILE);
         let identity = match fs::read(&file) {
             Ok(bytes) => {
@@ -208,14 +199,7 @@ impl DataDirectory {
             path: path.clone(),
             source,
         };
-        if self.identity.format != FORMAT {
-            let found = self.identity.format;
-            return Err(IdentityError::Format {
-                path,
-                found,
-                known: FORMAT,
-            });
-        }
+        self.check_format()?;
         if self.identity.name != name {
             let found = self.identity.name.clone();
             return Err(IdentityError::OtherName {
@@ -228,10 +212,7 @@ impl DataDirectory {
             return self.save().map_err(io);
         }
         let found = FileMark::of(file).map_err(io)?;
-        let expected = FileMark {
-            inode: self.identity.inode,
-            born_ns: self.identity.born_ns,
-        };
+        let expected = self.mark();
         if !found.is_same(expected) {
             if !adopt {
                 return Err(IdentityError::Copied {
@@ -242,19 +223,73 @@ impl DataDirectory {
             }
             self.save().map_err(io)?;
         }
-        if self.identity.opened {
-            for missing in ["log/CURRENT", "state/CURRENT"] {
-                if !self.path.join(missing).exists() {
-                    return Err(IdentityError::Incomplete {
-                        path: path.clone(),
-                        missing,
-                        name: name.to_owned(),
-                        node_id: self.identity.node_id,
-                    });
-                }
-            }
+        self.check_parts()
+    }
+
+    fn check_format(&self) -> Result<(), IdentityError> {
+        if self.identity.format == FORMAT {
+            return Ok(());
         }
-        Ok(())
+        Err(IdentityError::Format {
+            path: self.path.clone(),
+            found: self.identity.format,
+            known: FORMAT,
+        })
+    }
+
+    /// What was used is still there.
+    fn check_parts(&self) -> Result<(), IdentityError> {
+        let mut parts = ["log/CURRENT", "state/CURRENT"].into_iter();
+        match parts.find(|part| self.identity.opened && !self.path.join(part).exists()) {
+            None => Ok(()),
+            Some(missing) => Err(IdentityError::Incomplete {
+                path: self.path.clone(),
+                missing,
+                name: self.identity.name.clone(),
+                node_id: self.identity.node_id,
+            }),
+        }
+    }
+
+    /// What the identity file says that it is.
+    fn mark(&self) -> FileMark {
+        FileMark {
+            inode: self.identity.inode,
+            born_ns: self.identity.born_ns,
+        }
+    }
+
+    /// Takes a directory that a member has used, to look at what it holds and never to run from it:
+    /// so it may be a copy, which the second value says.
+    pub fn open_offline(path: &Path) -> Result<(Self, bool), IdentityError> {
+        let io = |source| IdentityError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = path.join(IDENTITY_FILE);
+        if !file.exists() {
+            return Err(IdentityError::NotUsed {
+                path: path.to_owned(),
+            });
+        }
+        let lock = take_lock(path)?;
+        let content = unseal(&file, fs::read(&file).map_err(io)?).map_err(io)?;
+        let identity: proto::Identity =
+            decode("identity file", content).map_err(|error| io(error.into()))?;
+        if identity.cluster_id == 0 || !identity.opened {
+            return Err(IdentityError::NotUsed {
+                path: path.to_owned(),
+            });
+        }
+        let directory = Self {
+            path: path.to_owned(),
+            identity,
+            lock,
+        };
+        directory.check_format()?;
+        directory.check_parts()?;
+        let copied = !FileMark::of(&file).map_err(io)?.is_same(directory.mark());
+        Ok((directory, copied))
     }
 
     /// Lets another process have it.
@@ -314,6 +349,28 @@ impl DataDirectory {
         file.sync_all()?;
         fs::rename(&temporary, self.path.join(IDENTITY_FILE))?;
         sync_directory(&self.path)
+    }
+}
+
+/// Takes the lock of a directory, which must be there.
+fn take_lock(path: &Path) -> Result<fs::File, IdentityError> {
+    let io = |source| IdentityError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let lock = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path.join(LOCK_FILE))
+        .map_err(io)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(IdentityError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(io(error.into())),
     }
 }
 

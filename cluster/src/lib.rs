@@ -21,6 +21,7 @@ mod sealed;
 pub mod start;
 pub mod state_store;
 mod status;
+pub mod survivor;
 pub mod transport;
 pub mod types;
 

@@ -282,7 +282,7 @@ impl LogStore {
 
     /// The entries of the range that the log holds, in order; fewer, but at least one, when their
     /// sizes pass `max_bytes`.
-    fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+    pub(crate) fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         loop {
             let (on_disk, truncations, held_to) = {
                 let tail = self.shared.tail();

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cluster_core::app::{App, AppEntry};
-use cluster_core::store::{Batch, Overlay};
+use cluster_core::store::{Batch, Overlay, View};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use openraft::OptionalSend;
 use openraft::entry::EntryPayload;
@@ -122,8 +122,21 @@ impl Machine {
     }
 }
 
+/// The last log id that is applied in a state, and the membership then.
+pub(crate) fn applied_in(view: &dyn View) -> io::Result<(Option<LogId>, StoredMembership)> {
+    let Some(bytes) = view.get(APPLIED_KEY)? else {
+        return Ok((None, StoredMembership::default()));
+    };
+    let state: proto::AppliedState = decode("applied state", bytes)?;
+    let membership = match state.membership {
+        Some(membership) => stored_membership_from(membership)?,
+        None => StoredMembership::default(),
+    };
+    Ok((state.log_id.as_ref().map(log_id_from), membership))
+}
+
 /// Refuses a state to which the entries that follow it are gone.
-fn check_reach(state: Option<LogId>, purged: Option<LogId>) -> io::Result<()> {
+pub(crate) fn check_reach(state: Option<LogId>, purged: Option<LogId>) -> io::Result<()> {
     if state >= purged {
         return Ok(());
     }
@@ -141,7 +154,10 @@ fn check_reach(state: Option<LogId>, purged: Option<LogId>) -> io::Result<()> {
 
 /// Refuses entries that do not follow each other and what is applied: nobody above checks that, and
 /// a replica that skipped one would differ from the others without a word.
-fn check_order(applied: Option<u64>, indexes: impl Iterator<Item = u64>) -> io::Result<()> {
+pub(crate) fn check_order(
+    applied: Option<u64>,
+    indexes: impl Iterator<Item = u64>,
+) -> io::Result<()> {
     let first = applied.map_or(0, |applied| applied + 1);
     for (expected, found) in (first..).zip(indexes) {
         if found != expected {
@@ -159,23 +175,10 @@ fn check_order(applied: Option<u64>, indexes: impl Iterator<Item = u64>) -> io::
 
 impl Inner {
     fn load(&mut self, store: &dyn StateStore) -> io::Result<()> {
-        let mut applied = None;
         store.engine().read(&mut |view| {
-            applied = view.get(APPLIED_KEY)?;
+            (self.applied, self.membership) = applied_in(view)?;
             self.app.load(view)
-        })?;
-        match applied {
-            None => (self.applied, self.membership) = (None, StoredMembership::default()),
-            Some(bytes) => {
-                let state: proto::AppliedState = decode("applied state", bytes)?;
-                self.applied = state.log_id.as_ref().map(log_id_from);
-                self.membership = match state.membership {
-                    Some(membership) => stored_membership_from(membership)?,
-                    None => StoredMembership::default(),
-                };
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Applies the first entries, as many as a batch may hold, commits and publishes them; returns

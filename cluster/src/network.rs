@@ -288,8 +288,8 @@ impl Acknowledged {
 /// Why: openraft credits an answer to every request whose entries it covers. One that carries no
 /// entry, but only what is committed now, ends where the one before it ends: so an answer that was
 /// given to the former, and came late, counts as an answer to the latter, which was sent later. A
-/// leader that was cut off takes it for a sign of life of after the cut, and confirms reads although
-/// another leader has been elected meanwhile (defect S3).
+/// leader that was cut off takes it for a sign of life of after the cut, and confirms reads
+/// although another leader has been elected meanwhile (defect S3).
 ///
 /// ```text
 ///  openraft ─ pulls requests ─► noted, unless an answer is being handed over ─► member
@@ -349,7 +349,7 @@ impl Sent {
         self.lock().term
     }
 
-    /// The requests of `input`, each noted as it is pulled, and none while an answer is handed over.
+    /// The requests of `input`, each noted as it is pulled, none while an answer is handed over.
     pub fn requests<C, S>(
         self: Arc<Self>,
         mut input: S,
@@ -394,8 +394,8 @@ impl Sent {
     }
 }
 
-/// Yields the answers of a replication stream that openraft may see (see [`Sent`]), and an error when
-/// one is overdue. Ends with the first that is not a success.
+/// Yields the answers of a replication stream that openraft may see (see [`Sent`]), and an error
+/// when one is overdue. Ends with the first that is not a success.
 pub fn watch_answers<C, A>(
     answers: A,
     sent: Arc<Sent>,

@@ -470,7 +470,10 @@ async fn run(
 }
 
 /// Makes the log only at the very first start: later its absence is a loss, not a beginning.
-fn open_log(root: &Path, create: bool) -> io::Result<Arc<dyn cluster_core::log::LogEngine>> {
+pub(crate) fn open_log(
+    root: &Path,
+    create: bool,
+) -> io::Result<Arc<dyn cluster_core::log::LogEngine>> {
     let options = cluster_rocks::LogOptions::new(create);
     Ok(Arc::new(cluster_rocks::open_log(
         &root.join("log"),
@@ -478,7 +481,7 @@ fn open_log(root: &Path, create: bool) -> io::Result<Arc<dyn cluster_core::log::
     )?))
 }
 
-fn open_state(path: &Path) -> io::Result<Arc<dyn cluster_core::store::StateEngine>> {
+pub(crate) fn open_state(path: &Path) -> io::Result<Arc<dyn cluster_core::store::StateEngine>> {
     // The pointer file says which directory is the state; see `DirectoryStore::open`.
     let options = cluster_rocks::StateOptions::new(!path.join("CURRENT").exists());
     Ok(Arc::new(cluster_rocks::open_state(path, &options)?))

@@ -196,8 +196,8 @@ impl Client {
 
     /// Fills an empty group with the bytes of a snapshot file. The group leaves `advance` revisions
     /// out behind the snapshot's, so that it never gives one that the former group gave to changes
-    /// that the file does not hold: at least as many as were made since, 0 if there was none. A read
-    /// error in `blobs` breaks the restore off, and the group stays empty.
+    /// that the file does not hold: at least as many as were made since, 0 if there was none. A
+    /// read error in `blobs` breaks the restore off, and the group stays empty.
     pub async fn restore<E: Send + 'static>(
         &self,
         blobs: impl Stream<Item = Result<Bytes, E>> + Send + 'static,

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A group that is filled from a snapshot, or recovered from one member, leaves revisions out: the
-//! group before it may have given them to changes that are lost. An epoch is a revision, so none may
-//! be given twice; and whoever saw a lost one must not be told that nothing has changed since.
+//! group before it may have given them to changes that are lost. An epoch is a revision, so none
+//! may be given twice; and whoever saw a lost one must not be told that nothing has changed since.
 
 use cfgsvc_proto::state::MachineRecord;
 

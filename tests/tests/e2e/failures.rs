@@ -11,7 +11,7 @@ use crate::writers::{Writers, client};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Index of the member that leads, as the members say.
-fn leader(cluster: &Cluster) -> usize {
+pub(crate) fn leader(cluster: &Cluster) -> usize {
     eventually_some(PATIENCE, "a leader", || {
         (0..cluster.count()).find(|index| {
             let address = cluster

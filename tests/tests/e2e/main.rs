@@ -2,6 +2,7 @@
 
 mod cli;
 mod clock;
+mod disaster;
 mod disk;
 mod failures;
 mod quickstart;

@@ -14,8 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncReadExt;
 
-/// Revisions left out behind a snapshot: a day of ten thousand writes a second, and there is room for
-/// billions of such steps.
+/// Revisions left out behind a snapshot: a day of ten thousand writes a second, and there is room
+/// for billions of such steps.
 const ADVANCE_DEFAULT: i64 = 1_000_000_000;
 
 pub(super) async fn run(context: &Context, args: SnapshotRestoreArgs) -> Outcome {
