@@ -72,6 +72,8 @@ struct Member {
     advertised: SocketAddr,
     /// How it finds the group: `--initial-cluster ...` or `--join ...`.
     group: [String; 2],
+    /// Variables that the other members do not have.
+    environment: Vec<(String, String)>,
     process: Option<Child>,
 }
 
@@ -163,6 +165,7 @@ impl Cluster {
             peer,
             advertised,
             group: Default::default(),
+            environment: Vec::new(),
             process: None,
         });
         self.set_process(index, None);
@@ -235,6 +238,7 @@ impl Cluster {
     /// Starts the process of a member that does not run. Does not wait until it is ready.
     pub fn spawn(&mut self, index: usize) -> Result<()> {
         let arguments = self.arguments(index)?;
+        let environment = self.member(index)?.environment.clone();
         let path = self.log_path(index)?;
         let log = File::options()
             .create(true)
@@ -255,6 +259,7 @@ impl Cluster {
         let process = Command::new(&self.binary)
             .args(arguments)
             .envs(self.options.environment.iter().cloned())
+            .envs(environment)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
@@ -263,6 +268,17 @@ impl Cluster {
         processes[index] = Some(process.id());
         drop(processes);
         self.member_mut(index)?.process = Some(process);
+        Ok(())
+    }
+
+    /// Gives one member variables for its environment at its next start, above those of
+    /// [`ClusterOptions::environment`].
+    pub fn set_environment(
+        &mut self,
+        index: usize,
+        variables: Vec<(String, String)>,
+    ) -> Result<()> {
+        self.member_mut(index)?.environment = variables;
         Ok(())
     }
 

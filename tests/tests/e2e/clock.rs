@@ -2,13 +2,27 @@
 //! and the time in the history never goes back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cfgsvc_tests::harness::{Cluster, ClusterOptions, etcdctl, eventually, run_binary};
 
-/// Shows a process the wall clock that a file says, and the true monotonic one. The directory is
-/// named after the machine.
+/// Variables that show a process the wall clock that a file says, and the true monotonic one.
+pub(crate) fn clock_of_file(file: &Path) -> Vec<(String, String)> {
+    let library = library();
+    let environment = [
+        ("LD_PRELOAD", &*library.to_string_lossy()),
+        ("FAKETIME_TIMESTAMP_FILE", &file.to_string_lossy()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    environment
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// The library that does it. The directory is named after the machine.
 fn library() -> PathBuf {
     let name = "faketime/libfaketimeMT.so.1";
     let machines = fs::read_dir("/usr/lib").expect("list /usr/lib");
@@ -19,23 +33,13 @@ fn library() -> PathBuf {
 
 #[test]
 fn clock_set_forward_and_back_by_an_hour_ends_no_lease_and_turns_no_history() {
-    let library = library();
     let directory = tempfile::tempdir().expect("temp dir");
     let clock = directory.path().join("clock");
     let set = |offset: &str| fs::write(&clock, format!("{offset}\n")).expect("set the clock");
     set("+0");
-    let environment = [
-        ("LD_PRELOAD", &*library.to_string_lossy()),
-        ("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("DONT_FAKE_MONOTONIC", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
     let options = ClusterOptions {
         members: 1,
-        environment: environment
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        environment: clock_of_file(&clock),
         ..ClusterOptions::default()
     };
     let cluster = Cluster::start_with(options).expect("a member");

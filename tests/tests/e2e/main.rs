@@ -5,6 +5,7 @@ mod clock;
 mod disaster;
 mod disk;
 mod failures;
+mod histories;
 mod quickstart;
 mod refusals;
 mod torn_files;
