@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use cfgsvc_history::{Condition, Kv, Operation, Outcome, Request};
 use cfgsvc_tests::harness::eventually;
 use rand::rngs::SmallRng;
@@ -160,15 +160,30 @@ impl Load {
     }
 
     /// Ends all clients after their operations under way.
-    pub(super) fn end(self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<()> {
         self.stop.store(true, Ordering::Release);
-        for worker in self.workers {
-            match worker.thread.join() {
-                Ok(ended) => ended.map_err(|error| error.context(worker.name))?,
-                Err(_) => bail!("the thread of {} panicked", worker.name),
-            }
+        let mut ended = Ok(());
+        for worker in self.workers.drain(..) {
+            let this = match worker.thread.join() {
+                Ok(this) => this.map_err(|error| error.context(worker.name)),
+                Err(_) => Err(anyhow!("the thread of {} panicked", worker.name)),
+            };
+            ended = ended.and(this);
         }
-        Ok(())
+        ended
+    }
+}
+
+impl Drop for Load {
+    /// After a fault that could not be made: no client outlives the runtime that it uses.
+    fn drop(&mut self) {
+        if let Err(error) = self.join() {
+            eprintln!("{error:#}");
+        }
     }
 }
 
