@@ -7,6 +7,8 @@ pub enum Defect {
     LeaderRestore,
     /// Library defect S2: reads are confirmed by the leader's lease.
     LeaseRead,
+    /// Library defect S3: a late answer to an append counts as one to what was sent after it.
+    LateAnswer,
     /// Log batches are acknowledged when they are written, before they are synced.
     AckBeforeSync,
     /// Votes never reach the disk.
@@ -31,9 +33,10 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LeaderRestore,
         Self::LeaseRead,
+        Self::LateAnswer,
         Self::AckBeforeSync,
         Self::VoteNotPersisted,
         Self::ApplyNotAtomic,

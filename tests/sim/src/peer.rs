@@ -31,6 +31,7 @@ use openraft::storage::Snapshot;
 use openraft::{AsyncRuntime as _, OptionalSend};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::defect::Defect;
 use crate::member::Member;
 use crate::network::{self, CallError, From, pipe, spawn_here};
 use crate::runtime::{WorldRuntime, lock, sleep, timeout};
@@ -214,7 +215,12 @@ impl NetStreamAppend<SimTypes> for Peer {
             let ttl = option.hard_ttl().max(Duration::from_millis(50));
             let (requests, answers) = self.open_stream(ttl).await?;
             let sent = Arc::new(Sent::default());
-            let mut input = sent.clone().requests(input);
+            let defect = self.world.plan.defect == Some(Defect::LateAnswer);
+            let mut input = if defect {
+                input.left_stream()
+            } else {
+                sent.clone().requests(input).right_stream()
+            };
             let (open, closed) = oneshot::channel::<()>();
             spawn_here(async move {
                 let mut closed = closed;
@@ -233,6 +239,9 @@ impl NetStreamAppend<SimTypes> for Peer {
                     let answer = answers.recv().await?;
                     Some((answer.map_err(unreachable), (answers, open)))
                 });
+            if defect {
+                return Ok(answers.boxed());
+            }
             let peer = (self.to, self.acknowledged.clone());
             Ok(watch_answers(answers.boxed(), sent, ttl.max(OVERDUE), peer))
         })

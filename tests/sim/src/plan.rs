@@ -128,9 +128,15 @@ impl Plan {
             Some(Defect::OldImageAccepted) => &[Fault::OldImage],
             Some(Defect::WipedDiskAccepted) => &[Fault::Wipe],
             Some(Defect::LeaseRead) => &[Fault::LeaseTrap],
+            Some(Defect::LateAnswer) => &[Fault::Isolate],
             Some(Defect::LeaderRestore) => &[Fault::FastLeaderRestart],
             Some(_) | None => &[],
         };
+        if defect == Some(Defect::LateAnswer) {
+            // Single calls are answered before the next one is sent.
+            self.unary_appends = false;
+            self.faults.clear();
+        }
         for fault in needed {
             if !self.faults.contains(fault) {
                 self.faults.push(*fault);
