@@ -103,6 +103,7 @@ fn quickstart_loses_no_write_and_leaves_nothing_behind() {
         "  n3: r",
         "longest time without an acknowledged write",
         ", of which lost: 0",
+        "cfgctl snapshot restore",
         "nothing is left behind",
     ] {
         assert!(output.contains(words), "no `{words}` in {output}");
