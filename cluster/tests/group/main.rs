@@ -5,6 +5,7 @@ mod batches;
 mod conformance;
 mod defects;
 mod founding;
+mod late_answers;
 mod list_app;
 mod log_end;
 mod log_reads;
