@@ -5,6 +5,7 @@
 //! - nothing here knows keys, leases or DNS (`cfgsvc*` is not in the dependency tree).
 //! - persist, then send: nothing is acknowledged before the log said it is durable.
 
+pub mod append;
 mod connections;
 pub mod convert;
 pub mod directory_store;

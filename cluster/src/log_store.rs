@@ -412,15 +412,13 @@ impl Tail {
             let Some(bytes) = engine.meta(meta)? else {
                 return Ok(None);
             };
-            Ok(Some(log_id_from(&decode::<proto::LogId>(
-                meta.name(),
-                bytes,
-            )?)))
+            let log_id = decode::<proto::LogId>(meta.name(), bytes)?;
+            Ok(Some(log_id_from(&log_id)?))
         };
         let purged = log_id(LogMeta::Purged)?;
         let committed = log_id(LogMeta::Committed)?;
         let vote = match engine.meta(LogMeta::Vote)? {
-            Some(bytes) => Some(vote_from(&decode::<proto::Vote>("vote", bytes)?)),
+            Some(bytes) => Some(vote_from(&decode::<proto::Vote>("vote", bytes)?)?),
             None => None,
         };
         let (first, last) = match engine.bounds()? {

@@ -27,7 +27,7 @@ use crate::proto;
 use crate::state_store::{APPLIED_KEY, SnapshotHandle, StateStore};
 use crate::types::{
     CommittedLeaderId, Entry, GroupTypes, LogId, NodeInfo, Reply, SnapshotMeta, StoredMembership,
-    decode, log_id_from, log_id_to, stored_membership_from, stored_membership_to,
+    decode, log_id_optional, log_id_to, stored_membership_from, stored_membership_to,
 };
 
 /// Entries applied in one batch at most: bounds the batch's memory and how long a snapshot waits.
@@ -132,7 +132,7 @@ pub(crate) fn applied_in(view: &dyn View) -> io::Result<(Option<LogId>, StoredMe
         Some(membership) => stored_membership_from(membership)?,
         None => StoredMembership::default(),
     };
-    Ok((state.log_id.as_ref().map(log_id_from), membership))
+    Ok((log_id_optional(state.log_id.as_ref())?, membership))
 }
 
 /// Refuses a state to which the entries that follow it are gone.

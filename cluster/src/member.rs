@@ -343,7 +343,11 @@ impl Member {
             Ok(Ok(answer)) => answer.into_inner(),
         };
         match answer.result {
-            Some(proto::read_index_response::Result::LogId(log_id)) => Ok(log_id_from(&log_id)),
+            Some(proto::read_index_response::Result::LogId(log_id)) => log_id_from(&log_id)
+                .map_err(|error| {
+                    tracing::error!(member = to, %error, "a read index is refused");
+                    ReadError::NoLeader
+                }),
             Some(proto::read_index_response::Result::Failure(failure)) => Err(read_error(&failure)),
             None => Err(ReadError::NoLeader),
         }

@@ -42,8 +42,8 @@ use crate::proto;
 use crate::state_store::SnapshotHandle;
 use crate::transport::{Caller, PeerClient, connect, peer_client};
 use crate::types::{
-    CommittedLeaderId, GroupTypes, LogId, NodeInfo, Types, Vote, entry_to, log_id_from, log_id_to,
-    vote_from, vote_required, vote_to,
+    CommittedLeaderId, GroupTypes, LogId, NodeInfo, Types, Vote, entry_to, log_id_from,
+    log_id_optional, log_id_to, vote_from, vote_required, vote_to,
 };
 
 /// Bytes of one snapshot chunk.
@@ -181,7 +181,7 @@ impl Peer {
         let vote = vote_required("vote response", answer.vote.as_ref()).map_err(bad_answer)?;
         Ok(VoteResponse::new(
             vote,
-            answer.last_log_id.as_ref().map(log_id_from),
+            log_id_optional(answer.last_log_id.as_ref()).map_err(bad_answer)?,
             answer.granted,
         ))
     }
@@ -200,9 +200,15 @@ fn append_to(request: &AppendEntriesRequest<Types>) -> proto::AppendRequest {
 fn append_result(response: &proto::AppendResponse) -> Rpc<StreamAppendResult<Types>> {
     use proto::append_response::Result as Wire;
     match &response.result {
-        Some(Wire::Matched(matched)) => Ok(Ok(matched.log_id.as_ref().map(log_id_from))),
-        Some(Wire::Conflict(log_id)) => Ok(Err(StreamAppendError::Conflict(log_id_from(log_id)))),
-        Some(Wire::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote_from(vote)))),
+        Some(Wire::Matched(matched)) => Ok(Ok(
+            log_id_optional(matched.log_id.as_ref()).map_err(bad_answer)?
+        )),
+        Some(Wire::Conflict(log_id)) => Ok(Err(StreamAppendError::Conflict(
+            log_id_from(log_id).map_err(bad_answer)?,
+        ))),
+        Some(Wire::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(
+            vote_from(vote).map_err(bad_answer)?,
+        ))),
         None => Err(unreachable(&Status::internal(
             "an append response without a result",
         ))),
@@ -522,8 +528,8 @@ impl NetTransferLeader<Types> for Peer {
                     .map_err(bad_answer)?,
             }),
             Some(Refused::LogNotFlushed(log)) => Err(TransferLeaderError::LogNotFlushed {
-                expected: log.expected.as_ref().map(log_id_from),
-                actual: log.actual.as_ref().map(log_id_from),
+                expected: log_id_optional(log.expected.as_ref()).map_err(bad_answer)?,
+                actual: log_id_optional(log.actual.as_ref()).map_err(bad_answer)?,
             }),
         })
     }

@@ -7,15 +7,13 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{Stream, StreamExt as _};
-use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest,
-    VoteRequest,
-};
+use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
 use tonic::{Request, Response, Status, Streaming};
 
 use cluster_core::contact::Question;
 
+use crate::append::{append_request, leader_vote};
 use crate::connections::ConnectionWatch;
 use crate::convert::{
     call_failure, member_to, membership_failure, new_member_from, propose_failure, read_failure,
@@ -26,9 +24,7 @@ use crate::proto;
 use crate::proto::raft_server::Raft;
 use crate::state_store::{SnapshotReceiver, meta_from};
 use crate::transport::CallIdentity;
-use crate::types::{
-    DecodeError, Entry, Types, Vote, entry_from, log_id_from, log_id_to, vote_required, vote_to,
-};
+use crate::types::{DecodeError, Types, log_id_optional, log_id_to, vote_required, vote_to};
 
 /// The members' protocol. Answers "not ready" until the member runs.
 #[derive(Clone, Default)]
@@ -103,45 +99,6 @@ impl PeerServer {
     }
 }
 
-/// The vote of a sender that must lead: Raft takes what it sends without a further question.
-fn leader_vote(what: &'static str, vote: Option<&proto::Vote>) -> Result<Vote, DecodeError> {
-    let vote = vote_required(what, vote)?;
-    if vote.committed {
-        return Ok(vote);
-    }
-    let why = format!("its sender does not lead: {vote}");
-    Err(DecodeError::Malformed { what, why })
-}
-
-/// From the wire. Entries that do not follow each other would leave a hole in the log, and Raft
-/// relies on the sender for that.
-fn append_request(
-    request: proto::AppendRequest,
-) -> Result<AppendEntriesRequest<Types>, DecodeError> {
-    let entries: Result<Vec<Entry>, DecodeError> =
-        request.entries.into_iter().map(entry_from).collect();
-    let entries = entries?;
-    let prev_log_id = request.prev.as_ref().map(log_id_from);
-    let mut last = prev_log_id;
-    for entry in &entries {
-        let next = last.map_or(Some(0), |last| last.index().checked_add(1));
-        if Some(entry.log_id.index()) != next || Some(entry.log_id) <= last {
-            let last = last.map_or_else(|| "nothing".to_owned(), |last| last.to_string());
-            return Err(DecodeError::Malformed {
-                what: "append request",
-                why: format!("entry {} does not follow {last}", entry.log_id),
-            });
-        }
-        last = Some(entry.log_id);
-    }
-    Ok(AppendEntriesRequest {
-        vote: leader_vote("append request", request.vote.as_ref())?,
-        prev_log_id,
-        entries,
-        leader_commit: request.leader_commit.as_ref().map(log_id_from),
-    })
-}
-
 fn append_response(
     result: &Result<Option<crate::types::LogId>, StreamAppendError<Types>>,
 ) -> proto::AppendResponse {
@@ -199,7 +156,8 @@ impl Raft for PeerServer {
             .map_err(|error| malformed(&error))?;
         let rpc = VoteRequest {
             vote,
-            last_log_id: request.last_log_id.as_ref().map(log_id_from),
+            last_log_id: log_id_optional(request.last_log_id.as_ref())
+                .map_err(|error| malformed(&error))?,
             // The lease of a leader that is gone protects nobody: votes need not wait for its end.
             leadership_transfer: request.leadership_transfer || self.without_leader(&member),
         };
@@ -242,7 +200,8 @@ impl Raft for PeerServer {
         let request = request.into_inner();
         let from = vote_required("transfer request", request.from_leader.as_ref())
             .map_err(|error| malformed(&error))?;
-        let last = request.last_log_id.as_ref().map(log_id_from);
+        let last =
+            log_id_optional(request.last_log_id.as_ref()).map_err(|error| malformed(&error))?;
         let rpc = TransferLeaderRequest::new(from, request.to_node_id, last);
         let answer = member
             .raft()
@@ -435,66 +394,4 @@ async fn write_chunk(
     })
     .await
     .map_err(std::io::Error::other)?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(term: u64, index: u64) -> proto::LogId {
-        proto::LogId { term, index }
-    }
-
-    fn request(prev: Option<proto::LogId>, entries: &[proto::LogId]) -> proto::AppendRequest {
-        let entries = entries.iter().map(|log_id| proto::Entry {
-            log_id: Some(*log_id),
-            payload: Some(proto::entry::Payload::Blank(proto::Blank {})),
-        });
-        let vote = proto::Vote {
-            term: 9,
-            node_id: 1,
-            committed: true,
-        };
-        proto::AppendRequest {
-            vote: Some(vote),
-            prev,
-            entries: entries.collect(),
-            leader_commit: None,
-        }
-    }
-
-    #[test]
-    fn append_of_a_sender_that_does_not_lead_is_malformed() {
-        let mut append = request(None, &[]);
-        if let Some(vote) = &mut append.vote {
-            vote.committed = false;
-        }
-        let refused = append_request(append).expect_err("a candidate's vote");
-        assert!(refused.to_string().contains("does not lead"), "{refused}");
-        let refused = append_request(proto::AppendRequest::default());
-        assert!(refused.is_err(), "no vote at all");
-    }
-
-    #[test]
-    fn append_whose_entries_do_not_follow_each_other_is_malformed() {
-        let good = [
-            request(None, &[at(0, 0), at(1, 1), at(3, 2)]),
-            request(Some(at(1, 4)), &[at(1, 5)]),
-            request(Some(at(1, 4)), &[]),
-        ];
-        for request in good {
-            assert!(append_request(request).is_ok());
-        }
-        let bad = [
-            request(None, &[at(1, 1)]),
-            request(Some(at(1, 4)), &[at(1, 6)]),
-            request(Some(at(1, 4)), &[at(1, 5), at(1, 5)]),
-            request(Some(at(2, 4)), &[at(1, 5)]),
-            request(Some(at(1, u64::MAX)), &[at(1, 0)]),
-        ];
-        for request in bad {
-            let refused = append_request(request).expect_err("a hole");
-            assert!(refused.to_string().contains("does not follow"), "{refused}");
-        }
-    }
 }

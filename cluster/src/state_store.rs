@@ -11,7 +11,8 @@ use cluster_core::store::StateEngine;
 
 use crate::proto;
 use crate::types::{
-    DecodeError, SnapshotMeta, log_id_from, log_id_to, stored_membership_from, stored_membership_to,
+    DecodeError, SnapshotMeta, log_id_optional, log_id_to, stored_membership_from,
+    stored_membership_to,
 };
 
 /// The reserved key that holds the applied log id and membership; written in the same batch as what
@@ -72,7 +73,7 @@ pub fn meta_from(manifest: &proto::SnapshotManifest) -> Result<SnapshotMeta, Dec
         field: "membership",
     })?;
     Ok(SnapshotMeta {
-        last_log_id: manifest.last_log_id.as_ref().map(log_id_from),
+        last_log_id: log_id_optional(manifest.last_log_id.as_ref())?,
         last_membership: stored_membership_from(membership)?,
     })
 }

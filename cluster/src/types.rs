@@ -176,9 +176,20 @@ pub fn log_id_to(log_id: &LogId) -> proto::LogId {
     }
 }
 
-/// From the wire.
-pub fn log_id_from(log_id: &proto::LogId) -> LogId {
-    LogId::new_term_index(log_id.term, log_id.index)
+/// From the wire. Everybody counts on from an index, so the greatest number is none.
+pub fn log_id_from(log_id: &proto::LogId) -> Result<LogId, DecodeError> {
+    if log_id.index == u64::MAX {
+        return Err(DecodeError::Malformed {
+            what: "log id",
+            why: format!("index {} has none after it", log_id.index),
+        });
+    }
+    Ok(LogId::new_term_index(log_id.term, log_id.index))
+}
+
+/// From the wire, where it may be absent.
+pub fn log_id_optional(log_id: Option<&proto::LogId>) -> Result<Option<LogId>, DecodeError> {
+    log_id.map(log_id_from).transpose()
 }
 
 /// To the wire.
@@ -190,18 +201,24 @@ pub fn vote_to(vote: &Vote) -> proto::Vote {
     }
 }
 
-/// From the wire.
-pub fn vote_from(vote: &proto::Vote) -> Vote {
-    if vote.committed {
+/// From the wire. A member that campaigns counts on from the term, so the greatest number is none.
+pub fn vote_from(vote: &proto::Vote) -> Result<Vote, DecodeError> {
+    if vote.term == u64::MAX {
+        return Err(DecodeError::Malformed {
+            what: "vote",
+            why: format!("term {} has none after it", vote.term),
+        });
+    }
+    Ok(if vote.committed {
         Vote::new_committed(vote.term, vote.node_id)
     } else {
         Vote::new(vote.term, vote.node_id)
-    }
+    })
 }
 
 /// From the wire, where it must be there.
 pub fn vote_required(what: &'static str, vote: Option<&proto::Vote>) -> Result<Vote, DecodeError> {
-    vote.map(vote_from).ok_or_else(|| missing(what, "vote"))
+    vote.map_or_else(|| Err(missing(what, "vote")), vote_from)
 }
 
 /// To the wire.
@@ -280,7 +297,7 @@ pub fn stored_membership_from(
         .membership
         .ok_or_else(|| missing("membership", "membership"))?;
     Ok(StoredMembership::new(
-        stored.log_id.as_ref().map(log_id_from),
+        log_id_optional(stored.log_id.as_ref())?,
         membership_from(membership)?,
     ))
 }
@@ -315,7 +332,7 @@ pub fn entry_from(entry: proto::Entry) -> Result<Entry, DecodeError> {
         Wire::Membership(membership) => Payload::Membership(membership_from(membership)?),
     };
     Ok(Entry {
-        log_id: log_id_from(log_id),
+        log_id: log_id_from(log_id)?,
         payload,
     })
 }

@@ -145,7 +145,7 @@ impl SimDisk {
         let state = lock(&self.state);
         let log = &state.synced.0;
         if let Some(purged) = log.meta(LogMeta::Purged)?
-            && log_id_from(&decode::<proto::LogId>("purged", purged)?) >= log_id
+            && log_id_from(&decode::<proto::LogId>("purged", purged)?)? >= log_id
         {
             return Ok(true);
         }

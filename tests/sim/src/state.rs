@@ -14,7 +14,7 @@ use cluster::state_store::{
     APPLIED_KEY, SnapshotFiles, SnapshotHandle, SnapshotReceiver, StateStore, manifest_for,
     meta_from,
 };
-use cluster::types::{LogId, SnapshotMeta, decode, log_id_from};
+use cluster::types::{LogId, SnapshotMeta, decode, log_id_optional};
 use cluster_core::store::{Batch, ReadFn, StateEngine};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -89,7 +89,7 @@ fn applied_in(contents: &Contents) -> io::Result<Option<LogId>> {
         return Ok(None);
     };
     let state: proto::AppliedState = decode("applied state", bytes.clone())?;
-    Ok(state.log_id.as_ref().map(log_id_from))
+    Ok(log_id_optional(state.log_id.as_ref())?)
 }
 
 impl SimEngine {

@@ -33,7 +33,7 @@ pub struct Checks {
 
 fn decoded_vote(bytes: &Bytes) -> Result<Vote, String> {
     let vote = decode::<proto::Vote>("vote", bytes.clone()).map_err(|error| error.to_string())?;
-    Ok(vote_from(&vote))
+    vote_from(&vote).map_err(|error| error.to_string())
 }
 
 impl Checks {
