@@ -12,6 +12,7 @@ pub mod directory_store;
 pub mod founding;
 pub mod group;
 pub mod identity;
+mod log_entry;
 pub mod log_store;
 pub mod machine;
 pub mod member;

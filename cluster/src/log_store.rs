@@ -28,10 +28,10 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt as _;
 use prost::Message;
 
+use crate::log_entry::{damaged, entry_at, read_one};
 use crate::proto;
 use crate::types::{
-    Entry, GroupTypes, LogId, Vote, decode, entry_from, entry_to, log_id_from, log_id_to,
-    vote_from, vote_to,
+    Entry, GroupTypes, LogId, Vote, decode, entry_to, log_id_from, log_id_to, vote_from, vote_to,
 };
 
 /// Requests that wait for the flush thread. Hardly ever full: commands are refused when the disk is
@@ -299,9 +299,9 @@ impl LogStore {
             };
             let mut found = Vec::new();
             let mut bytes = 0;
-            for (_, encoded) in self.shared.engine.entries(on_disk.clone(), max_bytes)? {
+            for (index, encoded) in self.shared.engine.entries(on_disk.clone(), max_bytes)? {
                 bytes += encoded.len();
-                found.push(entry_from(decode::<proto::Entry>("log entry", encoded)?)?);
+                found.push(entry_at(index, encoded)?);
             }
             let next = on_disk.start + found.len() as u64;
             // A bounded read ends where the next entry would pass the bound: before it is reached.
@@ -315,9 +315,9 @@ impl LogStore {
                 continue;
             }
             if missing {
-                let why =
-                    format!("log entry {next} is not in the log, which should reach to {held_to}");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                return Err(damaged(format!(
+                    "log entry {next} is not in the log, which should reach to {held_to}"
+                )));
             }
             if next == on_disk.end && next < held_to && bytes < max_bytes {
                 let left = match max_bytes {
@@ -337,17 +337,6 @@ pub(crate) fn size_of(entry: &Entry) -> usize {
         openraft::EntryPayload::Normal(command) => command.0.len() + 32,
         openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 256,
     }
-}
-
-fn read_one(engine: &dyn LogEngine, index: u64) -> io::Result<Entry> {
-    let mut found = engine.entries(index..index + 1, usize::MAX)?;
-    let (_, encoded) = found.pop().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("log entry {index} is not in the log"),
-        )
-    })?;
-    Ok(entry_from(decode::<proto::Entry>("log entry", encoded)?)?)
 }
 
 // === impl FlushThread, Shared ===
@@ -425,6 +414,10 @@ impl Tail {
             Some((first, last)) => (first, Some(read_one(engine, last)?.log_id)),
             None => (purged.map_or(0, |id| id.index() + 1), purged),
         };
+        if let Some(purged) = purged.filter(|purged| first <= purged.index()) {
+            let why = format!("the log begins with entry {first}, but is purged up to {purged}");
+            return Err(damaged(why));
+        }
         Ok(Self {
             first,
             last,

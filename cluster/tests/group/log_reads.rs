@@ -9,7 +9,7 @@ use cluster::StateEngine;
 use cluster::directory_store::DirectoryStore;
 use cluster::log_store::{FlushMode, LogStore, LogStoreOptions};
 use cluster::machine::Machine;
-use cluster::types::{Command, Entry, LogId, Payload, Types, entry_to};
+use cluster::types::{Command, Entry, LogId, Payload, Types, entry_to, log_id_to};
 use cluster_core::log::{LogEngine, LogMeta, LogOp, MemoryLog};
 use cluster_core::store::MemoryState;
 use openraft::storage::{RaftLogReader, RaftLogStorage};
@@ -42,11 +42,15 @@ fn engine(count: u64) -> MemoryLog {
 }
 
 fn open(engine: impl LogEngine) -> LogStore {
+    try_open(engine).expect("log store")
+}
+
+fn try_open(engine: impl LogEngine) -> io::Result<LogStore> {
     let options = LogStoreOptions {
         tail_bytes: ENTRY_BYTES,
         read_bytes: READ_BYTES,
     };
-    LogStore::open(Arc::new(engine), FlushMode::Inline, options).expect("log store")
+    LogStore::open(Arc::new(engine), FlushMode::Inline, options)
 }
 
 async fn limited(log: &mut LogStore, range: Range<u64>) -> io::Result<Vec<u64>> {
@@ -75,6 +79,40 @@ async fn hole_in_the_log_is_damage() {
     let mut log = open(disk);
     assert!(all(&mut log, 0..4).await.is_err());
     assert!(limited(&mut log, 2..4).await.is_err());
+}
+
+#[tokio::test]
+async fn entry_in_the_place_of_another_is_damage() {
+    let LogOp::Append { entry: other, .. } = entry(7) else {
+        unreachable!("an append");
+    };
+    let swapped = |index| {
+        let disk = engine(3);
+        let entry = other.clone();
+        disk.write(&[LogOp::Append { index, entry }])
+            .expect("memory");
+        disk
+    };
+    let mut log = open(swapped(1));
+    assert!(all(&mut log, 0..3).await.is_err());
+    assert!(try_open(swapped(2)).is_err());
+    assert!(try_open(swapped(u64::MAX)).is_err());
+}
+
+#[test]
+fn log_that_holds_what_was_purged_is_damage() {
+    let purged_to = |index| {
+        let disk = MemoryLog::default();
+        let value = log_id_to(&log_id(index)).encode_to_vec().into();
+        let meta = LogMeta::Purged;
+        let ops = [entry(5), entry(6), LogOp::SetMeta { meta, value }];
+        disk.write(&ops).expect("memory");
+        disk
+    };
+    assert!(try_open(purged_to(4)).is_ok());
+    for index in [5, 6, 9] {
+        assert!(try_open(purged_to(index)).is_err(), "purged to {index}");
+    }
 }
 
 /// What is done to a log store while a read of it is under way.
