@@ -515,8 +515,10 @@ fn check_space(path: &Path, manifest: &proto::SnapshotManifest, held: &[u64]) ->
     Ok(())
 }
 
-/// A manifest comes from the network: names must be plain file names.
+/// A manifest comes from the network: names must be plain file names, and what it covers must be
+/// readable when the snapshot is found at the next start.
 fn check_manifest(manifest: &proto::SnapshotManifest) -> io::Result<()> {
+    meta_from(manifest)?;
     let plain = |name: &str| {
         !name.is_empty()
             && name.len() <= 128

@@ -169,3 +169,14 @@ fn snapshot_that_does_not_fit_on_the_disk_is_refused_at_once() {
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     assert!(error.to_string().contains("make room there"), "{error}");
 }
+
+#[test]
+fn snapshot_that_could_not_be_read_at_the_next_start_is_refused_at_once() {
+    let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
+    let (_sender, snapshot) = built(roots[0].path());
+    let mut manifest = snapshot.files.manifest().expect("manifest");
+    manifest.membership = None;
+    let store = open(roots[1].path());
+    let error = store.receive(&manifest).err().expect("no membership");
+    assert!(error.to_string().contains("lacks `membership`"), "{error}");
+}
