@@ -120,6 +120,10 @@ impl Cursor {
         if let Some(other) = self.other_group(header.map_or(0, |header| header.cluster_id)) {
             return vec![other];
         }
+        if has_last_revision(&response) {
+            let text = format!("revision {} has none after it", i64::MAX);
+            return vec![Step::OutOfOrder(text)];
+        }
         if response.compact_revision != 0 {
             return vec![Step::Compacted {
                 resume_revision: self.next,
@@ -131,7 +135,7 @@ impl Cursor {
         }
         if response.created {
             if self.next == 0 {
-                self.next = revision.saturating_add(1);
+                self.next = revision + 1;
             }
             return vec![Step::Created];
         }
@@ -218,7 +222,7 @@ impl Cursor {
 
     fn release(&mut self, steps: &mut Vec<Step>) {
         if let Some(whole) = self.held.take() {
-            self.next = whole.revision.saturating_add(1);
+            self.next = whole.revision + 1;
             steps.push(Step::Deliver(whole));
         }
     }
@@ -229,7 +233,7 @@ impl Cursor {
         }
         // A watch from a future revision hears of earlier ones: nothing is new for it.
         if revision >= self.next {
-            self.next = revision.saturating_add(1);
+            self.next = revision + 1;
         }
         vec![Step::Progress(self.next - 1)]
     }
@@ -240,6 +244,15 @@ impl Cursor {
             assert!(held.revision >= self.next);
         }
     }
+}
+
+/// Whether a revision in it is the greatest number: the cursor goes on at the next one.
+fn has_last_revision(response: &WatchResponse) -> bool {
+    let header = response.header.iter().map(|header| header.revision);
+    let kvs = response.events.iter().filter_map(|event| event.kv.as_ref());
+    header
+        .chain(kvs.map(|kv| kv.mod_revision))
+        .any(|revision| revision == i64::MAX)
 }
 
 #[cfg(test)]

@@ -272,3 +272,18 @@ fn a_cancellation_for_compaction_tells_no_revision_that_the_member_did_not_tell(
     };
     assert_eq!(cursor.accept(canceled), [compacted]);
 }
+
+#[test]
+fn revision_with_none_after_it_is_out_of_order_and_moves_nothing() {
+    let answers = [
+        response(9, vec![put(i64::MAX, 0)], false),
+        response(i64::MAX, Vec::new(), false),
+        created(i64::MAX),
+    ];
+    for answer in answers {
+        let mut cursor = Cursor::new(0);
+        let steps = cursor.accept(answer);
+        assert!(matches!(steps[..], [Step::OutOfOrder(_)]), "{steps:?}");
+        assert_eq!(cursor.resume(), 0);
+    }
+}
