@@ -12,7 +12,6 @@ mod diagnostics;
 mod printer;
 mod render;
 mod signals;
-mod txn_file;
 
 use args::Cli;
 use clap::Parser;

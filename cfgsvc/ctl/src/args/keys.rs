@@ -1,6 +1,7 @@
 //! Grammar of the commands about keys and leases.
 
 use bytes::Bytes;
+use cfgctl::lease_id::hex_lease;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use std::os::unix::ffi::OsStringExt;
@@ -258,12 +259,4 @@ pub(crate) struct CompactArgs {
     /// The oldest revision that stays readable
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) revision: i64,
-}
-
-/// A lease id as it is printed: hexadecimal.
-pub(crate) fn hex_lease(text: &str) -> Result<i64, String> {
-    i64::from_str_radix(text.trim_start_matches("0x"), 16)
-        .ok()
-        .filter(|id| *id >= 0)
-        .ok_or_else(|| "a lease id is a hexadecimal number of at most 63 bits".to_owned())
 }

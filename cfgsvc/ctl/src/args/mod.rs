@@ -9,7 +9,7 @@ pub(crate) use group::{
 };
 pub(crate) use keys::{
     CompactArgs, DelArgs, ExportArgs, GetArgs, HistoryArgs, ImportArgs, LeaseCommand, LockArgs,
-    SetArgs, TxnArgs, WatchArgs, hex_lease,
+    SetArgs, TxnArgs, WatchArgs,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -5,7 +5,7 @@ use crate::args::TxnArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, cell, count, json_kv};
-use crate::txn_file;
+use cfgctl::txn_file;
 use cfgsvc_client::{OpReply, TxnReply};
 use serde_json::{Value, json};
 use std::io::Read;

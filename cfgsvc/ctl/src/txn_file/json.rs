@@ -2,7 +2,7 @@
 //! base64 (`"encoding": "base64"` for the value, `"key_encoding"` for the key).
 
 use super::FileError;
-use crate::args::hex_lease;
+use crate::lease_id::hex_lease;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cfgsvc_client::{Compare, Delete, Get, Is, Keys, Op, Put, Txn};

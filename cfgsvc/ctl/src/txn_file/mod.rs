@@ -11,10 +11,13 @@ use std::fmt;
 
 /// Where a file is wrong, and how. Lines and columns count from 1; columns in characters.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct FileError {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
-    pub(crate) what: String,
+pub struct FileError {
+    /// Its line.
+    pub line: usize,
+    /// Its column.
+    pub column: usize,
+    /// What is wrong there.
+    pub what: String,
 }
 
 impl fmt::Display for FileError {
@@ -30,7 +33,7 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 /// Reads a transaction; the first sign that is not blank tells which form it is.
-pub(crate) fn parse(file: &str) -> Result<Txn, FileError> {
+pub fn parse(file: &str) -> Result<Txn, FileError> {
     if file.trim_start().starts_with('{') {
         json::parse(file)
     } else {

@@ -3,7 +3,7 @@
 
 use super::FileError;
 use super::words::{Word, split};
-use crate::args::hex_lease;
+use crate::lease_id::hex_lease;
 use cfgsvc_client::{Compare, Delete, Get, Is, Keys, Op, Put, Txn};
 
 /// The sections, in their order.
