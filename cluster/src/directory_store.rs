@@ -12,7 +12,7 @@
 //! - a snapshot directory is renamed into place only when whole and durable;
 //! - a directory below incoming/ has one writer, and stays until its snapshot is installed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -533,6 +533,10 @@ fn check_manifest(manifest: &proto::SnapshotManifest) -> io::Result<()> {
         .find(|file| !plain(&file.name) || file.name == MANIFEST_FILE || file.sha256.len() != 32);
     if let Some(file) = named {
         return Err(damaged(Path::new(&file.name), "not a file of a snapshot"));
+    }
+    let mut names = BTreeSet::new();
+    if let Some(file) = manifest.files.iter().find(|file| !names.insert(&file.name)) {
+        return Err(damaged(Path::new(&file.name), "twice in one snapshot"));
     }
     if !plain(&manifest.id) || manifest.files.len() > FILES_MAX {
         return Err(damaged(

@@ -180,3 +180,20 @@ fn snapshot_that_could_not_be_read_at_the_next_start_is_refused_at_once() {
     let error = store.receive(&manifest).err().expect("no membership");
     assert!(error.to_string().contains("lacks `membership`"), "{error}");
 }
+
+#[test]
+fn snapshot_that_names_a_file_twice_is_refused_at_once() {
+    let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
+    let (_sender, snapshot) = built(roots[0].path());
+    let mut manifest = snapshot.files.manifest().expect("manifest");
+    // Checked last, an empty one would take the place of what was found to be whole.
+    let mut empty = manifest.files[0].clone();
+    empty.size_bytes = 0;
+    manifest.files.push(empty);
+    let store = open(roots[1].path());
+    let error = store
+        .receive(&manifest)
+        .err()
+        .expect("one file in two ways");
+    assert!(error.to_string().contains("twice"), "{error}");
+}
