@@ -120,8 +120,8 @@ impl Cursor {
         if let Some(other) = self.other_group(header.map_or(0, |header| header.cluster_id)) {
             return vec![other];
         }
-        if has_last_revision(&response) {
-            let text = format!("revision {} has none after it", i64::MAX);
+        if let Some(strange) = impossible_revision(&response) {
+            let text = format!("revision {strange} cannot be");
             return vec![Step::OutOfOrder(text)];
         }
         if response.compact_revision != 0 {
@@ -246,13 +246,14 @@ impl Cursor {
     }
 }
 
-/// Whether a revision in it is the greatest number: the cursor goes on at the next one.
-fn has_last_revision(response: &WatchResponse) -> bool {
+/// A revision that no group is at: a negative one, or the greatest number, since the cursor goes on
+/// at the next one.
+fn impossible_revision(response: &WatchResponse) -> Option<i64> {
     let header = response.header.iter().map(|header| header.revision);
     let kvs = response.events.iter().filter_map(|event| event.kv.as_ref());
     header
         .chain(kvs.map(|kv| kv.mod_revision))
-        .any(|revision| revision == i64::MAX)
+        .find(|revision| !(0..i64::MAX).contains(revision))
 }
 
 #[cfg(test)]

@@ -274,11 +274,14 @@ fn a_cancellation_for_compaction_tells_no_revision_that_the_member_did_not_tell(
 }
 
 #[test]
-fn revision_with_none_after_it_is_out_of_order_and_moves_nothing() {
+fn revision_that_cannot_be_is_out_of_order_and_moves_nothing() {
     let answers = [
         response(9, vec![put(i64::MAX, 0)], false),
         response(i64::MAX, Vec::new(), false),
         created(i64::MAX),
+        created(-2),
+        response(-2, Vec::new(), false),
+        response(9, vec![put(-2, 0)], false),
     ];
     for answer in answers {
         let mut cursor = Cursor::new(0);
