@@ -1,9 +1,9 @@
 //! Everything that arrives from network or disk, as arbitrary bytes: one function for each place
 //! where it arrives.
 //!
-//! Two runners call the same functions. `cargo fuzz` builds each into a binary that libFuzzer steers
-//! by coverage (`fuzz/`); the gate runs them as an ordinary test over the kept inputs and a bounded
-//! number of changed ones (`tests/short/`). `README.md` tells how to run both.
+//! Two runners call the same functions. `cargo fuzz` builds each into a binary that libFuzzer
+//! steers by coverage (`fuzz/`); the gate runs them as an ordinary test over the kept inputs and a
+//! bounded number of changed ones (`tests/short/`). `README.md` tells how to run both.
 //!
 //! Invariants
 //! - a target depends on its input alone: no clock, no random number, nothing left behind on disk;
