@@ -1,8 +1,8 @@
 //! The short run: every target over its kept inputs, and over a bounded number of changed ones.
 //!
 //! Why not libFuzzer here: a build with its instrumentation compiles the product and all that it
-//! stands on a second time, which takes longer than the rest of the gate. `cargo fuzz` looks for new
-//! inputs (`README.md`); this run keeps what it has found, and looks near it.
+//! stands on a second time, which takes longer than the rest of the gate. `cargo fuzz` looks for
+//! new inputs (`README.md`); this run keeps what it has found, and looks near it.
 //!
 //! A failure prints the input, as a command that repeats it.
 
