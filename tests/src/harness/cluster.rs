@@ -112,10 +112,12 @@ impl Cluster {
         let network = if options.proxied {
             let processes = Arc::clone(&processes);
             Some(Network::new(Arc::new(move |from| {
-                source::owner(
-                    from,
-                    &processes.lock().unwrap_or_else(PoisonError::into_inner),
-                )
+                // Copied, so that one that takes long holds nobody up.
+                let now = processes
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                source::owner(from, &now)
             }))?)
         } else {
             None

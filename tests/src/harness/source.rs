@@ -14,28 +14,57 @@ pub(super) fn owner(local: SocketAddr, processes: &[Option<u32>]) -> Option<usiz
     let SocketAddr::V4(local) = local else {
         return None;
     };
-    // Connections to several remote addresses may share a local one.
-    let sockets: Vec<PathBuf> = (0..LOOKS).find_map(|_| {
+    let mut looks = 0;
+    let sockets = loop {
         let table = fs::read_to_string("/proc/net/tcp").ok()?;
-        let inodes = table.lines().filter_map(|line| inode_of(line, local));
-        let sockets: Vec<_> = inodes
-            .map(|inode| format!("socket:[{inode}]").into())
-            .collect();
-        (!sockets.is_empty()).then_some(sockets)
-    })?;
+        let sockets = sockets_of(&table, local);
+        if !sockets.is_empty() {
+            break sockets;
+        }
+        looks += 1;
+        // Who has given up meanwhile must not cost others their time: they would give up, too.
+        if looks == LOOKS || table.lines().any(|line| is_closed_by(line, local)) {
+            return None;
+        }
+    };
     processes.iter().position(|process| {
         process.is_some_and(|process| sockets.iter().any(|socket| holds(process, socket)))
     })
 }
 
+/// The sockets with this local address. Connections to several remote ones may share it.
+fn sockets_of(table: &str, local: SocketAddrV4) -> Vec<PathBuf> {
+    let inodes = table.lines().filter_map(|line| inode_of(line, local));
+    inodes
+        .map(|inode| format!("socket:[{inode}]").into())
+        .collect()
+}
+
+/// Whether a column of `/proc/net/tcp` is this address.
+fn is_address(column: &str, address: SocketAddrV4) -> bool {
+    let Some((ip, port)) = column.split_once(':') else {
+        return false;
+    };
+    // The kernel prints the address as a number whose bytes in memory are in network order.
+    u32::from_str_radix(ip, 16).is_ok_and(|ip| ip.to_ne_bytes() == address.ip().octets())
+        && u16::from_str_radix(port, 16).is_ok_and(|port| port == address.port())
+}
+
+/// Whether a line of `/proc/net/tcp` is about a connection that its other end, at this address, has
+/// closed.
+fn is_closed_by(line: &str, remote: SocketAddrV4) -> bool {
+    const CLOSE_WAIT: &str = "08";
+    let mut columns = line.split_whitespace().skip(2);
+    columns
+        .next()
+        .is_some_and(|column| is_address(column, remote))
+        && columns.next() == Some(CLOSE_WAIT)
+}
+
 /// The inode in a line of `/proc/net/tcp`, when it is about a socket with this local address.
 fn inode_of(line: &str, local: SocketAddrV4) -> Option<u64> {
     let mut columns = line.split_whitespace().skip(1);
-    let (address, port) = columns.next()?.split_once(':')?;
-    let address = u32::from_str_radix(address, 16).ok()?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    // The kernel prints the address as a number whose bytes in memory are in network order.
-    if address.to_ne_bytes() != local.ip().octets() || port != local.port() {
+    if !is_address(columns.next()?, local) {
         return None;
     }
     // A closed connection that had this address, to another remote one, stays for a minute as 0.
@@ -87,6 +116,20 @@ mod tests {
         };
         assert_eq!(inode_of(&line("0"), local), None);
         assert_eq!(inode_of(&line("4711"), local), Some(4711));
+    }
+
+    #[test]
+    fn connection_that_was_given_up_is_told_by_its_other_end() {
+        let remote = SocketAddrV4::new([127, 0, 0, 1].into(), 0x1F90);
+        let line = |state: &str| {
+            format!(
+                "1: 0100007F:0050 0100007F:1F90 {state} 00000000:00000000 00:00000000 0 0 0 7 2"
+            )
+        };
+        assert!(is_closed_by(&line("08"), remote));
+        assert!(!is_closed_by(&line("01"), remote));
+        let other = SocketAddrV4::new([127, 0, 0, 1].into(), 0x1F91);
+        assert!(!is_closed_by(&line("08"), other));
     }
 
     #[test]
