@@ -301,7 +301,8 @@ impl Member {
     async fn removal_plan(&self, voters: &BTreeSet<u64>, id: u64) -> Removal {
         let begun = Instant::now();
         let plan = |metrics: &RaftMetrics<Types>| {
-            let live = live_voters(metrics, voters, begun.elapsed());
+            let window = begun.elapsed().min(self.inner.limits.election_max);
+            let live = live_voters(metrics, voters, window);
             Removal::plan(voters, &live, id)
         };
         let mut watch = self.inner.raft.metrics();

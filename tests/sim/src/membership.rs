@@ -83,6 +83,7 @@ pub async fn remove(member: Member, id: u64) -> Result<(), String> {
     let begun = local_time();
     let plan = || {
         let window = local_time().saturating_sub(begun);
+        let window = window.min(member.world().plan.election * 2);
         Removal::plan(&voters, &live_voters(&member, &voters, window), id)
     };
     let mut watch = member.raft().metrics();
