@@ -286,8 +286,8 @@ impl Nemesis {
         });
     }
 
-    /// The leader loses one follower; when that one may stand for election, another restarts and is
-    /// cut off from the leader as well.
+    /// The leader loses one follower; when that one may stand for election, the others restart and
+    /// are cut off from the leader as well, and it stands.
     fn lease_trap(&mut self) {
         let Some(leader) = self.world.leader() else {
             return;
@@ -308,7 +308,7 @@ impl Nemesis {
         cut(&self.world, first);
         let (rest, world) = (rest.to_vec(), self.world.clone());
         let until_trap = self.world.plan.election * 2 + self.rng.millis(0, 300);
-        let heal = self.rng.millis(300, 2500);
+        let (stands, heal) = (self.rng.millis(5, 60), self.rng.millis(300, 2500));
         spawn_world(async move {
             SimRuntime::sleep(until_trap).await;
             for host in &rest {
@@ -317,6 +317,11 @@ impl Nemesis {
                 if host.out().is_none() && host.life().is_none() {
                     world.start(host);
                 }
+            }
+            SimRuntime::sleep(stands).await;
+            if let Some(member) = world.member(first) {
+                let stood = member.raft().trigger().elect(true).await;
+                world.event(&format!("member {first} stands for election: {stood:?}"));
             }
             SimRuntime::sleep(heal).await;
             lock(&world.links).heal();
@@ -468,16 +473,23 @@ fn may_lose_a_voter(world: &World) -> bool {
     let Some(leader) = world.leader() else {
         return false;
     };
-    let metrics = leader.metrics();
-    let stored = &metrics.membership_config;
-    let settled = stored.membership().get_joint_config().len() == 1
-        && stored.log_id().as_ref() <= metrics.cluster_committed.as_ref();
-    let voters: Vec<u64> = stored.voter_ids().collect();
+    if world.is_changing() || !world.members().iter().all(is_settled) {
+        return false;
+    }
+    let voters: Vec<u64> = leader.metrics().membership_config.voter_ids().collect();
     let lost = voters.iter().filter(|id| {
         let host = world.host(**id);
         host.is_none_or(|host| host.out().is_some())
     });
-    settled && (lost.count() + 1) * 2 < voters.len()
+    (lost.count() + 1) * 2 < voters.len()
+}
+
+/// Whether this member knows of no change of the membership that may still come.
+fn is_settled(member: &Member) -> bool {
+    let metrics = member.metrics();
+    let stored = &metrics.membership_config;
+    stored.membership().get_joint_config().len() == 1
+        && stored.log_id().as_ref() <= metrics.cluster_committed.as_ref()
 }
 
 /// Who asks on behalf of people.

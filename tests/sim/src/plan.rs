@@ -137,6 +137,11 @@ impl Plan {
             self.unary_appends = false;
             self.faults.clear();
         }
+        if defect == Some(Defect::LeaseRead) {
+            // A read must come while the new leader has written and the old one still counts on
+            // its lease: other faults end the one or the other.
+            self.faults.clear();
+        }
         for fault in needed {
             if !self.faults.contains(fault) {
                 self.faults.push(*fault);
