@@ -16,8 +16,9 @@ use crate::runtime::sleep;
 const LOOK: Duration = Duration::from_secs(1);
 /// History events that one removal step looks at; few, so that there are many steps.
 const SCRUB_EVENTS: u32 = 7;
-/// Revisions that stay readable.
-const KEEP: u64 = 40;
+/// How long revisions stay readable, and how many at least. By time, because compaction by number
+/// alone waits for more revisions than a run has.
+const KEEP: (Duration, u64) = (Duration::from_millis(1500), 12);
 
 fn command(op: Op) -> bytes::Bytes {
     let command = Command {
@@ -30,8 +31,8 @@ fn command(op: Op) -> bytes::Bytes {
 /// Compacts and scrubs while this member leads.
 pub async fn run(member: Member) {
     let mut compactor = Compactor::new(Retention {
-        after: None,
-        keep: Some(KEEP),
+        after: Some(KEEP.0),
+        keep: Some(KEEP.1),
     });
     loop {
         sleep(LOOK).await;

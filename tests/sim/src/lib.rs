@@ -13,6 +13,7 @@ pub mod host;
 pub mod housekeeping;
 pub mod invariants;
 pub mod lease;
+pub mod links;
 pub mod member;
 pub mod membership;
 pub mod nemesis;

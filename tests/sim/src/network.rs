@@ -1,4 +1,4 @@
-//! The network between members and clients: delay, loss, doubling, reordering, one-way cuts.
+//! Calls and streams between members and clients, over `links`.
 //!
 //! A call is two messages, each on its own way, so calls overtake each other. A stream keeps its
 //! order, as a connection does: what is lost on it comes late, and what meets a cut waits for the
@@ -6,8 +6,6 @@
 //!
 //! Invariant: a message is delivered to the life that runs at its target when it arrives.
 
-use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,104 +15,11 @@ use openraft_rt_sim::SimRuntime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::member::Member;
-use crate::rng::Rng;
 use crate::runtime::{current_life, lock, spawn_world, world_time};
 use crate::world::World;
 
-/// How a message that was lost on a stream comes late.
-const RETRANSMIT: Duration = Duration::from_millis(200);
 /// How often a stream looks whether a cut is over.
 const CUT_LOOK: Duration = Duration::from_millis(20);
-
-/// What the links are like now.
-pub struct Links {
-    rng: Rng,
-    /// One-way cuts.
-    cut: BTreeSet<(u64, u64)>,
-    /// More delay on a link.
-    slow: BTreeMap<(u64, u64), Duration>,
-    /// Of 1000 messages.
-    pub loss: u64,
-    /// Of 1000 calls.
-    pub doubled: u64,
-    /// Delay of a message, in microseconds.
-    pub delay_us: (u64, u64),
-    /// Some messages come very late.
-    stragglers: bool,
-    /// Ends of calls whose answer was lost.
-    limbo: Vec<Box<dyn Any + Send>>,
-}
-
-impl Links {
-    /// Good links.
-    pub fn new(rng: Rng) -> Self {
-        Self {
-            rng,
-            cut: BTreeSet::new(),
-            slow: BTreeMap::new(),
-            loss: 0,
-            doubled: 0,
-            delay_us: (100, 1500),
-            stragglers: true,
-            limbo: Vec::new(),
-        }
-    }
-
-    /// Cuts `from` off from `to`, one way.
-    pub fn cut(&mut self, from: u64, to: u64) {
-        self.cut.insert((from, to));
-    }
-
-    /// Adds to the delay of a link, both ways.
-    pub fn slow_down(&mut self, a: u64, b: u64, by: Duration) {
-        self.slow.insert((a, b), by);
-        self.slow.insert((b, a), by);
-    }
-
-    /// No cuts, no slow links.
-    pub fn heal(&mut self) {
-        self.cut.clear();
-        self.slow.clear();
-    }
-
-    /// No faults at all.
-    pub fn perfect(&mut self) {
-        self.heal();
-        self.loss = 0;
-        self.doubled = 0;
-        self.stragglers = false;
-    }
-
-    /// Whether messages of `from` to `to` do not pass.
-    pub fn is_cut(&self, from: u64, to: u64) -> bool {
-        self.cut.contains(&(from, to))
-    }
-
-    fn delay(&mut self, from: u64, to: u64) -> Duration {
-        let (low, high) = self.delay_us;
-        let slow = self.slow.get(&(from, to)).copied().unwrap_or_default();
-        let late = self.stragglers && self.rng.chance(10);
-        let burst = if late { high * 20 } else { 0 };
-        self.rng.micros(low, high + burst) + slow
-    }
-
-    /// When the copies of a message arrive; none when it is lost.
-    fn passage(&mut self, from: u64, to: u64, may_double: bool) -> Vec<Duration> {
-        if self.is_cut(from, to) || self.rng.chance(self.loss) {
-            return Vec::new();
-        }
-        let mut copies = vec![self.delay(from, to)];
-        if may_double && self.rng.chance(self.doubled) {
-            copies.push(self.delay(from, to) * 3);
-        }
-        copies
-    }
-
-    /// Forgets everything that waits for ever.
-    pub fn clear(&mut self) {
-        self.limbo.clear();
-    }
-}
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +52,7 @@ where
     let copies = lock(&world.links).passage(from.id, to, true);
     if copies.is_empty() {
         world.count("message lost");
-        lock(&world.links).limbo.push(Box::new(sender));
+        lock(&world.links).forget(Box::new(sender));
     } else {
         if copies.len() > 1 {
             world.count("call doubled");
@@ -203,7 +108,7 @@ fn answer_with<T: Send + 'static>(
     let passage = lock(&world.links).passage(from, to, false);
     let Some(delay) = passage.first().copied() else {
         world.count("message lost");
-        lock(&world.links).limbo.push(Box::new(sender));
+        lock(&world.links).forget(Box::new(sender));
         return;
     };
     spawn_world(async move {
@@ -213,29 +118,22 @@ fn answer_with<T: Send + 'static>(
     });
 }
 
-/// One direction of a connection. Ends when either end is dropped.
+/// One direction of a connection. Ends when either end is dropped. At each end and on the way
+/// there is room for `window` messages: a receiver that takes none makes the sender wait.
 pub fn pipe<T: Send + 'static>(
     world: &Arc<World>,
     from: u64,
     to: u64,
+    window: usize,
 ) -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
-    let (sender, mut sent) = mpsc::channel::<T>(64);
-    let (arrived, receiver) = mpsc::channel::<T>(64);
-    let (timed, mut in_flight) = mpsc::channel::<(Duration, T)>(256);
+    let (sender, mut sent) = mpsc::channel::<T>(window);
+    let (arrived, receiver) = mpsc::channel::<T>(window);
+    let (timed, mut in_flight) = mpsc::channel::<(Duration, T)>(window);
     let links = world.clone();
     spawn_world(async move {
         let mut last = Duration::ZERO;
         while let Some(item) = sent.recv().await {
-            let mut delay = {
-                let mut links = lock(&links.links);
-                let mut delay = links.delay(from, to);
-                let loss = links.loss;
-                if links.rng.chance(loss) {
-                    delay += RETRANSMIT;
-                }
-                delay
-            };
-            delay += world_time();
+            let delay = lock(&links.links).delay_on_stream(from, to) + world_time();
             last = last.max(delay);
             if timed.send((last, item)).await.is_err() {
                 return;

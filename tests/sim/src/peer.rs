@@ -40,6 +40,8 @@ use crate::world::World;
 
 /// Bytes of one snapshot chunk; small, so that small snapshots have several.
 const SNAPSHOT_CHUNK_BYTES: usize = 128;
+/// Messages in each part of a stream between members.
+const STREAM_WINDOW: usize = 64;
 /// A connection that is silent so long is closed by its keep-alive.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -156,8 +158,8 @@ impl Peer {
         mpsc::Sender<AppendEntriesRequest<SimTypes>>,
         mpsc::Receiver<Result<AppendResult, String>>,
     )> {
-        let (requests, arrived) = pipe(&self.world, self.from.id, self.to);
-        let (answers, answered) = pipe(&self.world, self.to, self.from.id);
+        let (requests, arrived) = pipe(&self.world, self.from.id, self.to, STREAM_WINDOW);
+        let (answers, answered) = pipe(&self.world, self.to, self.from.id, STREAM_WINDOW);
         let ends = Arc::new(Mutex::new(Some((arrived, answers))));
         let caller = self.from.id;
         self.call(RPCTypes::AppendEntries, ttl, move |member: Member| {
@@ -386,7 +388,7 @@ impl Peer {
         if held.iter().any(|held| *held > 0) {
             self.world.count("snapshot transfer resumed");
         }
-        let (chunks, arrived) = pipe(&self.world, self.from.id, self.to);
+        let (chunks, arrived) = pipe(&self.world, self.from.id, self.to, STREAM_WINDOW);
         spawn_here(async move {
             for (file, held) in held.into_iter().enumerate() {
                 let mut offset = held;

@@ -32,7 +32,11 @@ use crate::runtime::{lock, sleep, world_time};
 use crate::world::World;
 
 const STEP_BYTES: usize = 400;
-const STEP_EVENTS: usize = 5;
+const STEP_EVENTS: usize = 2;
+/// Responses in each part of a stream.
+const WINDOW: usize = 64;
+/// Longest pause of a slow watcher between two responses, in milliseconds.
+const SLOW_MS: u64 = 1_500;
 /// How often a watcher looks whether the run is over.
 const LOOK: Duration = Duration::from_millis(500);
 const STORE_PAUSE: Duration = Duration::from_millis(10);
@@ -117,7 +121,9 @@ impl Watcher {
             start_revision: self.next,
             ..WatchCreateRequest::default()
         };
-        let (responses, mut arrived) = pipe::<WatchResponse>(&self.world, to, 0);
+        let slow = self.rng.chance(300);
+        let window = if slow { 1 } else { WINDOW };
+        let (responses, mut arrived) = pipe::<WatchResponse>(&self.world, to, 0, window);
         // A doubled call opens one stream.
         let once = Arc::new(Mutex::new(Some((request, responses))));
         let serve = move |member: Member| {
@@ -142,8 +148,12 @@ impl Watcher {
             let left = ends.saturating_sub(world_time());
             match SimRuntime::timeout(left.min(LOOK), arrived.recv()).await {
                 Ok(Some(response)) => {
-                    if !self.take(response) {
+                    if !self.take(response) || left.is_zero() {
                         return;
+                    }
+                    if slow && !self.world.settled() {
+                        // The member has to wait, and what it still has to read may be compacted.
+                        SimRuntime::sleep(self.rng.millis(10, SLOW_MS)).await;
                     }
                 }
                 Ok(None) => return,
@@ -284,6 +294,7 @@ async fn catch_up(
                 (commits, next)
             }
             Err(Compacted { floor }) => {
+                member.world().count("watch ended by a compaction");
                 if member.world().plan.defect != Some(Defect::CompactionAheadOfWatchers) {
                     return Ok(session.compacted(floor));
                 }
