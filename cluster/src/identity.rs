@@ -42,7 +42,10 @@ pub enum IdentityError {
         path: PathBuf,
     },
     /// No member has run from it.
-    #[error("{path} is not the data directory of a member that has been part of a group")]
+    #[error(
+        "{path} is not the data directory of a member that has been part of a group: its file \
+         `identity` is missing or tells of none; give the directory that a member ran with"
+    )]
     NotUsed {
         /// The directory.
         path: PathBuf,
