@@ -10,7 +10,7 @@ use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// For RocksDB too. Requests and answers come and go in buffers of 8 KiB, for which the allocator
+/// For `RocksDB` too. Requests and answers come and go in buffers of 8 KiB, for which the allocator
 /// of the C library takes a sixth of the server's time.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
