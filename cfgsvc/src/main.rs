@@ -10,8 +10,9 @@ use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// For `RocksDB` too. Requests and answers come and go in buffers of 8 KiB, for which the allocator
-/// of the C library takes a sixth of the server's time.
+/// Requests and answers come and go in buffers of 8 KiB, for which the allocator of the C library
+/// takes a sixth of the server's time. `RocksDB` keeps that one: jemalloc under its name never ends
+/// its start below a library that stands before the clock, as the tests of clock steps have it.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
