@@ -16,9 +16,12 @@ use crate::runtime::sleep;
 const LOOK: Duration = Duration::from_secs(1);
 /// History events that one removal step looks at; few, so that there are many steps.
 const SCRUB_EVENTS: u32 = 7;
-/// How long revisions stay readable, and how many at least. By time, because compaction by number
-/// alone waits for more revisions than a run has.
-const KEEP: (Duration, u64) = (Duration::from_millis(1500), 12);
+/// Which revisions stay readable. By time, because compaction by number alone waits for more
+/// revisions than a run has.
+const RETENTION: Retention = Retention {
+    after: Some(Duration::from_millis(1500)),
+    keep: Some(12),
+};
 
 fn command(op: Op) -> bytes::Bytes {
     let command = Command {
@@ -30,10 +33,7 @@ fn command(op: Op) -> bytes::Bytes {
 
 /// Compacts and scrubs while this member leads.
 pub async fn run(member: Member) {
-    let mut compactor = Compactor::new(Retention {
-        after: Some(KEEP.0),
-        keep: Some(KEEP.1),
-    });
+    let mut compactor = Compactor::new(RETENTION);
     loop {
         sleep(LOOK).await;
         if !member.leads() {

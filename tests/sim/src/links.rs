@@ -104,7 +104,7 @@ impl Links {
     }
 
     /// Keeps the end of a call whose answer was lost: its caller waits for ever.
-    pub fn forget(&mut self, end: Box<dyn Any + Send>) {
+    pub fn keep_waiting(&mut self, end: Box<dyn Any + Send>) {
         self.limbo.push(end);
     }
 

@@ -79,28 +79,6 @@ struct Inner {
     pub(crate) membership_change: tokio::sync::Mutex<()>,
 }
 
-/// The right to change the membership, while it is held; the world knows of it.
-pub struct Turn<'a> {
-    world: Arc<World>,
-    _held: tokio::sync::MutexGuard<'a, ()>,
-}
-
-impl<'a> Turn<'a> {
-    fn new(held: tokio::sync::MutexGuard<'a, ()>, world: &Arc<World>) -> Self {
-        world.change_begins();
-        Self {
-            world: world.clone(),
-            _held: held,
-        }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.world.change_ends();
-    }
-}
-
 /// The lease book with the member's clock.
 pub struct Book {
     /// The real book.
@@ -323,15 +301,13 @@ impl Member {
     }
 
     /// Held while it changes the membership.
-    pub async fn membership_turn(&self) -> Turn<'_> {
-        let held = self.inner.membership_change.lock().await;
-        Turn::new(held, self.world())
+    pub async fn membership_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.membership_change.lock().await
     }
 
     /// The same, unless somebody else holds it.
-    pub fn try_membership_turn(&self) -> Option<Turn<'_>> {
-        let held = self.inner.membership_change.try_lock().ok()?;
-        Some(Turn::new(held, self.world()))
+    pub fn try_membership_turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.inner.membership_change.try_lock().ok()
     }
 
     /// What openraft says of itself.

@@ -473,7 +473,7 @@ fn may_lose_a_voter(world: &World) -> bool {
     let Some(leader) = world.leader() else {
         return false;
     };
-    if world.is_changing() || !world.members().iter().all(is_settled) {
+    if !world.members().iter().all(is_settled) {
         return false;
     }
     let voters: Vec<u64> = leader.metrics().membership_config.voter_ids().collect();
@@ -484,8 +484,11 @@ fn may_lose_a_voter(world: &World) -> bool {
     (lost.count() + 1) * 2 < voters.len()
 }
 
-/// Whether this member knows of no change of the membership that may still come.
+/// Whether this member is at no change of the membership, and knows of none that may still come.
 fn is_settled(member: &Member) -> bool {
+    if member.try_membership_turn().is_none() {
+        return false;
+    }
     let metrics = member.metrics();
     let stored = &metrics.membership_config;
     stored.membership().get_joint_config().len() == 1

@@ -52,7 +52,7 @@ where
     let copies = lock(&world.links).passage(from.id, to, true);
     if copies.is_empty() {
         world.count("message lost");
-        lock(&world.links).forget(Box::new(sender));
+        lock(&world.links).keep_waiting(Box::new(sender));
     } else {
         if copies.len() > 1 {
             world.count("call doubled");
@@ -108,7 +108,7 @@ fn answer_with<T: Send + 'static>(
     let passage = lock(&world.links).passage(from, to, false);
     let Some(delay) = passage.first().copied() else {
         world.count("message lost");
-        lock(&world.links).forget(Box::new(sender));
+        lock(&world.links).keep_waiting(Box::new(sender));
         return;
     };
     spawn_world(async move {

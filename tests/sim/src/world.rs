@@ -1,7 +1,7 @@
 //! Everything of one run: hosts, network, rules, history, counts.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cfgsvc::watch::commit::Commit;
@@ -39,8 +39,6 @@ pub struct World {
     trace: Mutex<Trace>,
     failure: Mutex<Option<String>>,
     settled: AtomicBool,
-    /// Changes of the membership that somebody is at.
-    changes: AtomicU64,
     rng: Mutex<Rng>,
 }
 
@@ -79,7 +77,6 @@ impl World {
             trace: Mutex::new(Trace::new(keep_trace)),
             failure: Mutex::default(),
             settled: AtomicBool::new(false),
-            changes: AtomicU64::new(0),
             rng: Mutex::new(rng),
         }))
     }
@@ -166,21 +163,6 @@ impl World {
         if let Err(why) = result {
             self.fail(why);
         }
-    }
-
-    /// Somebody begins to change the membership.
-    pub fn change_begins(&self) {
-        self.changes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Nobody waits for that change any longer; the log may still hold it.
-    pub fn change_ends(&self) {
-        self.changes.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Whether somebody is changing the membership.
-    pub fn is_changing(&self) -> bool {
-        self.changes.load(Ordering::Relaxed) > 0
     }
 
     // === hosts ===

@@ -62,7 +62,7 @@ fn seed_repeats_a_run_to_the_byte_and_another_does_not() {
 }
 
 /// Each defect, seeds within which it must be found, and what says so. The seeds are several times
-/// those that it took when this was written: plans change with the code.
+/// those that OVERVIEW.md tells: plans change with the code.
 const FOUND: [(Defect, u64, &[&str]); 13] = [
     (
         Defect::LeaderRestore,
