@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cluster::StateEngine;
 use cluster::directory_store::DirectoryStore;
+use cluster::proto::SnapshotManifest;
 use cluster::state_store::{SnapshotHandle, SnapshotReceiver, StateStore};
 use cluster::types::{LogId, SnapshotMeta, StoredMembership};
 use cluster_core::store::Batch;
@@ -158,42 +159,36 @@ fn snapshot_being_received_has_one_writer_and_is_left_alone_by_the_next() {
     assert!(has(store.engine().as_ref(), "a"));
 }
 
-#[test]
-fn snapshot_that_does_not_fit_on_the_disk_is_refused_at_once() {
+/// Why a snapshot is refused whose manifest was changed so.
+fn refused_with(change: impl FnOnce(&mut SnapshotManifest)) -> std::io::Error {
     let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
     let (_sender, snapshot) = built(roots[0].path());
     let mut manifest = snapshot.files.manifest().expect("manifest");
-    manifest.files[0].size_bytes = u64::MAX;
+    change(&mut manifest);
     let store = open(roots[1].path());
-    let error = store.receive(&manifest).err().expect("too large");
+    store.receive(&manifest).err().expect("it is refused")
+}
+
+#[test]
+fn snapshot_that_does_not_fit_on_the_disk_is_refused_at_once() {
+    let error = refused_with(|manifest| manifest.files[0].size_bytes = u64::MAX);
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     assert!(error.to_string().contains("make room there"), "{error}");
 }
 
 #[test]
 fn snapshot_that_could_not_be_read_at_the_next_start_is_refused_at_once() {
-    let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
-    let (_sender, snapshot) = built(roots[0].path());
-    let mut manifest = snapshot.files.manifest().expect("manifest");
-    manifest.membership = None;
-    let store = open(roots[1].path());
-    let error = store.receive(&manifest).err().expect("no membership");
+    let error = refused_with(|manifest| manifest.membership = None);
     assert!(error.to_string().contains("lacks `membership`"), "{error}");
 }
 
 #[test]
 fn snapshot_that_names_a_file_twice_is_refused_at_once() {
-    let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));
-    let (_sender, snapshot) = built(roots[0].path());
-    let mut manifest = snapshot.files.manifest().expect("manifest");
     // Checked last, an empty one would take the place of what was found to be whole.
-    let mut empty = manifest.files[0].clone();
-    empty.size_bytes = 0;
-    manifest.files.push(empty);
-    let store = open(roots[1].path());
-    let error = store
-        .receive(&manifest)
-        .err()
-        .expect("one file in two ways");
+    let error = refused_with(|manifest| {
+        let mut empty = manifest.files[0].clone();
+        empty.size_bytes = 0;
+        manifest.files.push(empty);
+    });
     assert!(error.to_string().contains("twice"), "{error}");
 }

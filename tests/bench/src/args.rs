@@ -215,15 +215,10 @@ impl Command {
 impl Load {
     /// Refuses settings that cannot be met.
     pub(crate) fn check(self, common: &Common) -> Result<()> {
-        let least = match self {
-            Self::Watch { .. } => crate::watch::STAMP_BYTES,
-            Self::Put
-            | Self::Cas
-            | Self::Get { .. }
-            | Self::Mixed { .. }
-            | Self::Range { .. }
-            | Self::LeaseChurn
-            | Self::KeepAlive { .. } => 0,
+        let least = if let Self::Watch { .. } = self {
+            crate::watch::STAMP_BYTES
+        } else {
+            0
         };
         ensure!(
             common.value_bytes >= least,
@@ -252,15 +247,10 @@ impl Load {
 
     /// Connections where none are asked for.
     pub(crate) fn connections(self, common: &Common) -> u32 {
-        let wanted = match self {
-            Self::Watch { streams, .. } => streams.max(common.clients),
-            Self::Put
-            | Self::Cas
-            | Self::Get { .. }
-            | Self::Mixed { .. }
-            | Self::Range { .. }
-            | Self::LeaseChurn
-            | Self::KeepAlive { .. } => common.clients,
+        let wanted = if let Self::Watch { streams, .. } = self {
+            streams.max(common.clients)
+        } else {
+            common.clients
         };
         common.connections.unwrap_or(wanted.min(100))
     }

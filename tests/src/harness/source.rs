@@ -89,6 +89,11 @@ mod tests {
 
     use super::*;
 
+    /// A line of `/proc/net/tcp`.
+    fn line(addresses: &str, state: &str, inode: &str) -> String {
+        format!("1: {addresses} {state} 00000000:00000000 00:00000000 0 0 0 {inode} 2")
+    }
+
     #[test]
     fn connection_is_known_by_the_process_that_holds_it() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
@@ -109,11 +114,7 @@ mod tests {
     #[test]
     fn closed_connection_with_the_same_address_is_passed_over() {
         let local = SocketAddrV4::new([127, 0, 0, 1].into(), 0x1F90);
-        let line = |inode: &str| {
-            format!(
-                "1: 0100007F:1F90 0100007F:0050 06 00000000:00000000 00:00000000 0 0 0 {inode} 2"
-            )
-        };
+        let line = |inode| line("0100007F:1F90 0100007F:0050", "06", inode);
         assert_eq!(inode_of(&line("0"), local), None);
         assert_eq!(inode_of(&line("4711"), local), Some(4711));
     }
@@ -121,11 +122,7 @@ mod tests {
     #[test]
     fn connection_that_was_given_up_is_told_by_its_other_end() {
         let remote = SocketAddrV4::new([127, 0, 0, 1].into(), 0x1F90);
-        let line = |state: &str| {
-            format!(
-                "1: 0100007F:0050 0100007F:1F90 {state} 00000000:00000000 00:00000000 0 0 0 7 2"
-            )
-        };
+        let line = |state| line("0100007F:0050 0100007F:1F90", state, "7");
         assert!(is_closed_by(&line("08"), remote));
         assert!(!is_closed_by(&line("01"), remote));
         let other = SocketAddrV4::new([127, 0, 0, 1].into(), 0x1F91);
