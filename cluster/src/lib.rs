@@ -9,6 +9,7 @@ pub mod append;
 mod connections;
 pub mod convert;
 pub mod directory_store;
+mod forward;
 pub mod founding;
 pub mod group;
 pub mod identity;

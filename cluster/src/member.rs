@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::convert::{call_error, propose_error, read_error, read_refused, write_refused};
+use crate::convert::{call_error, read_error, read_refused, write_refused};
+use crate::forward::Waiting;
 use crate::group::{
     CallError, Group, LeaderService, Member as MemberInfo, MembershipError, NewMember,
     ProposeError, ReadError, Status,
@@ -30,7 +31,7 @@ use crate::machine::Machine;
 use crate::network::Addresses;
 use crate::proto;
 use crate::state_store::StateStore;
-use crate::transport::{Caller, PeerClient, connect, never_arrived, peer_client};
+use crate::transport::{Caller, PeerClient, connect, peer_client};
 use crate::types::{Command, LogId, NodeInfo, Types, log_id_from};
 
 /// Commands in flight on one member at most: its own, and those that others forward to it.
@@ -73,6 +74,8 @@ pub(crate) struct Inner {
     pub(crate) service: Arc<dyn LeaderService>,
     pub(crate) status: watch::Sender<Arc<Status>>,
     pub(crate) barrier: mpsc::Sender<oneshot::Sender<Result<(), ReadError>>>,
+    /// To the leader.
+    pub(crate) forward: mpsc::Sender<Waiting>,
     pub(crate) addresses: Arc<Addresses>,
     /// Of the file system; `u64::MAX` until it was looked at.
     pub(crate) free_bytes: AtomicU64,
@@ -252,7 +255,7 @@ impl Member {
         self.propose_counted(command).await
     }
 
-    async fn propose_counted(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+    pub(crate) async fn propose_counted(&self, command: Bytes) -> Result<Bytes, ProposeError> {
         let timeout = self.inner.limits.request_timeout;
         let write = self.inner.raft.client_write(Command(command));
         match tokio::time::timeout(timeout, write).await {
@@ -268,27 +271,20 @@ impl Member {
         if self.leads() {
             return self.propose_counted(command).await;
         }
-        let Some((to, mut client)) = self.leader_client() else {
-            return Err(ProposeError::NoLeader);
-        };
-        let request = self
-            .inner
-            .caller
-            .request(to, proto::ProposeRequest { command });
-        let answer = match tokio::time::timeout(left, client.propose(request)).await {
-            Err(_) => {
-                return Err(ProposeError::Timeout {
-                    waited_ms: millis(left),
-                });
+        let (answer, answered) = oneshot::channel();
+        let forwarded = async {
+            let waiting = Waiting { command, answer };
+            if self.inner.forward.send(waiting).await.is_err() {
+                return Err(ProposeError::Stopped);
             }
-            Ok(Err(status)) if never_arrived(&status) => return Err(ProposeError::NoLeader),
-            Ok(Err(_)) => return Err(ProposeError::LeaderChanged),
-            Ok(Ok(answer)) => answer.into_inner(),
+            // Without an answer the member is ending, and the command may be on its way.
+            answered.await.unwrap_or(Err(ProposeError::LeaderChanged))
         };
-        match answer.result {
-            Some(proto::propose_response::Result::Reply(reply)) => Ok(reply),
-            Some(proto::propose_response::Result::Failure(failure)) => Err(propose_error(&failure)),
-            None => Err(ProposeError::LeaderChanged),
+        match tokio::time::timeout(left, forwarded).await {
+            Err(_) => Err(ProposeError::Timeout {
+                waited_ms: millis(left),
+            }),
+            Ok(result) => result,
         }
     }
 

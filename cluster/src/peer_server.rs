@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt as _};
 use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
@@ -15,9 +16,8 @@ use cluster_core::contact::Question;
 
 use crate::append::{append_request, leader_vote};
 use crate::connections::ConnectionWatch;
-use crate::convert::{
-    call_failure, member_to, membership_failure, new_member_from, propose_failure, read_failure,
-};
+use crate::convert::{call_failure, member_to, membership_failure, new_member_from, read_failure};
+use crate::forward::COMMANDS_MAX;
 use crate::group::{Group as _, MembershipError};
 use crate::member::Member;
 use crate::proto;
@@ -302,15 +302,19 @@ impl Raft for PeerServer {
         &self,
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeResponse>, Status> {
-        use proto::propose_response::Result as Wire;
         let member = self.admit(&request)?;
-        let result = match member.propose_here(request.into_inner().command).await {
-            Ok(reply) => Wire::Reply(reply),
-            Err(error) => Wire::Failure(propose_failure(&error)),
-        };
-        Ok(Response::new(proto::ProposeResponse {
-            result: Some(result),
-        }))
+        let commands = request.into_inner().commands;
+        if commands.len() > COMMANDS_MAX {
+            return Err(Status::invalid_argument(format!(
+                "{} commands in a request, at most {COMMANDS_MAX} may be",
+                commands.len()
+            )));
+        }
+        let proposals = commands
+            .into_iter()
+            .map(|command| member.propose_here(command));
+        let results = join_all(proposals).await;
+        Ok(Response::new(crate::forward::answer(results)))
     }
 
     async fn read_index(

@@ -24,7 +24,7 @@ use crate::group::{LeaderService, NewMember, Status};
 use crate::identity::{DataDirectory, IdentityError};
 use crate::log_store::{FlushMode, LogStore, LogStoreOptions};
 use crate::machine::Machine;
-use crate::member::{Channels, InFlight, Inner, Limits, Member, millis};
+use crate::member::{Channels, IN_FLIGHT_MAX, InFlight, Inner, Limits, Member, millis};
 use crate::network::{Addresses, Network};
 use crate::peer_server::PeerServer;
 use crate::proto;
@@ -433,6 +433,7 @@ async fn run(
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
     let (barrier, waiting) = mpsc::channel(1024);
+    let (forward, to_forward) = mpsc::channel(IN_FLIGHT_MAX);
     let (status, _) = watch::channel(Arc::new(Status::first(
         identity.cluster_id,
         identity.node_id,
@@ -453,6 +454,7 @@ async fn run(
         service,
         status,
         barrier,
+        forward,
         addresses,
         free_bytes: AtomicU64::new(u64::MAX),
         membership_change: tokio::sync::Mutex::default(),
@@ -462,6 +464,7 @@ async fn run(
     });
     let tasks = vec![
         tokio::spawn(member.clone().run_barrier(waiting)),
+        tokio::spawn(member.clone().run_forward(to_forward)),
         tokio::spawn(member.clone().run_upkeep()),
         tokio::spawn(run_status(member.clone())),
         tokio::spawn(watch_disk(member.clone(), root)),

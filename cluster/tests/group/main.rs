@@ -4,11 +4,13 @@
 mod batches;
 mod conformance;
 mod defects;
+mod forward;
 mod founding;
 mod late_answers;
 mod list_app;
 mod log_end;
 mod log_reads;
+mod proxy;
 mod scenarios;
 mod snapshots;
 mod state_files;
