@@ -350,18 +350,7 @@ impl Member {
         if target == metrics.id {
             return Ok(());
         }
-        if !Self::voters(&metrics).contains(&target) {
-            let why = "it is not a voter".to_owned();
-            return Err(MembershipError::BadTransferee { id: target, why });
-        }
-        let fatal =
-            |error: openraft::error::Fatal<Types>| MembershipError::Unconfirmed(error.to_string());
-        self.inner
-            .raft
-            .trigger()
-            .transfer_leader(target)
-            .await
-            .map_err(fatal)?;
+        self.begin_transfer(target).await?;
         let mut watch = self.inner.raft.metrics();
         let led = watch.wait_until(|metrics| metrics.current_leader == Some(target));
         match tokio::time::timeout(2 * self.inner.limits.election_max, led).await {
@@ -370,6 +359,25 @@ impl Member {
                 "member {target} did not take over in time"
             ))),
         }
+    }
+
+    /// A leader that hands over proposes nothing any more, until another one leads. So the target is
+    /// a voter when that begins, whatever changes the members at the same time: the last voter that
+    /// is left would wait for ever.
+    async fn begin_transfer(&self, target: u64) -> Result<(), MembershipError> {
+        let _turn = self.inner.membership_change.lock().await;
+        let fatal =
+            |error: openraft::error::Fatal<Types>| MembershipError::Unconfirmed(error.to_string());
+        let raft = &self.inner.raft;
+        let votes = raft.with_raft_state(move |state| {
+            let mut voters = state.membership_state.effective().voter_ids();
+            voters.any(|id| id == target)
+        });
+        if !votes.await.map_err(fatal)? {
+            let why = "it is not a voter".to_owned();
+            return Err(MembershipError::BadTransferee { id: target, why });
+        }
+        raft.trigger().transfer_leader(target).await.map_err(fatal)
     }
 
     /// The voter to hand leadership to when this member stops: the one that holds most.

@@ -49,6 +49,23 @@ pub fn node(id: u64, keep_learner: bool) -> NodeInfo {
     }
 }
 
+/// Hands leadership over to a voter.
+pub async fn transfer(member: Member, to: u64) -> Result<(), String> {
+    if to == member.id() {
+        return Ok(());
+    }
+    let _turn = member.membership_turn().await;
+    let votes = member.raft().with_raft_state(move |state| {
+        let mut voters = state.membership_state.effective().voter_ids();
+        voters.any(|id| id == to)
+    });
+    if !votes.await.map_err(|error| error.to_string())? {
+        return Err("it is not a voter".to_owned());
+    }
+    let transfer = member.raft().trigger().transfer_leader(to).await;
+    transfer.map_err(|error| error.to_string())
+}
+
 /// Admits a new member as learner; returns its id.
 pub async fn add(member: Member, keep_learner: bool) -> Result<u64, String> {
     let _turn = member.membership_turn().await;

@@ -390,10 +390,7 @@ impl Nemesis {
     fn transfer(&mut self, host: &Host) {
         let to = host.id;
         if let Some(leader) = self.world.leader() {
-            self.at(leader.id(), move |member| async move {
-                let transfer = member.raft().trigger().transfer_leader(to).await;
-                transfer.map_err(|error| error.to_string())
-            });
+            self.at(leader.id(), move |member| membership::transfer(member, to));
         }
     }
 
