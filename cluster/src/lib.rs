@@ -15,6 +15,7 @@ pub mod group;
 pub mod identity;
 mod log_entry;
 pub mod log_store;
+mod log_tail;
 pub mod machine;
 pub mod member;
 mod membership;

@@ -12,7 +12,6 @@
 //! - after one failed write nothing is ever written or acknowledged again (a second sync may report
 //!   success for pages the kernel has dropped).
 
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -28,11 +27,9 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt as _;
 use prost::Message;
 
-use crate::log_entry::{damaged, entry_at, read_one};
-use crate::proto;
-use crate::types::{
-    Entry, GroupTypes, LogId, Vote, decode, entry_to, log_id_from, log_id_to, vote_from, vote_to,
-};
+use crate::log_entry::{damaged, entry_at};
+use crate::log_tail::Tail;
+use crate::types::{Entry, GroupTypes, LogId, Vote, entry_to, log_id_to, vote_to};
 
 /// Requests that wait for the flush thread. Hardly ever full: commands are refused when the disk is
 /// far behind, a follower has 64 append requests at a time, and votes, truncations and purges are
@@ -96,27 +93,6 @@ struct Shared {
     counters: Arc<LogCounters>,
     /// `None` once a write has failed.
     durable: tokio::sync::watch::Sender<Option<u64>>,
-}
-
-/// What is known of the log without asking the disk.
-#[derive(Debug, Default)]
-struct Tail {
-    /// Consecutive entries; the last is the last of the log.
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    /// Index of the first entry of the log, or of the next one when it is empty.
-    first: u64,
-    /// Last log id of the log, also when `entries` is empty.
-    last: Option<LogId>,
-    purged: Option<LogId>,
-    committed: Option<LogId>,
-    /// `committed` was not handed to a batch yet.
-    committed_is_new: bool,
-    vote: Option<Vote>,
-    /// Entries up to this index are durable and may leave the tail.
-    durable: u64,
-    /// Count of truncations since the log was opened.
-    truncations: u64,
 }
 
 /// Last index of an append, and how often the log had been truncated by then: a sync that was under
@@ -331,14 +307,6 @@ impl LogStore {
     }
 }
 
-/// The bytes of an entry that count against a bound.
-pub(crate) fn size_of(entry: &Entry) -> usize {
-    match &entry.payload {
-        openraft::EntryPayload::Normal(command) => command.0.len() + 32,
-        openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 256,
-    }
-}
-
 // === impl FlushThread, Shared ===
 
 impl Drop for FlushThread {
@@ -389,128 +357,6 @@ impl Shared {
                 Ok(())
             }
         }
-    }
-}
-
-// === impl Tail ===
-
-impl Tail {
-    /// What the engine holds.
-    fn read(engine: &dyn LogEngine) -> io::Result<Self> {
-        let log_id = |meta| -> io::Result<Option<LogId>> {
-            let Some(bytes) = engine.meta(meta)? else {
-                return Ok(None);
-            };
-            let log_id = decode::<proto::LogId>(meta.name(), bytes)?;
-            Ok(Some(log_id_from(&log_id)?))
-        };
-        let purged = log_id(LogMeta::Purged)?;
-        let committed = log_id(LogMeta::Committed)?;
-        let vote = match engine.meta(LogMeta::Vote)? {
-            Some(bytes) => Some(vote_from(&decode::<proto::Vote>("vote", bytes)?)?),
-            None => None,
-        };
-        let (first, last) = match engine.bounds()? {
-            Some((first, last)) => (first, Some(read_one(engine, last)?.log_id)),
-            None => (purged.map_or(0, |id| id.index() + 1), purged),
-        };
-        if let Some(purged) = purged.filter(|purged| first <= purged.index()) {
-            let why = format!("the log begins with entry {first}, but is purged up to {purged}");
-            return Err(damaged(why));
-        }
-        Ok(Self {
-            first,
-            last,
-            purged,
-            committed,
-            vote,
-            durable: last.map_or(0, |id| id.index()),
-            ..Self::default()
-        })
-    }
-
-    /// Index of the first entry that is in memory; beyond all indexes when none is.
-    fn first_in_memory(&self) -> u64 {
-        let first = self.entries.front();
-        first.map_or(u64::MAX, |entry| entry.log_id.index())
-    }
-
-    /// Entries in memory up to index `end`, without the first `skip`; at least one, and more while
-    /// their sizes stay within `max_bytes`.
-    fn copy(&self, skip: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let skip = usize::try_from(skip).map_err(io::Error::other)?;
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        for entry in self.entries.iter().skip(skip) {
-            bytes += size_of(entry);
-            if entry.log_id.index() >= end || (!found.is_empty() && bytes > max_bytes) {
-                break;
-            }
-            found.push(entry.clone());
-        }
-        Ok(found)
-    }
-
-    fn push(&mut self, entry: Entry) {
-        if self.last.is_none_or(|last| last.index() < self.first) {
-            self.first = entry.log_id.index();
-        }
-        self.bytes += size_of(&entry);
-        self.last = Some(entry.log_id);
-        self.entries.push_back(entry);
-    }
-
-    fn truncate_after(&mut self, last: Option<LogId>) {
-        let keep = last.map_or(0, |id| id.index() + 1);
-        while let Some(entry) = self
-            .entries
-            .pop_back_if(|entry| entry.log_id.index() >= keep)
-        {
-            self.bytes -= size_of(&entry);
-        }
-        self.last = last;
-        self.truncations += 1;
-        self.durable = self.durable.min(last.map_or(0, |id| id.index()));
-    }
-
-    fn purge(&mut self, purged: LogId) {
-        while let Some(entry) = self
-            .entries
-            .pop_front_if(|entry| entry.log_id.index() <= purged.index())
-        {
-            self.bytes -= size_of(&entry);
-        }
-        self.purged = Some(purged);
-        self.first = self.first.max(purged.index() + 1);
-        if self.last.is_none_or(|last| last.index() < purged.index()) {
-            self.last = Some(purged);
-        }
-    }
-
-    fn evict(&mut self, limit: usize) {
-        while self.bytes > limit {
-            let durable = self.durable;
-            let Some(entry) = self
-                .entries
-                .pop_front_if(|entry| entry.log_id.index() <= durable)
-            else {
-                break;
-            };
-            self.bytes -= size_of(&entry);
-        }
-    }
-
-    /// The newest committed log id, if no batch carries it yet: it costs nothing in one that is
-    /// written anyway.
-    fn take_committed(&mut self) -> Option<LogOp> {
-        if !std::mem::take(&mut self.committed_is_new) {
-            return None;
-        }
-        let value = log_id_to(self.committed.as_ref()?).encode_to_vec().into();
-        Some(LogOp::SetMeta {
-            meta: LogMeta::Committed,
-            value,
-        })
     }
 }
 

@@ -22,7 +22,8 @@ use openraft::storage::{
 };
 use prost::Message;
 
-use crate::log_store::{LogStore, size_of};
+use crate::log_store::LogStore;
+use crate::log_tail::size_of;
 use crate::proto;
 use crate::state_store::{APPLIED_KEY, SnapshotHandle, StateStore};
 use crate::types::{
