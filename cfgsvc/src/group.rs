@@ -17,6 +17,8 @@ use crate::options::{Settings, Start};
 const COMMAND_OVERHEAD_BYTES: usize = 64 << 10;
 /// etcd's request timeout: 5 s and two elections.
 const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// Bytes of log entries after which there is a snapshot, whatever their number.
+const SNAPSHOT_BYTES: u64 = 128 << 20;
 /// Entries that stay in the log after a snapshot, for members that lag a little.
 const KEEP_ENTRIES: u64 = 10_000;
 /// One try to join takes this long at most.
@@ -48,6 +50,7 @@ pub async fn start_group(
         heartbeat: settings.heartbeat,
         election: settings.election,
         snapshot_entries: settings.snapshot_entries,
+        snapshot_bytes: SNAPSHOT_BYTES,
         keep_entries: KEEP_ENTRIES,
         command_bytes_max: settings.max_request_bytes + COMMAND_OVERHEAD_BYTES,
         request_timeout: REQUEST_TIMEOUT_BASE + 2 * settings.election,

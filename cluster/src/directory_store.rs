@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -138,6 +139,20 @@ impl StateStore for DirectoryStore {
         };
         let meta = meta_from(&directory.manifest)?;
         Ok(Some((meta, SnapshotHandle { files: directory })))
+    }
+
+    fn outdated_bytes(&self) -> io::Result<u64> {
+        let Some(kept) = self.lock().snapshot.clone() else {
+            return Ok(0);
+        };
+        let mut bytes = 0;
+        for file in &kept.manifest.files {
+            let found = fs::metadata(kept.files.path.join(&file.name))?;
+            if is_table(&file.name) && found.nlink() == 1 {
+                bytes += found.len();
+            }
+        }
+        Ok(bytes)
     }
 
     fn receive(&self, manifest: &proto::SnapshotManifest) -> io::Result<Box<dyn SnapshotReceiver>> {

@@ -16,6 +16,7 @@ pub mod identity;
 mod log_entry;
 pub mod log_store;
 mod log_tail;
+mod log_upkeep;
 pub mod machine;
 pub mod member;
 mod membership;

@@ -236,6 +236,16 @@ impl LogStore {
         self.shared.tail().purged
     }
 
+    /// Bytes of the entries after `index`, about.
+    pub(crate) fn bytes_after(&self, index: u64) -> u64 {
+        self.shared.tail().sizes.after(index)
+    }
+
+    /// The index after which about so many bytes of entries follow.
+    pub(crate) fn index_before(&self, bytes: u64) -> u64 {
+        self.shared.tail().sizes.index_before(bytes)
+    }
+
     /// The log id that was last handed in as committed.
     pub fn committed(&self) -> Option<LogId> {
         self.shared.tail().committed

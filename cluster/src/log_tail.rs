@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use cluster_core::log::{LogEngine, LogMeta, LogOp};
+use cluster_core::log_sizes::LogSizes;
 use prost::Message as _;
 
 use crate::log_entry::{damaged, read_one};
@@ -28,6 +29,8 @@ pub(crate) struct Tail {
     pub(crate) vote: Option<Vote>,
     /// Entries up to this index are durable and may leave the tail.
     pub(crate) durable: u64,
+    /// Bytes of the entries, also of those on disk only.
+    pub(crate) sizes: LogSizes,
     /// Count of truncations since the log was opened.
     pub(crate) truncations: u64,
 }
@@ -64,8 +67,12 @@ impl Tail {
             let why = format!("the log begins with entry {first}, but is purged up to {purged}");
             return Err(damaged(why));
         }
+        let held_from = first.saturating_sub(1);
+        let held_to = last.map_or(held_from, |id| id.index());
+        let sizes = LogSizes::of(held_from, held_to, engine.size_bytes()?);
         Ok(Self {
             first,
+            sizes,
             last,
             purged,
             committed,
@@ -102,6 +109,8 @@ impl Tail {
             self.first = entry.log_id.index();
         }
         self.bytes += size_of(&entry);
+        let index = entry.log_id.index();
+        self.sizes.push(index, size_of(&entry) as u64);
         self.last = Some(entry.log_id);
         self.entries.push_back(entry);
     }
@@ -115,6 +124,7 @@ impl Tail {
             self.bytes -= size_of(&entry);
         }
         self.last = last;
+        self.sizes.truncate_after(last.map_or(0, |id| id.index()));
         self.truncations += 1;
         self.durable = self.durable.min(last.map_or(0, |id| id.index()));
     }
@@ -127,6 +137,7 @@ impl Tail {
             self.bytes -= size_of(&entry);
         }
         self.purged = Some(purged);
+        self.sizes.purge(purged.index());
         self.first = self.first.max(purged.index() + 1);
         if self.last.is_none_or(|last| last.index() < purged.index()) {
             self.last = Some(purged);

@@ -76,6 +76,9 @@ pub struct Options {
     pub election: Duration,
     /// Entries between two snapshots.
     pub snapshot_entries: u64,
+    /// Bytes of entries after which there is a snapshot although they are fewer; half of that stays
+    /// in the log.
+    pub snapshot_bytes: u64,
     /// Entries that stay in the log after a snapshot, for members that lag.
     pub keep_entries: u64,
     /// Bytes of one command at most.
@@ -413,7 +416,7 @@ async fn run(
     let storage = |what| move |source| StartError::Storage { what, source };
     let log_engine = open_log(&root, !identity.opened).map_err(storage("the log"))?;
     let log_options = LogStoreOptions {
-        tail_bytes: 32 << 20,
+        tail_bytes: 8 << 20,
         read_bytes: 1 << 20,
     };
     let log = LogStore::open(log_engine.clone(), FlushMode::Thread, log_options)
@@ -466,6 +469,7 @@ async fn run(
         tokio::spawn(member.clone().run_barrier(waiting)),
         tokio::spawn(member.clone().run_forward(to_forward)),
         tokio::spawn(member.clone().run_upkeep()),
+        tokio::spawn(member.clone().run_log_upkeep(options.snapshot_bytes)),
         tokio::spawn(run_status(member.clone())),
         tokio::spawn(watch_disk(member.clone(), root)),
     ];

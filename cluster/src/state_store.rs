@@ -59,6 +59,9 @@ pub trait StateStore: Send + Sync + 'static {
     /// The snapshot that is kept.
     fn current(&self) -> io::Result<Option<(SnapshotMeta, SnapshotHandle)>>;
 
+    /// Bytes on the disk that only the kept snapshot holds, because the database has rewritten them.
+    fn outdated_bytes(&self) -> io::Result<u64>;
+
     /// Prepares to receive a snapshot; goes on where a broken transfer of the same one ended.
     fn receive(&self, manifest: &proto::SnapshotManifest) -> io::Result<Box<dyn SnapshotReceiver>>;
 

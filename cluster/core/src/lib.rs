@@ -8,5 +8,6 @@
 pub mod app;
 pub mod contact;
 pub mod log;
+pub mod log_sizes;
 pub mod membership;
 pub mod store;

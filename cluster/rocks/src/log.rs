@@ -44,10 +44,6 @@ const CHECKSUM_BYTES: usize = 4;
 /// Up to this many entries are deleted one by one: a range tombstone costs every later read more.
 const POINT_DELETES_MAX: u64 = 32;
 
-/// Purged entries after which whole files are dropped, without waiting for a compaction: some MiB
-/// of usual entries, and seldom enough that the change to the MANIFEST does not count.
-const PURGED_ENTRIES_PER_FILE_DROP: u64 = 16_384;
-
 /// A [`LogEngine`] in a `RocksDB` of its own.
 pub struct RocksLog {
     db: DB,
@@ -65,8 +61,6 @@ pub struct RocksLog {
 struct Writer {
     /// A write failed, or is under way.
     failed: bool,
-    /// Entries purged since files were dropped.
-    purged: u64,
 }
 
 /// A batch, and what the log holds while it is written and after.
@@ -75,7 +69,8 @@ struct Plan {
     /// The entries that are held before, during and after.
     during: Bounds,
     after: Bounds,
-    purged: u64,
+    /// Entries leave the log at its beginning.
+    purges: bool,
 }
 
 impl RocksLog {
@@ -200,7 +195,7 @@ impl RocksLog {
         let mut after = self.current();
         let mut during = after;
         let mut batch = WriteBatch::default();
-        let mut purged = 0;
+        let mut purges = false;
         let mut value = Vec::new();
         for op in ops {
             match op {
@@ -219,9 +214,9 @@ impl RocksLog {
                 }
                 LogOp::PurgeTo { to } => {
                     during.purge_to(*to)?;
-                    if let Some((first, last)) = after.purge_to(*to)? {
-                        delete(&mut batch, entries, (first, last));
-                        purged += last - first + 1;
+                    if let Some(gone) = after.purge_to(*to)? {
+                        delete(&mut batch, entries, gone);
+                        purges = true;
                     }
                     batch.put_cf(facts, FLOOR, after.floor.to_be_bytes());
                 }
@@ -233,11 +228,12 @@ impl RocksLog {
             batch,
             during,
             after,
-            purged,
+            purges,
         })
     }
 
-    /// Drops files that hold purged entries only.
+    /// Drops files that hold purged entries only, without waiting for a compaction. The log is purged
+    /// seldom, and much at a time.
     fn drop_files_below(&self, floor: u64) -> io::Result<()> {
         let last = floor.saturating_sub(1);
         self.db
@@ -295,9 +291,7 @@ impl LogEngine for RocksLog {
         self.synced.set(self.db.latest_sequence_number())?;
         self.publish(plan.after);
         self.batches_synced.fetch_add(1, Ordering::Relaxed);
-        writer.purged += plan.purged;
-        if writer.purged >= PURGED_ENTRIES_PER_FILE_DROP {
-            writer.purged = 0;
+        if plan.purges {
             self.drop_files_below(plan.after.floor)?;
         }
         writer.failed = false;

@@ -1,6 +1,9 @@
 //! A snapshot on its way to a member, over a connection that breaks.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
 
 use crate::proxy::Proxy;
 use crate::world::World;
@@ -46,5 +49,31 @@ async fn transfer_that_is_cut_goes_on_where_it_broke() {
     assert!(passed > SIZE * 7 / 10, "it was cut: {passed} bytes");
     // From the start again it would be 1.7 times the size; what was under way is sent twice.
     assert!(passed < SIZE * 14 / 10, "{passed} bytes for {SIZE}");
+    assert_eq!(world.installs("n3"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn log_of_few_large_entries_is_bounded_by_their_bytes() {
+    let names = ["n1", "n2", "n3"];
+    let mut world = World::new(&names);
+    world.snapshot_entries = 1_000_000;
+    world.snapshot_bytes = 2_000_000;
+    world.found(&names).await;
+    world.stop("n3").await;
+    for seed in 0..60 {
+        world.write("n1", noise(seed, 100_000)).await;
+    }
+    for name in ["n1", "n2"] {
+        let mut metrics = world.member(name).raft().metrics();
+        let purged = metrics.wait_until(|metrics| {
+            // Of six megabytes one or two stay, and what came between two looks.
+            metrics.purged.is_some_and(|purged| purged.index() > 20)
+        });
+        let purged = tokio::time::timeout(Duration::from_secs(20), purged).await;
+        purged.expect("in time").expect("it runs");
+    }
+    // What it lacks is no longer in the log.
+    world.restart("n3").await.expect("restart");
+    assert_eq!(world.read("n3").await.len(), 60);
     assert_eq!(world.installs("n3"), 1);
 }

@@ -159,6 +159,29 @@ fn snapshot_being_received_has_one_writer_and_is_left_alone_by_the_next() {
     assert!(has(store.engine().as_ref(), "a"));
 }
 
+#[test]
+fn snapshot_holds_alone_what_the_database_has_rewritten() {
+    let root = tempfile::tempdir().expect("temp dir");
+    assert_eq!(open(root.path()).outdated_bytes().expect("sizes"), 0);
+    let (store, snapshot) = built(root.path());
+    assert_eq!(store.outdated_bytes().expect("sizes"), 0, "it is shared");
+    let database = &databases(root.path())[0];
+    let is_table = |path: &Path| path.extension().is_some_and(|found| found == "sst");
+    let files = std::fs::read_dir(database).expect("list");
+    let tables: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    for table in tables.iter().filter(|file| is_table(file)) {
+        std::fs::remove_file(table).expect("as after a compaction");
+    }
+    let manifest = snapshot.files.manifest().expect("manifest");
+    let tables = manifest
+        .files
+        .iter()
+        .filter(|f| is_table(Path::new(&f.name)));
+    let bytes: u64 = tables.map(|file| file.size_bytes).sum();
+    assert!(bytes > 0);
+    assert_eq!(store.outdated_bytes().expect("sizes"), bytes);
+}
+
 /// Why a snapshot is refused whose manifest was changed so.
 fn refused_with(change: impl FnOnce(&mut SnapshotManifest)) -> std::io::Error {
     let roots = [(); 2].map(|()| tempfile::tempdir().expect("temp dir"));

@@ -26,6 +26,8 @@ pub(crate) struct World {
     pub(crate) running: BTreeMap<String, Running>,
     /// Entries after which a member makes a snapshot.
     pub(crate) snapshot_entries: u64,
+    /// Bytes after which it does.
+    pub(crate) snapshot_bytes: u64,
 }
 
 /// An address on loopback that nobody else uses: a port of the system's choice can be taken by any
@@ -50,6 +52,7 @@ impl World {
             advertised: BTreeMap::new(),
             running: BTreeMap::new(),
             snapshot_entries: 100,
+            snapshot_bytes: u64::MAX,
         }
     }
 
@@ -103,6 +106,7 @@ impl World {
             heartbeat: Duration::from_millis(50),
             election: Duration::from_secs(1),
             snapshot_entries: self.snapshot_entries,
+            snapshot_bytes: self.snapshot_bytes,
             keep_entries: 10,
             command_bytes_max: 1 << 20,
             request_timeout: Duration::from_secs(10),

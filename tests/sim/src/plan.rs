@@ -174,6 +174,7 @@ impl Plan {
             heartbeat: self.heartbeat,
             election: self.election,
             snapshot_entries: self.snapshot_entries,
+            snapshot_bytes: u64::MAX,
             keep_entries: self.keep_entries,
             command_bytes_max: 1 << 20,
             request_timeout: crate::member::REQUEST_TIMEOUT,

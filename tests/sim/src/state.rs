@@ -395,6 +395,11 @@ impl StateStore for SimStore {
         Ok(Some((meta, SnapshotHandle { files })))
     }
 
+    fn outdated_bytes(&self) -> io::Result<u64> {
+        // Nothing is shared here.
+        Ok(0)
+    }
+
     fn receive(&self, manifest: &proto::SnapshotManifest) -> io::Result<Box<dyn SnapshotReceiver>> {
         let mut inner = lock(&self.0.inner);
         if inner
