@@ -10,8 +10,8 @@ use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Requests and answers come and go in buffers of 8 KiB, for which the C library's allocator takes a
-/// sixth of the server's time. `RocksDB` stays with that one: jemalloc in the place of `malloc`
+/// Requests and answers come and go in buffers of 8 KiB, for which the C library's allocator takes
+/// a sixth of the server's time. `RocksDB` stays with that one: jemalloc in the place of `malloc`
 /// deadlocks at the start below libfaketime, with which the tests step the clock.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;

@@ -361,9 +361,9 @@ impl Member {
         }
     }
 
-    /// A leader that hands over proposes nothing any more, until another one leads. So the target is
-    /// a voter when that begins, whatever changes the members at the same time: the last voter that
-    /// is left would wait for ever.
+    /// A leader that hands over proposes nothing any more, until another one leads. So the target
+    /// is a voter when that begins, whatever changes the members at the same time: the last voter
+    /// that is left would wait for ever.
     async fn begin_transfer(&self, target: u64) -> Result<(), MembershipError> {
         let _turn = self.inner.membership_change.lock().await;
         let fatal =

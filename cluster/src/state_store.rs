@@ -59,7 +59,7 @@ pub trait StateStore: Send + Sync + 'static {
     /// The snapshot that is kept.
     fn current(&self) -> io::Result<Option<(SnapshotMeta, SnapshotHandle)>>;
 
-    /// Bytes on the disk that only the kept snapshot holds, because the database has rewritten them.
+    /// Bytes on the disk that only the kept snapshot holds: the database has rewritten them.
     fn outdated_bytes(&self) -> io::Result<u64>;
 
     /// Prepares to receive a snapshot; goes on where a broken transfer of the same one ended.

@@ -232,8 +232,8 @@ impl RocksLog {
         })
     }
 
-    /// Drops files that hold purged entries only, without waiting for a compaction. The log is purged
-    /// seldom, and much at a time.
+    /// Drops files that hold purged entries only, without waiting for a compaction. The log is
+    /// purged seldom, and much at a time.
     fn drop_files_below(&self, floor: u64) -> io::Result<()> {
         let last = floor.saturating_sub(1);
         self.db
