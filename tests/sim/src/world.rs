@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use cfgsvc::watch::commit::Commit;
 use cluster::types::LogId;
-use openraft::Config;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Config, ServerState};
 
 use crate::disk::Crash;
 use crate::history::History;
@@ -208,7 +208,10 @@ impl World {
 
     /// The member that leads the highest term.
     pub fn leader(&self) -> Option<Member> {
+        // A leader that was restarted remembers that it led, until another does.
+        let leads = |member: &Member| member.metrics().state == ServerState::Leader;
         let leading = self.members().into_iter().filter(Member::leads);
+        let leading = leading.filter(leads);
         leading.max_by_key(|member| member.raft().metrics().borrow_watched().current_term)
     }
 
