@@ -23,6 +23,7 @@ mod membership;
 pub mod network;
 mod peer_server;
 mod sealed;
+pub mod sent;
 pub mod start;
 pub mod state_store;
 mod status;

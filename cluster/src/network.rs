@@ -14,10 +14,9 @@
     reason = "openraft's error type is what its traits return"
 )]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -34,24 +33,22 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
-use openraft::type_config::TypeConfigExt as _;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::log_store::LogStore;
 use crate::proto;
+use crate::sent::{OVERDUE, Sent, watch_answers};
+use crate::start::Options;
 use crate::state_store::SnapshotHandle;
 use crate::transport::{Caller, PeerClient, connect, peer_client};
 use crate::types::{
-    CommittedLeaderId, GroupTypes, LogId, NodeInfo, Types, Vote, entry_to, log_id_from,
-    log_id_optional, log_id_to, vote_from, vote_required, vote_to,
+    CommittedLeaderId, GroupTypes, NodeInfo, Types, Vote, entry_to, log_id_from, log_id_optional,
+    log_id_to, vote_from, vote_required, vote_to,
 };
 
 /// Bytes of one snapshot chunk.
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
-
-/// An answer to an append is overdue after this at the earliest. A follower may be held up by one
-/// slow sync: it is given longer than a heartbeat.
-pub const OVERDUE: Duration = Duration::from_secs(2);
 
 type Rpc<T> = Result<T, RPCError<Types>>;
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
@@ -79,16 +76,23 @@ pub struct Network {
     caller: Caller,
     addresses: Arc<Addresses>,
     connect_timeout: Duration,
+    log: LogStore,
     acknowledged: BTreeMap<u64, Arc<Acknowledged>>,
 }
 
 impl Network {
-    /// The way from `caller` to the others.
-    pub fn new(caller: Caller, addresses: Arc<Addresses>, connect_timeout: Duration) -> Self {
+    /// The way from `caller` to the others, for what its `log` holds.
+    pub fn new(
+        caller: Caller,
+        addresses: Arc<Addresses>,
+        options: &Options,
+        log: LogStore,
+    ) -> Self {
         Self {
             caller,
             addresses,
-            connect_timeout,
+            connect_timeout: options.election / 2,
+            log,
             acknowledged: BTreeMap::new(),
         }
     }
@@ -103,6 +107,7 @@ pub struct Peer {
     channel: Option<(String, Channel)>,
     acknowledged: Arc<Acknowledged>,
     connect_timeout: Duration,
+    log: LogStore,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -117,6 +122,7 @@ impl RaftNetworkFactory<Types> for Network {
             channel: None,
             acknowledged: self.acknowledged.entry(target).or_default().clone(),
             connect_timeout: self.connect_timeout,
+            log: self.log.clone(),
         }
     }
 }
@@ -289,160 +295,6 @@ impl Acknowledged {
     }
 }
 
-/// What was sent over a replication stream and is not answered yet.
-///
-/// Why: openraft credits an answer to every request whose entries it covers. One that carries no
-/// entry, but only what is committed now, ends where the one before it ends: so an answer that was
-/// given to the former, and came late, counts as an answer to the latter, which was sent later. A
-/// leader that was cut off takes it for a sign of life of after the cut, and confirms reads
-/// although another leader has been elected meanwhile (defect S3).
-///
-/// ```text
-///  openraft ─ pulls requests ─► noted, unless an answer is being handed over ─► member
-///  openraft ◄─ handed over: nothing sent later is covered by it ◄─ held back ◄─ answers
-/// ```
-///
-/// Invariants
-/// - between handing an answer over and being asked for the next one, no request is pulled: what
-///   openraft has recorded as sent is what is noted here.
-/// - an answer is handed over only if it covers no request that is not answered; else the answer
-///   to that one tells as much.
-#[derive(Debug, Default)]
-pub struct Sent(Mutex<Sending>);
-
-#[derive(Debug, Default)]
-struct Sending {
-    /// Where the entries of each request that is not answered begin and end, in order.
-    unanswered: VecDeque<(Option<LogId>, Option<LogId>)>,
-    /// Of the leadership that sends: a stream serves one.
-    term: u64,
-    /// An answer was handed over, and the next one not asked for.
-    handing_over: bool,
-    /// Who waits to pull a request.
-    puller: Option<Waker>,
-}
-
-impl Sending {
-    fn note<C: GroupTypes>(&mut self, request: &AppendEntriesRequest<C>) {
-        self.term = request.vote.leader_id.term;
-        let last = request.entries.last().map(|entry| entry.log_id);
-        self.unanswered
-            .push_back((request.prev_log_id, last.or(request.prev_log_id)));
-    }
-
-    /// Whether openraft would take an answer that the log is there up to `matching` for one to the
-    /// next request, too.
-    fn covers_next(&self, matching: Option<LogId>) -> bool {
-        let next = self.unanswered.front();
-        next.is_some_and(|(prev, last)| matching >= *last || matching > *prev)
-    }
-}
-
-impl Sent {
-    fn lock(&self) -> MutexGuard<'_, Sending> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes note of a request that is answered before the next one is pulled.
-    pub fn note<C: GroupTypes>(&self, request: &AppendEntriesRequest<C>) {
-        let mut sending = self.lock();
-        sending.unanswered.clear();
-        sending.note(request);
-    }
-
-    /// Term of the leadership that sent the last request.
-    pub fn term(&self) -> u64 {
-        self.lock().term
-    }
-
-    /// The requests of `input`, each noted as it is pulled, none while an answer is handed over.
-    pub fn requests<C, S>(
-        self: Arc<Self>,
-        mut input: S,
-    ) -> impl Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static
-    where
-        C: GroupTypes,
-        S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
-    {
-        futures_util::stream::poll_fn(move |context| {
-            let mut sending = self.lock();
-            if sending.handing_over {
-                sending.puller = Some(context.waker().clone());
-                return Poll::Pending;
-            }
-            let polled = input.poll_next_unpin(context);
-            if let Poll::Ready(Some(request)) = &polled {
-                sending.note(request);
-            }
-            polled
-        })
-    }
-
-    /// The next answer is asked for; says whether a request waits for one.
-    fn ask(&self) -> bool {
-        let mut sending = self.lock();
-        sending.handing_over = false;
-        let waiting = !sending.unanswered.is_empty();
-        let puller = sending.puller.take();
-        drop(sending);
-        if let Some(puller) = puller {
-            puller.wake();
-        }
-        waiting
-    }
-
-    /// A success that was received: whether it is handed over.
-    fn hand_over(&self, matching: Option<LogId>) -> bool {
-        let mut sending = self.lock();
-        sending.unanswered.pop_front();
-        sending.handing_over = !sending.covers_next(matching);
-        sending.handing_over
-    }
-}
-
-/// Yields the answers of a replication stream that openraft may see (see [`Sent`]), and an error
-/// when one is overdue. Ends with the first that is not a success.
-pub fn watch_answers<C, A>(
-    answers: A,
-    sent: Arc<Sent>,
-    overdue: Duration,
-    (to, acknowledged): (u64, Arc<Acknowledged>),
-) -> BoxStream<'static, A::Item>
-where
-    C: GroupTypes,
-    A: Stream<Item = Result<StreamAppendResult<C>, RPCError<C>>> + Send + Unpin + 'static,
-{
-    futures_util::stream::unfold(Some(answers), move |answers| {
-        let (sent, acknowledged) = (sent.clone(), acknowledged.clone());
-        async move {
-            let mut answers = answers?;
-            loop {
-                let waiting = sent.ask();
-                match C::timeout(overdue, answers.next()).await {
-                    Ok(None) => return None,
-                    Ok(Some(answer)) => {
-                        let term = sent.term();
-                        let result = answer.and_then(|answer| acknowledged.check(to, term, answer));
-                        match &result {
-                            Ok(Ok(matching)) if sent.hand_over(*matching) => {
-                                return Some((result, Some(answers)));
-                            }
-                            Ok(Ok(_)) => {}
-                            Ok(Err(_)) | Err(_) => return Some((result, None)),
-                        }
-                    }
-                    Err(_) if waiting => {
-                        let late = Unreachable::from_string("no answer to an append");
-                        return Some((Err(RPCError::Unreachable(late)), None));
-                    }
-                    Err(_) => {}
-                }
-            }
-        }
-    })
-    .boxed()
-}
-
 impl NetStreamAppend<Types> for Peer {
     fn stream_append<S>(
         &mut self,
@@ -454,9 +306,10 @@ impl NetStreamAppend<Types> for Peer {
     {
         Box::pin(async move {
             let sent = Arc::new(Sent::default());
+            let log = self.log.clone();
             let messages = sent
                 .clone()
-                .requests(input)
+                .requests(input, move || log.purged())
                 .map(|request| append_to(&request));
             let request = self.caller.request(self.to, messages);
             let mut client = self.client()?;
@@ -659,69 +512,11 @@ impl NetSnapshot<Types> for Peer {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-    use openraft::entry::RaftEntry as _;
-
     use super::*;
-    use crate::types::Entry;
+    use crate::types::LogId;
 
     fn log_id(index: u64) -> LogId {
         LogId::new_term_index(3, index)
-    }
-
-    /// What the leader of term 3 sends of the log behind `prev` up to `last`.
-    fn append(prev: u64, last: u64) -> AppendEntriesRequest<Types> {
-        AppendEntriesRequest {
-            vote: Vote::new_committed(3, 1),
-            prev_log_id: Some(log_id(prev)),
-            entries: (prev + 1..=last)
-                .map(|index| Entry::new_blank(log_id(index)))
-                .collect(),
-            leader_commit: None,
-        }
-    }
-
-    /// An answer was given to the entries and came late; what is committed was sent after that.
-    #[tokio::test]
-    async fn answer_that_covers_a_later_request_waits_for_the_answer_to_that() {
-        let sent = Arc::new(Sent::default());
-        let input = futures_util::stream::iter([append(8, 9), append(9, 9), append(9, 10)]);
-        let mut requests = sent.clone().requests::<Types, _>(input);
-        let (answer, mut arrived) = tokio::sync::mpsc::channel(4);
-        let answers = futures_util::stream::poll_fn(move |context| arrived.poll_recv(context));
-        let mut handed = watch_answers(answers, sent, OVERDUE, (2, Arc::default()));
-        let up_to = |index| Ok::<_, RPCError<Types>>(Ok(Some(log_id(index))));
-        requests.next().now_or_never().expect("the entry");
-        requests.next().now_or_never().expect("what is committed");
-
-        answer.try_send(up_to(9)).expect("room");
-        assert!(handed.next().now_or_never().is_none(), "handed over early");
-        answer.try_send(up_to(9)).expect("room");
-        let first = handed.next().now_or_never().expect("both are answered");
-        assert_eq!(
-            first.expect("an answer").expect("no error"),
-            Ok(Some(log_id(9)))
-        );
-
-        let pulled = requests.next().now_or_never();
-        assert!(pulled.is_none(), "pulled while an answer is handed over");
-        assert!(handed.next().now_or_never().is_none());
-        requests.next().now_or_never().expect("the next entry");
-        answer.try_send(up_to(10)).expect("room");
-        assert!(handed.next().now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn answers_to_entries_that_are_pipelined_are_handed_over_one_by_one() {
-        let sent = Arc::new(Sent::default());
-        let input = futures_util::stream::iter([append(7, 8), append(8, 9)]);
-        let mut requests = sent.clone().requests::<Types, _>(input);
-        requests.next().now_or_never().expect("an entry");
-        requests.next().now_or_never().expect("another");
-        let answers = futures_util::stream::iter([8, 9].map(|index| Ok(Ok(Some(log_id(index))))));
-        let handed = watch_answers(answers, sent, OVERDUE, (2, Arc::default()));
-        let handed: Vec<Rpc<_>> = handed.collect().await;
-        assert_eq!(handed.len(), 2);
     }
 
     #[test]

@@ -431,7 +431,7 @@ async fn run(
         incarnation: identity.incarnation.clone(),
     };
     let addresses = Arc::new(Addresses::default());
-    let network = Network::new(caller.clone(), addresses.clone(), options.election / 2);
+    let network = Network::new(caller.clone(), addresses.clone(), options, log.clone());
     let raft = Raft::new(identity.node_id, config, network, log.clone(), machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;

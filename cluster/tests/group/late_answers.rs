@@ -18,7 +18,7 @@ use cluster::directory_store::DirectoryStore;
 use cluster::log_store::{FlushMode, LogStore, LogStoreOptions};
 use cluster::machine::Machine;
 use cluster::member::RaftHandle;
-use cluster::network::{OVERDUE, Sent, watch_answers};
+use cluster::sent::{OVERDUE, Sent, watch_answers};
 use cluster::state_store::SnapshotHandle;
 use cluster::types::{Command, CommittedLeaderId, LogId, NodeInfo, Types, Vote};
 use cluster_core::log::MemoryLog;
@@ -183,7 +183,7 @@ impl RaftNetworkV2<Types> for Wire {
                 return Ok(answered.boxed());
             }
             let sent = Arc::new(Sent::default());
-            tokio::spawn(others.serve(to, sent.clone().requests(input), answers));
+            tokio::spawn(others.serve(to, sent.clone().requests(input, || None), answers));
             Ok(watch_answers(
                 answered.boxed(),
                 sent,

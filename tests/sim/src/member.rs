@@ -221,7 +221,7 @@ impl Member {
             id: host.id,
             incarnation: host.incarnation(),
         };
-        let network = Network::new(world.clone(), from.clone());
+        let network = Network::new(world.clone(), from.clone(), log.clone());
         let raft = Raft::new(host.id, config, network, log.clone(), machine)
             .await
             .map_err(|error| error.to_string())?;

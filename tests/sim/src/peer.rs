@@ -11,11 +11,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster::network::{Acknowledged, OVERDUE, Sent, watch_answers};
+use cluster::log_store::LogStore;
+use cluster::network::Acknowledged;
 use cluster::proto;
+use cluster::sent::{OVERDUE, Sent, watch_answers};
 use cluster::state_store::{SnapshotHandle, StateStore as _, meta_from};
 use cluster::types::{CommittedLeaderId, NodeInfo, Vote};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -54,15 +56,17 @@ type AppendResults<'s> = BoxStream<'s, Rpc<AppendResult>>;
 pub struct Network {
     world: Arc<World>,
     from: From,
+    log: LogStore,
     acknowledged: BTreeMap<u64, Arc<Acknowledged>>,
 }
 
 impl Network {
-    /// The way from `from` to the others.
-    pub fn new(world: Arc<World>, from: From) -> Self {
+    /// The way from `from` to the others, for what its `log` holds.
+    pub fn new(world: Arc<World>, from: From, log: LogStore) -> Self {
         Self {
             world,
             from,
+            log,
             acknowledged: BTreeMap::new(),
         }
     }
@@ -73,6 +77,7 @@ pub struct Peer {
     world: Arc<World>,
     from: From,
     to: u64,
+    log: LogStore,
     acknowledged: Arc<Acknowledged>,
 }
 
@@ -84,6 +89,7 @@ impl RaftNetworkFactory<SimTypes> for Network {
             world: self.world.clone(),
             from: self.from.clone(),
             to: target,
+            log: self.log.clone(),
             acknowledged: self.acknowledged.entry(target).or_default().clone(),
         }
     }
@@ -221,7 +227,9 @@ impl NetStreamAppend<SimTypes> for Peer {
             let mut input = if defect {
                 input.left_stream()
             } else {
-                sent.clone().requests(input).right_stream()
+                let log = self.log.clone();
+                let requests = sent.clone().requests(input, move || log.purged());
+                requests.right_stream()
             };
             let (open, closed) = oneshot::channel::<()>();
             spawn_here(async move {
@@ -263,7 +271,8 @@ impl Peer {
         let (to, acknowledged) = (self.to, self.acknowledged.clone());
         let sent = Arc::new(Sent::default());
         let counter = sent.clone();
-        let input = input.inspect(move |request| counter.note(request));
+        let log = self.log.clone();
+        let input = input.take_while(move |request| ready(counter.note(request, log.purged())));
         let opened = stream_append_sequential(self, input, option);
         Box::pin(async move {
             let answers = opened.await?;
