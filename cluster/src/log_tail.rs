@@ -8,7 +8,6 @@ use cluster_core::log_sizes::LogSizes;
 use prost::Message as _;
 
 use crate::log_entry::{damaged, read_one};
-
 use crate::proto;
 use crate::types::{Entry, LogId, Vote, decode, log_id_from, log_id_to, vote_from};
 
@@ -108,9 +107,9 @@ impl Tail {
         if self.last.is_none_or(|last| last.index() < self.first) {
             self.first = entry.log_id.index();
         }
-        self.bytes += size_of(&entry);
-        let index = entry.log_id.index();
-        self.sizes.push(index, size_of(&entry) as u64);
+        let bytes = size_of(&entry);
+        self.bytes += bytes;
+        self.sizes.push(entry.log_id.index(), bytes as u64);
         self.last = Some(entry.log_id);
         self.entries.push_back(entry);
     }

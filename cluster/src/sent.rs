@@ -78,10 +78,10 @@ impl Sending {
     fn cannot_go_on<C: GroupTypes>(
         &mut self,
         request: &AppendEntriesRequest<C>,
-        purged: Option<LogId>,
+        purged: impl FnOnce() -> Option<LogId>,
     ) -> bool {
         let goes_on = std::mem::replace(&mut self.begun, true);
-        self.purged = goes_on && request.entries.is_empty() && request.prev_log_id < purged;
+        self.purged = goes_on && request.entries.is_empty() && request.prev_log_id < purged();
         self.purged
     }
 
@@ -103,7 +103,7 @@ impl Sent {
     pub fn note<C: GroupTypes>(
         &self,
         request: &AppendEntriesRequest<C>,
-        purged: Option<LogId>,
+        purged: impl FnOnce() -> Option<LogId>,
     ) -> bool {
         let mut sending = self.lock();
         if sending.cannot_go_on(request, purged) {
@@ -138,7 +138,7 @@ impl Sent {
             }
             let polled = input.poll_next_unpin(context);
             if let Poll::Ready(Some(request)) = &polled {
-                if sending.cannot_go_on(request, purged()) {
+                if sending.cannot_go_on(request, &purged) {
                     return Poll::Ready(None);
                 }
                 sending.note(request);

@@ -272,7 +272,7 @@ impl Peer {
         let sent = Arc::new(Sent::default());
         let counter = sent.clone();
         let log = self.log.clone();
-        let input = input.take_while(move |request| ready(counter.note(request, log.purged())));
+        let input = input.take_while(move |request| ready(counter.note(request, || log.purged())));
         let opened = stream_append_sequential(self, input, option);
         Box::pin(async move {
             let answers = opened.await?;
