@@ -263,9 +263,14 @@ fn reachable(listen: &str, address: &str) -> String {
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
+    let expected = || "off, error, warn, info, debug, trace, or TARGET=LEVEL pairs".to_owned();
+    // tracing-subscriber 0.3.23 cuts inside of characters of more than one byte, and panics.
+    if !text.is_ascii() {
+        return Err(expected());
+    }
     text.parse::<tracing_subscriber::EnvFilter>()
         .map(|_| text.to_owned())
-        .map_err(|_| "off, error, warn, info, debug, trace, or TARGET=LEVEL pairs".to_owned())
+        .map_err(|_| expected())
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -113,6 +113,18 @@ fn all_bad_settings_are_reported_at_once() {
 }
 
 #[test]
+fn log_filter_that_the_library_would_panic_on_is_refused() {
+    check(
+        "log=[\u{fffd}\u{fffd}]",
+        "",
+        "",
+        expect![[r#"
+        --log: found `[��]`, allowed: off, error, warn, info, debug, trace, or TARGET=LEVEL pairs
+    "#]],
+    );
+}
+
+#[test]
 fn one_bad_address_hides_nothing_else() {
     check(
         "name=n/1 listen-client=nowhere listen-peer=h:0 initial-cluster=n1 learner=true",

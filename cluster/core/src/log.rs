@@ -139,7 +139,9 @@ impl LogEngine for MemoryLog {
     fn entries(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<(u64, Bytes)>> {
         let mut found: Vec<(u64, Bytes)> = Vec::new();
         let mut bytes = 0;
-        for (expected, (index, entry)) in (range.start..).zip(self.inner().entries.range(range)) {
+        // The entries come first: no number is asked for that has no place.
+        let expected = range.start..;
+        for ((index, entry), expected) in self.inner().entries.range(range).zip(expected) {
             bytes += entry.len();
             if *index != expected || (!found.is_empty() && bytes > max_bytes) {
                 break;

@@ -305,7 +305,9 @@ impl LogEngine for RocksLog {
     fn entries(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<(u64, Bytes)>> {
         // Read before the iterator is made: what shrinks between the two is seen in the count.
         let seen = self.current();
-        let end = seen.held.map_or(0, |(_, last)| range.end.min(last + 1));
+        let end = seen
+            .held
+            .map_or(0, |(_, last)| range.end.min(last.saturating_add(1)));
         if !seen.holds(range.start) || range.start >= end {
             return Ok(Vec::new());
         }

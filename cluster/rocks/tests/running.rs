@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cluster_core::log::{LogEngine, LogOp};
+use cluster_core::log::{LogEngine, LogOp, MemoryLog};
 use cluster_core::store::StateEngine;
 use cluster_rocks::{LogOptions, StateOptions, open_log, open_state};
 
@@ -30,6 +30,17 @@ fn refused_batches_change_nothing_and_later_ones_go_on() {
     check_entries(&log, 1..4);
     append(&log, 4..6);
     check_entries(&log, 1..6);
+}
+
+#[test]
+fn the_last_index_that_has_one_after_it_is_read_by_both_engines() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let rocks = log_at(&root.path().join("log")).expect("open");
+    let engines: [&dyn LogEngine; 2] = [&rocks, &MemoryLog::default()];
+    for engine in engines {
+        append(engine, u64::MAX - 2..u64::MAX);
+        check_entries(engine, u64::MAX - 2..u64::MAX);
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub fn entry(index: u64) -> Bytes {
     Bytes::from(format!("entry {index} {}", "x".repeat(200)))
 }
 
-pub fn append(log: &RocksLog, range: std::ops::Range<u64>) {
+pub fn append(log: &dyn LogEngine, range: std::ops::Range<u64>) {
     let mut ops: Vec<_> = range
         .map(|index| LogOp::Append {
             index,
@@ -65,7 +65,7 @@ pub fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
-pub fn check_entries(log: &RocksLog, range: std::ops::Range<u64>) {
+pub fn check_entries(log: &dyn LogEngine, range: std::ops::Range<u64>) {
     let found = log.entries(range.clone(), usize::MAX).expect("entries");
     let expected: Vec<_> = range.map(|index| (index, entry(index))).collect();
     assert_eq!(found, expected);
