@@ -149,7 +149,7 @@ async fn look(service: &Service, compactor: &mut Compactor) -> Result<(), Status
         return Ok(());
     }
     let (revision, compacted) = (machine.revision, machine.compacted_revision);
-    if let Some(target) = compactor.decide(clock::now(), revision, compacted) {
+    if let Some(target) = compactor.decide(Moment::now(), revision, compacted) {
         tracing::info!(revision, target, "compacting");
         let request = CompactionRequest {
             revision: target,

@@ -11,7 +11,6 @@
 //! - one module reads clocks ([`clock`]); what decides takes the time as an argument.
 
 pub mod app;
-pub mod clock;
 pub mod connections;
 pub mod group;
 pub mod grpc;
@@ -27,3 +26,5 @@ pub mod server;
 pub mod service;
 pub mod streams;
 pub mod watch;
+
+pub use cfgsvc_clock as clock;

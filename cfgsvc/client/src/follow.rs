@@ -400,7 +400,7 @@ mod tests {
     fn a_silent_watch_is_left_after_a_while_that_doubles_until_it_speaks() {
         let mut silence = Silence::new(Duration::from_millis(10));
         let mut left_at = Vec::new();
-        let at = |ms| Moment::from_boot(Duration::from_millis(ms));
+        let at = |ms| Moment::since_boot(Duration::from_millis(ms));
         for ms in (0..10_000).step_by(100) {
             if silence.too_long(at(ms)) {
                 left_at.push(ms);

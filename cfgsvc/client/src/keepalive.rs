@@ -70,7 +70,7 @@ mod tests {
         fn the_deadline_never_goes_back_and_never_passes_what_the_group_grants(
             answers in prop::collection::vec((0_u64..100_000, 1_u64..60), 1..30),
         ) {
-            let moment = |ms| Moment::from_boot(Duration::from_millis(ms));
+            let moment = |ms| Moment::since_boot(Duration::from_millis(ms));
             let mut term = Term::new(moment(0), Duration::from_secs(10));
             let mut latest = moment(0) + Duration::from_secs(10);
             for (sent_ms, ttl_s) in answers {

@@ -216,7 +216,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(100);
 
     fn moment(ms: u64) -> Moment {
-        Moment::from_boot(Duration::from_millis(ms))
+        Moment::since_boot(Duration::from_millis(ms))
     }
 
     fn kv(key: u8, revision: i64) -> KeyValue {

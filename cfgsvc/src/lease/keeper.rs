@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use super::LeaseListener;
 use super::book::{LeaseBook, Renewal};
 use super::wire::{LeaseAnswer, LeaseCall, Renewed, Seen, decode};
-use crate::clock;
+use crate::clock::{self, Moment};
 
 /// Most leases that one log entry ends; with some keys each it stays a small entry.
 const EXPIRE_LEASES_MAX: usize = 128;
@@ -81,7 +81,7 @@ impl Keeper {
             }
             if role == Role::Leader && self.book().leading().is_none() {
                 match take_over(group, term).await {
-                    Ok(()) => self.book().lead(clock::now(), term),
+                    Ok(()) => self.book().lead(Moment::now(), term),
                     Err(error) => {
                         tracing::debug!(term, %error, "not counting leases yet");
                         tokio::time::sleep(RETRY_PAUSE).await;
@@ -104,13 +104,13 @@ impl Keeper {
 
     async fn end_due(&self, group: &dyn Group) {
         loop {
-            let due = self.book().take_due(clock::now(), EXPIRE_LEASES_MAX);
+            let due = self.book().take_due(Moment::now(), EXPIRE_LEASES_MAX);
             if let Some((term, ids)) = due {
                 self.end(group, term, ids).await;
                 continue;
             }
             let next = self.book().next_due();
-            let pause = next.map_or(SLEEP_MAX, |next| next.since(clock::now()).min(SLEEP_MAX));
+            let pause = next.map_or(SLEEP_MAX, |next| next.since(Moment::now()).min(SLEEP_MAX));
             // Whichever comes first; the deadlines are looked at again in both cases.
             let _ = tokio::time::timeout(pause, self.recount.notified()).await;
         }
@@ -137,7 +137,7 @@ impl Keeper {
                 .is_none_or(ProposeError::not_executed);
             let left = if certain {
                 // What ended has arrived in `changed` before.
-                self.book().not_ended(clock::now(), term, &ids)
+                self.book().not_ended(Moment::now(), term, &ids)
             } else {
                 ids.len()
             };
@@ -170,7 +170,7 @@ impl Keeper {
                 ReadError::NoLeader | ReadError::Stopped => CallError::NotLeader,
                 ReadError::Timeout { waited_ms } => CallError::Timeout { waited_ms },
             })?;
-        let now = clock::now();
+        let now = Moment::now();
         let mut book = self.book();
         if book.leading() != Some(term) {
             return Err(CallError::NotLeader);
@@ -222,7 +222,7 @@ impl LeaseListener for Keeper {
         if changes.is_empty() {
             return;
         }
-        let now = clock::now();
+        let now = Moment::now();
         let mut book = self.book();
         for change in changes {
             match *change {

@@ -87,7 +87,7 @@ pub(crate) fn mirror(data: &[u8]) {
     let mut draw = Draw::new(data);
     let limit = Duration::from_millis(draw.below(5_000));
     let mut state = MirrorState::new(limit);
-    let mut now = Moment::from_boot(Duration::ZERO);
+    let mut now = Moment::since_boot(Duration::ZERO);
     while !draw.is_empty() {
         let before = state.revision();
         now = now + Duration::from_millis(draw.below(1_000));
