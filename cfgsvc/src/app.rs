@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cfgsvc_core::{Applied, LeaseChange, Machine, RevisionEvents};
@@ -18,7 +19,7 @@ use cluster::{App, AppEntry, View};
 use cluster_core::store::Overlay;
 use prost::Message;
 
-use crate::lease::LeaseListener;
+use crate::lease::{Known, LeaseListener};
 use crate::watch::commit::Commit;
 use crate::watch::hub::Hub;
 
@@ -67,7 +68,11 @@ impl App for ServiceApp {
         self.keeper.load(
             leases
                 .into_iter()
-                .map(|(id, lease)| (id, lease.ttl_s))
+                .map(|(id, lease)| Known {
+                    id,
+                    ttl: Duration::from_millis(cfgsvc_core::ttl_ms(&lease)),
+                    closing: lease.closing,
+                })
                 .collect(),
         );
         self.hub.reset(machine.revision(), machine.floor());

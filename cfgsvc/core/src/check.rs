@@ -14,6 +14,7 @@ use cluster_core::store::{Direction, View};
 
 use crate::limits::SESSION_WINDOW;
 use crate::machine::load_record;
+use crate::placement;
 use crate::tables::{self, Table};
 
 /// The store, decoded.
@@ -44,7 +45,8 @@ pub fn check(view: &dyn View) -> Result<(), String> {
     invariant_versions_do_not_overlap(&store)?;
     invariant_events_have_versions(&store)?;
     invariant_revisions_are_known(&store)?;
-    invariant_sessions_count_replies(&store)
+    invariant_sessions_count_replies(&store)?;
+    placement::check::check(&store.current, &store.leases)
 }
 
 fn each(

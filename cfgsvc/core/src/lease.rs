@@ -19,6 +19,14 @@ use crate::session;
 use crate::tables;
 use crate::writer::RevisionWriter;
 
+/// How long a lease lives without a renewal, ms.
+pub fn ttl_ms(lease: &LeaseRecord) -> u64 {
+    match lease.ttl_ms {
+        0 => u64::try_from(lease.ttl_s).unwrap_or(0) * 1_000,
+        ttl_ms => ttl_ms,
+    }
+}
+
 /// Grants a lease whose id and TTL the proposer chose.
 pub(crate) fn grant(
     state: &mut Overlay<'_>,
@@ -37,7 +45,11 @@ pub(crate) fn grant(
     if state.get(&stored)?.is_some() {
         return Ok(Err(refuse(Code::LeaseExists, format!("lease {id:x}"))));
     }
-    state.put(stored, LeaseRecord { ttl_s }.encode_to_vec());
+    let lease = LeaseRecord {
+        ttl_s,
+        ..LeaseRecord::default()
+    };
+    state.put(stored, lease.encode_to_vec());
     Ok(Ok(etcd::LeaseGrantResponse {
         id,
         ttl: ttl_s,
@@ -45,12 +57,8 @@ pub(crate) fn grant(
     }))
 }
 
-/// Ends lease `id` with all that hangs on it; `false` when there is none.
-pub(crate) fn end(writer: &mut RevisionWriter<'_, '_>, id: i64) -> io::Result<bool> {
-    let stored = tables::lease(id);
-    if writer.state.get(&stored)?.is_none() {
-        return Ok(false);
-    }
+/// Ends lease `id`, which lives, with all that hangs on it.
+pub(crate) fn end(writer: &mut RevisionWriter<'_, '_>, id: i64) -> io::Result<()> {
     for key in attached(writer.state, id)? {
         let current: Option<KeyRecord> = tables::get(writer.state, &tables::current(&key))?;
         let record = current.ok_or_else(|| {
@@ -60,9 +68,8 @@ pub(crate) fn end(writer: &mut RevisionWriter<'_, '_>, id: i64) -> io::Result<bo
         })?;
         writer.delete(&key, record)?;
     }
-    writer.state.delete(stored);
-    session::end(writer.state, id)?;
-    Ok(true)
+    writer.state.delete(tables::lease(id));
+    session::end(writer.state, id)
 }
 
 /// Keys attached to lease `id`, in order.

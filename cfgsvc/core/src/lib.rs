@@ -21,6 +21,7 @@ pub mod limits;
 mod machine;
 mod metered;
 mod ops;
+pub mod placement;
 pub mod read;
 pub mod refusal;
 mod restore;
@@ -32,6 +33,7 @@ pub mod validate;
 mod writer;
 
 pub use floor::Floor;
+pub use lease::ttl_ms;
 pub use machine::{Applied, LeaseChange, Machine};
 pub use txn::{is_read_only, txn_readonly};
 pub use writer::{RevisionEvents, WatchEvent};

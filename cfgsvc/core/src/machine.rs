@@ -19,7 +19,8 @@ use cfgsvc_proto::etcd;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::{
-    Command, LeaseExpire, LeaseExpired, MachineRecord, Refusal, Reply, RevisionRecord, Scrubbed,
+    Command, LeaseExpire, LeaseExpired, LeaseRecord, MachineRecord, Refusal, Reply, RevisionRecord,
+    RoleCommand, RoleReply, Scrubbed,
 };
 use cluster_core::store::{Overlay, View};
 use prost::Message;
@@ -32,7 +33,7 @@ use crate::refusal::{Code, refuse};
 use crate::session::Admission;
 use crate::txn::Path;
 use crate::writer::{RevisionEvents, RevisionWriter, WatchEvent, absorb};
-use crate::{compaction, lease, ops, restore, session, tables, txn, validate};
+use crate::{compaction, lease, ops, placement, restore, session, tables, txn, validate};
 
 /// What applying one command did.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,8 +53,15 @@ pub enum LeaseChange {
     Granted {
         /// Lease id.
         id: i64,
-        /// Seconds that it lives without a renewal.
-        ttl_s: i64,
+        /// Milliseconds that it lives without a renewal.
+        ttl_ms: u64,
+    },
+    /// Whether it is renewed has changed.
+    Closing {
+        /// Lease id.
+        id: i64,
+        /// Its holder is asked to stop: renewals do not count.
+        closing: bool,
     },
     /// It is gone, with its keys.
     Ended {
@@ -222,6 +230,9 @@ impl Machine {
                 let more = compaction::scrub(state, &mut self.record, request.limit)?;
                 Ok(Outcome::Scrub(Scrubbed { more }))
             }
+            Op::Role(request) => self
+                .role(state, request, &origin, applied)?
+                .map(Outcome::Role),
             Op::Seed(step) => restore::seed(state, &mut self.record, step, &mut applied.leases)?
                 .map(Outcome::Seed),
         };
@@ -241,6 +252,10 @@ impl Machine {
         if let Err(refusal) = ops::check_lone_put(state, &request)? {
             return Ok(Err(refusal));
         }
+        if placement::concerns(&request.key, b"") {
+            let put = |writer: &mut RevisionWriter<'_, '_>| ops::put(writer, request);
+            return self.reviewed(state, put, origin, applied);
+        }
         let mut writer = RevisionWriter::new(state, self.record.revision);
         let outcome = ops::put(&mut writer, request)?;
         let events = writer.into_events();
@@ -258,10 +273,61 @@ impl Machine {
         if let Err(refusal) = validate::delete_range(request) {
             return Ok(Err(refusal));
         }
+        if placement::concerns(&request.key, &request.range_end) {
+            let delete = |writer: &mut RevisionWriter<'_, '_>| ops::delete_range(writer, request);
+            return self.reviewed(state, delete, origin, applied);
+        }
         let mut writer = RevisionWriter::new(state, self.record.revision);
         let outcome = ops::delete_range(&mut writer, request)?;
         let events = writer.into_events();
         self.commit(state, events, origin, applied);
+        Ok(outcome)
+    }
+
+    /// Writes on top of the state, and takes that over when what is now said of colos, hosts and
+    /// roles makes sense.
+    fn reviewed<T>(
+        &mut self,
+        state: &mut Overlay<'_>,
+        write: impl FnOnce(&mut RevisionWriter<'_, '_>) -> io::Result<Result<T, Refusal>>,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<Result<T, Refusal>> {
+        let mut trial = Overlay::new(&*state);
+        let mut writer = RevisionWriter::new(&mut trial, self.record.revision);
+        let mut leases = Vec::new();
+        let outcome = match write(&mut writer)? {
+            Ok(outcome) => placement::review(&mut writer, &mut leases)?.map(|()| outcome),
+            Err(refusal) => Err(refusal),
+        };
+        if outcome.is_ok() {
+            let events = writer.into_events();
+            let tried = trial.into_batch();
+            absorb(state, &tried);
+            self.commit(state, events, origin, applied);
+            applied.leases.extend(leases);
+        }
+        Ok(outcome)
+    }
+
+    fn role(
+        &mut self,
+        state: &mut Overlay<'_>,
+        request: RoleCommand,
+        origin: &Origin,
+        applied: &mut Applied,
+    ) -> io::Result<Result<RoleReply, Refusal>> {
+        let mut trial = Overlay::new(&*state);
+        let mut writer = RevisionWriter::new(&mut trial, self.record.revision);
+        let mut leases = Vec::new();
+        let outcome = placement::step(&mut writer, request, &mut leases)?;
+        if outcome.is_ok() {
+            let events = writer.into_events();
+            let tried = trial.into_batch();
+            absorb(state, &tried);
+            self.commit(state, events, origin, applied);
+            applied.leases.extend(leases);
+        }
         Ok(outcome)
     }
 
@@ -290,11 +356,16 @@ impl Machine {
             Ok(response) => response,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let mut leases = Vec::new();
+        if let Err(refusal) = placement::review(&mut writer, &mut leases)? {
+            return Ok(Err(refusal));
+        }
         response.header = ops::header(writer.revision());
         let events = writer.into_events();
         let tried = trial.into_batch();
         absorb(state, &tried);
         self.commit(state, events, origin, applied);
+        applied.leases.extend(leases);
         Ok(Ok(response))
     }
 
@@ -309,7 +380,7 @@ impl Machine {
             response.header = ops::header(self.record.revision);
             applied.leases.push(LeaseChange::Granted {
                 id: response.id,
-                ttl_s: response.ttl,
+                ttl_ms: u64::try_from(response.ttl).unwrap_or(0) * 1_000,
             });
             response
         }))
@@ -322,6 +393,14 @@ impl Machine {
         origin: &Origin,
         applied: &mut Applied,
     ) -> io::Result<Result<etcd::LeaseRevokeResponse, Refusal>> {
+        let stored: Option<LeaseRecord> = tables::get(state, &tables::lease(id))?;
+        if let Some(lease) = stored.filter(|lease| !lease.role.is_empty()) {
+            let detail = format!(
+                "lease {id:x} is that of '{}' for role '{}'; stop its agent, or switch the role",
+                lease.host, lease.role
+            );
+            return Ok(Err(refuse(Code::RoleLease, detail)));
+        }
         if !self.lease_end(state, id, origin, applied)? {
             return Ok(Err(refuse(Code::LeaseNotFound, format!("lease {id:x}"))));
         }
@@ -353,14 +432,19 @@ impl Machine {
         origin: &Origin,
         applied: &mut Applied,
     ) -> io::Result<bool> {
+        let Some(lease) = tables::get::<LeaseRecord>(state, &tables::lease(id))? else {
+            return Ok(false);
+        };
+        let was = placement::attending_by(state, id, &lease)?;
         let mut writer = RevisionWriter::new(state, self.record.revision);
-        let found = lease::end(&mut writer, id)?;
+        lease::end(&mut writer, id)?;
+        applied.leases.push(LeaseChange::Ended { id });
+        if !lease.role.is_empty() {
+            placement::lease_over(&mut writer, &lease, was, &mut applied.leases)?;
+        }
         let events = writer.into_events();
         self.commit(state, events, origin, applied);
-        if found {
-            applied.leases.push(LeaseChange::Ended { id });
-        }
-        Ok(found)
+        Ok(true)
     }
 
     /// Counts the revision that `events` make, if any.

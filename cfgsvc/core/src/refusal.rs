@@ -95,11 +95,21 @@ pub fn grpc_status(code: Code) -> (i32, &'static str) {
         Code::InvalidCommand => (INVALID_ARGUMENT, "etcdserver: invalid command"),
         Code::InvalidSort => (INVALID_ARGUMENT, "etcdserver: invalid sort option"),
         Code::RequestTooLarge => (INVALID_ARGUMENT, "etcdserver: request is too large"),
+        Code::InvalidObject => (INVALID_ARGUMENT, "cfgsvc: invalid object"),
+        Code::ReservedKey => (INVALID_ARGUMENT, "cfgsvc: key is reserved"),
+        Code::RoleNotFound => (NOT_FOUND, "cfgsvc: role not found"),
+        Code::HostAttends => (FAILED_PRECONDITION, "cfgsvc: another agent attends"),
+        Code::NotHolder => (FAILED_PRECONDITION, "cfgsvc: role is not granted so"),
+        Code::Behind => (FAILED_PRECONDITION, "cfgsvc: behind the last holder"),
+        Code::InUse => (FAILED_PRECONDITION, "cfgsvc: object is in use"),
+        Code::RoleLease => (FAILED_PRECONDITION, "cfgsvc: lease belongs to a role"),
+        Code::EpochChanged => (FAILED_PRECONDITION, "cfgsvc: epoch has changed"),
+        Code::NotAvailable => (FAILED_PRECONDITION, "cfgsvc: nobody can take the role so"),
     }
 }
 
 /// All codes.
-pub const CODES: [Code; 22] = [
+pub const CODES: [Code; 32] = [
     Code::Unspecified,
     Code::EmptyKey,
     Code::KeyNotFound,
@@ -122,6 +132,16 @@ pub const CODES: [Code; 22] = [
     Code::InvalidCommand,
     Code::InvalidSort,
     Code::RequestTooLarge,
+    Code::InvalidObject,
+    Code::ReservedKey,
+    Code::RoleNotFound,
+    Code::HostAttends,
+    Code::NotHolder,
+    Code::Behind,
+    Code::InUse,
+    Code::RoleLease,
+    Code::EpochChanged,
+    Code::NotAvailable,
 ];
 
 /// Status message of `code`.

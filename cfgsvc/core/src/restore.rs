@@ -25,8 +25,10 @@ use cfgsvc_proto::state::{
 };
 use cluster_core::store::{Direction, Overlay, View};
 
+use crate::lease;
 use crate::limits::{LEASE_TTL_S_MAX, REVISION_MAX, SESSION_BYTES_MAX, SESSION_WINDOW};
 use crate::machine::{LeaseChange, new_record, unknown};
+use crate::placement;
 use crate::refusal::{Code, refuse, shown};
 use crate::tables::{self, Table};
 use crate::writer::absorb;
@@ -236,8 +238,10 @@ fn fits(
             was_given(machine, revision)
         }
         Table::Lease => {
-            let LeaseRecord { ttl_s } = tables::decode(key, value)?;
-            tables::split_number(key)?.0 != 0 && (1..=LEASE_TTL_S_MAX).contains(&ttl_s)
+            let lease: LeaseRecord = tables::decode(key, value)?;
+            tables::split_number(key)?.0 != 0
+                && (1..=LEASE_TTL_S_MAX).contains(&lease.ttl_s)
+                && lease.ttl_ms <= lease.ttl_s.unsigned_abs() * 1_000
         }
         Table::Session => {
             let (id, _) = tables::split_number(key)?;
@@ -291,12 +295,21 @@ fn finish(
         let detail = "the records hold no machine record: the snapshot is not whole";
         return Ok(Err(refuse(Code::RestoreMismatch, detail)));
     };
+    if let Err(why) = placement::check::check_restored(state)? {
+        let detail = format!("the snapshot's roles cannot be: {why}");
+        return Ok(Err(refuse(Code::RestoreMismatch, detail)));
+    }
     let mut granted = Vec::new();
     let range = Table::Lease.range();
     tables::try_scan(state, &range, Direction::Ascending, &mut |stored, value| {
         let (id, _) = tables::split_number(stored)?;
-        let LeaseRecord { ttl_s } = tables::decode(stored, value)?;
-        granted.push(LeaseChange::Granted { id, ttl_s });
+        let found: LeaseRecord = tables::decode(stored, value)?;
+        let ttl_ms = lease::ttl_ms(&found);
+        granted.push(LeaseChange::Granted { id, ttl_ms });
+        if found.closing {
+            let closing = true;
+            granted.push(LeaseChange::Closing { id, closing });
+        }
         Ok(ControlFlow::Continue(()))
     })?;
     let records = record.restore_records;

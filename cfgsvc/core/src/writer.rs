@@ -133,6 +133,16 @@ impl<'a, 'view> RevisionWriter<'a, 'view> {
         self.base + i64::from(!self.events.is_empty())
     }
 
+    /// Revision that a change of a key gets.
+    pub(crate) fn next_revision(&self) -> i64 {
+        self.base + 1
+    }
+
+    /// The changes so far, in order.
+    pub(crate) fn events(&self) -> &[WatchEvent] {
+        &self.events
+    }
+
     /// The changes, in order.
     pub(crate) fn into_events(self) -> Vec<WatchEvent> {
         self.events
@@ -176,6 +186,15 @@ impl<'a, 'view> RevisionWriter<'a, 'view> {
         }
         self.state.delete(tables::current(key));
         self.end_version(key, EventType::Delete, None, Some(previous))
+    }
+
+    /// Removes `key` if it exists.
+    pub(crate) fn delete_if_there(&mut self, key: &Bytes) -> io::Result<()> {
+        let current: Option<KeyRecord> = tables::get(self.state, &tables::current(key))?;
+        match current {
+            Some(record) => self.delete(key, record),
+            None => Ok(()),
+        }
     }
 
     fn end_version(

@@ -25,6 +25,11 @@ use crate::streams;
 /// Renewals of one stream under way at a time; they share quorum checks.
 const RENEWALS_AT_ONCE: usize = 256;
 
+/// Whole seconds of a time, as etcd tells them.
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1_000).unwrap_or(i64::MAX)
+}
+
 #[tonic::async_trait]
 impl Lease for Api {
     async fn lease_grant(
@@ -87,7 +92,7 @@ impl Lease for Api {
                 // Before the renewal, as etcd has it: keys that expire later are not promised.
                 let header = service.header(service.hub.published());
                 async move {
-                    let ttl = service
+                    let renewed = service
                         .renewals
                         .renew(id)
                         .await
@@ -95,7 +100,7 @@ impl Lease for Api {
                     Ok(LeaseKeepAliveResponse {
                         header: Some(header),
                         id,
-                        ttl,
+                        ttl: seconds(renewed.ttl_ms),
                     })
                 }
             })
@@ -121,9 +126,9 @@ impl Lease for Api {
             ttl: -1,
             ..LeaseTimeToLiveResponse::default()
         };
-        if seen.granted_s > 0 {
-            response.ttl = seen.remaining_s;
-            response.granted_ttl = seen.granted_s;
+        if seen.granted_ms > 0 {
+            response.ttl = seconds(seen.remaining_ms);
+            response.granted_ttl = seconds(seen.granted_ms);
             if keys {
                 self.0.barrier().await?;
                 response.keys = self

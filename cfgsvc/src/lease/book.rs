@@ -8,12 +8,14 @@
 //! - a lease is due no earlier than its TTL after the last of: its grant became known here, the
 //!   leader took over, its renewal was confirmed.
 //! - a lease whose end was proposed is not renewed until the outcome is known.
+//! - a lease that is closing is not renewed: a hand-over takes no longer than its time.
 //! - `by_deadline` holds exactly the leases that are counted: while leading, all that are not
 //!   ending.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::Known;
 use crate::clock::Moment;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,21 +30,19 @@ enum Count {
 
 #[derive(Debug, Clone, Copy)]
 struct Lease {
-    ttl_s: i64,
+    ttl: Duration,
+    /// Its holder is asked to stop: it is not renewed.
+    closing: bool,
     count: Count,
-}
-
-impl Lease {
-    fn ttl(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.ttl_s).unwrap_or(0))
-    }
 }
 
 /// What became of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// It has its whole time again: this many seconds.
-    Renewed(i64),
+    /// It has its whole time again: this much.
+    Renewed(Duration),
+    /// Its holder is asked to stop: it has the time that is left.
+    Closing,
     /// There is no such lease.
     Gone,
     /// Its end was proposed; whether it lives will be known soon.
@@ -54,10 +54,10 @@ pub enum Renewal {
 /// What is left of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remaining {
-    /// Seconds it was granted.
-    pub granted_s: i64,
-    /// Whole seconds until it ends; 0 when it is ending.
-    pub remaining_s: i64,
+    /// For how long it was granted.
+    pub granted: Duration,
+    /// Time until it ends; zero when it is ending.
+    pub remaining: Duration,
 }
 
 /// All leases of the group, and while this member leads, their deadlines.
@@ -69,36 +69,40 @@ pub struct LeaseBook {
 }
 
 impl LeaseBook {
-    /// Replaces all leases by `leases` (id, TTL in seconds): at start, after a snapshot. Ends
-    /// leading.
-    pub fn load(&mut self, leases: impl IntoIterator<Item = (i64, i64)>) {
+    /// Replaces all leases by `leases`: at start, after a snapshot. Ends leading.
+    pub fn load(&mut self, leases: impl IntoIterator<Item = Known>) {
         self.follow();
+        let idle = |known: Known| Lease {
+            ttl: known.ttl,
+            closing: known.closing,
+            count: Count::Idle,
+        };
         self.leases = leases
             .into_iter()
-            .map(|(id, ttl_s)| {
-                (
-                    id,
-                    Lease {
-                        ttl_s,
-                        count: Count::Idle,
-                    },
-                )
-            })
+            .map(|known| (known.id, idle(known)))
             .collect();
     }
 
-    /// A lease was granted, for `ttl_s` seconds.
-    pub fn granted(&mut self, now: Moment, id: i64, ttl_s: i64) {
+    /// A lease was granted, for `ttl`.
+    pub fn granted(&mut self, now: Moment, id: i64, ttl: Duration) {
         self.gone(id);
         self.leases.insert(
             id,
             Lease {
-                ttl_s,
+                ttl,
+                closing: false,
                 count: Count::Idle,
             },
         );
         if self.leading.is_some() {
             self.count_from(now, id);
+        }
+    }
+
+    /// Whether a lease is renewed has changed.
+    pub fn closing(&mut self, id: i64, closing: bool) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.closing = closing;
         }
     }
 
@@ -149,10 +153,11 @@ impl LeaseBook {
                 count: Count::Ending,
                 ..
             }) => Renewal::Ending,
-            Some(Lease { ttl_s, .. }) => {
-                let ttl_s = *ttl_s;
+            Some(Lease { closing: true, .. }) => Renewal::Closing,
+            Some(Lease { ttl, .. }) => {
+                let ttl = *ttl;
                 self.count_from(now, id);
-                Renewal::Renewed(ttl_s)
+                Renewal::Renewed(ttl)
             }
         }
     }
@@ -204,14 +209,14 @@ impl LeaseBook {
     /// What is left of a lease; `None` when there is none.
     pub fn remaining(&self, now: Moment, id: i64) -> Option<Remaining> {
         let lease = self.leases.get(&id)?;
-        let remaining_s = match lease.count {
-            Count::Idle => lease.ttl_s,
-            Count::Until(deadline) => deadline.since(now).as_secs() as i64,
-            Count::Ending => 0,
+        let remaining = match lease.count {
+            Count::Idle => lease.ttl,
+            Count::Until(deadline) => deadline.since(now),
+            Count::Ending => Duration::ZERO,
         };
         Some(Remaining {
-            granted_s: lease.ttl_s,
-            remaining_s,
+            granted: lease.ttl,
+            remaining,
         })
     }
 
@@ -232,7 +237,7 @@ impl LeaseBook {
         if let Count::Until(deadline) = lease.count {
             self.by_deadline.remove(&(deadline, id));
         }
-        let deadline = now.plus(lease.ttl());
+        let deadline = now.plus(lease.ttl);
         lease.count = Count::Until(deadline);
         self.by_deadline.insert((deadline, id));
     }

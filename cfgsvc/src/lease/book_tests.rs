@@ -10,6 +10,18 @@ fn at(ms: u64) -> Moment {
     Moment::since_boot(Duration::from_millis(ms))
 }
 
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).expect("a positive number"))
+}
+
+fn known(id: i64, ttl_s: i64) -> Known {
+    Known {
+        id,
+        ttl: seconds(ttl_s),
+        closing: false,
+    }
+}
+
 impl LeaseBook {
     /// What must hold after every step.
     fn check(&self) {
@@ -39,6 +51,7 @@ enum Step {
     Wait(u64),
     Grant(i64, i64),
     Gone(i64),
+    Closing(i64, bool),
     Renew(i64, u64),
     Due,
     Failed,
@@ -51,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u64..4_000).prop_map(Step::Wait),
         2 => (1i64..5, 1i64..5).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
         1 => (1i64..5).prop_map(Step::Gone),
+        1 => (1i64..5, any::<bool>()).prop_map(|(id, closing)| Step::Closing(id, closing)),
         4 => (1i64..5, 1u64..4).prop_map(|(id, term)| Step::Renew(id, term)),
         4 => Just(Step::Due),
         1 => Just(Step::Failed),
@@ -65,6 +79,7 @@ proptest! {
         let mut book = LeaseBook::default();
         // What a careful observer knows: the last moment from which each lease has its whole time.
         let mut whole_from: BTreeMap<i64, (u64, i64)> = BTreeMap::new();
+        let mut closing: BTreeSet<i64> = BTreeSet::new();
         let mut ending: Option<(u64, Vec<i64>)> = None;
         let (mut now, mut led_from) = (0, 0);
         book.lead(at(0), 1);
@@ -72,20 +87,31 @@ proptest! {
             match step {
                 Step::Wait(ms) => now += ms,
                 Step::Grant(id, ttl_s) => {
-                    book.granted(at(now), id, ttl_s);
+                    book.granted(at(now), id, seconds(ttl_s));
+                    closing.remove(&id);
                     whole_from.insert(id, (now, ttl_s));
                 }
                 Step::Gone(id) => {
                     book.gone(id);
                     whole_from.remove(&id);
+                    closing.remove(&id);
+                }
+                Step::Closing(id, begins) => {
+                    book.closing(id, begins);
+                    if begins && whole_from.contains_key(&id) {
+                        closing.insert(id);
+                    } else {
+                        closing.remove(&id);
+                    }
                 }
                 Step::Renew(id, term) => {
                     let was_ending = book.leases.get(&id).is_some_and(|l| l.count == Count::Ending);
                     match book.renewed(at(now), term, id) {
-                        Renewal::Renewed(ttl_s) => {
-                            prop_assert!(!was_ending);
-                            whole_from.insert(id, (now, ttl_s));
+                        Renewal::Renewed(ttl) => {
+                            prop_assert!(!was_ending && !closing.contains(&id));
+                            whole_from.insert(id, (now, ttl.as_secs() as i64));
                         }
+                        Renewal::Closing => prop_assert!(closing.contains(&id)),
                         Renewal::Gone => prop_assert!(!whole_from.contains_key(&id)),
                         Renewal::Ending => prop_assert!(was_ending),
                         Renewal::NotLeading => prop_assert!(book.leading() != Some(term)),
@@ -130,14 +156,14 @@ proptest! {
 #[test]
 fn renewal_waits_for_the_outcome_of_a_proposed_end() {
     let mut book = LeaseBook::default();
-    book.load([(7, 2)]);
+    book.load([known(7, 2)]);
     book.lead(at(0), 1);
     assert_eq!(book.take_due(at(1_999), 10), None);
     assert_eq!(book.take_due(at(2_000), 10), Some((1, vec![7])));
     assert_eq!(book.renewed(at(2_000), 1, 7), Renewal::Ending);
     assert_eq!(book.not_ended(at(2_100), 2, &[7]), 0, "another term");
     assert_eq!(book.not_ended(at(2_100), 1, &[7, 8]), 1);
-    assert_eq!(book.renewed(at(2_100), 1, 7), Renewal::Renewed(2));
+    assert_eq!(book.renewed(at(2_100), 1, 7), Renewal::Renewed(seconds(2)));
     assert_eq!(book.next_due(), Some(at(4_100)));
     book.gone(7);
     assert_eq!(book.renewed(at(2_200), 1, 7), Renewal::Gone);
@@ -146,8 +172,11 @@ fn renewal_waits_for_the_outcome_of_a_proposed_end() {
 #[test]
 fn remaining_time_counts_down_on_the_leader_only() {
     let mut book = LeaseBook::default();
-    book.load([(7, 60)]);
-    let left = |book: &LeaseBook, ms| book.remaining(at(ms), 7).map(|left| left.remaining_s);
+    book.load([known(7, 60)]);
+    let left = |book: &LeaseBook, ms| {
+        book.remaining(at(ms), 7)
+            .map(|left| left.remaining.as_secs())
+    };
     assert_eq!(left(&book, 50_000), Some(60));
     book.lead(at(0), 1);
     assert_eq!(left(&book, 50_500), Some(9));

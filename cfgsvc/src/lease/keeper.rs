@@ -24,9 +24,9 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 use tokio::sync::Notify;
 
-use super::LeaseListener;
 use super::book::{LeaseBook, Renewal};
 use super::wire::{LeaseAnswer, LeaseCall, Renewed, Seen, decode};
+use super::{Known, LeaseListener};
 use crate::clock::{self, Moment};
 
 /// Most leases that one log entry ends; with some keys each it stays a small entry.
@@ -178,31 +178,14 @@ impl Keeper {
         let renewed = call
             .renew
             .iter()
-            .map(|id| match book.renewed(now, term, *id) {
-                Renewal::Renewed(ttl_s) => Renewed {
-                    ttl_s,
-                    undecided: false,
-                },
-                Renewal::Gone => Renewed {
-                    ttl_s: 0,
-                    undecided: false,
-                },
-                // The second cannot be: the term was compared under the same lock.
-                Renewal::Ending | Renewal::NotLeading => Renewed {
-                    ttl_s: 0,
-                    undecided: true,
-                },
-            });
+            .map(|id| renewed(book.renewed(now, term, *id)));
         let renewed = renewed.collect();
         let seen = call.look.iter().map(|id| match book.remaining(now, *id) {
             Some(left) => Seen {
-                granted_s: left.granted_s,
-                remaining_s: left.remaining_s,
+                granted_ms: whole_ms(left.granted),
+                remaining_ms: whole_ms(left.remaining),
             },
-            None => Seen {
-                granted_s: 0,
-                remaining_s: 0,
-            },
+            None => Seen::default(),
         });
         let answer = LeaseAnswer {
             renewed,
@@ -213,7 +196,7 @@ impl Keeper {
 }
 
 impl LeaseListener for Keeper {
-    fn load(&self, leases: Vec<(i64, i64)>) {
+    fn load(&self, leases: Vec<Known>) {
         self.book().load(leases);
         self.recount.notify_one();
     }
@@ -226,7 +209,10 @@ impl LeaseListener for Keeper {
         let mut book = self.book();
         for change in changes {
             match *change {
-                LeaseChange::Granted { id, ttl_s } => book.granted(now, id, ttl_s),
+                LeaseChange::Granted { id, ttl_ms } => {
+                    book.granted(now, id, Duration::from_millis(ttl_ms));
+                }
+                LeaseChange::Closing { id, closing } => book.closing(id, closing),
                 LeaseChange::Ended { id } => book.gone(id),
             }
         }
@@ -239,6 +225,30 @@ impl LeaderService for Keeper {
     fn call(&self, _term: u64, request: Bytes) -> BoxFuture<'_, Result<Bytes, CallError>> {
         self.answer(request).boxed()
     }
+}
+
+/// What became of a renewal, for the one that asked.
+fn renewed(renewal: Renewal) -> Renewed {
+    match renewal {
+        Renewal::Renewed(ttl) => Renewed {
+            ttl_ms: whole_ms(ttl),
+            ..Renewed::default()
+        },
+        Renewal::Closing => Renewed {
+            closing: true,
+            ..Renewed::default()
+        },
+        Renewal::Gone => Renewed::default(),
+        // The second cannot be: the term was compared under the same lock.
+        Renewal::Ending | Renewal::NotLeading => Renewed {
+            undecided: true,
+            ..Renewed::default()
+        },
+    }
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns when this member, leading in `term`, has applied everything of earlier terms. Two checks

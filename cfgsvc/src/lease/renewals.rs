@@ -47,15 +47,16 @@ impl Renewals {
         }
     }
 
-    /// Renews a lease: seconds that it has from now, 0 when there is no such lease.
-    pub async fn renew(&self, id: i64) -> Result<i64, CallError> {
+    /// Renews a lease.
+    pub async fn renew(&self, id: i64) -> Result<Renewed, CallError> {
         let attempts = async {
             loop {
                 match self.once(id).await {
-                    Ok(Renewed {
-                        undecided: false,
-                        ttl_s,
-                    }) => return Ok(ttl_s),
+                    Ok(
+                        renewed @ Renewed {
+                            undecided: false, ..
+                        },
+                    ) => return Ok(renewed),
                     Ok(Renewed {
                         undecided: true, ..
                     })

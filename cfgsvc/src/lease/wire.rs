@@ -29,23 +29,26 @@ pub struct LeaseAnswer {
 /// What became of a renewal.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Renewed {
-    /// Seconds from now; 0 when there is no such lease.
-    #[prost(int64, tag = "1")]
-    pub ttl_s: i64,
+    /// Milliseconds from now; 0 when there is no such lease, or it was not renewed.
+    #[prost(uint64, tag = "1")]
+    pub ttl_ms: u64,
     /// Its end was proposed: ask again.
     #[prost(bool, tag = "2")]
     pub undecided: bool,
+    /// It is not renewed any more: its holder is asked to stop.
+    #[prost(bool, tag = "3")]
+    pub closing: bool,
 }
 
 /// What is left of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Seen {
-    /// Seconds it was granted; 0 when there is no such lease.
-    #[prost(int64, tag = "1")]
-    pub granted_s: i64,
-    /// Seconds that are left.
-    #[prost(int64, tag = "2")]
-    pub remaining_s: i64,
+    /// Milliseconds it was granted; 0 when there is no such lease.
+    #[prost(uint64, tag = "1")]
+    pub granted_ms: u64,
+    /// Milliseconds that are left.
+    #[prost(uint64, tag = "2")]
+    pub remaining_ms: u64,
 }
 
 /// Reads a message of another member.

@@ -168,6 +168,7 @@ pub(crate) fn record(draw: &mut Draw<'_>) -> Record {
             tables::lease(draw.signed(6)),
             LeaseRecord {
                 ttl_s: draw.signed(100),
+                ..LeaseRecord::default()
             }
             .encode_to_vec(),
         ),

@@ -229,8 +229,8 @@ impl Client {
         let renew = move |member: Member| renew(member, id);
         let call = network::call(&self.world, operator(), to, renew);
         match SimRuntime::timeout(Duration::from_secs(1), call).await {
-            Ok(Ok(Some(Renewal::Renewed(ttl_s)))) => {
-                self.confirmed(id, ttl_s, sent);
+            Ok(Ok(Some(Renewal::Renewed(ttl)))) => {
+                self.confirmed(id, ttl, sent);
                 true
             }
             Ok(Ok(Some(Renewal::Gone))) => {
@@ -241,8 +241,7 @@ impl Client {
         }
     }
 
-    fn confirmed(&mut self, id: i64, ttl_s: i64, sent: Duration) {
-        let ttl = Duration::from_secs(ttl_s.unsigned_abs());
+    fn confirmed(&mut self, id: i64, ttl: Duration, sent: Duration) {
         self.told(&format!("has lease {id:x} for {ttl:?} from {sent:?}"));
         self.world
             .check(|checks| checks.leases.confirmed(id, sent, ttl));
@@ -269,7 +268,8 @@ impl Client {
                     seq: 0,
                     renewed: sent,
                 });
-                self.confirmed(id, ttl_s, sent);
+                let ttl = Duration::from_secs(ttl_s.unsigned_abs());
+                self.confirmed(id, ttl, sent);
                 self.world.count("session");
                 true
             }

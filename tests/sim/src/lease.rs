@@ -126,6 +126,6 @@ pub async fn renew_here(member: Member, id: i64) -> Option<Renewal> {
     let mut book = lock(&member.book().book);
     match book.renewed(moment(), term, id) {
         Renewal::NotLeading | Renewal::Ending => None,
-        renewal @ (Renewal::Renewed(_) | Renewal::Gone) => Some(renewal),
+        renewal @ (Renewal::Renewed(_) | Renewal::Closing | Renewal::Gone) => Some(renewal),
     }
 }

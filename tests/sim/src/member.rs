@@ -93,7 +93,7 @@ pub fn moment() -> Moment {
 }
 
 impl LeaseListener for Book {
-    fn load(&self, leases: Vec<(i64, i64)>) {
+    fn load(&self, leases: Vec<cfgsvc::lease::Known>) {
         lock(&self.book).load(leases);
         self.recount.notify_one();
     }
@@ -102,7 +102,10 @@ impl LeaseListener for Book {
         let mut book = lock(&self.book);
         for change in changes {
             match *change {
-                LeaseChange::Granted { id, ttl_s } => book.granted(moment(), id, ttl_s),
+                LeaseChange::Granted { id, ttl_ms } => {
+                    book.granted(moment(), id, Duration::from_millis(ttl_ms));
+                }
+                LeaseChange::Closing { id, closing } => book.closing(id, closing),
                 LeaseChange::Ended { id } => book.gone(id),
             }
         }

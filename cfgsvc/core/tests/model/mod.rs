@@ -531,6 +531,7 @@ impl Model {
             // Whether more is left is not the model's to know.
             Op::Scrub(_) => Ok(Outcome::Scrub(Scrubbed::default())),
             // The commands hold no step but RECORDS of a restore that has not begun.
+            Op::Role(_) => unreachable!("roles have tests of their own"),
             Op::Seed(_) => Err(Code::RestoreMismatch),
         }
     }

@@ -40,7 +40,13 @@ fn machine(revision: i64) -> Record {
 }
 
 fn lease(id: i64, ttl_s: i64) -> Record {
-    record(&tables::lease(id), &LeaseRecord { ttl_s })
+    record(
+        &tables::lease(id),
+        &LeaseRecord {
+            ttl_s,
+            ..LeaseRecord::default()
+        },
+    )
 }
 
 fn version(create_revision: i64, mod_revision: i64, version: i64, lease: i64) -> KeyRecord {

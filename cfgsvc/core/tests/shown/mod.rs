@@ -229,6 +229,7 @@ pub(crate) fn show_reply(reply: &Reply) -> String {
         Outcome::LeaseExpire(expired) => format!("r{} ended {:?}", reply.revision, expired.ids),
         Outcome::Scrub(scrubbed) => format!("more: {}", scrubbed.more),
         Outcome::Seed(seeded) => format!("records: {}", seeded.records),
+        Outcome::Role(role) => format!("{role:?}"),
         Outcome::Refusal(refusal) => show_refusal(refusal),
     }
 }

@@ -8,8 +8,9 @@ use cfgsvc_core::refusal::{CODES, refusal_text};
 use cfgsvc_core::tables::Table;
 use cfgsvc_proto::etcd::request_op::Request;
 use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::role_command::Step as RoleStep;
 use cfgsvc_proto::state::seed::Step;
-use cfgsvc_proto::state::{Command, LeaseExpire, Record, Scrub, Seed};
+use cfgsvc_proto::state::{Command, LeaseExpire, Record, RoleCommand, Scrub, Seed, Start};
 use cluster_core::store::Overlay;
 use expect_test::expect;
 use prost::Message;
@@ -56,6 +57,15 @@ fn commands() -> Vec<Op> {
             restore_id: 5,
             advance: 6,
         }),
+        Op::Role(RoleCommand {
+            role: "r".to_owned(),
+            step: Some(RoleStep::Start(Start {
+                host: "h".to_owned(),
+                lease: 7,
+                epoch: 8,
+                position: "9".to_owned(),
+            })),
+        }),
     ]
 }
 
@@ -83,7 +93,8 @@ fn commands_in_the_log_keep_their_bytes() {
         08011201411a01522007280230017a020807
         08011201411a01522007280230018201060a0207081003
         08011201411a01522007280230018a01020809
-        08011201411a0152200728023001920110080210041a060a016b12017620052806"#]]
+        08011201411a0152200728023001920110080210041a060a016b12017620052806
+        08011201411a01522007280230019a010f0a01721a0a0a016810071808220139"#]]
     .assert_eq(&shown.join("\n"));
 }
 
@@ -165,7 +176,17 @@ fn refusals_in_kept_answers_keep_their_numbers() {
         32 etcdserver: step does not belong to the restore in progress
         33 etcdserver: invalid command
         34 etcdserver: invalid sort option
-        35 etcdserver: request is too large"#]]
+        35 etcdserver: request is too large
+        40 cfgsvc: invalid object
+        41 cfgsvc: key is reserved
+        42 cfgsvc: role not found
+        43 cfgsvc: another agent attends
+        44 cfgsvc: role is not granted so
+        45 cfgsvc: behind the last holder
+        46 cfgsvc: object is in use
+        47 cfgsvc: lease belongs to a role
+        48 cfgsvc: epoch has changed
+        49 cfgsvc: nobody can take the role so"#]]
     .assert_eq(&shown.join("\n"));
 }
 

@@ -1,0 +1,260 @@
+//! Who holds a role: the transitions, as pure functions.
+//!
+//! ```text
+//!               settle            start               yield, lease over
+//!   no holder ─────────► granted ───────► serving ──────────────────────┐
+//!       ▲                   ▲                │ move: they must stop     │
+//!       │                   │ settle         ▼                          │
+//!       └── vacated ────────┴──────── nobody serves ◄───────────────────┘
+//! ```
+//!
+//! Why nothing can be granted too early: [`Grant::settle`] alone gives a role to somebody, and it
+//! does nothing while anybody is counted in `serving`. A host is counted there from the commit of
+//! its start until the commit that says it has stopped, or that its lease is over.
+//!
+//! Invariants
+//! - `epoch` only grows: it is the revision of the commit that granted.
+//! - the position from which an epoch begins is in `starts` before its holder may serve.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::Name;
+use super::objects::{Data, Failover, Kind, Spec};
+
+/// Epochs whose start is kept. A host that was away for more is told to rebuild.
+pub const STARTS_MAX: usize = 64;
+
+/// From where an epoch began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// The epoch.
+    pub epoch: i64,
+    /// The host that began it.
+    pub host: Name,
+    /// Its last durable position then.
+    pub position: String,
+}
+
+/// Who holds a role, as the group says it; only the state machine writes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Revision of the commit that gave the role to the holder.
+    pub epoch: i64,
+    /// The host, colo or client that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Name>,
+    /// How many hosts may be serving.
+    pub serving: u32,
+    /// Who gets it when nobody serves any more; set by a move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Name>,
+    /// A move to nobody: the holder gives it up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vacate: bool,
+    /// Last position of a holder that gave it up in order: the next one must have as much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
+    /// What the data is of: the first holder's identity of it. Another is not the same data.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub identity: String,
+    /// From where the last epochs began, oldest first; for a role with data.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub starts: VecDeque<Start>,
+    /// Starts of older epochs were dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trimmed: bool,
+}
+
+/// A host or client that is there for a role: its lease lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attending {
+    /// The colo it is in; none for a client of a lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colo: Option<Name>,
+    /// Random name of the agent's state directory.
+    pub instance: String,
+    /// The boot of its machine.
+    pub boot: String,
+    /// The last epoch it knew when it came; its own when it began one since.
+    pub epoch: i64,
+    /// It has data of the role.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_data: bool,
+    /// What that data is of.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub identity: String,
+    /// Its last durable position at that epoch.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub position: String,
+    /// It cannot take the role now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declines: bool,
+    /// The epoch in which it may be serving; 0 when it is not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub serving: i64,
+    /// What it says of itself: a leader's value in an election.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde calls"
+)]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl Attending {
+    /// The name that a grant of this kind of role has for it.
+    pub fn holds_as<'a>(&'a self, kind: Kind, host: &'a Name) -> Option<&'a Name> {
+        match kind {
+            Kind::Host | Kind::Lock => Some(host),
+            Kind::Colo => self.colo.as_ref(),
+        }
+    }
+}
+
+/// Why a step is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wrong {
+    /// The role was not granted so: epoch and holder as they are.
+    NotHolder,
+    /// The holder is asked to stop.
+    Closing,
+    /// Its position is before where the last holder stopped.
+    Behind {
+        /// Where that was.
+        left: String,
+    },
+    /// It is no position for this kind of data.
+    NotAPosition,
+    /// The data is of something else.
+    OtherData {
+        /// What the role's is of.
+        expected: String,
+    },
+}
+
+impl Grant {
+    /// Whether those who serve are asked to stop.
+    pub fn closing(&self) -> bool {
+        self.next.is_some() || self.vacate
+    }
+
+    /// `host` begins epoch `epoch` at `position`; from here on it may serve. `true` when that is
+    /// new.
+    pub fn start(
+        &mut self,
+        spec: &Spec,
+        (host, attending): (&Name, &mut Attending),
+        (epoch, position): (i64, &str),
+    ) -> Result<bool, Wrong> {
+        let holds = attending.holds_as(spec.kind, host);
+        if epoch != self.epoch || holds.is_none() || holds != self.holder.as_ref() {
+            return Err(Wrong::NotHolder);
+        }
+        if self.closing() {
+            return Err(Wrong::Closing);
+        }
+        if attending.serving == epoch {
+            return Ok(false);
+        }
+        if !spec.data.is_position(position) {
+            return Err(Wrong::NotAPosition);
+        }
+        if !self.identity.is_empty() && self.identity != attending.identity {
+            let expected = self.identity.clone();
+            return Err(Wrong::OtherData { expected });
+        }
+        if let Some(left) = &self.left
+            && spec.data.covers(position, left) != Some(true)
+        {
+            let left = left.clone();
+            return Err(Wrong::Behind { left });
+        }
+        self.left = None;
+        self.identity.clone_from(&attending.identity);
+        attending.serving = epoch;
+        attending.declines = false;
+        attending.epoch = epoch;
+        attending.has_data = spec.data != Data::None;
+        position.clone_into(&mut attending.position);
+        self.serving += 1;
+        let begun = self.starts.back().is_some_and(|last| last.epoch == epoch);
+        if spec.kind == Kind::Host && !begun {
+            if self.starts.len() == STARTS_MAX {
+                self.starts.pop_front();
+                self.trimmed = true;
+            }
+            self.starts.push_back(Start {
+                epoch,
+                host: host.clone(),
+                position: position.to_owned(),
+            });
+        }
+        Ok(true)
+    }
+
+    /// `attending` serves no more: it has stopped, or its lease is over.
+    pub fn stopped(&mut self, attending: &mut Attending) {
+        if attending.serving != 0 {
+            attending.serving = 0;
+            self.serving = self.serving.saturating_sub(1);
+        }
+    }
+
+    /// A person, or a policy, wants `to` to hold the role; `None` that nobody does.
+    pub fn wish(&mut self, to: Option<Name>) {
+        self.vacate = to.is_none() && self.holder.is_some();
+        self.next = to.filter(|to| self.holder.as_ref() != Some(to));
+    }
+
+    /// Gives the role to whom it is due, if nobody serves. `available` says who may take it now,
+    /// the best first, by the names that this kind of role is held by, and whether the group would
+    /// choose them by itself; a holder that could go on is among them. `revision` is that of this
+    /// commit.
+    pub fn settle(&mut self, spec: &Spec, available: &[(Name, bool)], revision: i64) {
+        if self.serving > 0 {
+            return;
+        }
+        let vacated = std::mem::take(&mut self.vacate);
+        let next = self.next.take();
+        let is_there = |name: &Name| available.iter().any(|(one, _)| one == name);
+        let stays = match (&self.holder, spec.kind) {
+            (None, _) => false,
+            // Whether a colo is lost is not told by who attends: all its agents may start again.
+            (Some(_), Kind::Colo) => true,
+            (Some(holder), Kind::Host | Kind::Lock) => is_there(holder),
+        };
+        let by_itself = spec.failover == Failover::Auto && !spec.paused;
+        let can_take = |next: &Name| spec.kind == Kind::Colo || is_there(next);
+        let successor = match next.filter(can_take) {
+            Some(next) => Some(next),
+            None if vacated => None,
+            None if stays => return,
+            // Also when the one that was wished for went away.
+            None if by_itself => {
+                let best = available.iter().find(|(_, by_itself)| *by_itself);
+                best.map(|(name, _)| name.clone())
+            }
+            None => None,
+        };
+        match successor {
+            // Nobody held it since: an epoch does not change hands.
+            Some(successor) if self.holder.as_ref() == Some(&successor) => {}
+            Some(successor) => {
+                self.holder = Some(successor);
+                self.epoch = revision;
+            }
+            None if vacated || spec.kind == Kind::Lock => self.holder = None,
+            // The holder may come back to it: nobody has held it since.
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! What operators wrote below `/cfgsvc/`, by whichever call: is it well formed, and does it refer
+//! to what is there?
+//!
+//! It is looked at after everything of the commit is written, on top of the store, so that a
+//! transaction may make a colo and a host in it; what is refused is thrown away whole.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use cfgsvc_proto::kv::event::EventType;
+use cfgsvc_proto::state::{KeyRecord, Refusal};
+use cluster_core::store::{Direction, View};
+use serde::de::DeserializeOwned;
+
+use super::grant::{Attending, Grant};
+use super::keys::{self, PREFIX, Place};
+use super::name::{Name, RoleName};
+use super::objects::{Colo, Host, Kind, Spec, check_addresses};
+use super::turn::{Turn, load};
+use crate::machine::LeaseChange;
+use crate::refusal::{Code, refuse, shown};
+use crate::tables;
+use crate::writer::RevisionWriter;
+
+type Checked = io::Result<Result<(), Refusal>>;
+
+/// First key after those below [`PREFIX`].
+const END: &[u8] = b"/cfgsvc0";
+
+/// Whether a request's `key` and `range_end` reach keys that have a meaning here.
+pub(crate) fn concerns(key: &[u8], range_end: &[u8]) -> bool {
+    match range_end {
+        b"" => key.starts_with(PREFIX),
+        b"\0" => key < END,
+        end => key < END && end > PREFIX,
+    }
+}
+
+/// A change of one key.
+struct Change {
+    key: Bytes,
+    /// The new value and its lease; `None` when the key was deleted.
+    new: Option<(Bytes, i64)>,
+    previous: Option<Bytes>,
+}
+
+/// Checks all that was written so far, and settles the roles of which something else is said now.
+pub(crate) fn review(
+    writer: &mut RevisionWriter<'_, '_>,
+    leases: &mut Vec<LeaseChange>,
+) -> Checked {
+    let changes: Vec<Change> = writer
+        .events()
+        .iter()
+        .filter_map(|changed| {
+            let kv = changed.event.kv.as_ref()?;
+            if !kv.key.starts_with(PREFIX) {
+                return None;
+            }
+            let put = changed.event.r#type == i32::from(EventType::Put);
+            Some(Change {
+                key: kv.key.clone(),
+                new: put.then(|| (kv.value.clone(), kv.lease)),
+                previous: changed.previous.as_ref().map(|kv| kv.value.clone()),
+            })
+        })
+        .collect();
+    for change in &changes {
+        if let Err(refusal) = one(writer, change, leases)? {
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn one(
+    writer: &mut RevisionWriter<'_, '_>,
+    change: &Change,
+    leases: &mut Vec<LeaseChange>,
+) -> Checked {
+    let key = shown(&change.key);
+    let reserved = |why: &str| refuse(Code::ReservedKey, format!("key {key} {why}"));
+    let place = match Place::of(&change.key) {
+        Some(Ok(place)) => place,
+        Some(Err(why)) => return Ok(Err(reserved(&why))),
+        None => return Ok(Ok(())),
+    };
+    if change.new.as_ref().is_some_and(|(_, lease)| *lease != 0) {
+        let detail = format!("key {key} must not hang on a lease");
+        return Ok(Err(refuse(Code::InvalidObject, detail)));
+    }
+    match place {
+        Place::Grant(_) | Place::Attending(..) => {
+            Ok(Err(reserved("is written by the group alone")))
+        }
+        Place::Colo(colo) => review_colo(writer.state, &colo, change),
+        Place::Host(host) => review_host(writer.state, &host, change),
+        Place::Role(role) => review_role(writer, &role, change, leases),
+    }
+}
+
+/// The object of a new value.
+fn parse<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(value)
+        .map_err(|error| refuse(Code::InvalidObject, format!("key {}: {error}", shown(key))))
+}
+
+fn invalid(key: &[u8], why: impl std::fmt::Display) -> Refusal {
+    refuse(Code::InvalidObject, format!("key {}: {why}", shown(key)))
+}
+
+fn in_use(what: String) -> Result<(), Refusal> {
+    Err(refuse(Code::InUse, what))
+}
+
+fn review_colo(view: &dyn View, name: &Name, change: &Change) -> Checked {
+    if let Some((value, _)) = &change.new {
+        let colo: Result<Colo, Refusal> = parse(&change.key, value);
+        return Ok(colo.and_then(|colo| {
+            check_addresses(&colo.addresses).map_err(|why| invalid(&change.key, why))
+        }));
+    }
+    let host = find(view, "hosts", |host: &Host| host.colo == *name)?;
+    if let Some(host) = host {
+        return Ok(in_use(format!(
+            "colo '{name}' has host '{host}'; delete it first"
+        )));
+    }
+    let colo_role = |spec: &Spec| spec.kind == Kind::Colo && spec.candidates.contains(name);
+    if let Some(role) = find(view, "roles", colo_role)? {
+        return Ok(in_use(format!(
+            "colo '{name}' is a candidate of role '{role}'"
+        )));
+    }
+    if let Some(role) = find(view, "grants", |grant: &Grant| named(grant, name))?
+        && holds_colo(view, &role)?
+    {
+        return Ok(in_use(format!("colo '{name}' holds role '{role}'")));
+    }
+    Ok(Ok(()))
+}
+
+fn named(grant: &Grant, name: &Name) -> bool {
+    grant.holder.as_ref() == Some(name) || grant.next.as_ref() == Some(name)
+}
+
+fn holds_colo(view: &dyn View, role: &str) -> io::Result<bool> {
+    let Ok(role) = role.parse::<RoleName>() else {
+        return Ok(false);
+    };
+    let spec = load::<Spec>(view, &keys::role(&role))?.unwrap_or_default();
+    Ok(spec.is_some_and(|(spec, _)| spec.kind == Kind::Colo))
+}
+
+fn review_host(view: &dyn View, name: &Name, change: &Change) -> Checked {
+    let before = change
+        .previous
+        .as_ref()
+        .and_then(|value| serde_json::from_slice::<Host>(value).ok());
+    let after = match &change.new {
+        Some((value, _)) => match parse::<Host>(&change.key, value) {
+            Ok(host) => Some(host),
+            Err(refusal) => return Ok(Err(refusal)),
+        },
+        None => None,
+    };
+    let stays = after.as_ref().map(|host| &host.colo) == before.as_ref().map(|host| &host.colo);
+    if before.is_some() && !stays {
+        let last = format!("/{name}");
+        if let Some(at) = find_key::<Attending>(view, "attending", |at, _| at.ends_with(&last))? {
+            return Ok(in_use(format!(
+                "host '{name}' attends: {at}; stop its agent first"
+            )));
+        }
+    }
+    let Some(host) = after else {
+        let candidate = |spec: &Spec| spec.kind == Kind::Host && spec.candidates.contains(name);
+        if let Some(role) = find(view, "roles", candidate)? {
+            return Ok(in_use(format!(
+                "host '{name}' is a candidate of role '{role}'"
+            )));
+        }
+        return Ok(Ok(()));
+    };
+    if let Err(why) = check_addresses(&host.addresses) {
+        return Ok(Err(invalid(&change.key, why)));
+    }
+    if load::<Colo>(view, &keys::colo(&host.colo))?.is_ok_and(|colo| colo.is_some()) {
+        return Ok(Ok(()));
+    }
+    let colo = &host.colo;
+    let why = format!("colo '{colo}' does not exist; cfgctl colo add {colo}");
+    Ok(Err(invalid(&change.key, why)))
+}
+
+fn review_role(
+    writer: &mut RevisionWriter<'_, '_>,
+    role: &RoleName,
+    change: &Change,
+    leases: &mut Vec<LeaseChange>,
+) -> Checked {
+    if role.is_lock() {
+        let detail = format!("key {}: a lock is made by its use", shown(&change.key));
+        return Ok(Err(refuse(Code::ReservedKey, detail)));
+    }
+    let Some((value, _)) = &change.new else {
+        return delete_role(writer, role, change);
+    };
+    let spec: Spec = match parse(&change.key, value) {
+        Ok(spec) => spec,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if let Err(why) = spec.check() {
+        return Ok(Err(invalid(&change.key, why)));
+    }
+    if spec.kind == Kind::Lock {
+        return Ok(Err(invalid(&change.key, "kind 'lock' is for locks")));
+    }
+    let turn = match Turn::of(writer.state, role, spec)? {
+        Ok(turn) => turn,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let before: Option<Spec> = change
+        .previous
+        .as_ref()
+        .and_then(|value| serde_json::from_slice(value).ok());
+    if let Some(before) = before {
+        if before.kind != turn.spec.kind {
+            return Ok(Err(invalid(
+                &change.key,
+                "kind cannot change; make another role",
+            )));
+        }
+        if before.data != turn.spec.data && !turn.grant.starts.is_empty() {
+            return Ok(Err(invalid(
+                &change.key,
+                "data cannot change once an epoch has begun; make another role",
+            )));
+        }
+    }
+    if turn.spec.kind == Kind::Colo {
+        for colo in &turn.spec.candidates {
+            if load::<Colo>(writer.state, &keys::colo(colo))?.is_ok_and(|found| found.is_none()) {
+                let why = format!("colo '{colo}' does not exist; cfgctl colo add {colo}");
+                return Ok(Err(invalid(&change.key, why)));
+            }
+        }
+    }
+    turn.finish(writer, leases)?;
+    Ok(Ok(()))
+}
+
+fn delete_role(writer: &mut RevisionWriter<'_, '_>, role: &RoleName, change: &Change) -> Checked {
+    let kind = change
+        .previous
+        .as_ref()
+        .and_then(|value| serde_json::from_slice::<Spec>(value).ok())
+        .map_or(Kind::Host, |spec| spec.kind);
+    let mut turn = match Turn::of(writer.state, role, Spec::of(kind))? {
+        Ok(turn) => turn,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if let Some((host, _)) = turn.everybody(writer.state)?.first() {
+        return Ok(in_use(format!(
+            "host '{host}' attends role '{role}'; stop its agent first"
+        )));
+    }
+    writer.delete_if_there(&keys::grant(role))?;
+    Ok(Ok(()))
+}
+
+/// Name of the first object of a table that is `wanted`.
+fn find<T: DeserializeOwned>(
+    view: &dyn View,
+    table: &str,
+    mut wanted: impl FnMut(&T) -> bool,
+) -> io::Result<Option<String>> {
+    find_key(view, table, |_, object| wanted(object))
+}
+
+/// The same, by the object's name too.
+fn find_key<T: DeserializeOwned>(
+    view: &dyn View,
+    table: &str,
+    mut wanted: impl FnMut(&str, &T) -> bool,
+) -> io::Result<Option<String>> {
+    let prefix = format!("/cfgsvc/{table}/");
+    let end = format!("/cfgsvc/{table}0");
+    let range = tables::current_range(prefix.as_bytes(), end.as_bytes());
+    let mut found = None;
+    tables::try_scan(view, &range, Direction::Ascending, &mut |stored, value| {
+        let record: KeyRecord = tables::decode(stored, value)?;
+        let name = stored.get(1 + prefix.len()..).unwrap_or_default();
+        if let (Ok(name), Ok(object)) = (
+            std::str::from_utf8(name),
+            serde_json::from_slice(&record.value),
+        ) && wanted(name, &object)
+        {
+            found = Some(name.to_owned());
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_reach_these_keys_are_seen() {
+        for (key, end, expected) in [
+            (&b"/cfgsvc/roles/a"[..], &b""[..], true),
+            (b"/cfgsvc", b"", false),
+            (b"/cfgsvc0", b"", false),
+            (b"a", b"b", false),
+            (b"\0", b"\0", true),
+            (b"/cfgsvc/", b"/cfgsvc0", true),
+            (b"/a", b"/cfgsvc/", false),
+            (b"/a", b"/cfgsvc/a", true),
+            (b"/cfgsvc0", b"\0", false),
+        ] {
+            assert_eq!(concerns(key, end), expected, "{key:?} {end:?}");
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! The steps of a role, as commands: who comes, begins, stops, goes, and whom it is given to.
+//!
+//! Why each is refused before anything is written: a refused command changes nothing of the data.
+
+use std::io;
+
+use cfgsvc_proto::state::role_command::Step;
+use cfgsvc_proto::state::{
+    Attend, LeaseRecord, Move, Refusal, RoleCommand, RoleReply, Start, Yield,
+};
+use cluster_core::store::View;
+use prost::Message;
+
+use super::grant::{Attending, Grant, Wrong};
+use super::keys;
+use super::name::{Name, RoleName};
+use super::objects::{self, Colo, Data, Failover, Host, Kind, Spec};
+use super::turn::{There, Turn, load, value};
+use crate::machine::LeaseChange;
+use crate::refusal::{Code, refuse};
+use crate::session;
+use crate::tables;
+use crate::writer::{NewValue, RevisionWriter};
+
+/// Longest text of an agent about itself: its instance, boot, identity, position and value.
+const TEXT_BYTES_MAX: usize = 1_024;
+
+/// What a step does, or why it is refused.
+type Outcome = io::Result<Result<RoleReply, Refusal>>;
+
+fn name(text: &str) -> Result<Name, Refusal> {
+    text.parse()
+        .map_err(|error: super::name::BadName| refuse(Code::InvalidObject, error.to_string()))
+}
+
+fn answer(grant: &Grant) -> RoleReply {
+    RoleReply {
+        epoch: grant.epoch,
+        holder: grant.holder.clone().map_or_else(String::new, String::from),
+        closing: grant.closing(),
+        ..RoleReply::default()
+    }
+}
+
+/// Carries out one step.
+pub(crate) fn step(
+    writer: &mut RevisionWriter<'_, '_>,
+    command: RoleCommand,
+    leases: &mut Vec<LeaseChange>,
+) -> Outcome {
+    let role: RoleName = match command.role.parse() {
+        Ok(role) => role,
+        Err(error) => return Ok(Err(refuse(Code::InvalidObject, format!("{error}")))),
+    };
+    match command.step {
+        Some(Step::Attend(request)) => attend(writer, &role, request, leases),
+        Some(Step::Start(request)) => start(writer, &role, &request, leases),
+        Some(Step::Yield(request)) => yield_role(writer, &role, request, leases),
+        Some(Step::Move(request)) => move_role(writer, &role, &request, leases),
+        None => Err(crate::machine::unknown("the log holds a step of a role")),
+    }
+}
+
+fn attend(
+    writer: &mut RevisionWriter<'_, '_>,
+    role: &RoleName,
+    request: Attend,
+    leases: &mut Vec<LeaseChange>,
+) -> Outcome {
+    let (host, spec, attending) = match admit(writer.state, role, &request)? {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut turn = match Turn::of(writer.state, role, spec)? {
+        Ok(turn) => turn,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let before = turn.there(writer.state, &host)?.cloned();
+    if let Some(other) = before
+        .as_ref()
+        .filter(|other| !same_agent(other, &attending))
+    {
+        let lease = other.lease;
+        let detail = format!(
+            "another agent attends role '{role}' as '{host}' (lease {lease:x}); its lease must \
+             end first, or it must stop"
+        );
+        return Ok(Err(refuse(Code::HostAttends, detail)));
+    }
+    // Everything that could refuse has agreed.
+    if role.is_lock() {
+        ensure_written(writer, &keys::role(role), &turn.spec)?;
+    } else if let Some(colo) = attending.colo.clone() {
+        let addresses = request.addresses;
+        ensure_written(writer, &keys::host(&host), &Host { colo, addresses })?;
+    }
+    turn.stops(writer.state, &host)?;
+    turn.comes(writer.state, (&host, request.lease), attending)?;
+    let spec = turn.spec.clone();
+    let ttl_ms = spec.lease_ms();
+    let lease = LeaseRecord {
+        ttl_s: i64::try_from(ttl_ms.div_ceil(1_000)).unwrap_or(i64::MAX),
+        ttl_ms,
+        role: role.as_str().to_owned(),
+        host: host.as_str().to_owned(),
+        closing: false,
+    };
+    let stored = tables::lease(request.lease);
+    writer.state.put(stored, lease.encode_to_vec());
+    leases.push(LeaseChange::Granted {
+        id: request.lease,
+        ttl_ms,
+    });
+    let grant = turn.finish(writer, leases)?;
+    if let Some(There { lease, .. }) = before {
+        end_lease(writer, lease, leases)?;
+    }
+    Ok(Ok(RoleReply {
+        lease_ms: ttl_ms,
+        serve_ms: spec.serve_ms(),
+        stop_ms: spec.stop_ms,
+        ..answer(&grant)
+    }))
+}
+
+/// Whether the one that comes is the one that is there, started again: its state directory is held
+/// by one process at a time, and within one boot nothing of the former is left when it begins.
+fn same_agent(there: &There, now: &Attending) -> bool {
+    there.now.instance == now.instance && there.now.boot == now.boot
+}
+
+/// Checks everything about the one that comes; returns its name, the role and what is written.
+fn admit(
+    view: &dyn View,
+    role: &RoleName,
+    request: &Attend,
+) -> io::Result<Result<(Name, Spec, Attending), Refusal>> {
+    let host = match name(&request.host) {
+        Ok(host) => host,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let stored = match load::<Spec>(view, &keys::role(role))? {
+        Ok(stored) => stored.map(|(spec, _)| spec),
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let spec = match of_role(role, stored, request) {
+        Ok(spec) => spec,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let colo = match in_colo(view, &spec, &host, request)? {
+        Ok(colo) => colo,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if request.lease == 0 || view.get(&tables::lease(request.lease))?.is_some() {
+        let detail = format!("lease {:x}", request.lease);
+        return Ok(Err(refuse(Code::LeaseExists, detail)));
+    }
+    let attending = Attending {
+        colo,
+        instance: request.instance.clone(),
+        boot: request.boot.clone(),
+        epoch: request.epoch,
+        has_data: request.has_data && spec.data != Data::None,
+        identity: request.identity.clone(),
+        position: request.position.clone(),
+        declines: false,
+        serving: 0,
+        value: request.value.clone(),
+    };
+    Ok(plausible(&spec, &attending).map(|()| (host, spec, attending)))
+}
+
+/// What is said of the role; a lock that nobody uses is as its first client says.
+fn of_role(role: &RoleName, stored: Option<Spec>, request: &Attend) -> Result<Spec, Refusal> {
+    let spec = match (stored, role.is_lock()) {
+        (Some(spec), _) => spec,
+        (None, false) => {
+            let detail = format!("role '{role}'; see cfgctl role list");
+            return Err(refuse(Code::RoleNotFound, detail));
+        }
+        (None, true) => {
+            let wrong = |why| refuse(Code::InvalidObject, format!("lock '{role}': {why}"));
+            let spec: Spec = serde_json::from_str(&request.lock)
+                .map_err(|error| wrong(format!("its settings are no role: {error}")))?;
+            spec.check().map_err(wrong)?;
+            spec
+        }
+    };
+    if (spec.kind == Kind::Lock) != role.is_lock() {
+        let detail = format!("role '{role}': names of locks, and they alone, begin with 'locks/'");
+        return Err(refuse(Code::InvalidObject, detail));
+    }
+    Ok(spec)
+}
+
+/// The colo of the one that comes, as its host's key says it, or will.
+fn in_colo(
+    view: &dyn View,
+    spec: &Spec,
+    host: &Name,
+    request: &Attend,
+) -> io::Result<Result<Option<Name>, Refusal>> {
+    if spec.kind == Kind::Lock {
+        return Ok(Ok(None));
+    }
+    let colo = match name(&request.colo) {
+        Ok(colo) => colo,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let known = match load::<Host>(view, &keys::host(host))? {
+        Ok(known) => known,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if let Some((known, _)) = known {
+        if known.colo != colo {
+            let detail = format!(
+                "host '{host}' is in colo '{}', and says it is in '{colo}'",
+                known.colo
+            );
+            return Ok(Err(refuse(Code::InvalidObject, detail)));
+        }
+    } else if let Err(why) = objects::check_addresses(&request.addresses) {
+        return Ok(Err(refuse(
+            Code::InvalidObject,
+            format!("host '{host}': {why}"),
+        )));
+    }
+    Ok(match load::<Colo>(view, &keys::colo(&colo))? {
+        Ok(Some(_)) => Ok(Some(colo)),
+        Ok(None) => {
+            let detail = format!("colo '{colo}' does not exist; cfgctl colo add {colo}");
+            Err(refuse(Code::InvalidObject, detail))
+        }
+        Err(refusal) => Err(refusal),
+    })
+}
+
+fn plausible(spec: &Spec, attending: &Attending) -> Result<(), Refusal> {
+    let wrong = |detail: String| Err(refuse(Code::InvalidObject, detail));
+    let texts = [
+        ("instance", &attending.instance),
+        ("boot", &attending.boot),
+        ("identity", &attending.identity),
+        ("position", &attending.position),
+        ("value", &attending.value),
+    ];
+    for (what, text) in texts {
+        if text.len() > TEXT_BYTES_MAX {
+            return wrong(format!(
+                "{what} is {} bytes, at most {TEXT_BYTES_MAX}",
+                text.len()
+            ));
+        }
+    }
+    if attending.instance.is_empty() || attending.boot.is_empty() {
+        return wrong("instance and boot must be given".to_owned());
+    }
+    if attending.epoch < 0 {
+        return wrong(format!("epoch {} is before the first", attending.epoch));
+    }
+    if attending.has_data && !spec.data.is_position(&attending.position) {
+        let (position, data) = (&attending.position, spec.data);
+        return wrong(format!("'{position}' is no position of data {data:?}"));
+    }
+    Ok(())
+}
+
+/// Writes an object that is not there.
+fn ensure_written<T: serde::Serialize>(
+    writer: &mut RevisionWriter<'_, '_>,
+    key: &bytes::Bytes,
+    object: &T,
+) -> io::Result<()> {
+    if writer.state.get(&tables::current(key))?.is_some() {
+        return Ok(());
+    }
+    let new = NewValue {
+        value: value(object),
+        lease: 0,
+    };
+    writer.put(key, new, None)
+}
+
+/// Ends a lease on which no key hangs any more.
+fn end_lease(
+    writer: &mut RevisionWriter<'_, '_>,
+    id: i64,
+    leases: &mut Vec<LeaseChange>,
+) -> io::Result<()> {
+    writer.state.delete(tables::lease(id));
+    session::end(writer.state, id)?;
+    leases.push(LeaseChange::Ended { id });
+    Ok(())
+}
+
+fn start(
+    writer: &mut RevisionWriter<'_, '_>,
+    role: &RoleName,
+    request: &Start,
+    leases: &mut Vec<LeaseChange>,
+) -> Outcome {
+    let (mut turn, host) = match turn_of(writer.state, role, &request.host, request.lease)? {
+        Ok(found) => found,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if request.position.len() > TEXT_BYTES_MAX {
+        let detail = format!("position is over {TEXT_BYTES_MAX} bytes");
+        return Ok(Err(refuse(Code::InvalidObject, detail)));
+    }
+    if let Err(wrong) = turn.starts(&host, request.epoch, &request.position) {
+        return Ok(Err(explain(&turn, &host, request, wrong)));
+    }
+    let grant = turn.finish(writer, leases)?;
+    Ok(Ok(answer(&grant)))
+}
+
+fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
+    let (role, grant) = (&turn.role, &turn.grant);
+    let (asked, position) = (request.epoch, &request.position);
+    match wrong {
+        Wrong::NotHolder => {
+            let holder = grant.holder.as_ref().map_or("nobody", Name::as_str);
+            let detail = format!(
+                "role '{role}' is held by {holder} at epoch {}; '{host}' would begin epoch {asked}",
+                grant.epoch
+            );
+            refuse(Code::NotHolder, detail)
+        }
+        Wrong::Closing => {
+            let detail = format!("role '{role}' is being handed over");
+            refuse(Code::NotHolder, detail)
+        }
+        Wrong::Behind { left } => {
+            let detail = format!(
+                "'{host}' is at {position}, and the last holder of role '{role}' stopped at {left}"
+            );
+            refuse(Code::Behind, detail)
+        }
+        Wrong::NotAPosition => {
+            let data = turn.spec.data;
+            let detail = format!("'{position}' is no position of data {data:?}");
+            refuse(Code::InvalidObject, detail)
+        }
+        Wrong::OtherData { expected } => {
+            let detail = format!("the data of role '{role}' is of '{expected}', another");
+            refuse(Code::InvalidObject, detail)
+        }
+    }
+}
+
+/// The role, and the one that attends with this lease.
+fn turn_of(
+    view: &dyn View,
+    role: &RoleName,
+    host: &str,
+    lease: i64,
+) -> io::Result<Result<(Turn, Name), Refusal>> {
+    let host = match name(host) {
+        Ok(host) => host,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut turn = match Turn::load(view, role)? {
+        Ok(turn) => turn,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if let Err(refusal) = turn.there_with(view, (&host, lease))? {
+        return Ok(Err(refusal));
+    }
+    Ok(Ok((turn, host)))
+}
+
+fn yield_role(
+    writer: &mut RevisionWriter<'_, '_>,
+    role: &RoleName,
+    request: Yield,
+    leases: &mut Vec<LeaseChange>,
+) -> Outcome {
+    let (mut turn, host) = match turn_of(writer.state, role, &request.host, request.lease)? {
+        Ok(found) => found,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if !request.position.is_empty() && !turn.spec.data.is_position(&request.position)
+        || request.position.len() > TEXT_BYTES_MAX
+    {
+        let detail = format!("'{}' is no position", request.position);
+        return Ok(Err(refuse(Code::InvalidObject, detail)));
+    }
+    let (kind, epoch) = (turn.spec.kind, turn.grant.epoch);
+    let holder = turn.grant.holder.clone();
+    let closing = turn.grant.closing();
+    let mut served = false;
+    if let Some(there) = turn.there(writer.state, &host)? {
+        served = there.now.serving != 0;
+        let holds = there.now.holds_as(kind, &host) == holder.as_ref();
+        // Who gives it up unasked would be given it again.
+        there.now.declines |= holds && !closing && kind != Kind::Lock;
+        if served && !request.position.is_empty() {
+            there.now.epoch = epoch;
+            there.now.has_data = true;
+            there.now.position.clone_from(&request.position);
+        }
+    }
+    turn.stops(writer.state, &host)?;
+    if served && kind == Kind::Host && !request.position.is_empty() {
+        turn.grant.left = Some(request.position);
+    }
+    if request.leave {
+        turn.goes(writer.state, &host)?;
+        writer.delete_if_there(&keys::attending(role, &host))?;
+        end_lease(writer, request.lease, leases)?;
+    }
+    let grant = turn.finish(writer, leases)?;
+    Ok(Ok(answer(&grant)))
+}
+
+fn move_role(
+    writer: &mut RevisionWriter<'_, '_>,
+    role: &RoleName,
+    request: &Move,
+    leases: &mut Vec<LeaseChange>,
+) -> Outcome {
+    let mut turn = match Turn::load(writer.state, role)? {
+        Ok(turn) => turn,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let epoch = turn.grant.epoch;
+    if request.epoch != 0 && request.epoch != epoch {
+        let detail = format!(
+            "role '{role}' is at epoch {epoch}, asked for at epoch {}",
+            request.epoch
+        );
+        return Ok(Err(refuse(Code::EpochChanged, detail)));
+    }
+    let to = match goal(writer.state, &mut turn, &request.to)? {
+        Ok(to) => to,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    turn.grant.wish(to);
+    if request.accept_loss {
+        turn.grant.left = None;
+    }
+    let grant = turn.finish(writer, leases)?;
+    Ok(Ok(answer(&grant)))
+}
+
+/// Whom the role is to go to.
+fn goal(view: &dyn View, turn: &mut Turn, to: &str) -> io::Result<Result<Option<Name>, Refusal>> {
+    let role = turn.role.clone();
+    let automatic = turn.spec.failover == Failover::Auto && !turn.spec.paused;
+    if to.is_empty() {
+        if automatic && turn.spec.kind != Kind::Lock {
+            let detail = format!(
+                "role '{role}' is given by the group itself and would be again; pause it first \
+                 (cfgctl role pause {role}), or switch it to another"
+            );
+            return Ok(Err(refuse(Code::NotAvailable, detail)));
+        }
+        return Ok(Ok(None));
+    }
+    let to = match name(to) {
+        Ok(to) => to,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let none = |detail| Ok(Err(refuse(Code::NotAvailable, detail)));
+    if !turn.spec.is_candidate(&to) {
+        let detail = format!("'{to}' is no candidate of role '{role}'");
+        return none(detail);
+    }
+    if turn.spec.kind == Kind::Colo {
+        return match load::<Colo>(view, &keys::colo(&to))? {
+            Ok(Some(_)) => Ok(Ok(Some(to))),
+            Ok(None) => none(format!("colo '{to}' does not exist")),
+            Err(refusal) => Ok(Err(refusal)),
+        };
+    }
+    if turn.there(view, &to)?.is_none() {
+        let detail = format!("'{to}' does not attend role '{role}': is its agent running?");
+        return none(detail);
+    }
+    Ok(Ok(Some(to)))
+}
+
+/// The lease of somebody who attended is over, and the key that hung on it is gone.
+pub(crate) fn lease_over(
+    writer: &mut RevisionWriter<'_, '_>,
+    lease: &LeaseRecord,
+    was: Option<Attending>,
+    leases: &mut Vec<LeaseChange>,
+) -> io::Result<()> {
+    let (Ok(role), Ok(host)) = (lease.role.parse::<RoleName>(), lease.host.parse::<Name>()) else {
+        return Ok(());
+    };
+    // A role that cannot be read is nobody's to settle: it is refused wherever it is used.
+    let Ok(mut turn) = Turn::load(writer.state, &role)? else {
+        return Ok(());
+    };
+    if let Some(mut was) = was {
+        turn.grant.stopped(&mut was);
+    }
+    turn.goes(writer.state, &host)?;
+    turn.finish(writer, leases)?;
+    Ok(())
+}

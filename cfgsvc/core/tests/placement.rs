@@ -1,0 +1,481 @@
+//! Roles under random commands: what the hosts may believe, against what the machine says.
+//!
+//! The observer here knows nothing of the machine's rules. It keeps who may be serving, as the host
+//! itself would know it: from the answer to its start until it says that it has stopped, or until
+//! its lease ends. Two of them for one role at one time are the split brain that all this is
+//! against.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use cfgsvc_core::check::check;
+use cfgsvc_core::placement::{Attending, Grant, Spec, Verdict, verdict::verdict};
+use cfgsvc_core::{LeaseChange, Machine, read, tables};
+use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::reply::Result as Outcome;
+use cfgsvc_proto::state::role_command::Step;
+use cfgsvc_proto::state::{
+    Attend, Command, KeyRecord, LeaseExpire, Move, Reply, RoleCommand, RoleReply, Start, Yield,
+};
+use cluster_core::store::Overlay;
+use proptest::prelude::*;
+use prost::Message;
+
+const COLOS: [&str; 2] = ["akl", "wlg"];
+const HOSTS: [(&str, &str); 4] = [("h1", "akl"), ("h2", "wlg"), ("h3", "akl"), ("h4", "wlg")];
+const ROLES: [&str; 3] = ["db", "web", "locks/l"];
+const LOCK: &str = r#"{"kind":"lock"}"#;
+
+/// A group of one: the machine over a store in memory.
+struct World {
+    state: BTreeMap<Bytes, Bytes>,
+    machine: Machine,
+    leases: BTreeSet<i64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let state = BTreeMap::new();
+        let machine = Machine::load(&state).expect("an empty store");
+        Self {
+            state,
+            machine,
+            leases: BTreeSet::new(),
+        }
+    }
+
+    fn apply(&mut self, op: Op) -> Outcome {
+        let command = Command {
+            op: Some(op),
+            ..Command::default()
+        };
+        let mut overlay = Overlay::new(&self.state);
+        let applied = self
+            .machine
+            .apply(&mut overlay, command.encode_to_vec().into())
+            .expect("memory does not fail");
+        let batch = overlay.into_batch();
+        for (key, value) in batch.iter() {
+            match value {
+                Some(value) => drop(self.state.insert(key.clone(), value.clone())),
+                None => drop(self.state.remove(key)),
+            }
+        }
+        for change in applied.leases {
+            match change {
+                LeaseChange::Granted { id, .. } => assert!(self.leases.insert(id)),
+                LeaseChange::Ended { id } => assert!(self.leases.remove(&id)),
+                LeaseChange::Closing { id, .. } => assert!(self.leases.contains(&id)),
+            }
+        }
+        let reply = Reply::decode(applied.reply).expect("a reply");
+        reply.result.expect("a result")
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> Outcome {
+        self.apply(Op::Put(cfgsvc_proto::etcd::PutRequest {
+            key: key.as_bytes().to_vec().into(),
+            value: value.as_bytes().to_vec().into(),
+            ..Default::default()
+        }))
+    }
+
+    fn step(&mut self, role: &str, step: Step) -> Result<RoleReply, String> {
+        let role = role.to_owned();
+        let step = Some(step);
+        let outcome = self.apply(Op::Role(RoleCommand { role, step }));
+        if let Outcome::Refusal(refusal) = &outcome {
+            return Err(format!("{:?}: {}", refusal.code(), refusal.detail));
+        }
+        let Outcome::Role(reply) = outcome else {
+            panic!("an answer to another command: {outcome:?}");
+        };
+        Ok(reply)
+    }
+
+    fn object<T: serde::de::DeserializeOwned>(&self, key: &str) -> Option<T> {
+        let stored = tables::current(key.as_bytes());
+        let record: Option<KeyRecord> = tables::get(&self.state, &stored).expect("memory");
+        record.map(|record| serde_json::from_slice(&record.value).expect("an object"))
+    }
+
+    fn grant(&self, role: &str) -> Grant {
+        self.object(&format!("/cfgsvc/grants/{role}"))
+            .unwrap_or_default()
+    }
+
+    fn attending(&self, role: &str, host: &str) -> Option<Attending> {
+        self.object(&format!("/cfgsvc/attending/{role}/{host}"))
+    }
+
+    fn verdict(&self, role: &str, host: &str) -> Verdict {
+        let spec: Option<Spec> = self.object(&format!("/cfgsvc/roles/{role}"));
+        let grant = self.grant(role);
+        let attending = self.attending(role, host);
+        let host = host.parse().expect("a name");
+        verdict(
+            spec.as_ref().map(|spec| (spec, &grant)),
+            &host,
+            attending.as_ref(),
+        )
+    }
+}
+
+fn attend(host: (&str, &str), lease: i64, facts: Facts) -> Step {
+    Step::Attend(Attend {
+        host: host.0.to_owned(),
+        colo: host.1.to_owned(),
+        lease,
+        instance: format!("{}-{}", host.0, facts.instance),
+        boot: "boot".to_owned(),
+        epoch: facts.epoch,
+        has_data: facts.position.is_some(),
+        identity: if facts.position.is_some() {
+            "orders".to_owned()
+        } else {
+            String::new()
+        },
+        position: facts.position.map_or_else(String::new, |at| at.to_string()),
+        lock: LOCK.to_owned(),
+        ..Attend::default()
+    })
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts {
+    instance: u8,
+    epoch: i64,
+    position: Option<u64>,
+}
+
+fn start(host: &str, lease: i64, epoch: i64, position: &str) -> Step {
+    let (host, position) = (host.to_owned(), position.to_owned());
+    Step::Start(Start {
+        host,
+        lease,
+        epoch,
+        position,
+    })
+}
+
+fn stop(host: &str, lease: i64, position: &str, leave: bool) -> Step {
+    let (host, position) = (host.to_owned(), position.to_owned());
+    Step::Yield(Yield {
+        host,
+        lease,
+        position,
+        leave,
+    })
+}
+
+fn go(to: &str) -> Step {
+    let to = to.to_owned();
+    Step::Move(Move {
+        to,
+        ..Move::default()
+    })
+}
+
+/// What is done next; numbers choose among what there is.
+#[derive(Debug, Clone)]
+enum Action {
+    Attend {
+        role: usize,
+        host: usize,
+        instance: u8,
+    },
+    Start {
+        role: usize,
+        host: usize,
+        older: bool,
+    },
+    Stop {
+        role: usize,
+        host: usize,
+        leave: bool,
+    },
+    LeaseOver {
+        nth: usize,
+    },
+    Move {
+        role: usize,
+        to: usize,
+    },
+    Spec {
+        role: usize,
+        paused: bool,
+        manual: bool,
+        listed: bool,
+    },
+    Drain {
+        colo: usize,
+        drained: bool,
+    },
+    Delete {
+        role: usize,
+    },
+    Raw {
+        key: usize,
+    },
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let role = 0..ROLES.len();
+    let host = 0..HOSTS.len();
+    prop_oneof![
+        6 => (role.clone(), host.clone(), 0u8..2)
+            .prop_map(|(role, host, instance)| Action::Attend { role, host, instance }),
+        8 => (role.clone(), host.clone(), prop::bool::weighted(0.1))
+            .prop_map(|(role, host, older)| Action::Start { role, host, older }),
+        4 => (role.clone(), host.clone(), any::<bool>())
+            .prop_map(|(role, host, leave)| Action::Stop { role, host, leave }),
+        3 => (0usize..16).prop_map(|nth| Action::LeaseOver { nth }),
+        4 => (role.clone(), 0usize..5).prop_map(|(role, to)| Action::Move { role, to }),
+        2 => (role.clone(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+            |(role, paused, manual, listed)| Action::Spec { role, paused, manual, listed }),
+        1 => (0..COLOS.len(), any::<bool>())
+            .prop_map(|(colo, drained)| Action::Drain { colo, drained }),
+        1 => role.prop_map(|role| Action::Delete { role }),
+        1 => (0usize..4).prop_map(|key| Action::Raw { key }),
+    ]
+}
+
+/// What the hosts know.
+#[derive(Default)]
+struct Observer {
+    next_lease: i64,
+    /// Lease of each (role, host) that attends.
+    leases: BTreeMap<(usize, usize), i64>,
+    /// The agent that came last as each.
+    instances: BTreeMap<(usize, usize), u8>,
+    /// Epoch in which each may be serving.
+    serving: BTreeMap<(usize, usize), i64>,
+    /// Last epoch and its holder, of each role.
+    epochs: BTreeMap<usize, (i64, String)>,
+}
+
+fn spec(role: usize, paused: bool, manual: bool, listed: bool) -> String {
+    let failover = if manual { "manual" } else { "auto" };
+    match role {
+        0 if listed => format!(
+            r#"{{"kind":"host","data":"number","failover":"{failover}","paused":{paused},"candidates":["h2","h1"]}}"#
+        ),
+        0 => format!(r#"{{"data":"number","failover":"{failover}","paused":{paused}}}"#),
+        _ => format!(r#"{{"kind":"colo","failover":"{failover}","paused":{paused}}}"#),
+    }
+}
+
+impl Observer {
+    fn act(&mut self, world: &mut World, action: &Action) {
+        match *action {
+            Action::Attend {
+                role,
+                host,
+                instance,
+            } => self.attend(world, role, host, instance),
+            Action::Start { role, host, older } => self.start(world, role, host, older),
+            Action::Stop { role, host, leave } => {
+                let Some(lease) = self.leases.get(&(role, host)).copied() else {
+                    return;
+                };
+                let position = if role == 0 { "7" } else { "" };
+                let done = world.step(ROLES[role], stop(HOSTS[host].0, lease, position, leave));
+                // It has stopped before it says so, whatever becomes of the message.
+                self.serving.remove(&(role, host));
+                if done.is_ok() && leave {
+                    self.leases.remove(&(role, host));
+                }
+            }
+            Action::LeaseOver { nth } => {
+                let Some((at, lease)) = self.leases.iter().nth(nth).map(|(a, l)| (*a, *l)) else {
+                    return;
+                };
+                // By then the holder has stopped: its deadline is before the group's.
+                self.serving.remove(&at);
+                self.leases.remove(&at);
+                let expire = LeaseExpire {
+                    ids: vec![lease],
+                    term: 1,
+                };
+                world.apply(Op::LeaseExpire(expire));
+            }
+            Action::Move { role, to } => {
+                let names = if role == 1 {
+                    ["akl", "wlg", "x", "akl", ""]
+                } else {
+                    ["h1", "h2", "h3", "h4", ""]
+                };
+                drop(world.step(ROLES[role], go(names[to])));
+            }
+            Action::Spec {
+                role,
+                paused,
+                manual,
+                listed,
+            } if role < 2 => {
+                let text = spec(role, paused, manual, listed);
+                world.put(&format!("/cfgsvc/roles/{}", ROLES[role]), &text);
+            }
+            Action::Spec { .. } => {}
+            Action::Drain { colo, drained } => {
+                let text = format!(r#"{{"drained":{drained}}}"#);
+                world.put(&format!("/cfgsvc/colos/{}", COLOS[colo]), &text);
+            }
+            Action::Delete { role } => {
+                let key: Bytes = format!("/cfgsvc/roles/{}", ROLES[role]).into_bytes().into();
+                world.apply(Op::DeleteRange(cfgsvc_proto::etcd::DeleteRangeRequest {
+                    key,
+                    ..Default::default()
+                }));
+            }
+            Action::Raw { key } => {
+                let key = [
+                    "/cfgsvc/grants/db",
+                    "/cfgsvc/attending/db/h1",
+                    "/cfgsvc/x",
+                    "/cfgsvc/roles/locks/l",
+                ][key];
+                let refused = world.put(key, "{}");
+                assert!(matches!(refused, Outcome::Refusal(_)), "{refused:?}");
+            }
+        }
+    }
+
+    fn attend(&mut self, world: &mut World, role: usize, host: usize, instance: u8) {
+        self.next_lease += 1;
+        let lease = self.next_lease;
+        let known = world
+            .attending(ROLES[role], HOSTS[host].0)
+            .map_or(0, |at| at.epoch);
+        let position = (role == 0 && (known > 0 || instance == 1)).then_some(7);
+        let facts = Facts {
+            instance,
+            epoch: known,
+            position,
+        };
+        let came = world.step(ROLES[role], attend(HOSTS[host], lease, facts));
+        if came.is_ok() {
+            // The same agent began again: its guard has stopped what served before. Another one's
+            // goes on, on whatever machine that is.
+            if self.instances.insert((role, host), instance) == Some(instance) {
+                self.serving.remove(&(role, host));
+            }
+            let other = self.serving.contains_key(&(role, host));
+            assert!(
+                !other,
+                "{} takes the place of another that serves",
+                HOSTS[host].0
+            );
+            self.leases.insert((role, host), lease);
+        }
+    }
+
+    fn start(&mut self, world: &mut World, role: usize, host: usize, older: bool) {
+        let Some(lease) = self.leases.get(&(role, host)).copied() else {
+            return;
+        };
+        let epoch = world.grant(ROLES[role]).epoch - i64::from(older);
+        let position = if role == 0 { "7" } else { "" };
+        let (name, host_name) = (ROLES[role], HOSTS[host].0);
+        if world
+            .step(name, start(host_name, lease, epoch, position))
+            .is_ok()
+        {
+            self.serving.insert((role, host), epoch);
+            assert_eq!(world.verdict(name, host_name), Verdict::Serve { epoch });
+            let begun = world
+                .grant(name)
+                .starts
+                .iter()
+                .any(|start| start.epoch == epoch);
+            assert!(
+                role != 0 || begun,
+                "the position is committed before it serves"
+            );
+        }
+    }
+
+    /// What must hold after every step.
+    fn check(&mut self, world: &World) {
+        check(&world.state).expect("the store's invariants");
+        let stored = read::leases(&world.state).expect("memory");
+        let stored: BTreeSet<i64> = stored.into_iter().map(|(id, _)| id).collect();
+        assert_eq!(stored, world.leases, "the keeper knows all leases");
+        for (host, (name, _)) in HOSTS.iter().enumerate() {
+            // A lock is held without a start: as soon as the group says so.
+            if let Verdict::Serve { epoch } = world.verdict(ROLES[2], name) {
+                self.serving.insert((2, host), epoch);
+            }
+        }
+        for (role, name) in ROLES.iter().enumerate() {
+            self.one_holder(world, role, name);
+            let grant = world.grant(name);
+            let holder = grant.holder.map_or_else(String::new, String::from);
+            let (epoch, before) = self.epochs.entry(role).or_default();
+            if grant.epoch != 0 {
+                assert!(
+                    grant.epoch >= *epoch,
+                    "{name}: epoch {} after {epoch}",
+                    grant.epoch
+                );
+                let same = holder == *before || holder.is_empty() || before.is_empty();
+                assert!(
+                    grant.epoch > *epoch || same,
+                    "{name} changed hands in {epoch}"
+                );
+                (*epoch, *before) = (grant.epoch, holder);
+            }
+        }
+    }
+
+    fn one_holder(&self, world: &World, role: usize, name: &str) {
+        let serving: Vec<_> = self
+            .serving
+            .iter()
+            .filter(|((at, _), _)| *at == role)
+            .collect();
+        let by = |host: usize| {
+            if role == 1 {
+                HOSTS[host].1
+            } else {
+                HOSTS[host].0
+            }
+        };
+        let holders: BTreeSet<&str> = serving.iter().map(|((_, host), _)| by(*host)).collect();
+        let grant = world.grant(name);
+        assert!(holders.len() <= 1, "{name} is served by {holders:?}");
+        for ((_, host), epoch) in &serving {
+            assert_eq!(
+                **epoch, grant.epoch,
+                "{name}: {} serves an old epoch",
+                HOSTS[*host].0
+            );
+        }
+    }
+}
+
+fn ready() -> World {
+    let mut world = World::new();
+    for colo in COLOS {
+        world.put(&format!("/cfgsvc/colos/{colo}"), "{}");
+    }
+    for (role, name) in ROLES.iter().enumerate().take(2) {
+        let text = spec(role, false, false, true);
+        let made = world.put(&format!("/cfgsvc/roles/{name}"), &text);
+        assert!(matches!(made, Outcome::Put(_)), "{made:?}");
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn at_most_one_holder_serves(actions in prop::collection::vec(action(), 1..80)) {
+        let mut world = ready();
+        let mut observer = Observer::default();
+        for action in &actions {
+            observer.act(&mut world, action);
+            observer.check(&world);
+        }
+    }
+}
