@@ -4,7 +4,10 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["rpc.proto", "cfgsvc.proto", "state.proto"], ["proto"])?;
+    let descriptors = protox::compile(
+        ["rpc.proto", "cfgsvc.proto", "roles.proto", "state.proto"],
+        ["proto"],
+    )?;
     let gate = "#[cfg(feature = \"grpc\")]";
     tonic_prost_build::configure()
         .bytes(".")

@@ -14,6 +14,7 @@ use cfgsvc_proto::etcd::lease_server::LeaseServer;
 use cfgsvc_proto::etcd::maintenance_server::MaintenanceServer;
 use cfgsvc_proto::etcd::watch_server::WatchServer;
 use cfgsvc_proto::v1::admin_server::AdminServer;
+use cfgsvc_proto::v1::roles_server::RolesServer;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -51,7 +52,8 @@ pub fn router(service: &Arc<Service>) -> Router {
         .add_service(
             MaintenanceServer::new(api.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX),
         )
-        .add_service(AdminServer::new(api).max_decoding_message_size(RECEIVE_BYTES_MAX));
+        .add_service(AdminServer::new(api.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX))
+        .add_service(RolesServer::new(api).max_decoding_message_size(RECEIVE_BYTES_MAX));
     routes
         .routes()
         .into_axum_router()

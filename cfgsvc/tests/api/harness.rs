@@ -17,6 +17,7 @@ use cfgsvc_proto::etcd::watch_client::WatchClient;
 use cfgsvc_proto::etcd::watch_request::RequestUnion;
 use cfgsvc_proto::etcd::{PutRequest, WatchCreateRequest, WatchRequest, WatchResponse};
 use cfgsvc_proto::v1::admin_client::AdminClient;
+use cfgsvc_proto::v1::roles_client::RolesClient;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -104,6 +105,7 @@ pub(crate) struct Clients {
     pub(crate) cluster: ClusterClient<Channel>,
     pub(crate) maintenance: MaintenanceClient<Channel>,
     pub(crate) admin: AdminClient<Channel>,
+    pub(crate) roles: RolesClient<Channel>,
 }
 
 impl Clients {
@@ -118,7 +120,8 @@ impl Clients {
             lease: LeaseClient::new(channel.clone()),
             cluster: ClusterClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()).max_decoding_message_size(large),
-            admin: AdminClient::new(channel),
+            admin: AdminClient::new(channel.clone()),
+            roles: RolesClient::new(channel),
         }
     }
 }

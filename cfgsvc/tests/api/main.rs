@@ -7,5 +7,6 @@ mod harness;
 mod kv;
 mod lease;
 mod operate;
+mod roles;
 mod solo;
 mod watch;

@@ -101,3 +101,9 @@ pub fn judge(view: &dyn View, role: &RoleName, host: &Name, lease: i64) -> io::R
         addresses,
     })
 }
+
+/// Who holds a role; `None` when it was never granted.
+pub fn grant(view: &dyn View, role: &RoleName) -> io::Result<Option<Grant>> {
+    let found = load::<Grant>(view, &keys::grant(role))?.unwrap_or_default();
+    Ok(found.map(|(grant, _)| grant))
+}
