@@ -308,3 +308,36 @@ fn only_reads(txn: &Txn) -> bool {
         Op::Txn(txn) => only_reads(txn),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_asks_the_same_and_reads_what_would_be_written() {
+        let nested = Txn::new()
+            .when(Compare::missing("n"))
+            .then(Op::Put(Put::new("n", "1").lease(7)));
+        let txn = Txn::new()
+            .when(Compare::exists("k"))
+            .then(Op::Put(Put::new("k", "v")))
+            .then(Op::Delete(Delete::prefix("old/")))
+            .then(Op::Get(Get::prefix("app/").limit(3).revision(5)))
+            .otherwise(Op::Txn(nested));
+        let read = |get: Get| Op::Get(get.keys_only());
+        let wanted = Txn::new()
+            .when(Compare::exists("k"))
+            .then(read(Get::new("k").limit(9)))
+            .then(read(Get::prefix("old/").limit(9)))
+            .then(read(Get::prefix("app/").limit(3).revision(5)))
+            .otherwise(Op::Txn(
+                Txn::new()
+                    .when(Compare::missing("n"))
+                    .then(read(Get::new("n").limit(9))),
+            ));
+        let rehearsal = txn.rehearsal(9);
+        assert!(only_reads(&rehearsal) && !only_reads(&txn));
+        assert_eq!(rehearsal.into_request(), wanted.into_request());
+        assert_eq!((txn.steps(true).len(), txn.steps(false).len()), (3, 1));
+    }
+}

@@ -88,7 +88,7 @@ fn plain(value: &[u8]) -> Option<&str> {
         .filter(|text| !text.contains('\0'))
 }
 
-/// The lines that differ between two texts that do.
+/// The lines that differ between two texts.
 fn lines(old: &str, new: &str) -> String {
     let laid_out = |text: &str| {
         if text.is_empty() {
@@ -96,6 +96,10 @@ fn lines(old: &str, new: &str) -> String {
         }
         lay_out(text)
     };
+    if old == new {
+        // An empty value and none: the headings say which is which.
+        return String::new();
+    }
     match (laid_out(old), laid_out(new)) {
         (Some(old), Some(new)) if old == new => "only white space in the JSON differs\n".to_owned(),
         (Some(old), Some(new)) => hunks(&old, &new),
@@ -365,7 +369,6 @@ mod tests {
             the value is the same
             --- k then (empty)
             +++ k then (does not exist)
-            only white space in the JSON differs
         "#]]
         .assert_eq(&text);
     }

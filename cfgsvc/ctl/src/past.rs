@@ -5,12 +5,18 @@ use crate::render::{Table, cell, shell_word, time};
 use bytes::Bytes;
 use cfgsvc_client::{
     AdminError, CallError, Client, EventKind, Get, HistoryEntry, KeyValue, Keys, KvError,
+    WatchError, WatchOptions,
 };
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Most changes that a plan names, for each key: the newest.
 const SHOWN: usize = 20;
+
+/// Longest wait for a watch to be refused.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A key at a revision.
 #[derive(Debug)]
@@ -41,18 +47,35 @@ pub(crate) async fn unreadable(client: &Client, error: KvError) -> Diagnostic {
     let KvError::Compacted { revision } = error else {
         return error.into();
     };
-    // Which key is no matter: the answer says what is compacted.
-    let oldest = match client.history("any", 1, i64::MAX).await {
-        Ok(history) => history.compact_revision,
-        Err(_) => 0,
-    };
+    let oldest = oldest_after(client, revision).await;
     let diagnostic = Diagnostic::from(error);
-    if oldest > revision {
-        return diagnostic.hint(format!(
-            "the oldest revision that can be read is {oldest}: give that or a later one"
-        ));
+    diagnostic.hint(match oldest {
+        Some(oldest) => {
+            format!("the first one after it that can be read is {oldest}: give that or a later one")
+        }
+        None => "give a later revision: `cfgctl history KEY` prints those that are kept".to_owned(),
+    })
+}
+
+/// The first revision after `compacted`, which is, that can be read. Only a watch from there is
+/// told, by an etcd too, and also of revisions that a restore has left out.
+async fn oldest_after(client: &Client, compacted: i64) -> Option<i64> {
+    // Of which key is no matter.
+    let options = WatchOptions::new("any").from_revision(compacted);
+    let refused = async {
+        match client.watch(options).await {
+            Ok(mut watch) => watch.next().await,
+            Err(error) => Some(Err(error)),
+        }
+    };
+    // The group answers at once, unless the watch is possible where the read is not: from the first
+    // revision that a restore has left out.
+    match timeout(REFUSED_WITHIN, refused).await {
+        Ok(Some(Err(WatchError::Compacted {
+            compact_revision, ..
+        }))) => Some(compact_revision).filter(|oldest| *oldest > compacted),
+        Ok(Some(_) | None) | Err(_) => None,
     }
-    diagnostic.hint("give a later revision: `cfgctl history KEY` prints those that are kept")
 }
 
 /// The changes of a key that a rollback undoes.

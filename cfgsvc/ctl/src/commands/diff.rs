@@ -58,7 +58,12 @@ async fn before(client: &Client, key: &Bytes, after: &Moment) -> Result<Moment, 
         Some(kv) => kv.mod_revision,
         None => deleted(client, key, after.revision).await?,
     };
-    past::at(client, key, changed - 1).await
+    let mut before = past::at(client, key, changed - 1).await?;
+    // The revision by which the history names it.
+    if let Some(kv) = &before.kv {
+        before.revision = kv.mod_revision;
+    }
+    Ok(before)
 }
 
 /// The revision at which `key`, which does not exist at revision `until`, was deleted.

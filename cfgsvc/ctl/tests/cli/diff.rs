@@ -28,7 +28,7 @@ fn two_versions_of_a_key_are_compared() -> Result<()> {
          diff app/conf --rev 0",
         expect![[r#"
             $ cfgctl diff app/conf
-            --- app/conf at revision 4
+            --- app/conf at revision 3
             +++ app/conf at revision 5
             @@ -1,3 +1,3 @@
              workers 8
@@ -194,12 +194,12 @@ fn deleted_keys_are_compared_with_what_they_were() -> Result<()> {
             $ cfgctl diff k --rev 2
             | error: revision 2 is compacted
             |
-            | hint: the oldest revision that can be read is 4: give that or a later one
+            | hint: the first one after it that can be read is 4: give that or a later one
             exit 1
             $ cfgctl diff k --rev 2 -o json
             | error: revision 2 is compacted
             |
-            | hint: the oldest revision that can be read is 4: give that or a later one
+            | hint: the first one after it that can be read is 4: give that or a later one
             exit 1
             $ cfgctl set k three
             KEY  REVISION
@@ -210,13 +210,67 @@ fn deleted_keys_are_compared_with_what_they_were() -> Result<()> {
             $ cfgctl diff k
             | error: revision 4 is compacted
             |
-            | hint: the oldest revision that can be read is 5: give that or a later one
+            | hint: the first one after it that can be read is 5: give that or a later one
             exit 1
             $ cfgctl rollback k --to 4 --yes
             | error: revision 4 is compacted
             |
-            | hint: the oldest revision that can be read is 5: give that or a later one
+            | hint: the first one after it that can be read is 5: give that or a later one
             exit 1
+        "#]],
+    )
+}
+
+#[test]
+fn revisions_that_a_restore_left_out_are_told() -> Result<()> {
+    let from = Session::start_group()?;
+    from.data(&["set", "k", "one"])?;
+    from.data(&["set", "k", "two"])?;
+    let file = from.dir().join("file");
+    let file = file.to_str().context("a plain name")?;
+    from.data(&["snapshot", "save", file])?;
+    let session = Session::start_group()?;
+    let args = ["snapshot", "restore", file, "--yes", "--advance", "1000"];
+    session.data(&args)?;
+    session.data(&["set", "k", "three"])?;
+    session.check(
+        "diff k
+         diff k --rev 500
+         rollback k --to 500 --dry-run
+         diff --prefix k --rev 500
+         rollback k --to 2 --dry-run",
+        expect![[r#"
+            $ cfgctl diff k
+            --- k at revision 3
+            +++ k at revision 1004
+            @@ -1 +1 @@
+            -two
+            +three
+            $ cfgctl diff k --rev 500
+            | error: revision 500 is compacted
+            |
+            | hint: the first one after it that can be read is 1003: give that or a later one
+            exit 1
+            $ cfgctl rollback k --to 500 --dry-run
+            | error: revision 500 is compacted
+            |
+            | hint: the first one after it that can be read is 1003: give that or a later one
+            exit 1
+            $ cfgctl diff --prefix k --rev 500
+            | error: revision 500 is compacted
+            |
+            | hint: the first one after it that can be read is 1003: give that or a later one
+            exit 1
+            $ cfgctl rollback k --to 2 --dry-run
+            --- k at revision 1004
+            +++ k as at revision 2
+            @@ -1 +1 @@
+            -three
+            +one
+            UNDOES  TIME                      AUTHOR  REASON  CHANGE
+            3       2000-01-01T00:00:00.000Z  -       -       put
+            1004    2000-01-01T00:00:00.000Z  -       -       put
+            | nothing was written
         "#]],
     )
 }
@@ -369,7 +423,7 @@ fn what_changed_below_a_prefix_is_listed() -> Result<()> {
             $ cfgctl diff --prefix app/ --rev 5
             | error: revision 5 is compacted
             |
-            | hint: the oldest revision that can be read is 6: give that or a later one
+            | hint: the first one after it that can be read is 6: give that or a later one
             exit 1
         "#]],
     )

@@ -1,4 +1,4 @@
-//! `--dry-run` of the commands that write keys. (An etcd answers as cfgsvcd does.)
+//! `--dry-run` of the commands that write keys.
 
 use crate::Session;
 use anyhow::Result;
@@ -6,7 +6,15 @@ use expect_test::expect;
 
 #[test]
 fn a_dry_run_changes_nothing() -> Result<()> {
-    let session = Session::start()?;
+    check(&Session::start_group()?)
+}
+
+#[test]
+fn a_dry_run_at_an_etcd_says_the_same() -> Result<()> {
+    check(&Session::start()?)
+}
+
+fn check(session: &Session) -> Result<()> {
     session.data(&["set", "a/x", "one"])?;
     session.data(&["set", "a/y", "one"])?;
     let dir = session.dir();

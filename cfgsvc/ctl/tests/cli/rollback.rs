@@ -754,7 +754,7 @@ fn an_etcd_without_history_is_compared_and_rolled_back_too() -> Result<()> {
             $ cfgctl diff k --rev 2
             | error: revision 2 is compacted
             |
-            | hint: give a later revision: `cfgctl history KEY` prints those that are kept
+            | hint: the first one after it that can be read is 4: give that or a later one
             exit 1
         "#]],
     )
