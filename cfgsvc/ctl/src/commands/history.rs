@@ -39,6 +39,12 @@ fn none(args: &HistoryArgs, compacted: i64) -> Diagnostic {
     }
 }
 
+/// The time of a change; it is forgotten with the author and the reason when the change itself is
+/// compacted and only the version that it made is kept.
+fn known(at_ms: i64) -> Option<i64> {
+    Some(at_ms).filter(|at_ms| *at_ms > 0)
+}
+
 fn table(history: &History) -> Table {
     let mut table = Table::new(["REVISION", "TIME", "AUTHOR", "REASON", "CHANGE", "VALUE"]);
     for entry in &history.entries {
@@ -51,7 +57,7 @@ fn table(history: &History) -> Table {
         };
         table.row([
             kv.mod_revision.to_string(),
-            time(entry.at_ms),
+            known(entry.at_ms).map_or("-".to_owned(), time),
             or_dash(&entry.author),
             or_dash(&entry.reason),
             verb.to_owned(),
@@ -71,7 +77,7 @@ fn json(key: &[u8], history: &History) -> Value {
         Some(json!({
             "event": event,
             "revision": entry.event.as_ref()?.kv.as_ref()?.mod_revision,
-            "time": time(entry.at_ms),
+            "time": known(entry.at_ms).map(time),
             "author": entry.author,
             "reason": entry.reason,
             "kv": kv,

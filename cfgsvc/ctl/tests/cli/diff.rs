@@ -153,7 +153,13 @@ fn deleted_keys_are_compared_with_what_they_were() -> Result<()> {
          set k three
          compact 5
          diff k
-         rollback k --to 4 --yes",
+         rollback k --to 4 --yes
+         set k four
+         compact 6
+         set other x
+         compact 7
+         history k
+         history k -o json",
         expect![[r#"
             $ cfgctl diff k
             --- k at revision 2
@@ -217,6 +223,42 @@ fn deleted_keys_are_compared_with_what_they_were() -> Result<()> {
             |
             | hint: the first one after it that can be read is 5: give that or a later one
             exit 1
+            $ cfgctl set k four
+            KEY  REVISION
+            k    6
+            $ cfgctl compact 6
+            COMPACTED
+            6
+            $ cfgctl set other x
+            KEY    REVISION
+            other  7
+            $ cfgctl compact 7
+            COMPACTED
+            7
+            $ cfgctl history k
+            REVISION  TIME  AUTHOR  REASON  CHANGE  VALUE
+            6         -     -       -       put     four
+            $ cfgctl history k -o json
+            {
+              "compact_revision": 7,
+              "entries": [
+                {
+                  "author": "",
+                  "event": "put",
+                  "kv": {
+                    "create_revision": 4,
+                    "key": "k",
+                    "mod_revision": 6,
+                    "value": "four",
+                    "version": 3
+                  },
+                  "reason": "",
+                  "revision": 6,
+                  "time": null
+                }
+              ],
+              "key": "k"
+            }
         "#]],
     )
 }
