@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const SHOWN: usize = 20;
 
 /// Longest wait for a watch to be refused.
-const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A key at a revision.
 #[derive(Debug)]

@@ -616,13 +616,24 @@ fn of_a_long_history_the_newest_changes_are_named() -> Result<()> {
         let value = vec![b'a' + number; 1_500_000];
         ensure!(
             session
-                .run_with(&["set", "large"], &value)?
+                .run_with(&["set", "large", "--timeout", "1m"], &value)?
                 .status
                 .success()
         );
     }
     let undone = |key: &str| -> Result<Value> {
-        let args = ["rollback", key, "--to", "2", "--dry-run", "-o", "json"];
+        // Much time, so that a slow machine is not taken for a group that is away.
+        let args = [
+            "rollback",
+            key,
+            "--to",
+            "2",
+            "--dry-run",
+            "-o",
+            "json",
+            "--timeout",
+            "1m",
+        ];
         let mut plan: Value = serde_json::from_str(&session.data(&args)?)?;
         Ok(plan["changes"][0]["undone"].take())
     };
