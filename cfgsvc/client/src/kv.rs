@@ -209,6 +209,21 @@ impl Put {
         }
     }
 
+    /// The key that is written.
+    pub fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// The value that it gets.
+    pub fn value(&self) -> &Bytes {
+        &self.value
+    }
+
+    /// The lease that it gets; 0 for none.
+    pub fn lease_id(&self) -> i64 {
+        self.lease
+    }
+
     /// The key goes when this lease ends.
     pub fn lease(mut self, lease: i64) -> Self {
         self.lease = lease;
@@ -251,7 +266,7 @@ pub struct PutReply {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is done until it is given to a client"]
 pub struct Delete {
-    keys: Keys,
+    pub(crate) keys: Keys,
     previous: bool,
 }
 

@@ -117,6 +117,20 @@ pub enum Op {
 }
 
 impl Op {
+    /// A read, without values, of at most `limit` of the keys that this is about.
+    fn rehearsal(&self, limit: i64) -> Self {
+        let read = |keys: &Keys| Self::Get(Get::new(keys.clone()).keys_only().limit(limit));
+        match self {
+            Self::Get(get) if get.limit > 0 => {
+                Self::Get(get.clone().keys_only().limit(get.limit.min(limit)))
+            }
+            Self::Get(get) => Self::Get(get.clone().keys_only().limit(limit)),
+            Self::Put(put) => read(&Keys::One(put.key().clone())),
+            Self::Delete(delete) => read(&delete.keys),
+            Self::Txn(txn) => Self::Txn(txn.rehearsal(limit)),
+        }
+    }
+
     fn into_request(self) -> etcd::RequestOp {
         let request = match self {
             Self::Get(get) => Request::RequestRange(get.to_request()),
@@ -177,6 +191,24 @@ impl Txn {
             .len()
             .max(self.then.len())
             .max(self.otherwise.len())
+    }
+
+    /// The steps for when the conditions hold, or for when one does not.
+    pub fn steps(&self, held: bool) -> &[Op] {
+        if held { &self.then } else { &self.otherwise }
+    }
+
+    /// The same conditions, and in place of each step a read, without values, of at most `limit`
+    /// of the keys that it is about. It changes nothing, and its reply tells which branch would be
+    /// taken and what each step of it would meet; all of them before the first, so that what a step
+    /// would do to a later one is not seen.
+    pub fn rehearsal(&self, limit: i64) -> Self {
+        let reads = |ops: &[Op]| ops.iter().map(|op| op.rehearsal(limit)).collect();
+        Self {
+            compares: self.compares.clone(),
+            then: reads(&self.then),
+            otherwise: reads(&self.otherwise),
+        }
     }
 
     fn into_request(self) -> etcd::TxnRequest {
@@ -275,4 +307,37 @@ fn only_reads(txn: &Txn) -> bool {
         Op::Put(_) | Op::Delete(_) => false,
         Op::Txn(txn) => only_reads(txn),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_asks_the_same_and_reads_what_would_be_written() {
+        let nested = Txn::new()
+            .when(Compare::missing("n"))
+            .then(Op::Put(Put::new("n", "1").lease(7)));
+        let txn = Txn::new()
+            .when(Compare::exists("k"))
+            .then(Op::Put(Put::new("k", "v")))
+            .then(Op::Delete(Delete::prefix("old/")))
+            .then(Op::Get(Get::prefix("app/").limit(3).revision(5)))
+            .otherwise(Op::Txn(nested));
+        let read = |get: Get| Op::Get(get.keys_only());
+        let wanted = Txn::new()
+            .when(Compare::exists("k"))
+            .then(read(Get::new("k").limit(9)))
+            .then(read(Get::prefix("old/").limit(9)))
+            .then(read(Get::prefix("app/").limit(3).revision(5)))
+            .otherwise(Op::Txn(
+                Txn::new()
+                    .when(Compare::missing("n"))
+                    .then(read(Get::new("n").limit(9))),
+            ));
+        let rehearsal = txn.rehearsal(9);
+        assert!(only_reads(&rehearsal) && !only_reads(&txn));
+        assert_eq!(rehearsal.into_request(), wanted.into_request());
+        assert_eq!((txn.steps(true).len(), txn.steps(false).len()), (3, 1));
+    }
 }

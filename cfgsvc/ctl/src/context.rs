@@ -40,6 +40,13 @@ impl Context {
         Ok(Client::new(self.options.clone())?)
     }
 
+    /// The same, for changes whose reason is `reason` unless the command line gives one.
+    pub(crate) fn client_because(&self, reason: String) -> Result<Client, Diagnostic> {
+        let mut options = self.options.clone();
+        options.reason.get_or_insert(reason);
+        Ok(Client::new(options)?)
+    }
+
     /// Prints data in the form that was asked for.
     pub(crate) fn print(
         &self,

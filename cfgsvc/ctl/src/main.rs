@@ -1,14 +1,17 @@
 //! `cfgctl`: the command line of the service.
 //!
 //! `args` is the grammar, `commands` holds one file for each command, `render` turns results into
-//! text, `diagnostics` errors into words and hints, `signals` waits for interrupts, and `printer`
-//! alone prints.
+//! text, `difference` two versions into lines, `diagnostics` errors into words and hints; `past`
+//! and `merge` read what was, `signals` waits for interrupts, and `printer` alone prints.
 
 mod args;
 mod commands;
 mod confirm;
 mod context;
 mod diagnostics;
+mod difference;
+mod merge;
+mod past;
 mod printer;
 mod render;
 mod signals;

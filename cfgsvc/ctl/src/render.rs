@@ -171,6 +171,16 @@ pub(crate) fn json_kv(kv: &KeyValue, with_value: bool) -> Value {
     Value::Object(map)
 }
 
+/// A value that is to be written.
+pub(crate) fn json_value(value: &[u8], lease: i64) -> Value {
+    let mut map = Map::new();
+    insert_bytes(&mut map, "value", "encoding", value);
+    if lease != 0 {
+        map.insert("lease".into(), format!("{lease:x}").into());
+    }
+    Value::Object(map)
+}
+
 /// A change.
 pub(crate) fn json_event(event: &Event, revision: i64) -> Value {
     match event.kind {

@@ -50,6 +50,7 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cfgctl set app/flags on --reason 'launch'
          cfgctl set app/flags off --if-revision 41
+         cfgctl set app/flags off --dry-run
          cfgctl set app/cert < cert.pem")]
 pub(crate) struct SetArgs {
     /// The key
@@ -72,10 +73,14 @@ pub(crate) struct SetArgs {
     /// Print the value that was replaced as well
     #[arg(long)]
     pub(crate) prev: bool,
+    /// Only print what would be changed; the group checks a write when it is made
+    #[arg(long, conflicts_with = "prev")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cfgctl del app/flags
+         cfgctl del --prefix app/ --dry-run
          cfgctl del --prefix app/ --yes")]
 pub(crate) struct DelArgs {
     /// The key, or with --prefix the beginning of keys
@@ -87,6 +92,9 @@ pub(crate) struct DelArgs {
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Only print what would be changed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -146,13 +154,17 @@ or the same as JSON, which may nest and hold any bytes:
               {\"txn\": {\"then\": [{\"del\": {\"key\": \"app/old\", \"prefix\": true}}]}}],
      \"else\": [{\"get\": {\"key\": \"app/flags\"}}]}
 
-The exit code is 1 when the conditions did not hold.
+The exit code is 1 when the conditions did not hold, or with --dry-run would not.
 
 Example: cfgctl txn change.txt
+         cfgctl txn change.txt --dry-run
          printf 'then\\n put a 1\\n put b 2\\n' | cfgctl txn -")]
 pub(crate) struct TxnArgs {
     /// The file; - is standard input
     pub(crate) file: PathBuf,
+    /// Only print whether the conditions hold and what would be changed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -259,4 +271,69 @@ pub(crate) struct CompactArgs {
     /// The oldest revision that stays readable
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) revision: i64,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --rev the version before is compared with the one that is there now. Text is compared
+line by line, JSON one member a line; of other bytes there are the count and an excerpt.
+
+With --prefix it lists the keys that were added, removed or changed between two revisions; a key
+is changed when it was written, be it with the same value.
+
+The exit code says nothing about whether they differ. It is 1 when the key exists at neither
+revision, and when a revision is compacted.
+
+Example: cfgctl diff app/flags
+         cfgctl diff app/flags --rev 41 --to 57
+         cfgctl diff --prefix app/ --rev 41")]
+pub(crate) struct DiffArgs {
+    /// The key, or with --prefix the beginning of keys
+    #[arg(value_parser = any_bytes())]
+    pub(crate) key: Bytes,
+    /// All keys that start with KEY; needs --rev
+    #[arg(long, requires = "rev")]
+    pub(crate) prefix: bool,
+    /// The first of both revisions; without it the version before
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) rev: Option<i64>,
+    /// The second; without it now
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) to: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+This makes a new version with the value that the key had at revision REV, by the same checks as
+any write; a key that did not exist at REV is deleted. The history keeps all versions, so that a
+rollback can be rolled back. First the plan is printed: what differs, and whose changes are undone.
+
+The key keeps the lease that it has now, or none: that of revision REV may be over, and the key
+would go with it. A key that does not exist now gets none.
+
+Everything is done in one transaction that is refused when one of the keys was changed after the
+plan was made. With --prefix that are at most 128 keys and 1.5 MiB of keys and values; keys that
+somebody else creates below the prefix meanwhile are left alone.
+
+The reason in the history is `rollback to revision REV` unless --reason says another.
+
+Example: cfgctl rollback app/flags --to 41 --dry-run
+         cfgctl rollback app/flags --to 41 --yes --reason 'launch failed'
+         cfgctl rollback --prefix app/ --to 41")]
+pub(crate) struct RollbackArgs {
+    /// The key, or with --prefix the beginning of keys
+    #[arg(value_parser = any_bytes())]
+    pub(crate) key: Bytes,
+    /// All keys that start with KEY, in one transaction
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// The revision whose values come back
+    #[arg(long, value_name = "REV", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) to: i64,
+    /// Only print what would be changed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }

@@ -8,8 +8,8 @@ pub(crate) use group::{
     SnapshotSaveArgs,
 };
 pub(crate) use keys::{
-    CompactArgs, DelArgs, ExportArgs, GetArgs, HistoryArgs, ImportArgs, LeaseCommand, LockArgs,
-    SetArgs, TxnArgs, WatchArgs,
+    CompactArgs, DelArgs, DiffArgs, ExportArgs, GetArgs, HistoryArgs, ImportArgs, LeaseCommand,
+    LockArgs, RollbackArgs, SetArgs, TxnArgs, WatchArgs,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -117,6 +117,10 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Print the versions of a key, with author, reason and time
     History(HistoryArgs),
+    /// Print what differs between two versions of a key, or below a prefix
+    Diff(DiffArgs),
+    /// Bring back what a key, or all below a prefix, was at a revision
+    Rollback(RollbackArgs),
     /// Execute a transaction from a file
     Txn(TxnArgs),
     /// Write files as keys

@@ -1,22 +1,34 @@
 //! `cfgctl del`.
 
 use crate::Outcome;
-use crate::args::DelArgs;
+use crate::args::{DelArgs, Output};
+use crate::commands::dry_run;
 use crate::confirm::{Consent, consent};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::render::{Table, cell, count as plural};
+use crate::past;
+use crate::render::{JsonList, Table, cell, count as plural, json_key};
 use cfgsvc_client::{Client, Delete, DeleteReply, Get, Keys};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) async fn run(context: &Context, args: DelArgs) -> Outcome {
     let client = context.client()?;
     let key = cell(&args.key);
+    if args.dry_run && args.prefix {
+        return rehearse_prefix(context, &client, &args).await;
+    }
+    if args.dry_run {
+        let now = past::at(&client, &args.key, 0).await?;
+        return match now.kv {
+            Some(_) => dry_run::print(context, &args.key, &now, None),
+            None => Err(missing(&key)),
+        };
+    }
     let reply = if args.prefix {
         let keys = Keys::prefix(args.key.clone());
         let count = client.get(Get::new(keys.clone()).count_only()).await?.count;
         if count == 0 {
-            return Err(Diagnostic::refused(format!("no key begins with `{key}`")));
+            return Err(none_begins(&key));
         }
         let what = match key.as_str() {
             "" => format!(
@@ -41,7 +53,7 @@ pub(crate) async fn run(context: &Context, args: DelArgs) -> Outcome {
         )));
     }
     if reply.deleted == 0 {
-        return Err(Diagnostic::refused(format!("key `{key}` does not exist")));
+        return Err(missing(&key));
     }
     let table = || {
         let mut table = Table::new(["DELETED", "REVISION"]);
@@ -61,4 +73,52 @@ async fn delete_many(
     _consent: Consent,
 ) -> Result<DeleteReply, Diagnostic> {
     Ok(client.delete(Delete::new(keys)).await?)
+}
+
+fn missing(key: &str) -> Diagnostic {
+    Diagnostic::refused(format!("key `{key}` does not exist"))
+}
+
+fn none_begins(key: &str) -> Diagnostic {
+    Diagnostic::refused(format!("no key begins with `{key}`"))
+}
+
+/// Lists what would be deleted, page by page.
+async fn rehearse_prefix(context: &Context, client: &Client, args: &DelArgs) -> Outcome {
+    let get = Get::prefix(args.key.clone()).keys_only();
+    let mut pages = client.get_pages(get).await?;
+    if pages.count() == 0 {
+        return Err(none_begins(&cell(&args.key)));
+    }
+    let json = context.output == Output::Json;
+    let mut table = Table::new(["CHANGE", "REVISION", "KEY"]);
+    let mut list = JsonList::default();
+    let mut text = String::new();
+    if json {
+        text = JsonList::begin(&[("at_revision", pages.revision().into())], "changes");
+    }
+    while let Some(kvs) = pages.next().await? {
+        for kv in &kvs {
+            if json {
+                let mut map = json_key(&kv.key);
+                map.insert("change".into(), "delete".into());
+                map.insert("mod_revision".into(), kv.mod_revision.into());
+                text.push_str(&list.item(&Value::Object(map)));
+            } else {
+                let at = kv.mod_revision.to_string();
+                table.row(["delete".to_owned(), at, cell(&kv.key)]);
+            }
+        }
+        if !json {
+            text.push_str(&table.take());
+        }
+        context.printer.data(text.as_bytes())?;
+        text.clear();
+    }
+    if json {
+        text = list.end(&[("count", pages.count().into())]);
+        context.printer.data(text.as_bytes())?;
+    }
+    context.printer.note("nothing was written");
+    Ok(Exit::Done)
 }

@@ -4,8 +4,9 @@ use crate::Outcome;
 use crate::args::HistoryArgs;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
+use crate::past::{change, or_dash};
 use crate::render::{Table, cell, json_key, json_kv, shell_word, time};
-use cfgsvc_client::{EventKind, History, HistoryEntry, KeyValue};
+use cfgsvc_client::{EventKind, History};
 use serde_json::{Value, json};
 
 pub(crate) async fn run(context: &Context, args: HistoryArgs) -> Outcome {
@@ -38,41 +39,28 @@ fn none(args: &HistoryArgs, compacted: i64) -> Diagnostic {
     }
 }
 
-/// What an entry is about.
-fn version(entry: &HistoryEntry) -> Option<(EventKind, &KeyValue)> {
-    let event = entry.event.as_ref()?;
-    // Put is 0 in the protocol.
-    let kind = if event.r#type == 0 {
-        EventKind::Put
-    } else {
-        EventKind::Delete
-    };
-    Some((kind, event.kv.as_ref()?))
-}
-
-fn or_dash(text: &str) -> String {
-    match text {
-        "" => "-".to_owned(),
-        text => cell(text.as_bytes()),
-    }
+/// The time of a change; it is forgotten with the author and the reason when the change itself is
+/// compacted and only the version that it made is kept.
+fn known(at_ms: i64) -> Option<i64> {
+    Some(at_ms).filter(|at_ms| *at_ms > 0)
 }
 
 fn table(history: &History) -> Table {
     let mut table = Table::new(["REVISION", "TIME", "AUTHOR", "REASON", "CHANGE", "VALUE"]);
     for entry in &history.entries {
-        let Some((kind, kv)) = version(entry) else {
+        let Some((kind, kv)) = change(entry) else {
             continue;
         };
-        let (change, value) = match kind {
+        let (verb, value) = match kind {
             EventKind::Put => ("put", cell(&kv.value)),
             EventKind::Delete => ("delete", "-".to_owned()),
         };
         table.row([
             kv.mod_revision.to_string(),
-            time(entry.at_ms),
+            known(entry.at_ms).map_or("-".to_owned(), time),
             or_dash(&entry.author),
             or_dash(&entry.reason),
-            change.to_owned(),
+            verb.to_owned(),
             value,
         ]);
     }
@@ -81,7 +69,7 @@ fn table(history: &History) -> Table {
 
 fn json(key: &[u8], history: &History) -> Value {
     let entries = history.entries.iter().filter_map(|entry| {
-        let (kind, kv) = version(entry)?;
+        let (kind, kv) = change(entry)?;
         let (event, kv) = match kind {
             EventKind::Put => ("put", json_kv(kv, true)),
             EventKind::Delete => ("delete", Value::Object(json_key(&kv.key))),
@@ -89,7 +77,7 @@ fn json(key: &[u8], history: &History) -> Value {
         Some(json!({
             "event": event,
             "revision": entry.event.as_ref()?.kv.as_ref()?.mod_revision,
-            "time": time(entry.at_ms),
+            "time": known(entry.at_ms).map(time),
             "author": entry.author,
             "reason": entry.reason,
             "kv": kv,

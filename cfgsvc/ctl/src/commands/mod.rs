@@ -3,6 +3,8 @@
 mod compact;
 mod completions;
 mod del;
+mod diff;
+mod dry_run;
 mod export;
 mod get;
 mod history;
@@ -11,6 +13,7 @@ mod leader;
 mod lease;
 mod lock;
 mod member;
+mod rollback;
 mod set;
 mod snapshot;
 mod status;
@@ -37,6 +40,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Del(args) => del::run(context, args).await,
         Command::Watch(args) => watch::run(context, args).await,
         Command::History(args) => history::run(context, args).await,
+        Command::Diff(args) => diff::run(context, args).await,
+        Command::Rollback(args) => Box::pin(rollback::run(context, args)).await,
         Command::Txn(args) => txn::run(context, args).await,
         Command::Import(args) => import::run(context, args).await,
         Command::Export(args) => export::run(context, args).await,

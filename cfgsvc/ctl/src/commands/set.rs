@@ -2,10 +2,12 @@
 
 use crate::Outcome;
 use crate::args::SetArgs;
+use crate::commands::dry_run;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
+use crate::past;
 use crate::render::{Table, cell, json_key, json_kv, shell_word};
-use cfgsvc_client::{KvError, Put};
+use cfgsvc_client::{Client, KvError, Put};
 use serde_json::Value;
 use std::io::{IsTerminal, Read};
 
@@ -19,30 +21,26 @@ pub(crate) async fn run(context: &Context, args: SetArgs) -> Outcome {
         None | Some(b"-") => read_stdin(context)?.into(),
         Some(_) => args.value.clone().unwrap_or_default(),
     };
-    let mut put = Put::new(args.key.clone(), value).lease(args.lease);
-    if args.prev {
-        put = put.previous();
-    }
     let condition = if args.if_absent {
         Some(0)
     } else {
         args.if_revision
     };
+    let mut put = Put::new(args.key.clone(), value).lease(args.lease);
+    if args.prev {
+        put = put.previous();
+    }
+    if args.dry_run {
+        return rehearse(context, &client, &args, &put, condition).await;
+    }
     if let Some(revision) = condition {
         put = put.if_revision(revision);
     }
     let key = cell(&args.key);
-    let reply = match client.put(put).await {
-        Ok(reply) => reply,
-        Err(KvError::Conflict { found, .. }) if args.if_absent => {
-            let text = format!("key `{key}` exists already, since its change at revision {found}");
-            let word = shell_word(&args.key);
-            let hint =
-                format!("read it with `cfgctl get {word}`, then use `--if-revision {found}`");
-            return Err(Diagnostic::refused(text).hint(hint));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let reply = client
+        .put(put)
+        .await
+        .map_err(|error| refused(&args, error))?;
     let previous = reply.previous.as_ref();
     let table = || {
         let revision = reply.revision.to_string();
@@ -67,6 +65,42 @@ pub(crate) async fn run(context: &Context, args: SetArgs) -> Outcome {
         Value::Object(map)
     })?;
     Ok(Exit::Done)
+}
+
+fn refused(args: &SetArgs, error: KvError) -> Diagnostic {
+    if let KvError::Conflict { found, .. } = error
+        && args.if_absent
+    {
+        let key = cell(&args.key);
+        let text = format!("key `{key}` exists already, since its change at revision {found}");
+        let word = shell_word(&args.key);
+        let hint = format!("read it with `cfgctl get {word}`, then use `--if-revision {found}`");
+        return Diagnostic::refused(text).hint(hint);
+    }
+    error.into()
+}
+
+/// Prints what the put would change.
+async fn rehearse(
+    context: &Context,
+    client: &Client,
+    args: &SetArgs,
+    put: &Put,
+    condition: Option<i64>,
+) -> Outcome {
+    let now = past::at(client, &args.key, 0).await?;
+    let found = now.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+    if let Some(expected) = condition.filter(|expected| *expected != found) {
+        let key = args.key.clone();
+        let conflict = KvError::Conflict {
+            key,
+            expected,
+            found,
+        };
+        return Err(refused(args, conflict));
+    }
+    let after = Some((&put.value()[..], put.lease_id()));
+    dry_run::print(context, &args.key, &now, after)
 }
 
 fn read_stdin(context: &Context) -> Result<Vec<u8>, Diagnostic> {

@@ -1,5 +1,7 @@
 //! `cfgctl txn`.
 
+mod rehearsal;
+
 use crate::Outcome;
 use crate::args::TxnArgs;
 use crate::context::Context;
@@ -20,7 +22,11 @@ pub(crate) async fn run(context: &Context, args: TxnArgs) -> Outcome {
         Diagnostic::usage(format!("{}: {error}", args.file.display()))
             .hint("`cfgctl txn --help` describes the file")
     })?;
-    let reply = context.client()?.txn(txn).await?;
+    let client = context.client()?;
+    if args.dry_run {
+        return rehearsal::run(context, &client, &txn).await;
+    }
+    let reply = client.txn(txn).await?;
     context.print(
         || {
             let mut table = Table::new(["OPERATION", "RESULT"]);

@@ -5,13 +5,15 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 34] = [
     "",
     "get",
     "set",
     "del",
     "watch",
     "history",
+    "diff",
+    "rollback",
     "txn",
     "import",
     "export",

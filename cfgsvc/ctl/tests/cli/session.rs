@@ -1,17 +1,26 @@
-//! Runs command lines against an etcd of the test's own, and writes down what they print.
+//! Runs command lines against an etcd or a member of the test's own, and writes down what they
+//! print.
 
 use anyhow::{Context, Result};
-use cfgsvc_tests::harness::Etcd;
+use cfgsvc_tests::harness::{Cluster, Etcd};
 use expect_test::Expect;
+use std::any::Any;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// An etcd, a directory to work in, and words to be replaced in what is printed.
+/// What a time is printed as, so that transcripts are the same each time.
+const TIME: &str = "2000-01-01T00:00:00.000Z";
+
+/// A server, a directory to work in, and words to be replaced in what is printed.
 pub(crate) struct Session {
-    etcd: Option<Etcd>,
+    /// What runs behind the endpoint, until it is dropped.
+    _server: Option<Box<dyn Any>>,
+    endpoint: String,
+    /// Times in what is printed are those of the run.
+    times: bool,
     dir: TempDir,
     names: Vec<(String, &'static str)>,
 }
@@ -20,10 +29,27 @@ impl Session {
     /// With an etcd.
     pub(crate) fn start() -> Result<Self> {
         let etcd = Etcd::start()?;
+        Self::with(etcd.endpoint(), Box::new(etcd))
+    }
+
+    /// With a group of one cfgsvcd, which keeps what etcd does not: the history.
+    pub(crate) fn start_group() -> Result<Self> {
+        let cluster = Cluster::start(1)?;
+        let session = Self::with(cluster.endpoints(), Box::new(cluster))?;
+        Ok(Self {
+            times: true,
+            ..session
+        })
+    }
+
+    fn with(endpoint: String, server: Box<dyn Any>) -> Result<Self> {
         let mut session = Self::without_group()?;
-        session.names.push((etcd.endpoint(), "MEMBER"));
-        session.etcd = Some(etcd);
-        Ok(session)
+        session.names.push((endpoint.clone(), "MEMBER"));
+        Ok(Self {
+            _server: Some(server),
+            endpoint,
+            ..session
+        })
     }
 
     /// With nobody who listens.
@@ -35,7 +61,9 @@ impl Session {
             .context("the directory has a plain name")?
             .to_owned();
         Ok(Self {
-            etcd: None,
+            _server: None,
+            endpoint: "127.0.0.1:1".to_owned(),
+            times: false,
             dir,
             names: vec![(path, "DIR")],
         })
@@ -53,17 +81,13 @@ impl Session {
 
     /// A command line of the program under test, ready to run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let endpoint = match &self.etcd {
-            Some(etcd) => etcd.endpoint(),
-            None => "127.0.0.1:1".to_owned(),
-        };
         let mut command = Command::new(env!("CARGO_BIN_EXE_cfgctl"));
         command
             .args(args)
             .current_dir(self.dir())
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
-            .env("CFGCTL_ENDPOINTS", endpoint)
+            .env("CFGCTL_ENDPOINTS", &self.endpoint)
             .env("COLUMNS", "100")
             .stdin(Stdio::null());
         command
@@ -120,6 +144,9 @@ impl Session {
         for (word, name) in &self.names {
             text = text.replace(word, name);
         }
+        if self.times {
+            return without_times(text);
+        }
         text
     }
 
@@ -145,4 +172,21 @@ impl Session {
         expected.assert_eq(&self.transcript(&output)?);
         Ok(())
     }
+}
+
+/// Every time in `text` becomes the same one.
+fn without_times(text: String) -> String {
+    let is_time = |place: &str| {
+        place.bytes().zip(TIME.bytes()).all(|(sign, wanted)| {
+            sign == wanted || (wanted.is_ascii_digit() && sign.is_ascii_digit())
+        })
+    };
+    let places: Vec<usize> = (0..text.len())
+        .filter(|at| text.get(*at..at + TIME.len()).is_some_and(is_time))
+        .collect();
+    let mut fixed = text;
+    for at in places {
+        fixed.replace_range(at..at + TIME.len(), TIME);
+    }
+    fixed
 }
