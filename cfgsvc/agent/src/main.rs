@@ -64,7 +64,8 @@ fn failure(error: &dyn Error, code: u8) -> ExitCode {
     let mut text = format!("error: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        text.push_str(": ");
+        text.push_str(&error.to_string());
         cause = error.source();
     }
     // Nobody is left to tell if that fails; the code says it too.

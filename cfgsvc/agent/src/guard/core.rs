@@ -28,7 +28,7 @@ pub const AGAIN: Duration = Duration::from_millis(10);
 
 /// The furthest deadline that is taken for one. No lease is as long: a figure beyond it is of
 /// another unit or another machine.
-pub const FURTHEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub const FURTHEST: Duration = Duration::from_hours(24);
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

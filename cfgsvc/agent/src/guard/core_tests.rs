@@ -169,7 +169,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_happens_the_program_ends_with_its_lease(steps in prop::collection::vec(step(), 0..40)) {
+    fn whatever_happens_the_program_ends_with_its_lease(
+        steps in prop::collection::vec(step(), 0..40),
+    ) {
         let mut world = World::new();
         for step in steps {
             match step {
@@ -209,7 +211,7 @@ fn an_extended_deadline_is_honoured_and_a_shorter_one_too() {
     world.event(Event::Until(at(2_000)));
     world.pass(Duration::from_millis(900), false);
     world.event(Event::Until(at(3_000)));
-    world.pass(Duration::from_millis(1_000), false);
+    world.pass(Duration::from_secs(1), false);
     assert_eq!(world.kill_due, None);
     world.event(Event::Until(at(2_900)));
     assert_eq!(world.kill_due, Some(at(3_400)));

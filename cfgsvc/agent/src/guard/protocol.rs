@@ -314,7 +314,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_make_the_same_lines(text in "[a-c\n]{0,60}", at in prop::collection::vec(0..60usize, 0..4)) {
+        fn pieces_make_the_same_lines(
+            text in "[a-c\n]{0,60}",
+            at in prop::collection::vec(0..60_usize, 0..4),
+        ) {
             let whole = Lines::default().feed(text.as_bytes(), |line| Ok(line.to_vec()));
             let mut cuts: Vec<_> = at.into_iter().map(|cut| cut.min(text.len())).collect();
             cuts.extend([0, text.len()]);

@@ -13,7 +13,7 @@ use cfgsvc_clock::Moment;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than any wait that a machine's slowness explains.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_mins(1);
 
 pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
