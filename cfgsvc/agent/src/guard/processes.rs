@@ -204,17 +204,19 @@ impl Remains {
             processes.push(process);
         }
         let own = getpid().as_raw_pid();
-        let mut left = Vec::new();
-        for process in self.ours(&processes, &marked) {
-            if process.ended || process.pid == own {
-                continue;
+        let mut left = self.ours(&processes, &marked);
+        left.retain(|process| !process.ended && process.pid != own);
+        // The guard comes last: while it is there, whoever loses a parent becomes its child, and
+        // can still be found.
+        let last = left.len() == 1;
+        for process in &left {
+            if last || Some(process.pid) != self.guard {
+                signal_if(process.pid, Signal::KILL, |found| {
+                    found.start == process.start
+                });
             }
-            left.push(process.pid);
-            signal_if(process.pid, Signal::KILL, |found| {
-                found.start == process.start
-            });
         }
-        Ok(left)
+        Ok(left.iter().map(|process| process.pid).collect())
     }
 
     /// Who belongs to the guard: itself, who bears its mark, the program's group, and all that
