@@ -1,0 +1,154 @@
+//! The agent's side, with real guards. The program holds a named pipe: its end is everybody's end.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cfgsvc_agent::guard::handle::{GuardError, GuardHandle, GuardOptions};
+use cfgsvc_agent::guard::protocol::{Ending, Reason, Report};
+use cfgsvc_clock::Moment;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::harness::LONG;
+
+struct Run {
+    handle: GuardHandle,
+    pipe: BufReader<File>,
+    _dir: TempDir,
+}
+
+/// A guard whose program runs `script` with the pipe as its output, and has said `up`.
+async fn running(script: &str) -> Result<Run> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&path).status()?;
+    ensure!(made.success(), "mkfifo: {made}");
+    let mut handle = GuardHandle::spawn(&GuardOptions {
+        executable: PathBuf::from(env!("CARGO_BIN_EXE_cfgagent")),
+        command: ["sh", "-c", &format!("exec > \"$HELD\"; {script}")]
+            .map(OsString::from)
+            .into(),
+        stop: LONG,
+        environment: vec![("HELD".into(), path.clone().into())],
+    })?;
+    let ready = next(&mut handle).await?;
+    ensure!(matches!(ready, Some(Report::Ready { .. })), "{ready:?}");
+    handle.until(Moment::now() + 10 * LONG)?;
+    let started = next(&mut handle).await?;
+    ensure!(
+        matches!(started, Some(Report::Started { .. })),
+        "{started:?}"
+    );
+    let pipe = within(tokio::task::spawn_blocking(move || {
+        let mut pipe = BufReader::new(File::open(path)?);
+        let mut line = String::new();
+        pipe.read_line(&mut line)?;
+        ensure!(line == "up\n", "the program says {line:?}");
+        Ok(pipe)
+    }))
+    .await???;
+    Ok(Run {
+        handle,
+        pipe,
+        _dir: dir,
+    })
+}
+
+async fn within<F: Future>(future: F) -> Result<F::Output, tokio::time::error::Elapsed> {
+    tokio::time::timeout(LONG, future).await
+}
+
+async fn next(handle: &mut GuardHandle) -> Result<Option<Report>> {
+    Ok(within(handle.next()).await.context("no report")??)
+}
+
+/// Waits until nobody holds the pipe.
+async fn gone(mut pipe: BufReader<File>) -> Result<()> {
+    let read = tokio::task::spawn_blocking(move || pipe.read_to_end(&mut Vec::new()));
+    let rest = within(read).await.context("somebody holds the pipe")???;
+    ensure!(rest == 0, "{rest} bytes more");
+    Ok(())
+}
+
+fn signal(handle: &GuardHandle, signal: Signal) -> Result<()> {
+    let pid = handle.pid().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.and_then(Pid::from_raw).context("the guard has ended")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+#[tokio::test]
+async fn it_is_told_what_happens_to_the_end() -> Result<()> {
+    let mut run = running("echo up; exec sleep 1000").await?;
+    run.handle.until(Moment::now() + 9 * LONG)?;
+    run.handle.stop()?;
+    for expected in [
+        Report::Stopping(Reason::Asked),
+        Report::Exited(Ending::Signal(15)),
+        Report::Gone,
+    ] {
+        assert_eq!(next(&mut run.handle).await?, Some(expected));
+    }
+    assert_eq!(next(&mut run.handle).await?, None);
+    assert!(run.handle.until(Moment::now()).is_err(), "nobody listens");
+    run.handle.kill_all(Duration::ZERO).await?;
+    gone(run.pipe).await
+}
+
+#[tokio::test]
+async fn a_dropped_handle_ends_the_program() -> Result<()> {
+    let run = running("echo up; exec sleep 1000").await?;
+    drop(run.handle);
+    gone(run.pipe).await
+}
+
+#[tokio::test]
+async fn what_a_killed_guard_leaves_is_killed() -> Result<()> {
+    // The daemon is in another session, nobody's child, and outlives guard and program.
+    let mut run =
+        running("(setsid sh -c \"trap '' TERM; echo up; exec sleep 1000\" &); exec sleep 1000")
+            .await?;
+    signal(&run.handle, Signal::KILL)?;
+    let died = within(run.handle.next()).await?;
+    assert!(matches!(died, Err(GuardError::Died { .. })), "{died:?}");
+    run.handle.kill_all(LONG).await?;
+    gone(run.pipe).await
+}
+
+#[tokio::test]
+async fn a_guard_that_is_stopped_is_killed_with_all_it_guards() -> Result<()> {
+    // Without its environment, the daemon is known by its parents alone.
+    let mut run =
+        running("env -i PATH=\"$PATH\" setsid sh -c 'echo up; exec sleep 1000' & exec sleep 1000")
+            .await?;
+    signal(&run.handle, Signal::STOP)?;
+    run.handle.kill_all(LONG).await?;
+    gone(run.pipe).await?;
+    let died = within(run.handle.next()).await?;
+    assert!(matches!(died, Err(GuardError::Died { .. })), "{died:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_guard_that_reads_nothing_is_an_error_and_no_wait() -> Result<()> {
+    let mut run = running("echo up; exec sleep 1000").await?;
+    signal(&run.handle, Signal::STOP)?;
+    let later = Moment::now() + 9 * LONG;
+    // A socket's buffer holds far fewer.
+    let deaf = (0..10_000_000).find_map(|_| run.handle.until(later).err());
+    assert!(matches!(deaf, Some(GuardError::Deaf(_))), "{deaf:?}");
+    run.handle.kill_all(LONG).await?;
+    gone(run.pipe).await
+}
+
+#[tokio::test]
+async fn the_agents_environment_reaches_the_program() -> Result<()> {
+    let mut run = running("echo up; test -n \"$CFGSVC_GUARD\" && exit 7").await?;
+    let exited = Some(Report::Exited(Ending::Code(7)));
+    assert_eq!(next(&mut run.handle).await?, exited);
+    gone(run.pipe).await
+}
