@@ -7,7 +7,7 @@ use crate::connect::Connector;
 use crate::error::{CallError, Cause};
 use crate::ids::RequestId;
 use crate::options::{Options, OptionsError};
-use crate::refusal::Refusal;
+use crate::refusal::{OWN_PREFIX, Refusal};
 use crate::route::{Attempts, Failure, Next, Router, Safety};
 use std::error::Error;
 use std::future::Future;
@@ -272,6 +272,19 @@ fn unanswered(status: &Status) -> Option<(Failure, Cause)> {
     Some((failure, innermost(source)))
 }
 
+/// What `status` says. What etcd's clients branch on stays as it is; of our own refusals the detail
+/// says more than the text.
+fn worded(status: &Status) -> String {
+    let message = status.message();
+    let detail = status.metadata().get("cfgsvc-detail");
+    let detail = detail.and_then(|detail| detail.to_str().ok());
+    match (message.strip_prefix(OWN_PREFIX), detail) {
+        (Some(own), Some(detail)) if !detail.is_empty() => format!("{own}: {detail}"),
+        (Some(own), _) => own.to_owned(),
+        (None, _) => message.to_owned(),
+    }
+}
+
 /// Why `status` is no answer, or the error that it is.
 pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallError> {
     let missed = |failure, cause| Ok(Missed::told(failure, cause));
@@ -289,7 +302,7 @@ pub(crate) fn classify(status: &Status, endpoint: &str) -> Result<Missed, CallEr
     }
     let refusal = Refusal::from_status(status);
     let cause = Cause(status.message().to_owned());
-    let message = status.message().to_owned();
+    let message = worded(status);
     match status.code() {
         Code::Unavailable if message == NO_LEADER => missed(Failure::NoLeader, cause),
         Code::Unavailable | Code::FailedPrecondition

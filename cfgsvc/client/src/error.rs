@@ -362,7 +362,17 @@ impl KvError {
             | R::RestoreInProgress
             | R::PermissionDenied
             | R::InvalidToken
-            | R::Corrupt => Self::Call(error),
+            | R::Corrupt
+            | R::InvalidObject
+            | R::ReservedKey
+            | R::RoleNotFound
+            | R::HostAttends
+            | R::NotHolder
+            | R::Behind
+            | R::InUse
+            | R::RoleLease
+            | R::EpochChanged
+            | R::NotAvailable => Self::Call(error),
         }
     }
 

@@ -47,13 +47,25 @@ pub enum Refusal {
     PermissionDenied,
     InvalidToken,
     Corrupt,
+    InvalidObject,
+    ReservedKey,
+    RoleNotFound,
+    HostAttends,
+    NotHolder,
+    Behind,
+    InUse,
+    RoleLease,
+    EpochChanged,
+    NotAvailable,
 }
 
 const PREFIX: &str = "etcdserver: ";
+/// Begins what etcd does not know, in place of [`PREFIX`].
+pub(crate) const OWN_PREFIX: &str = "cfgsvc: ";
 
-/// Each refusal's message behind [`PREFIX`], and its code (etcd 3.4 sends two of them with
-/// another code, so the code is not compared).
-const TABLE: [(Refusal, Code, &str); 38] = {
+/// Each refusal's message behind [`PREFIX`], or the whole of it with [`OWN_PREFIX`], and its code
+/// (etcd 3.4 sends two of them with another code, so the code is not compared).
+const TABLE: [(Refusal, Code, &str); 48] = {
     use Refusal as R;
     const INVALID: Code = Code::InvalidArgument;
     const FAILED: Code = Code::FailedPrecondition;
@@ -150,6 +162,20 @@ const TABLE: [(Refusal, Code, &str); 38] = {
         ),
         (R::InvalidToken, Code::Unauthenticated, "invalid auth token"),
         (R::Corrupt, Code::DataLoss, "corrupt cluster"),
+        (R::InvalidObject, INVALID, "cfgsvc: invalid object"),
+        (R::ReservedKey, INVALID, "cfgsvc: key is reserved"),
+        (R::RoleNotFound, Code::NotFound, "cfgsvc: role not found"),
+        (R::HostAttends, FAILED, "cfgsvc: another agent attends"),
+        (R::NotHolder, FAILED, "cfgsvc: role is not granted so"),
+        (R::Behind, FAILED, "cfgsvc: behind the last holder"),
+        (R::InUse, FAILED, "cfgsvc: object is in use"),
+        (R::RoleLease, FAILED, "cfgsvc: lease belongs to a role"),
+        (R::EpochChanged, FAILED, "cfgsvc: epoch has changed"),
+        (
+            R::NotAvailable,
+            FAILED,
+            "cfgsvc: nobody can take the role so",
+        ),
     ]
 };
 
@@ -178,7 +204,17 @@ impl Refusal {
             | Self::FutureRevision
             | Self::TtlTooLarge
             | Self::LeaseNotFound
-            | Self::RequestTooOld => true,
+            | Self::RequestTooOld
+            | Self::InvalidObject
+            | Self::ReservedKey
+            | Self::RoleNotFound
+            | Self::HostAttends
+            | Self::NotHolder
+            | Self::Behind
+            | Self::InUse
+            | Self::RoleLease
+            | Self::EpochChanged
+            | Self::NotAvailable => true,
             Self::MemberNotFound
             | Self::SessionNotFound
             | Self::NoSpace
@@ -207,7 +243,11 @@ impl Refusal {
 
     /// The refusal whose message is `message`.
     pub fn from_message(message: &str) -> Option<Self> {
-        let text = message.strip_prefix(PREFIX)?;
+        let text = if message.starts_with(OWN_PREFIX) {
+            message
+        } else {
+            message.strip_prefix(PREFIX)?
+        };
         TABLE.iter().find(|row| row.2 == text).map(|row| row.0)
     }
 
@@ -217,6 +257,9 @@ impl Refusal {
         let text = row
             .expect("a unit test holds every refusal against the table")
             .2;
+        if text.starts_with(OWN_PREFIX) {
+            return text.to_owned();
+        }
         format!("{PREFIX}{text}")
     }
 }
@@ -234,7 +277,7 @@ mod tests {
             );
             assert_eq!(Refusal::from_message(&refusal.message()), Some(*refusal));
         }
-        assert_eq!(TABLE.len(), Refusal::Corrupt as usize + 1);
+        assert_eq!(TABLE.len(), Refusal::NotAvailable as usize + 1);
         assert_eq!(Refusal::from_message("etcdserver: no leader"), None);
         assert_eq!(Refusal::from_message("key not found"), None);
     }

@@ -2,7 +2,8 @@
 //!
 //! `args` is the grammar, `commands` holds one file for each command, `render` turns results into
 //! text, `difference` two versions into lines, `diagnostics` errors into words and hints; `past`
-//! and `merge` read what was, `signals` waits for interrupts, and `printer` alone prints.
+//! and `merge` read what was, `placed` reads and writes colos, hosts and roles, `signals` waits for
+//! interrupts, and `printer` alone prints.
 
 mod args;
 mod commands;
@@ -12,6 +13,7 @@ mod diagnostics;
 mod difference;
 mod merge;
 mod past;
+mod placed;
 mod printer;
 mod render;
 mod signals;

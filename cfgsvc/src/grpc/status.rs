@@ -31,7 +31,7 @@ fn detailed(code: Code, text: &str, detail: &str) -> Status {
     // A header is ASCII without line ends, and short; a detail may repeat a key of a megabyte.
     let shown: String = detail
         .chars()
-        .flat_map(char::escape_default)
+        .flat_map(plain)
         .take(DETAIL_BYTES_MAX)
         .collect();
     if !shown.is_empty()
@@ -40,6 +40,13 @@ fn detailed(code: Code, text: &str, detail: &str) -> Status {
         status.metadata_mut().insert(DETAIL, value);
     }
     status
+}
+
+/// What a header can hold of a character: itself, when it is printable ASCII.
+fn plain(c: char) -> impl Iterator<Item = char> {
+    let itself = matches!(c, ' '..='~').then_some(c);
+    let escaped = itself.is_none().then(|| c.escape_default());
+    itself.into_iter().chain(escaped.into_iter().flatten())
 }
 
 /// No leader is known.
@@ -199,13 +206,13 @@ mod tests {
     #[test]
     fn detail_of_any_length_fits_into_a_header() {
         let refused = Refusal {
-            detail: "k\u{0}é".repeat(1 << 20),
+            detail: "'k'\u{0}é".repeat(1 << 20),
             ..Refusal::default()
         };
         let status = of_refusal(&refused);
         let detail = status.metadata().get(DETAIL).expect("a detail");
         assert_eq!(detail.len(), DETAIL_BYTES_MAX);
-        assert!(detail.as_bytes().starts_with(br"k\u{0}\u{e9}k"));
+        assert!(detail.as_bytes().starts_with(br"'k'\u{0}\u{e9}'k"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod group;
 mod keys;
+mod placement;
 
 pub(crate) use group::{
     CompletionsArgs, LeaderCommand, MemberCommand, SnapshotCommand, SnapshotRestoreArgs,
@@ -10,6 +11,10 @@ pub(crate) use group::{
 pub(crate) use keys::{
     CompactArgs, DelArgs, DiffArgs, ExportArgs, GetArgs, HistoryArgs, ImportArgs, LeaseCommand,
     LockArgs, RollbackArgs, SetArgs, TxnArgs, WatchArgs,
+};
+
+pub(crate) use placement::{
+    ColoCommand, DataArg, FailoverArg, HostCommand, KindArg, MoveArgs, RoleArgs, RoleCommand,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -132,6 +137,15 @@ pub(crate) enum Command {
     Lease(LeaseCommand),
     /// Run a command while holding a lock
     Lock(LockArgs),
+    /// Add, list, activate and drain colos
+    #[command(subcommand, after_help = "Example: cfgctl colo list")]
+    Colo(ColoCommand),
+    /// List the hosts
+    #[command(subcommand, after_help = "Example: cfgctl host list")]
+    Host(HostCommand),
+    /// Create, look at, grant, switch, release and pause roles
+    #[command(subcommand, after_help = "Example: cfgctl role show db/orders")]
+    Role(RoleCommand),
     /// List, add, remove and promote members
     #[command(subcommand, after_help = "Example: cfgctl member list")]
     Member(MemberCommand),

@@ -38,7 +38,7 @@ pub(super) fn print(
 }
 
 /// For people.
-pub(super) fn text(
+pub(crate) fn text(
     key: &[u8],
     now: Option<&KeyValue>,
     revision: i64,

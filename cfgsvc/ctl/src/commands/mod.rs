@@ -1,10 +1,11 @@
 //! The commands, one file each.
 
+mod colo;
 mod compact;
 mod completions;
 mod del;
 mod diff;
-mod dry_run;
+pub(crate) mod dry_run;
 mod export;
 mod get;
 mod history;
@@ -13,6 +14,7 @@ mod leader;
 mod lease;
 mod lock;
 mod member;
+mod role;
 mod rollback;
 mod set;
 mod snapshot;
@@ -47,6 +49,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Export(args) => export::run(context, args).await,
         Command::Lease(command) => lease::run(context, command).await,
         Command::Lock(args) => Box::pin(lock::run(context, args)).await,
+        Command::Colo(command) => Box::pin(colo::run(context, command)).await,
+        Command::Host(command) => colo::run_host(context, command).await,
+        Command::Role(command) => Box::pin(role::run(context, command)).await,
         Command::Member(command) => member::run(context, command).await,
         Command::Status => status::run(context).await,
         Command::Leader(command) => leader::run(context, command).await,

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 34] = [
+const COMMANDS: [&str; 51] = [
     "",
     "get",
     "set",
@@ -24,6 +24,23 @@ const COMMANDS: [&str; 34] = [
     "lease show",
     "lease keep-alive",
     "lock",
+    "colo",
+    "colo add",
+    "colo list",
+    "colo activate",
+    "colo drain",
+    "host",
+    "host list",
+    "role",
+    "role create",
+    "role list",
+    "role show",
+    "role grant",
+    "role switch",
+    "role release",
+    "role pause",
+    "role resume",
+    "role delete",
     "member",
     "member list",
     "member add",

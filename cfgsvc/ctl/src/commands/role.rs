@@ -1,0 +1,386 @@
+//! `cfgctl role`.
+
+use crate::Outcome;
+use crate::args::{DataArg, FailoverArg, KindArg, MoveArgs, RoleArgs, RoleCommand};
+use crate::context::Context;
+use crate::diagnostics::{Diagnostic, Exit};
+use crate::placed::{print_plan, read, verdict_json, verdict_name, write};
+use crate::render::Table;
+use cfgsvc_client::{Client, Delete, MoveTo, Moved, RoleState, WatchOptions, Write};
+use cfgsvc_core::placement::objects::{Data, Failover, Kind};
+use cfgsvc_core::placement::{Grant, RoleName, Spec, keys};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(crate) async fn run(context: &Context, command: RoleCommand) -> Outcome {
+    let client = context.client()?;
+    match command {
+        RoleCommand::Create(args) => create(context, &client, args).await,
+        RoleCommand::List => list(context, &client).await,
+        RoleCommand::Show { role, watch } => show(context, &client, &role, watch).await,
+        RoleCommand::Grant { role, to, how } => {
+            let held = holder(&client, &role).await?;
+            if held.as_deref().is_some_and(|held| held != to.as_str()) {
+                let held = held.unwrap_or_default();
+                return Err(
+                    Diagnostic::refused(format!("role `{role}` is held by `{held}`")).hint(
+                        format!("`cfgctl role switch {role} {to}` gives it to another"),
+                    ),
+                );
+            }
+            go(context, &client, &goal(&role, to.as_str(), &how), &how).await
+        }
+        RoleCommand::Switch { role, to, how } => {
+            if holder(&client, &role).await?.is_none() {
+                return Err(Diagnostic::refused(format!("nobody holds role `{role}`"))
+                    .hint(format!("`cfgctl role grant {role} {to}` gives it")));
+            }
+            go(context, &client, &goal(&role, to.as_str(), &how), &how).await
+        }
+        RoleCommand::Release { role, how } => {
+            go(context, &client, &goal(&role, "", &how), &how).await
+        }
+        RoleCommand::Pause { role, dry_run } => {
+            pause(context, &client, &role, (true, dry_run)).await
+        }
+        RoleCommand::Resume { role, dry_run } => {
+            pause(context, &client, &role, (false, dry_run)).await
+        }
+        RoleCommand::Delete { role, dry_run } => delete(context, &client, &role, dry_run).await,
+    }
+}
+
+fn goal(role: &RoleName, to: &str, how: &MoveArgs) -> MoveTo {
+    MoveTo {
+        role: role.to_string(),
+        to: to.to_owned(),
+        epoch: how.epoch,
+        accept_loss: how.accept_loss,
+    }
+}
+
+/// Who holds a role that exists.
+async fn holder(client: &Client, role: &RoleName) -> Result<Option<String>, Diagnostic> {
+    let role = one(client, role).await?;
+    Ok(grant_of(&role)?.holder.map(String::from))
+}
+
+async fn one(client: &Client, role: &RoleName) -> Result<RoleState, Diagnostic> {
+    let roles = client.roles(role.as_str()).await?;
+    let none = || Diagnostic::refused(format!("there is no role `{role}`"));
+    roles.into_iter().next().ok_or_else(none)
+}
+
+fn grant_of(role: &RoleState) -> Result<Grant, Diagnostic> {
+    serde_json::from_str(&role.grant).map_err(|error| odd("grant", error))
+}
+
+fn spec_of(role: &RoleState) -> Result<Spec, Diagnostic> {
+    serde_json::from_str(&role.spec).map_err(|error| odd("role", error))
+}
+
+fn odd(what: &str, error: serde_json::Error) -> Diagnostic {
+    Diagnostic::refused(format!("the answer's {what} is not what it should be"))
+        .because(error)
+        .hint("the group may be of a later version than this cfgctl")
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn create(context: &Context, client: &Client, args: RoleArgs) -> Outcome {
+    let key = keys::role(&args.role);
+    let before = read::<Spec>(client, &key).await?;
+    let mut spec = before
+        .as_ref()
+        .map_or_else(|| Spec::of(Kind::Host), |stored| stored.object.clone());
+    if let Some(kind) = args.kind {
+        spec.kind = match kind {
+            KindArg::Host => Kind::Host,
+            KindArg::Colo => Kind::Colo,
+        };
+    }
+    if let Some(failover) = args.failover {
+        spec.failover = match failover {
+            FailoverArg::Auto => Failover::Auto,
+            FailoverArg::Manual => Failover::Manual,
+        };
+    }
+    if let Some(data) = args.data {
+        spec.data = match data {
+            DataArg::None => Data::None,
+            DataArg::Number => Data::Number,
+        };
+    }
+    spec.term_ms = args.term.map_or(spec.term_ms, ms);
+    spec.stop_ms = args.stop.map_or(spec.stop_ms, ms);
+    spec.lock_delay_ms = args.lock_delay.map_or(spec.lock_delay_ms, ms);
+    spec.rate_ppm = args.rate_ppm.unwrap_or(spec.rate_ppm);
+    spec.candidates = args.candidates.unwrap_or(spec.candidates);
+    let before = before.as_ref().map(|stored| &stored.kv);
+    write(context, client, (key, before), &spec, args.dry_run).await
+}
+
+async fn pause(
+    context: &Context,
+    client: &Client,
+    role: &RoleName,
+    (paused, dry_run): (bool, bool),
+) -> Outcome {
+    let key = keys::role(role);
+    let stored = read::<Spec>(client, &key)
+        .await?
+        .ok_or_else(|| missing(role))?;
+    let mut spec = stored.object;
+    spec.paused = paused;
+    write(context, client, (key, Some(&stored.kv)), &spec, dry_run).await
+}
+
+fn missing(role: &RoleName) -> Diagnostic {
+    Diagnostic::refused(format!("there is no role `{role}`"))
+        .hint("`cfgctl role list` prints those that there are")
+}
+
+async fn delete(context: &Context, client: &Client, role: &RoleName, dry_run: bool) -> Outcome {
+    let delete = Delete::new(keys::role(role));
+    if dry_run {
+        let planned = client.plan(&Write::Delete(delete)).await?;
+        return print_plan(context, &planned);
+    }
+    if client.delete(delete).await?.deleted == 0 {
+        return Err(missing(role));
+    }
+    context.printer.note(&format!("deleted role `{role}`"));
+    Ok(Exit::Done)
+}
+
+/// Moves a role, and waits until who held it has stopped.
+pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &MoveArgs) -> Outcome {
+    if how.dry_run {
+        let planned = client.plan(&Write::Move(to.clone())).await?;
+        return print_plan(context, &planned);
+    }
+    let moved = client.move_role(to).await?;
+    let moved = if moved.closing {
+        let who = &moved.holder;
+        context
+            .printer
+            .note(&format!("waiting until `{who}` has stopped"));
+        let over = over(client, to, &moved);
+        tokio::time::timeout(how.wait, over)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Diagnostic::refused(format!(
+                    "`{who}` has not stopped within {}",
+                    humantime::format_duration(how.wait)
+                ))
+                .hint(format!(
+                    "it is still asked to, and its lease is not renewed: `cfgctl role show {}`",
+                    to.role
+                )))
+            })?
+    } else {
+        moved
+    };
+    let holder = if moved.holder.is_empty() {
+        "-".to_owned()
+    } else {
+        moved.holder.clone()
+    };
+    context.print(
+        || {
+            let mut table = Table::new(["ROLE", "HOLDER", "EPOCH"]);
+            table.row([to.role.clone(), holder, moved.epoch.to_string()]);
+            table
+        },
+        || json!({ "role": to.role, "holder": moved.holder, "epoch": moved.epoch }),
+    )?;
+    if moved.holder != to.to {
+        let (holder, to) = (&moved.holder, &to.to);
+        return Err(
+            Diagnostic::refused(format!("the role went to `{holder}`, not to `{to}`"))
+                .hint("it went away, or somebody else moved the role meanwhile"),
+        );
+    }
+    Ok(Exit::Done)
+}
+
+/// The role after the hand-over that `moved` began.
+async fn over(client: &Client, to: &MoveTo, moved: &Moved) -> Result<Moved, Diagnostic> {
+    let key = format!("/cfgsvc/grants/{}", to.role);
+    let from = moved.header.as_ref().map_or(0, |header| header.revision);
+    let mut watch = client
+        .watch(WatchOptions::new(key.into_bytes()).from_revision(from))
+        .await?;
+    while let Some(item) = watch.next().await {
+        for event in item?.events {
+            let grant: Grant =
+                serde_json::from_slice(&event.kv.value).map_err(|error| odd("grant", error))?;
+            if !grant.closing() {
+                return Ok(Moved {
+                    header: None,
+                    epoch: grant.epoch,
+                    holder: grant.holder.map_or_else(String::new, String::from),
+                    closing: false,
+                });
+            }
+        }
+    }
+    Err(Diagnostic::refused(
+        "the watch of the role ended without a reason",
+    ))
+}
+
+async fn list(context: &Context, client: &Client) -> Outcome {
+    let roles = client.roles("").await?;
+    let mut rows = Vec::new();
+    for role in &roles {
+        rows.push((role, spec_of(role)?, grant_of(role)?));
+    }
+    let table = || {
+        let mut table = Table::new([
+            "ROLE", "KIND", "HOLDER", "EPOCH", "SERVES", "THERE", "STATE",
+        ]);
+        for (role, spec, grant) in &rows {
+            table.row([
+                role.name.clone(),
+                kind_name(spec.kind).to_owned(),
+                grant
+                    .holder
+                    .as_ref()
+                    .map_or("-".to_owned(), ToString::to_string),
+                grant.epoch.to_string(),
+                grant.serving.to_string(),
+                role.attending.len().to_string(),
+                state(spec, grant),
+            ]);
+        }
+        table
+    };
+    context.print(table, || {
+        let roles = rows
+            .iter()
+            .map(|(role, spec, grant)| json_role(role, spec, grant));
+        json!({ "roles": roles.collect::<Vec<_>>() })
+    })?;
+    Ok(Exit::Done)
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Host => "host",
+        Kind::Colo => "colo",
+        Kind::Lock => "lock",
+    }
+}
+
+fn state(spec: &Spec, grant: &Grant) -> String {
+    let mut words = vec![
+        match spec.failover {
+            Failover::Auto => "auto",
+            Failover::Manual => "manual",
+        }
+        .to_owned(),
+    ];
+    if spec.paused {
+        words.push("paused".to_owned());
+    }
+    if let Some(next) = &grant.next {
+        words.push(format!("goes to {next}"));
+    }
+    if grant.vacate {
+        words.push("is given up".to_owned());
+    }
+    words.join(", ")
+}
+
+fn json_role(role: &RoleState, spec: &Spec, grant: &Grant) -> Value {
+    let attending = role.attending.iter().map(|there| {
+        json!({
+            "host": there.host,
+            "colo": there.colo,
+            "serving": there.serving,
+            "position": there.position,
+            "verdict": there.verdict.as_ref().map(verdict_json),
+        })
+    });
+    json!({
+        "name": role.name,
+        "spec": spec,
+        "grant": grant,
+        "attending": attending.collect::<Vec<_>>(),
+    })
+}
+
+async fn show(context: &Context, client: &Client, role: &RoleName, watch: bool) -> Outcome {
+    // Before the first look, so that nothing between the two is missed.
+    let mut changes = None;
+    if watch {
+        let reply = client
+            .get(cfgsvc_client::Get::new("\0").count_only())
+            .await?;
+        let options = WatchOptions::prefix("/cfgsvc/").from_revision(reply.revision + 1);
+        changes = Some(client.watch(options).await?);
+    }
+    loop {
+        print_role(context, &one(client, role).await?)?;
+        let Some(changes) = &mut changes else {
+            return Ok(Exit::Done);
+        };
+        loop {
+            let next = changes.next().await;
+            let next =
+                next.ok_or_else(|| Diagnostic::refused("the watch ended without a reason"))?;
+            if next?
+                .events
+                .iter()
+                .any(|event| concerns(&event.kv.key, role))
+            {
+                break;
+            }
+        }
+    }
+}
+
+/// Whether a key is about a role.
+fn concerns(key: &[u8], role: &RoleName) -> bool {
+    use cfgsvc_core::placement::keys::Place;
+    match Place::of(key) {
+        Some(Ok(Place::Role(name) | Place::Grant(name) | Place::Attending(name, _))) => {
+            name == *role
+        }
+        Some(Ok(Place::Colo(_) | Place::Host(_)) | Err(_)) | None => false,
+    }
+}
+
+fn print_role(context: &Context, role: &RoleState) -> Result<(), Diagnostic> {
+    let (spec, grant) = (spec_of(role)?, grant_of(role)?);
+    let table = || {
+        let mut table = Table::new(["ROLE", "HOLDER", "EPOCH", "TERM", "STATE", ""]);
+        table.row([
+            role.name.clone(),
+            grant
+                .holder
+                .as_ref()
+                .map_or("-".to_owned(), ToString::to_string),
+            grant.epoch.to_string(),
+            humantime::format_duration(Duration::from_millis(spec.term_ms)).to_string(),
+            state(&spec, &grant),
+            String::new(),
+        ]);
+        for there in &role.attending {
+            let verdict = there.verdict.clone().unwrap_or_default();
+            table.row([
+                String::new(),
+                there.host.clone(),
+                verdict_name(&verdict).to_owned(),
+                there.colo.clone(),
+                verdict.reason,
+                there.position.clone(),
+            ]);
+        }
+        table
+    };
+    context.print(table, || json_role(role, &spec, &grant))
+}
