@@ -1,0 +1,625 @@
+//! What the agent does about one role when: a state machine without a clock, a socket or a file.
+//!
+//! ```text
+//!        verdict: may start        start committed          synced: "serve"
+//!   Idle ─────────────────▶ Beginning ─────────────▶ Writing ─────────────▶ Serving
+//!    ▲ ▲                      │ refused                                        │ verdict, deadline,
+//!    │ └──────────────────────┘                                                ▼ lease lost, asked
+//!    └── told ── Yielding ◀── synced: not ── Unwriting ◀── nothing left ── Stopping
+//! ```
+//!
+//! Invariants
+//! - The program runs only in an epoch whose start the group has committed, with the lease of that
+//!   start, and never past the deadline that counts from the moment the last renewal was SENT.
+//! - What is on disk says `serve` before the program is started, and no longer when the group is
+//!   told that it has stopped.
+//! - The group is told so only when no process of the program is left.
+//! - A verdict counts only for the lease that it was asked for; what is not known is fenced.
+
+use std::time::Duration;
+
+use cfgsvc_clock::Moment;
+
+/// Shortest time between two tries to attend.
+pub const ATTEND_PAUSE: Duration = Duration::from_millis(250);
+/// Wait after a program that ended by itself, before this host stands for the role again.
+pub const ENDED_PAUSE: Duration = Duration::from_secs(2);
+
+/// The terms of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Its id.
+    pub lease: i64,
+    /// How long the host may serve after sending a renewal; the time to stop is not in it.
+    pub serve: Duration,
+}
+
+/// What became of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It has its whole time again.
+    Renewed,
+    /// It is not renewed: the holder is asked to stop.
+    Closing,
+    /// There is no such lease.
+    Gone,
+}
+
+/// What the group says this host may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It holds the epoch, which has begun.
+    Serve {
+        /// The epoch.
+        epoch: i64,
+    },
+    /// It was given the epoch, and may begin it.
+    MayStart {
+        /// The epoch.
+        epoch: i64,
+    },
+    /// Its lease is not there.
+    NotAttending,
+    /// Anything else: standby, redirect, rebuild, fenced.
+    Other(Standing),
+}
+
+/// A verdict that does not let the host serve, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// `standby`, `redirect`, `rebuild` or `fenced`.
+    pub verdict: &'static str,
+    /// The role's epoch.
+    pub epoch: i64,
+    /// Who holds it; empty when nobody does.
+    pub holder: String,
+    /// In words.
+    pub reason: String,
+}
+
+impl Standing {
+    /// Nothing is known: not the group, not its answer.
+    pub fn fenced(epoch: i64, reason: &str) -> Self {
+        Self {
+            verdict: "fenced",
+            epoch,
+            holder: String::new(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// What is written down for the host's programs, and for the agent after a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// This host serves.
+    Serve {
+        /// The epoch.
+        epoch: i64,
+        /// Until then, unless it is written again.
+        until: Moment,
+    },
+    /// It does not.
+    Not(Standing),
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The group took the host in; `sent` is when it was asked.
+    Attends {
+        /// When it was asked.
+        sent: Moment,
+        /// What it gave.
+        terms: Terms,
+    },
+    /// It did not, or did not answer.
+    NotAttended,
+    /// A renewal was answered.
+    Renewed {
+        /// Which lease.
+        lease: i64,
+        /// When it was asked.
+        sent: Moment,
+        /// The answer.
+        renewal: Renewal,
+    },
+    /// A renewal got no answer.
+    NotRenewed,
+    /// The group says what this host may do.
+    Told {
+        /// On which stream.
+        stream: u64,
+        /// What.
+        told: Told,
+    },
+    /// The start is committed.
+    Begun {
+        /// With which lease.
+        lease: i64,
+        /// The epoch.
+        epoch: i64,
+    },
+    /// The start was refused, or nobody knows what became of it.
+    NotBegun,
+    /// What was to be written is on disk, up to this number.
+    Synced(u64),
+    /// No process of the program is left, or none was started.
+    NothingLeft,
+    /// The group knows that this host has stopped, or cannot be told and need not be.
+    Yielded,
+    /// The agent is asked to end.
+    End,
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask the group for a lease. Answered by [`Event::Attends`] or [`Event::NotAttended`].
+    Attend,
+    /// Follow the verdicts for this lease on a new stream, and on no other. Its first one is of a
+    /// read that begins now.
+    Follow {
+        /// Number of the stream.
+        stream: u64,
+        /// The lease.
+        lease: i64,
+    },
+    /// Renew. Answered by [`Event::Renewed`] or [`Event::NotRenewed`].
+    Renew(i64),
+    /// Tell the group that the epoch begins. Answered by [`Event::Begun`] or [`Event::NotBegun`].
+    Begin {
+        /// With which lease.
+        lease: i64,
+        /// The epoch.
+        epoch: i64,
+    },
+    /// Write it down, and sync it. Answered by [`Event::Synced`], by a later one's at the latest.
+    Write {
+        /// Numbers ascend.
+        number: u64,
+        /// What.
+        what: Written,
+    },
+    /// Start the program, which may run until then.
+    Run {
+        /// The epoch, for its environment.
+        epoch: i64,
+        /// Its deadline.
+        until: Moment,
+    },
+    /// The program may run until then.
+    Until(Moment),
+    /// Stop the program. Answered by [`Event::NothingLeft`].
+    Stop,
+    /// Tell the group that it has stopped; `leave`: that the host goes away. Answered by
+    /// [`Event::Yielded`].
+    Yield {
+        /// With which lease.
+        lease: i64,
+        /// The host goes away.
+        leave: bool,
+    },
+    /// The agent may end.
+    Done,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lease {
+    terms: Terms,
+    /// Serving must be over by then.
+    until: Moment,
+    renew_at: Moment,
+    renewing: bool,
+    /// It is not renewed any more.
+    closing: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing runs.
+    Idle,
+    /// The group was asked to begin this epoch.
+    Beginning { epoch: i64 },
+    /// The start is committed; that it serves is being written down: this number.
+    Writing {
+        epoch: i64,
+        lease: i64,
+        number: Option<u64>,
+    },
+    /// The program runs.
+    Serving { epoch: i64, lease: i64 },
+    /// The program is being stopped.
+    Stopping { lease: i64 },
+    /// Nothing is left; that it does not serve is being written down.
+    Unwriting {
+        lease: i64,
+        number: Option<u64>,
+        ended: bool,
+    },
+    /// The group is being told.
+    Yielding,
+    /// The agent may end.
+    Over,
+}
+
+/// The agent's state about one role.
+#[derive(Debug)]
+pub struct Core {
+    lease: Option<Lease>,
+    attending: bool,
+    attend_at: Moment,
+    told: Option<Told>,
+    stream: u64,
+    phase: Phase,
+    /// What was written last, and its number.
+    written: Option<Written>,
+    number: u64,
+    /// What is on disk.
+    on_disk: u64,
+    /// Last epoch known.
+    known: i64,
+    ends: bool,
+}
+
+impl Core {
+    /// At the agent's start: nothing runs, and nothing is known but the last epoch, from the file.
+    pub fn new(known: i64, now: Moment) -> Self {
+        Self {
+            lease: None,
+            attending: false,
+            attend_at: now,
+            told: None,
+            stream: 0,
+            phase: Phase::Idle,
+            written: None,
+            number: 0,
+            on_disk: 0,
+            known,
+            ends: false,
+        }
+    }
+
+    /// When an [`Event::Tick`] is due, if nothing else happens before.
+    pub fn next_wake(&self) -> Option<Moment> {
+        let lease = self.lease.as_ref();
+        let renew = lease.filter(|lease| !lease.renewing && !lease.closing);
+        let deadline = lease.map(|lease| lease.until);
+        let attend = (lease.is_none() && !self.attending && !self.ends).then_some(self.attend_at);
+        let times = [renew.map(|lease| lease.renew_at), deadline, attend];
+        times.into_iter().flatten().min()
+    }
+
+    /// Takes what happened, at `now`, and returns what to do about it.
+    pub fn on(&mut self, event: Event, now: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.phase == Phase::Over {
+            return effects;
+        }
+        self.take(event, now, &mut effects);
+        self.lease_over(now, &mut effects);
+        self.follow_verdict(now, &mut effects);
+        self.keep_lease(now, &mut effects);
+        self.write_down(&mut effects);
+        self.synced(now, &mut effects);
+        effects
+    }
+
+    fn take(&mut self, event: Event, now: Moment, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Attends { sent, terms } => self.attends(sent, terms, effects),
+            Event::NotAttended => {
+                self.attending = false;
+                self.attend_at = now + ATTEND_PAUSE;
+            }
+            Event::Renewed {
+                lease,
+                sent,
+                renewal,
+            } => self.renewed((lease, sent), renewal, effects),
+            Event::NotRenewed => {
+                if let Some(lease) = &mut self.lease {
+                    lease.renewing = false;
+                    lease.renew_at = now + lease.terms.serve / 20;
+                }
+            }
+            Event::Told { stream, told } if self.lease.is_some() && stream == self.stream => {
+                self.told = Some(told);
+            }
+            Event::Told { .. } | Event::Tick => {}
+            Event::Begun { lease, epoch } => {
+                let expected = self.phase == Phase::Beginning { epoch };
+                if expected && self.is_lease(lease) {
+                    let number = None;
+                    self.phase = Phase::Writing {
+                        epoch,
+                        lease,
+                        number,
+                    };
+                } else if expected {
+                    self.phase = Phase::Idle;
+                }
+            }
+            Event::NotBegun => {
+                if matches!(self.phase, Phase::Beginning { .. }) {
+                    self.phase = Phase::Idle;
+                    // What the group said is not so any more; or the start is committed, and then
+                    // it says so.
+                    self.follow(effects);
+                }
+            }
+            Event::Synced(number) => self.on_disk = self.on_disk.max(number),
+            Event::NothingLeft => self.nothing_left(),
+            Event::Yielded => {
+                if self.phase == Phase::Yielding {
+                    self.phase = Phase::Idle;
+                    self.follow(effects);
+                }
+            }
+            Event::End => self.ends = true,
+        }
+    }
+
+    fn is_lease(&self, id: i64) -> bool {
+        self.lease.as_ref().is_some_and(|at| at.terms.lease == id)
+    }
+
+    /// Asks anew what this host may do: what was said before counts no more.
+    fn follow(&mut self, effects: &mut Vec<Effect>) {
+        self.told = None;
+        if let Some(lease) = &self.lease {
+            self.stream += 1;
+            let (stream, lease) = (self.stream, lease.terms.lease);
+            effects.push(Effect::Follow { stream, lease });
+        }
+    }
+
+    fn attends(&mut self, sent: Moment, terms: Terms, effects: &mut Vec<Effect>) {
+        self.attending = false;
+        self.lease = Some(Lease {
+            terms,
+            until: sent + terms.serve,
+            renew_at: sent + terms.serve / 3,
+            renewing: false,
+            closing: false,
+        });
+        self.follow(effects);
+    }
+
+    fn renewed(&mut self, (id, sent): (i64, Moment), renewal: Renewal, effects: &mut Vec<Effect>) {
+        let serving = match self.phase {
+            Phase::Serving { lease, .. } => lease == id,
+            Phase::Idle
+            | Phase::Beginning { .. }
+            | Phase::Writing { .. }
+            | Phase::Stopping { .. }
+            | Phase::Unwriting { .. }
+            | Phase::Yielding
+            | Phase::Over => false,
+        };
+        let Some(lease) = self.lease.as_mut().filter(|at| at.terms.lease == id) else {
+            return;
+        };
+        lease.renewing = false;
+        match renewal {
+            Renewal::Renewed => {
+                lease.closing = false;
+                lease.until = lease.until.max(sent + lease.terms.serve);
+                lease.renew_at = sent + lease.terms.serve / 3;
+                if serving {
+                    effects.push(Effect::Until(lease.until));
+                }
+            }
+            Renewal::Closing => {
+                // It is asked to stop; the verdict says so too, and may be late.
+                lease.closing = true;
+                if serving {
+                    self.stop(effects);
+                }
+            }
+            // Ended by the group: by its time, or because this agent attended again.
+            Renewal::Gone => {
+                self.lease = None;
+                self.told = None;
+                self.stop(effects);
+            }
+        }
+    }
+
+    /// Begins to stop the program, if one runs or is about to.
+    fn stop(&mut self, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Serving { lease, .. } => {
+                self.phase = Phase::Stopping { lease };
+                effects.push(Effect::Stop);
+            }
+            // Committed and not started: there is nothing to stop, but the group counts it.
+            Phase::Writing { lease, .. } => {
+                self.phase = Phase::Stopping { lease };
+                self.nothing_left();
+            }
+            Phase::Idle
+            | Phase::Beginning { .. }
+            | Phase::Stopping { .. }
+            | Phase::Unwriting { .. }
+            | Phase::Yielding
+            | Phase::Over => {}
+        }
+    }
+
+    /// Goes on when what it waits for is on disk.
+    fn synced(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let on_disk = |number: Option<u64>| number.is_some_and(|number| number <= self.on_disk);
+        if let Phase::Writing {
+            epoch,
+            lease,
+            number,
+        } = self.phase
+            && on_disk(number)
+        {
+            // A lease that is over was dropped before, with this phase.
+            let own = self.lease.as_ref().filter(|at| at.terms.lease == lease);
+            if let Some(until) = own.map(|at| at.until) {
+                self.phase = Phase::Serving { epoch, lease };
+                effects.push(Effect::Run { epoch, until });
+            }
+        } else if let Phase::Unwriting {
+            lease,
+            number,
+            ended,
+        } = self.phase
+            && on_disk(number)
+        {
+            if !self.is_lease(lease) {
+                // Its lease is over: the group has counted it out.
+                self.phase = Phase::Idle;
+                return;
+            }
+            self.phase = Phase::Yielding;
+            let leave = self.ends || ended;
+            if leave {
+                self.lease = None;
+                self.attend_at = now + ENDED_PAUSE;
+            }
+            effects.push(Effect::Yield { lease, leave });
+        }
+    }
+
+    fn nothing_left(&mut self) {
+        let (lease, ended) = match self.phase {
+            Phase::Stopping { lease } => (lease, false),
+            // By itself: this host does not do what it stands for.
+            Phase::Serving { lease, .. } => (lease, true),
+            Phase::Idle
+            | Phase::Beginning { .. }
+            | Phase::Writing { .. }
+            | Phase::Unwriting { .. }
+            | Phase::Yielding
+            | Phase::Over => return,
+        };
+        self.told = None;
+        self.phase = Phase::Unwriting {
+            lease,
+            number: None,
+            ended,
+        };
+    }
+
+    /// The deadline of the lease has passed: it is never believed again.
+    fn lease_over(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.lease.as_ref().is_some_and(|at| at.until <= now) {
+            self.lease = None;
+            self.told = None;
+            self.attend_at = now;
+            self.stop(effects);
+        }
+    }
+
+    fn follow_verdict(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(lease) = self.lease.as_ref().map(|at| at.terms.lease) else {
+            if self.ends && self.phase == Phase::Idle {
+                self.phase = Phase::Over;
+                effects.push(Effect::Done);
+            }
+            return;
+        };
+        if self.ends {
+            self.stop(effects);
+            if self.phase == Phase::Idle {
+                self.phase = Phase::Yielding;
+                self.lease = None;
+                effects.push(Effect::Yield { lease, leave: true });
+            }
+            return;
+        }
+        match (&self.told, &self.phase) {
+            (Some(Told::MayStart { epoch }), Phase::Idle) => {
+                let epoch = *epoch;
+                self.phase = Phase::Beginning { epoch };
+                effects.push(Effect::Begin { lease, epoch });
+            }
+            // The start was committed and its answer lost.
+            (Some(Told::Serve { epoch }), Phase::Idle) => {
+                let (epoch, number) = (*epoch, None);
+                self.phase = Phase::Writing {
+                    epoch,
+                    lease,
+                    number,
+                };
+            }
+            (
+                Some(Told::Serve { epoch } | Told::MayStart { epoch }),
+                Phase::Writing { epoch: at, .. } | Phase::Serving { epoch: at, .. },
+            ) if epoch == at => {}
+            (Some(Told::NotAttending), _) => {
+                self.lease = None;
+                self.told = None;
+                self.attend_at = now + ATTEND_PAUSE;
+                self.stop(effects);
+            }
+            (Some(_), Phase::Writing { .. } | Phase::Serving { .. }) => self.stop(effects),
+            _ => {}
+        }
+    }
+
+    fn keep_lease(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if let Some(lease) = &mut self.lease {
+            if !lease.renewing && !lease.closing && lease.renew_at <= now {
+                lease.renewing = true;
+                effects.push(Effect::Renew(lease.terms.lease));
+            }
+            return;
+        }
+        // While something of the former lease runs, no other is asked for.
+        let free = self.phase == Phase::Idle && !self.attending && !self.ends;
+        if free && self.attend_at <= now {
+            self.attending = true;
+            effects.push(Effect::Attend);
+        }
+    }
+
+    /// Writes down what has changed.
+    fn write_down(&mut self, effects: &mut Vec<Effect>) {
+        let standing = |reason| Written::Not(Standing::fenced(self.known, reason));
+        let until = self.lease.as_ref().map(|at| at.until);
+        let wanted = match (&self.phase, until, &self.told) {
+            (Phase::Writing { epoch, .. } | Phase::Serving { epoch, .. }, Some(until), _) => {
+                Written::Serve {
+                    epoch: *epoch,
+                    until,
+                }
+            }
+            (Phase::Stopping { .. }, ..) => standing("stopping"),
+            (Phase::Unwriting { .. } | Phase::Yielding, ..) => standing("stopped"),
+            (_, _, Some(Told::Other(standing))) => Written::Not(standing.clone()),
+            (_, None, _) => standing("no lease of the group"),
+            (..) => standing("the group has not said what this host may do"),
+        };
+        if let Written::Not(at) = &wanted
+            && at.verdict != "rebuild"
+            && at.verdict != "fenced"
+        {
+            self.known = self.known.max(at.epoch);
+        }
+        if let Written::Serve { epoch, .. } = &wanted {
+            self.known = *epoch;
+        }
+        if self.written.as_ref() != Some(&wanted) {
+            self.written = Some(wanted.clone());
+            self.number += 1;
+            let number = self.number;
+            let what = wanted;
+            effects.push(Effect::Write { number, what });
+        }
+        let at = self.number;
+        if let Phase::Writing { number, .. } | Phase::Unwriting { number, .. } = &mut self.phase {
+            number.get_or_insert(at);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! One role on one host: when to attend, renew, begin, serve, stop and yield.
+
+pub mod core;
