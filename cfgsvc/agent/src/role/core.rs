@@ -3,8 +3,8 @@
 //! ```text
 //!        verdict: may start        start committed          synced: "serve"
 //!   Idle ─────────────────▶ Beginning ─────────────▶ Writing ─────────────▶ Serving
-//!    ▲ ▲                      │ refused                                        │ verdict, deadline,
-//!    │ └──────────────────────┘                                                ▼ lease lost, asked
+//!    ▲ ▲                      │ refused                                       │ verdict, deadline,
+//!    │ └──────────────────────┘                                               ▼ lease lost, asked
 //!    └── told ── Yielding ◀── synced: not ── Unwriting ◀── nothing left ── Stopping
 //! ```
 //!
