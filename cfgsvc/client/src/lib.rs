@@ -142,7 +142,10 @@ pub use mirror::{Barrier, Change, Freshness, MirrorState};
 pub use options::{AUTHOR_BYTES_MAX, Options, OptionsError, REASON_BYTES_MAX};
 pub use pages::Pages;
 pub use refusal::Refusal;
-pub use roles::{MoveTo, Moved, Planned, RoleState, Verdict, VerdictKind, Write};
+pub use roles::{
+    Attend, Attended, MoveTo, Moved, Planned, RenewState, RoleState, Start, Verdict, VerdictKind,
+    Verdicts, Write, Yield,
+};
 pub use route::{Attempts, Failure, Next, Router, Safety, backoff};
 pub use session::{AtEnd, KeepAlive, LeaseLost, LeaseState, Session, lost};
 pub use txn::{Compare, Is, Op, OpReply, Txn, TxnReply};

@@ -1,18 +1,49 @@
-//! Roles, as operators and resources see them: who holds what, moves, plans.
+//! Roles: for operators and resources, who holds what, moves, plans; for the agents of hosts,
+//! leases, verdicts, starts.
+//!
+//! A renewal counts from the moment before its call: whichever of its attempts was confirmed was
+//! sent no earlier.
 
 use crate::Client;
+use crate::channel::{Missed, classify, require_leader};
 use crate::error::CallError;
 use crate::kv::{Delete, Put};
 use crate::route::Safety;
 use cfgsvc_proto::v1;
 use cfgsvc_proto::v1::roles_client::RolesClient;
-use tonic::Response;
 use tonic::transport::Channel;
+use tonic::{Response, Streaming};
 
+pub use cfgsvc_proto::v1::renew_response::State as RenewState;
 pub use cfgsvc_proto::v1::verdict::Kind as VerdictKind;
 pub use cfgsvc_proto::v1::{
-    PlanResponse as Planned, RoleInfo as RoleState, RoleResponse as Moved, Verdict,
+    AttendRequest as Attend, AttendResponse as Attended, PlanResponse as Planned,
+    RoleInfo as RoleState, RoleResponse as Moved, StartRequest as Start, Verdict,
+    YieldRequest as Yield,
 };
+
+/// What a host may do, as it is told on one stream.
+#[derive(Debug)]
+pub struct Verdicts {
+    client: Client,
+    endpoint: (usize, String),
+    responses: Streaming<v1::VerdictResponse>,
+}
+
+impl Verdicts {
+    /// The next verdict. The stream is over after an error: what was told before may be so no
+    /// more, and a new one begins with what is so then.
+    pub async fn next(&mut self) -> Result<Verdict, CallError> {
+        let (index, name) = &self.endpoint;
+        let missed = match self.responses.message().await {
+            Ok(Some(response)) => return Ok(response.verdict.unwrap_or_default()),
+            Ok(None) => Missed::ended(),
+            Err(status) => classify(&status, name)?,
+        };
+        self.client.pool.move_on_from(*index);
+        Err(missed.into_error(&self.client.pool, name))
+    }
+}
 
 /// Whom a role is to go to.
 #[derive(Clone, Debug, Default)]
@@ -109,5 +140,85 @@ impl Client {
             })
             .await?;
         Ok(reply.current)
+    }
+
+    /// A host is there. Asked twice, the second lease takes the place of the first.
+    pub async fn attend(&self, request: &Attend) -> Result<Attended, CallError> {
+        self.call(Safety::Repeatable, request, |channel, request| {
+            let mut roles = self.roles_client(channel);
+            async move { roles.attend(request).await.map(Response::into_inner) }
+        })
+        .await
+    }
+
+    /// Renews leases of roles; the answers are in their order.
+    pub async fn renew_roles(&self, leases: Vec<i64>) -> Result<Vec<RenewState>, CallError> {
+        let asked = leases.len();
+        let request = v1::RenewRequest { leases };
+        let reply = self
+            .call(Safety::Repeatable, &request, |channel, request| {
+                let mut roles = self.roles_client(channel);
+                async move { roles.renew(request).await.map(Response::into_inner) }
+            })
+            .await?;
+        // A state of a later version is none that lets anybody serve.
+        let states: Vec<_> = reply.states().collect();
+        if states.len() != asked {
+            let what = "another number of renewals than was asked for";
+            return Err(CallError::Malformed { what });
+        }
+        Ok(states)
+    }
+
+    /// Begins an epoch that was granted; only after the answer the host may serve.
+    pub async fn start_epoch(&self, request: &Start) -> Result<Moved, CallError> {
+        self.call(Safety::Repeatable, request, |channel, request| {
+            let mut roles = self.roles_client(channel);
+            async move { roles.start(request).await.map(Response::into_inner) }
+        })
+        .await
+    }
+
+    /// The host serves no more. When it leaves with that, a repeated call finds no lease.
+    pub async fn yield_role(&self, request: &Yield) -> Result<Moved, CallError> {
+        self.call(Safety::Repeatable, request, |channel, request| {
+            let mut roles = self.roles_client(channel);
+            async move { roles.r#yield(request).await.map(Response::into_inner) }
+        })
+        .await
+    }
+
+    /// What a host may do about a role, now and at every change. One attempt at one member; the
+    /// caller tries again, at another.
+    pub async fn verdicts(
+        &self,
+        role: &str,
+        host: &str,
+        lease: i64,
+    ) -> Result<Verdicts, CallError> {
+        let message = v1::VerdictsRequest {
+            role: role.to_owned(),
+            host: host.to_owned(),
+            lease,
+        };
+        let (index, name, channel) = self.pool.current();
+        let name = name.to_owned();
+        let mut request = self.pool.request(message, None);
+        require_leader(&mut request);
+        let mut roles = self.roles_client(channel);
+        let opened = tokio::time::timeout(self.pool.request_timeout, roles.verdicts(request)).await;
+        let missed = match opened {
+            Ok(Ok(response)) => {
+                return Ok(Verdicts {
+                    client: self.clone(),
+                    endpoint: (index, name),
+                    responses: response.into_inner(),
+                });
+            }
+            Ok(Err(status)) => classify(&status, &name)?,
+            Err(_) => Missed::silent(self.pool.request_timeout),
+        };
+        self.pool.move_on_from(index);
+        Err(missed.into_error(&self.pool, &name))
     }
 }

@@ -1,4 +1,5 @@
-//! The client against a real etcd: what the pure parts decide must be right on the wire.
+//! The client against a real etcd, and for roles a real group: what the pure parts decide must be
+//! right on the wire.
 
 mod basics;
 mod failures;
@@ -7,6 +8,7 @@ mod leases;
 mod locks;
 mod mirrors;
 mod retries;
+mod roles;
 mod streams;
 
 use anyhow::Result;
