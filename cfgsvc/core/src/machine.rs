@@ -20,7 +20,7 @@ use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::{
     Command, LeaseExpire, LeaseExpired, LeaseRecord, MachineRecord, Refusal, Reply, RevisionRecord,
-    RoleCommand, RoleReply, Scrubbed,
+    Scrubbed,
 };
 use cluster_core::store::{Overlay, View};
 use prost::Message;
@@ -230,9 +230,13 @@ impl Machine {
                 let more = compaction::scrub(state, &mut self.record, request.limit)?;
                 Ok(Outcome::Scrub(Scrubbed { more }))
             }
-            Op::Role(request) => self
-                .role(state, request, &origin, applied)?
-                .map(Outcome::Role),
+            Op::Role(request) => {
+                let step = |writer: &mut RevisionWriter<'_, '_>, leases: &mut Vec<LeaseChange>| {
+                    placement::step(writer, request, leases)
+                };
+                let stepped = self.tried(state, step, &origin, applied)?;
+                stepped.map(Outcome::Role)
+            }
             Op::Seed(step) => restore::seed(state, &mut self.record, step, &mut applied.leases)?
                 .map(Outcome::Seed),
         };
@@ -284,22 +288,21 @@ impl Machine {
         Ok(outcome)
     }
 
-    /// Writes on top of the state, and takes that over when what is now said of colos, hosts and
-    /// roles makes sense.
-    fn reviewed<T>(
+    /// Writes on top of the state, and takes that over unless it is refused.
+    fn tried<T>(
         &mut self,
         state: &mut Overlay<'_>,
-        write: impl FnOnce(&mut RevisionWriter<'_, '_>) -> io::Result<Result<T, Refusal>>,
+        write: impl FnOnce(
+            &mut RevisionWriter<'_, '_>,
+            &mut Vec<LeaseChange>,
+        ) -> io::Result<Result<T, Refusal>>,
         origin: &Origin,
         applied: &mut Applied,
     ) -> io::Result<Result<T, Refusal>> {
         let mut trial = Overlay::new(&*state);
         let mut writer = RevisionWriter::new(&mut trial, self.record.revision);
         let mut leases = Vec::new();
-        let outcome = match write(&mut writer)? {
-            Ok(outcome) => placement::review(&mut writer, &mut leases)?.map(|()| outcome),
-            Err(refusal) => Err(refusal),
-        };
+        let outcome = write(&mut writer, &mut leases)?;
         if outcome.is_ok() {
             let events = writer.into_events();
             let tried = trial.into_batch();
@@ -310,25 +313,21 @@ impl Machine {
         Ok(outcome)
     }
 
-    fn role(
+    /// The same, when what is now said of colos, hosts and roles makes sense.
+    fn reviewed<T>(
         &mut self,
         state: &mut Overlay<'_>,
-        request: RoleCommand,
+        write: impl FnOnce(&mut RevisionWriter<'_, '_>) -> io::Result<Result<T, Refusal>>,
         origin: &Origin,
         applied: &mut Applied,
-    ) -> io::Result<Result<RoleReply, Refusal>> {
-        let mut trial = Overlay::new(&*state);
-        let mut writer = RevisionWriter::new(&mut trial, self.record.revision);
-        let mut leases = Vec::new();
-        let outcome = placement::step(&mut writer, request, &mut leases)?;
-        if outcome.is_ok() {
-            let events = writer.into_events();
-            let tried = trial.into_batch();
-            absorb(state, &tried);
-            self.commit(state, events, origin, applied);
-            applied.leases.extend(leases);
-        }
-        Ok(outcome)
+    ) -> io::Result<Result<T, Refusal>> {
+        let write = |writer: &mut RevisionWriter<'_, '_>, leases: &mut Vec<LeaseChange>| {
+            Ok(match write(writer)? {
+                Ok(outcome) => placement::review(writer, leases)?.map(|()| outcome),
+                refused @ Err(_) => refused,
+            })
+        };
+        self.tried(state, write, origin, applied)
     }
 
     fn txn(

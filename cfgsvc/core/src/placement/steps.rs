@@ -275,7 +275,7 @@ fn ensure_written<T: serde::Serialize>(
         return Ok(());
     }
     let new = NewValue {
-        value: value(object),
+        value: value(object)?,
         lease: 0,
     };
     writer.put(key, new, None)

@@ -43,11 +43,8 @@ pub(super) fn load<T: DeserializeOwned>(
 }
 
 /// The value of a key.
-pub(super) fn value<T: Serialize>(object: &T) -> Bytes {
-    // These types are maps of strings and numbers, and memory does not fail.
-    serde_json::to_vec(object)
-        .expect("plain objects are JSON")
-        .into()
+pub(super) fn value<T: Serialize>(object: &T) -> io::Result<Bytes> {
+    Ok(serde_json::to_vec(object)?.into())
 }
 
 /// Somebody who is there, as stored and as it will be.
@@ -280,7 +277,7 @@ impl Turn {
                 continue;
             }
             let new = NewValue {
-                value: value(&there.now),
+                value: value(&there.now)?,
                 lease: there.lease,
             };
             writer.put(&keys::attending(&self.role, &host), new, there.stored)?;
@@ -299,7 +296,7 @@ impl Turn {
             writer.delete_if_there(&keys::grant(&role))?;
         } else if grant != before {
             let new = NewValue {
-                value: value(&grant),
+                value: value(&grant)?,
                 lease: 0,
             };
             writer.put(&keys::grant(&role), new, stored)?;
