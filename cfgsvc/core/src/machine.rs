@@ -356,7 +356,9 @@ impl Machine {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let mut leases = Vec::new();
-        if let Err(refusal) = placement::review(&mut writer, &mut leases)? {
+        let reviewed = placement::review(&mut writer, &mut leases)?;
+        // The review reads too, and must have seen all that is there.
+        if let Err(refusal) = metered.verdict().and(reviewed) {
             return Ok(Err(refusal));
         }
         response.header = ops::header(writer.revision());

@@ -217,6 +217,10 @@ enum Action {
     Raw {
         key: usize,
     },
+    /// A client hangs a key of its own on the lease of one that attends.
+    Hang {
+        nth: usize,
+    },
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -237,6 +241,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(colo, drained)| Action::Drain { colo, drained }),
         1 => role.prop_map(|role| Action::Delete { role }),
         1 => (0usize..4).prop_map(|key| Action::Raw { key }),
+        1 => (0usize..16).prop_map(|nth| Action::Hang { nth }),
     ]
 }
 
@@ -298,6 +303,16 @@ impl Observer {
                     term: 1,
                 };
                 world.apply(Op::LeaseExpire(expire));
+            }
+            Action::Hang { nth } => {
+                if let Some(lease) = self.leases.values().nth(nth).copied() {
+                    let hung = world.apply(Op::Put(cfgsvc_proto::etcd::PutRequest {
+                        key: format!("hung/{nth}").into_bytes().into(),
+                        lease,
+                        ..Default::default()
+                    }));
+                    assert!(matches!(hung, Outcome::Put(_)), "{hung:?}");
+                }
             }
             Action::Move { role, to } => {
                 let names = if role == 1 {

@@ -16,9 +16,9 @@ use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{self, Colo, Data, Failover, Host, Kind, Spec};
 use super::turn::{There, Turn, load, value};
+use crate::lease;
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse};
-use crate::session;
 use crate::tables;
 use crate::writer::{NewValue, RevisionWriter};
 
@@ -281,14 +281,13 @@ fn ensure_written<T: serde::Serialize>(
     writer.put(key, new, None)
 }
 
-/// Ends a lease on which no key hangs any more.
+/// Ends a lease, and the keys that clients have hung on it.
 fn end_lease(
     writer: &mut RevisionWriter<'_, '_>,
     id: i64,
     leases: &mut Vec<LeaseChange>,
 ) -> io::Result<()> {
-    writer.state.delete(tables::lease(id));
-    session::end(writer.state, id)?;
+    lease::end(writer, id)?;
     leases.push(LeaseChange::Ended { id });
     Ok(())
 }
