@@ -17,13 +17,13 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use cfgsvc_clock::Moment;
-use rustix::process::getsid;
+use rustix::process::getpid;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command as Process};
 
 use super::core::AGAIN;
-use super::processes::{MARK_VARIABLE, Remains};
+use super::processes::{self, MARK_VARIABLE, Remains};
 use super::protocol::{Command, LineError, Lines, Report};
 
 /// What is guarded, and how.
@@ -105,7 +105,10 @@ impl GuardHandle {
         ours.set_nonblocking(true).map_err(GuardError::Start)?;
         let reports = ours.try_clone().map_err(GuardError::Start)?;
         let reports = UnixStream::from_std(reports).map_err(GuardError::Start)?;
-        let session = getsid(None).map_err(|error| GuardError::Start(error.into()))?;
+        let own = getpid().as_raw_pid();
+        let own = processes::Process::look(own).ok_or_else(|| {
+            GuardError::Blind(io::Error::other(format!("/proc/{own}/stat cannot be read")))
+        })?;
         let mark = uuid::Uuid::new_v4().simple().to_string();
         let guard = Process::new(&options.executable)
             .arg0("cfgagent")
@@ -134,7 +137,7 @@ impl GuardHandle {
             program: None,
             gone: false,
             mark,
-            session: session.as_raw_pid(),
+            session: own.session,
         })
     }
 
