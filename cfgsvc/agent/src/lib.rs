@@ -1,7 +1,14 @@
-//! The agent of a host. So far [`guard`], the supervisor that ends a program with its lease, and
-//! the decisions of [`role`]; nothing yet that asks the group.
+//! The agent of a host: [`guard`] ends a program with its lease, [`role`] decides what to do about
+//! a role, [`run`] asks the group and does it.
 //!
 //! Read `OVERVIEW.md` beside this package first.
 
+pub mod args;
+mod board;
+mod group;
 pub mod guard;
+pub mod hold;
 pub mod role;
+pub mod run;
+mod signals;
+pub mod state;

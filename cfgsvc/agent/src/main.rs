@@ -1,63 +1,103 @@
 //! `cfgagent`: the agent of a host.
 //!
-//! `guard` and `shield` are hidden: the agent starts the one, and that the other. They must run in
-//! the process's only thread, so nothing is started before the command is known.
+//! `guard`, `shield` and `hold` are hidden: the agent starts the first, that the second. They must
+//! run in the process's only thread, so nothing is started before the command is known.
 
 use std::error::Error;
-use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cfgsvc_agent::args::{Cli, Command, VerdictArgs};
 use cfgsvc_agent::guard::{shell, shield};
-use clap::{Parser, Subcommand};
-
-/// The agent of a host: runs programs only while the group lets it serve
-#[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run a program until the deadlines that the agent gives on standard input
-    #[command(hide = true)]
-    Guard {
-        /// From SIGTERM to SIGKILL, in milliseconds
-        #[arg(long)]
-        stop_ms: u64,
-        /// The program and its arguments
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
-    /// Become a program that dies with its guard
-    #[command(hide = true)]
-    Shield {
-        /// Process id of the guard
-        #[arg(long)]
-        guard: i32,
-        /// The program and its arguments
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
-}
+use cfgsvc_agent::{hold, run, state};
+use cfgsvc_clock::Moment;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Guard { stop_ms, command } => {
-            let stop = Duration::from_millis(stop_ms);
-            match shell::run(shell::Options { stop, command }) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failure(&error, 1),
+        Command::Run(args) => match start_log(&args.log) {
+            Ok(()) => ended(run::run(*args)),
+            Err(problem) => {
+                let _ = writeln!(io::stderr(), "error: {problem}");
+                2.into()
             }
-        }
+        },
+        Command::Verdict(args) => verdict(&args),
+        Command::Guard {
+            stop_ms,
+            hold,
+            command,
+        } => ended(shell::run(shell::Options {
+            stop: Duration::from_millis(stop_ms),
+            command,
+            hold,
+        })),
         Command::Shield { guard, command } => {
             let error = shield::run(guard, &command);
             failure(&error, error.code())
         }
+        Command::Hold { hook_dir } => ended(hold::run(hook_dir.as_deref())),
     }
+}
+
+fn ended<E: Error>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(&error, 1),
+    }
+}
+
+/// Logs to standard error.
+fn start_log(filter: &str) -> Result<(), String> {
+    // The filter's parser takes bytes of other alphabets apart in the middle.
+    if !filter.is_ascii() {
+        return Err(format!("log filter {filter:?} is not ASCII"));
+    }
+    let filter: EnvFilter = filter
+        .parse()
+        .map_err(|error| format!("log filter {filter:?}: {error}"))?;
+    tracing_subscriber::fmt()
+        .with_ansi(io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    Ok(())
+}
+
+/// Prints what the file says, and whether it is so now.
+fn verdict(args: &VerdictArgs) -> ExitCode {
+    let known = state::read_verdict(&args.state_dir, &args.role);
+    let known = known.and_then(|file| {
+        let boot = state::boot_id().map_err(|source| state::StateError::Io {
+            dir: "/proc".into(),
+            source,
+        })?;
+        Ok((file, boot))
+    });
+    let (file, boot) = match known {
+        Ok(known) => known,
+        Err(error) => return failure(&error, 1),
+    };
+    let mut out = io::stdout();
+    let Some(file) = file else {
+        let role = args.role.as_str();
+        let dir = args.state_dir.display();
+        let _ = writeln!(out, "fenced: nothing is known about role '{role}' in {dir}");
+        return 1.into();
+    };
+    if file.serves(&boot, Moment::now().nanos()) {
+        let _ = writeln!(out, "serve: epoch {}: {}", file.epoch, file.reason);
+        return ExitCode::SUCCESS;
+    }
+    let _ = if file.verdict == "serve" {
+        writeln!(out, "fenced: the lease of epoch {} is over", file.epoch)
+    } else {
+        let (verdict, epoch) = (&file.verdict, file.epoch);
+        writeln!(out, "{verdict}: epoch {epoch}: {}", file.reason)
+    };
+    1.into()
 }
 
 fn failure(error: &dyn Error, code: u8) -> ExitCode {
@@ -69,6 +109,6 @@ fn failure(error: &dyn Error, code: u8) -> ExitCode {
         cause = error.source();
     }
     // Nobody is left to tell if that fails; the code says it too.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}");
     code.into()
 }

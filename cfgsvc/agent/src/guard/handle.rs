@@ -35,6 +35,8 @@ pub struct GuardOptions {
     pub command: Vec<OsString>,
     /// From SIGTERM to SIGKILL. Sent as whole milliseconds, rounded down.
     pub stop: Duration,
+    /// A file that the guard and the program keep locked (`flock`, shared) while they are there.
+    pub hold: Option<PathBuf>,
     /// Added to the environment of the program.
     pub environment: Vec<(OsString, OsString)>,
 }
@@ -65,6 +67,9 @@ pub enum GuardError {
         /// How.
         status: ExitStatus,
     },
+    /// The program should be gone, and it has not said so.
+    #[error("the guard is late: it, or its program, does not end")]
+    Late,
     /// It cannot be heard or waited for.
     #[error("cannot hear the guard")]
     Unheard(#[source] io::Error),
@@ -110,10 +115,15 @@ impl GuardHandle {
             GuardError::Blind(io::Error::other(format!("/proc/{own}/stat cannot be read")))
         })?;
         let mark = uuid::Uuid::new_v4().simple().to_string();
-        let guard = Process::new(&options.executable)
+        let mut guard = Process::new(&options.executable);
+        guard
             .arg0("cfgagent")
             .args(["guard", "--stop-ms"])
-            .arg(options.stop.as_millis().to_string())
+            .arg(options.stop.as_millis().to_string());
+        if let Some(lock) = &options.hold {
+            guard.arg("--hold").arg(lock);
+        }
+        let guard = guard
             .arg("--")
             .args(&options.command)
             .envs(

@@ -16,12 +16,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
 use cfgsvc_clock::Moment;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 use rustix::time::{
@@ -32,6 +33,8 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use super::core::{Asker, Core, Effect, Event, Loss, Sent};
 use super::processes::{self, ProcError};
 use super::protocol::{Command, Ending, Lines, Report};
+use crate::signals::{drained, listen};
+use crate::state;
 
 /// Longest time between two looks at the lease clock. The timer's clock is slewed by NTP and the
 /// lease clock is not: even at a tenth of the rate, they differ by 10 ms over this time.
@@ -44,6 +47,8 @@ pub struct Options {
     pub stop: Duration,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// A file that is locked while the guard, or anybody of the program, is there.
+    pub hold: Option<PathBuf>,
 }
 
 /// Why the guard does not guard.
@@ -112,6 +117,8 @@ struct Guard {
     /// The main process, until it is reaped.
     main: Option<Pid>,
     done: bool,
+    /// Held as long as it is open, here or in the program.
+    _hold: Option<OwnedFd>,
 }
 
 impl Guard {
@@ -129,6 +136,10 @@ impl Guard {
             .set_nonblocking(true)
             .map_err(system("make the agent's socket non-blocking"))?;
         processes::check()?;
+        let hold = match &options.hold {
+            Some(lock) => Some(inheritable(lock).map_err(system("hold the program's lock"))?),
+            None => None,
+        };
         set_child_subreaper(Some(getpid())).map_err(system("become a child subreaper"))?;
         let timer = timerfd_create(
             TimerfdClockId::Boottime,
@@ -141,8 +152,9 @@ impl Guard {
             agent,
             agent_lost: false,
             lines: Lines::default(),
-            asked: listen(&[SIGTERM, SIGINT, SIGHUP])?,
-            ended: listen(&[SIGCHLD])?,
+            asked: listen(&[SIGTERM, SIGINT, SIGHUP]).map_err(system("catch signals"))?,
+            ended: listen(&[SIGCHLD]).map_err(system("catch signals"))?,
+            _hold: hold,
             timer,
             started: false,
             main: None,
@@ -291,27 +303,11 @@ impl Guard {
     }
 }
 
-/// The end of a pipe that gets a byte at each of these signals.
-fn listen(signals: &[i32]) -> Result<UnixStream, GuardError> {
-    let failed = "catch signals";
-    let (ours, theirs) = UnixStream::pair().map_err(system(failed))?;
-    ours.set_nonblocking(true).map_err(system(failed))?;
-    for signal in signals {
-        let end = theirs.try_clone().map_err(system(failed))?;
-        signal_hook::low_level::pipe::register(*signal, end).map_err(system(failed))?;
-    }
-    Ok(ours)
-}
-
-/// Empties a pipe of signals; whether there was anything in it.
-fn drained(mut pipe: &UnixStream) -> bool {
-    let mut any = false;
-    let mut bytes = [0; 64];
-    // It ends at the first read that would wait; the other end is never closed.
-    while pipe.read(&mut bytes).is_ok_and(|read| read > 0) {
-        any = true;
-    }
-    any
+/// Locks the file, for the program too.
+fn inheritable(lock: &Path) -> io::Result<OwnedFd> {
+    let lock = OwnedFd::from(state::hold(lock)?);
+    fcntl_setfd(&lock, FdFlags::empty())?;
+    Ok(lock)
 }
 
 fn is_later(error: &io::Error) -> bool {

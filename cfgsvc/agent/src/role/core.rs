@@ -73,6 +73,8 @@ pub struct Standing {
     pub epoch: i64,
     /// Who holds it; empty when nobody does.
     pub holder: String,
+    /// Where the holder is reached.
+    pub addresses: Vec<String>,
     /// In words.
     pub reason: String,
 }
@@ -84,6 +86,7 @@ impl Standing {
             verdict: "fenced",
             epoch,
             holder: String::new(),
+            addresses: Vec::new(),
             reason: reason.to_owned(),
         }
     }
@@ -148,6 +151,11 @@ pub enum Event {
     NothingLeft,
     /// The group knows that this host has stopped, or cannot be told and need not be.
     Yielded,
+    /// This host has the data of this epoch's holder now.
+    Rebuilt {
+        /// The epoch.
+        epoch: i64,
+    },
     /// The agent is asked to end.
     End,
     /// Time has passed.
@@ -282,6 +290,16 @@ impl Core {
         }
     }
 
+    /// The last epoch whose data this host has.
+    pub fn known(&self) -> i64 {
+        self.known
+    }
+
+    /// Until when the host may serve, if it has a lease.
+    pub fn until(&self) -> Option<Moment> {
+        self.lease.as_ref().map(|lease| lease.until)
+    }
+
     /// When an [`Event::Tick`] is due, if nothing else happens before.
     pub fn next_wake(&self) -> Option<Moment> {
         let lease = self.lease.as_ref();
@@ -358,6 +376,7 @@ impl Core {
                     self.follow(effects);
                 }
             }
+            Event::Rebuilt { epoch } => self.rebuilt(epoch, now),
             Event::End => self.ends = true,
         }
     }
@@ -505,6 +524,16 @@ impl Core {
             number: None,
             ended,
         };
+    }
+
+    /// What the group counts as this host's data is what it said when it came: it comes again.
+    fn rebuilt(&mut self, epoch: i64, now: Moment) {
+        if self.phase == Phase::Idle && self.lease.is_some() {
+            self.known = self.known.max(epoch);
+            self.lease = None;
+            self.told = None;
+            self.attend_at = now;
+        }
     }
 
     /// The deadline of the lease has passed: it is never believed again.

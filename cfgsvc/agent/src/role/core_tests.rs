@@ -100,6 +100,7 @@ impl Group {
                 verdict: "standby",
                 epoch: self.next,
                 holder: "other".to_owned(),
+                addresses: Vec::new(),
                 reason: String::new(),
             }),
         }
@@ -414,4 +415,27 @@ fn a_host_that_is_given_the_role_serves_and_hands_over() {
     world.heal(10);
     assert!(world.program.is_none() && world.group.stolen);
     assert_eq!(world.runs, 1);
+}
+
+#[test]
+fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
+    let mut core = Core::new(3, at(0));
+    assert_eq!(core.on(Event::Tick, at(0)).first(), Some(&Effect::Attend));
+    let terms = Terms {
+        lease: 7,
+        serve: SERVE,
+    };
+    core.on(Event::Attends { sent: at(0), terms }, at(1));
+    let told = Told::Other(Standing {
+        verdict: "rebuild",
+        epoch: 9,
+        holder: "other".to_owned(),
+        addresses: Vec::new(),
+        reason: String::new(),
+    });
+    core.on(Event::Told { stream: 1, told }, at(2));
+    assert_eq!(core.known(), 3, "it lacks what the epoch has");
+    let effects = core.on(Event::Rebuilt { epoch: 9 }, at(3));
+    assert!(effects.contains(&Effect::Attend), "{effects:?}");
+    assert_eq!(core.known(), 9);
 }

@@ -34,6 +34,7 @@ async fn running(script: &str) -> Result<Run> {
             .map(OsString::from)
             .into(),
         stop: LONG,
+        hold: None,
         environment: vec![("HELD".into(), path.clone().into())],
     })?;
     let ready = next(&mut handle).await?;

@@ -1,0 +1,225 @@
+//! The grammar of `cfgagent`, and nothing else.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use cfgsvc_core::placement::{Name, RoleName};
+use clap::{Args, Parser, Subcommand};
+
+/// The agent of a host: runs programs only while the group lets the host serve
+#[derive(Debug, Parser)]
+#[command(
+    name = "cfgagent",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+#[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+
+Example: cfgagent run --host a1 --colo akl --role db/orders -- mariadbd --datadir /srv/orders")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Hold a role's lease when it is given, and run a program or hooks while it lasts
+    Run(Box<RunArgs>),
+    /// Print what this host may do about a role, by its verdict file
+    Verdict(VerdictArgs),
+    /// Run a program until the deadlines that the agent gives on standard input
+    #[command(hide = true)]
+    Guard {
+        /// From SIGTERM to SIGKILL, in milliseconds
+        #[arg(long)]
+        stop_ms: u64,
+        /// Hold this file, with the program, so that the next agent waits for the last one's
+        #[arg(long)]
+        hold: Option<PathBuf>,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Become a program that dies with its guard
+    #[command(hide = true)]
+    Shield {
+        /// Process id of the guard
+        #[arg(long)]
+        guard: i32,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Be the program of a role that is served by hooks
+    #[command(hide = true)]
+    Hold {
+        /// Where the hooks are
+        #[arg(long)]
+        hook_dir: Option<PathBuf>,
+    },
+}
+
+/// `cfgagent run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The host takes part in each ROLE. When the group gives one to it, the COMMAND is started, or the
+hook on-serve when there is no COMMAND; it is stopped (SIGTERM, SIGKILL when the role's stop_ms are
+over) before the lease is, whatever happens to the agent. What the host may do is in DIR/roles, on
+http://127.0.0.1:2383/role/ROLE (200 while it serves, else 503), and told to the hooks.
+
+Hooks are the files on-serve, on-standby, on-redirect, on-rebuild, on-fence and position of the
+hook directory; those that are missing are not run. See deploy/AGENT.md.
+
+Example: cfgagent run --host a1 --colo akl --role db/orders -- mariadbd --datadir /srv/orders
+Example: cfgagent run --host w1 --colo akl --role web/vip --hook-dir /etc/cfgagent/hooks")]
+pub struct RunArgs {
+    /// Name of this host
+    #[arg(long, value_parser = host_name)]
+    pub host: Name,
+    /// Colo of this host; it must exist
+    #[arg(long, value_parser = host_name)]
+    pub colo: Name,
+    /// A role to take part in; may be given again
+    #[arg(long = "role", required = true, value_name = "ROLE", value_parser = role_name)]
+    pub roles: Vec<RoleName>,
+    /// Members of the group, HOST:PORT, separated by commas
+    #[arg(long, env = "CFGCTL_ENDPOINTS", hide_env = true, value_delimiter = ',')]
+    #[arg(default_value = "127.0.0.1:2379", value_name = "A,B,C")]
+    pub endpoints: Vec<String>,
+    /// Where clients reach this host, HOST:PORT; kept with the host when it is new
+    #[arg(long = "address", value_name = "HOST:PORT")]
+    pub addresses: Vec<String>,
+    /// Where the verdicts, the instance's name and the copy of the configuration are kept
+    #[arg(long, default_value = "cfgagent.data", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Directory of the hooks
+    #[arg(long, value_name = "DIR")]
+    pub hook_dir: Option<PathBuf>,
+    /// Where to answer load balancers and people; `off`: nowhere
+    #[arg(long, default_value = "127.0.0.1:2383", value_name = "HOST:PORT|off")]
+    #[arg(value_parser = http_address)]
+    pub http: HttpAddress,
+    /// The watchdog device that resets the machine when the agent cannot run while it serves;
+    /// `auto`: /dev/watchdog if it is there
+    #[arg(long, default_value = "auto", value_name = "PATH|auto|off")]
+    pub watchdog: String,
+    /// Keep a copy of all keys with this prefix, for programs that start while the group is away;
+    /// may be given again
+    #[arg(long = "copy", value_name = "PREFIX")]
+    pub copies: Vec<String>,
+    /// What is logged, as in `RUST_LOG`
+    #[arg(
+        long,
+        env = "CFGAGENT_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+    /// The program that serves, and its arguments; it stays in the foreground
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `cfgagent verdict`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints the verdict and why. Exits with 0 when this host serves the role, by a lease that is not over
+on this machine's clock and was written down since its boot; else with 1.
+
+Example: cfgagent verdict db/orders --state-dir /var/lib/cfgagent && run-backup")]
+pub struct VerdictArgs {
+    /// The role
+    #[arg(value_parser = role_name)]
+    pub role: RoleName,
+    /// Where the agent keeps its state
+    #[arg(long, default_value = "cfgagent.data", value_name = "DIR")]
+    pub state_dir: PathBuf,
+}
+
+/// Where HTTP is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpAddress {
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+fn http_address(text: &str) -> Result<HttpAddress, String> {
+    if text == "off" {
+        return Ok(HttpAddress::Off);
+    }
+    text.parse().map(HttpAddress::At).map_err(|error| {
+        format!("{error}; give an address and a port, as in 127.0.0.1:2383, or off")
+    })
+}
+
+fn host_name(text: &str) -> Result<Name, String> {
+    Name::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn role_name(text: &str) -> Result<RoleName, String> {
+    let role = RoleName::try_from(text.to_owned()).map_err(|error| error.to_string())?;
+    if role.is_lock() {
+        return Err("locks are for cfgctl lock and cfgctl elect".to_owned());
+    }
+    Ok(role)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_grammar_has_no_contradictions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_programs() {
+        let cli = parse("cfgagent run --host a1 --colo akl --role db/orders -- sh --role x");
+        let Ok(Command::Run(run)) = cli.map(|cli| cli.command) else {
+            panic!("it is right");
+        };
+        assert_eq!(run.roles.len(), 1);
+        assert_eq!(run.command, ["sh", "--role", "x"]);
+        let http = HttpAddress::At(SocketAddr::from(([127, 0, 0, 1], 2383)));
+        assert_eq!(run.http, http);
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_the_reason() {
+        for (line, why) in [
+            (
+                "cfgagent run --host a/1 --colo akl --role r",
+                "name 'a/1' must be",
+            ),
+            (
+                "cfgagent run --host a --colo akl --role ../r",
+                "names separated by",
+            ),
+            (
+                "cfgagent run --host a --colo akl --role locks/r",
+                "cfgctl lock",
+            ),
+            (
+                "cfgagent run --host a --colo akl --role r --http x",
+                "127.0.0.1:2383",
+            ),
+            ("cfgagent run --host a --colo akl", "--role"),
+        ] {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.contains(why), "{line}: {error}");
+        }
+    }
+}

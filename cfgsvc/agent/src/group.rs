@@ -1,0 +1,108 @@
+//! Questions to the group, with an eye on the clock.
+//!
+//! Why so: the client library waits for a silent member as long as the request may take, and the
+//! answers of a lease are due long before. So there is one client for each endpoint to begin with;
+//! one that is silent is left for the next. Everything that is asked here may be asked again.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cfgsvc_client::{CallError, Client, Options, OptionsError};
+
+/// Longest time for one attempt, and for a connection.
+pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum AskError {
+    /// What the client library says.
+    Call(CallError),
+    /// Silence.
+    Late(Duration),
+}
+
+impl AskError {
+    /// The group has said no: asking again soon will not help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Call(CallError::Refused { .. }))
+    }
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => error.fmt(f),
+            Self::Late(limit) => write!(f, "no answer within {} ms", limit.as_millis()),
+        }
+    }
+}
+
+/// The group, as this agent reaches it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Each begins with another endpoint.
+    clients: Vec<Client>,
+    at: AtomicUsize,
+}
+
+impl Group {
+    pub(crate) fn new(endpoints: &[String], author: &str) -> Result<Self, OptionsError> {
+        let clients = (0..endpoints.len().max(1)).map(|first| {
+            let (before, from) = endpoints.split_at(first.min(endpoints.len()));
+            let mut options = Options::new(from.iter().chain(before).cloned());
+            options.connect_timeout = ATTEMPT_MAX / 2;
+            options.request_timeout = ATTEMPT_MAX;
+            options.author = Some(author.to_owned());
+            Client::new(options)
+        });
+        Ok(Self {
+            clients: clients.collect::<Result<_, _>>()?,
+            at: AtomicUsize::new(0),
+        })
+    }
+
+    /// Which client is asked now; another one after silence.
+    pub(crate) fn at(&self) -> usize {
+        self.at.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        // There is one at least, and the remainder is below their number.
+        self.clients[self.at() % self.clients.len()].clone()
+    }
+
+    /// Asks once; silence for `limit` is an answer too.
+    pub(crate) async fn ask<T, A>(
+        &self,
+        limit: Duration,
+        question: impl FnOnce(Client) -> A,
+    ) -> Result<T, AskError>
+    where
+        A: Future<Output = Result<T, CallError>>,
+    {
+        let at = self.at();
+        let limit = limit.min(ATTEMPT_MAX);
+        match tokio::time::timeout(limit, question(self.client())).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                if let CallError::TimedOut { .. } = error {
+                    self.leave(at);
+                }
+                Err(AskError::Call(error))
+            }
+            Err(_) => {
+                self.leave(at);
+                Err(AskError::Late(limit))
+            }
+        }
+    }
+
+    /// Takes the next client, if that was not done meanwhile.
+    fn leave(&self, at: usize) {
+        let _ =
+            self.at
+                .compare_exchange(at, at.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,109 @@
+//! The program of a role that is served by hooks: `on-serve` at its start, `on-fence` at SIGTERM.
+//!
+//! Why so: hooks that an agent runs are not run by an agent that is stopped. As the guard's program
+//! they are: it is told by the guard, at the deadline, whatever has become of the agent.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+use crate::signals::{drained, listen};
+
+/// Why it ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// The kernel refuses something.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    /// A hook cannot be run.
+    #[error("cannot run the hook {}", .path.display())]
+    Hook {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A hook failed.
+    #[error("the hook {} failed: {status}", .path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        status: ExitStatus,
+    },
+}
+
+/// Serves until SIGTERM. Ends at once when `on-serve` fails, with `on-fence` run all the same.
+pub fn run(hook_dir: Option<&Path>) -> Result<(), HoldError> {
+    let hook = |name: &str| {
+        let path = hook_dir?.join(name);
+        path.exists().then_some(path)
+    };
+    let asked = listen(&[SIGTERM, SIGINT, SIGHUP]).map_err(HoldError::Signals)?;
+    let ended = listen(&[SIGCHLD]).map_err(HoldError::Signals)?;
+    let served = serve(hook("on-serve"), &asked, &ended);
+    let fenced = match hook("on-fence") {
+        Some(path) => finished(&path, start(&path)?.wait()),
+        None => Ok(()),
+    };
+    served.and(fenced)
+}
+
+fn serve(hook: Option<PathBuf>, asked: &UnixStream, ended: &UnixStream) -> Result<(), HoldError> {
+    let mut running = match hook {
+        Some(path) => Some((start(&path)?, path)),
+        None => None,
+    };
+    loop {
+        wait(asked, ended).map_err(HoldError::Signals)?;
+        if drained(asked) {
+            // The guard has told the hook as well, and kills it if it stays.
+            return Ok(());
+        }
+        drained(ended);
+        if let Some((child, path)) = &mut running {
+            match child.try_wait() {
+                Ok(None) => {}
+                Ok(Some(status)) => {
+                    finished(path, Ok(status))?;
+                    running = None;
+                }
+                Err(error) => return finished(path, Err(error)),
+            }
+        }
+    }
+}
+
+fn start(path: &Path) -> Result<Child, HoldError> {
+    let child = Command::new(path).stdin(Stdio::null()).spawn();
+    child.map_err(|source| HoldError::Hook {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn finished(path: &Path, ended: io::Result<ExitStatus>) -> Result<(), HoldError> {
+    let path = path.to_owned();
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(HoldError::Failed { path, status }),
+        Err(source) => Err(HoldError::Hook { path, source }),
+    }
+}
+
+fn wait(asked: &UnixStream, ended: &UnixStream) -> io::Result<()> {
+    let mut sources = [
+        PollFd::new(asked, PollFlags::IN),
+        PollFd::new(ended, PollFlags::IN),
+    ];
+    match poll(&mut sources, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,282 @@
+//! Hooks: programs of the operator that are told what the host may do.
+//!
+//! One hook of a role runs at a time, and none but `on-serve` while the role's program runs. What
+//! was not run when something newer is to be told is left out; a hook that the next one overtakes
+//! is ended. A hook that fails is tried again, later and later, while nothing newer is to be told.
+//!
+//! | file | when | what its end means |
+//! | --- | --- | --- |
+//! | `on-serve` | it serves from now on | without a COMMAND, a failure gives the role up |
+//! | `on-standby`, `on-redirect` | another serves it | |
+//! | `on-rebuild` | it may have writes that the holder lacks | success: it has the holder's data |
+//! | `on-fence` | do not serve; may come twice | the role is given up only after a success |
+//! | `position` | prints where the data ends: `IDENTITY POSITION` | |
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::role::core::Event;
+
+/// First wait before a failed hook is tried again; it doubles.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const AGAIN_MAX: Duration = Duration::from_mins(1);
+/// From SIGTERM to SIGKILL, for a hook that something newer overtakes.
+const HOOK_STOP: Duration = Duration::from_secs(5);
+/// Longest time for the position hook.
+const POSITION_MAX: Duration = Duration::from_secs(10);
+/// Most that is read of what it prints, bytes.
+const POSITION_BYTES_MAX: u64 = 4096;
+
+/// What is told to a hook. The environment of the guarded program is made from it as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// `serve`, `standby`, `redirect`, `rebuild` or `fenced`; empty at the start.
+    pub(crate) verdict: &'static str,
+    pub(crate) epoch: i64,
+    pub(crate) holder: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) reason: String,
+}
+
+impl Told {
+    fn hook(&self) -> Option<&'static str> {
+        Some(match self.verdict {
+            "serve" => "on-serve",
+            "standby" => "on-standby",
+            "redirect" => "on-redirect",
+            "rebuild" => "on-rebuild",
+            "fenced" => "on-fence",
+            _ => return None,
+        })
+    }
+
+    /// The same for whoever is told: why a host is fenced is of no importance to its hook.
+    fn is_news_after(&self, last: Option<&Self>) -> bool {
+        last.is_none_or(|last| {
+            let fenced = self.verdict == "fenced" && last.verdict == "fenced";
+            !fenced
+                && (self.verdict, self.epoch, &self.holder, &self.addresses)
+                    != (last.verdict, last.epoch, &last.holder, &last.addresses)
+        })
+    }
+}
+
+/// Who is told, where.
+#[derive(Clone, Debug)]
+pub(crate) struct Hooks {
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) role: String,
+    pub(crate) host: String,
+    pub(crate) colo: String,
+    /// The verdict file.
+    pub(crate) file: PathBuf,
+}
+
+/// The last news that a hook was told without failure. Whoever runs a hook or the program of the
+/// role holds the lock.
+pub(crate) type Last = Arc<Mutex<Option<Told>>>;
+
+impl Hooks {
+    /// The hook's file, if there is one.
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        let path = self.dir.as_ref()?.join(name);
+        path.exists().then_some(path)
+    }
+
+    /// What hooks and programs find in their environment.
+    pub(crate) fn environment(&self, told: &Told) -> Vec<(OsString, OsString)> {
+        let text = |name: &str, value: String| (OsString::from(name), OsString::from(value));
+        vec![
+            text("CFGSVC_ROLE", self.role.clone()),
+            text("CFGSVC_HOST", self.host.clone()),
+            text("CFGSVC_COLO", self.colo.clone()),
+            text("CFGSVC_VERDICT", told.verdict.to_owned()),
+            text("CFGSVC_EPOCH", told.epoch.to_string()),
+            text("EPOCH", told.epoch.to_string()),
+            text("CFGSVC_HOLDER", told.holder.clone()),
+            text("CFGSVC_ADDRESSES", told.addresses.join(",")),
+            text("CFGSVC_REASON", told.reason.clone()),
+            ("CFGSVC_VERDICT_FILE".into(), self.file.clone().into()),
+        ]
+    }
+
+    fn spawn(&self, path: &Path, told: &Told, output: Stdio) -> io::Result<Child> {
+        Command::new(path)
+            .envs(self.environment(told))
+            .stdin(Stdio::null())
+            .stdout(output)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+
+    /// Starts the hook `name`, if there is one.
+    pub(crate) fn start(&self, name: &str, told: &Told) -> Option<io::Result<Child>> {
+        let path = self.path(name)?;
+        tracing::info!(role = %self.role, epoch = told.epoch, hook = name, "runs a hook");
+        Some(self.spawn(&path, told, Stdio::inherit()))
+    }
+
+    /// Runs the hook `name` until it succeeds. Missing is success.
+    pub(crate) async fn until_done(&self, name: &str, told: &Told) {
+        let mut again = AGAIN_MIN;
+        loop {
+            match self.start(name, told) {
+                None => return,
+                Some(Ok(mut child)) => match child.wait().await {
+                    Ok(status) if status.success() => return,
+                    ended => self.failed(name, ended),
+                },
+                Some(Err(error)) => self.failed(name, Err(error)),
+            }
+            tokio::time::sleep(again).await;
+            again = (again * 2).min(AGAIN_MAX);
+        }
+    }
+
+    fn failed(&self, name: &str, ended: io::Result<ExitStatus>) {
+        let how = match ended {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(role = %self.role, hook = name, how, "a hook failed");
+    }
+
+    /// What the hook `position` says: identity and position. None without the hook.
+    pub(crate) async fn position(&self, told: &Told) -> Result<Option<(String, String)>, String> {
+        let Some(path) = self.path("position") else {
+            return Ok(None);
+        };
+        let asked = async {
+            let mut child = self.spawn(&path, told, Stdio::piped())?;
+            let mut said = String::new();
+            if let Some(output) = child.stdout.take() {
+                let mut output = output.take(POSITION_BYTES_MAX);
+                output.read_to_string(&mut said).await?;
+            }
+            let status = child.wait().await?;
+            io::Result::Ok((status, said))
+        };
+        let (status, said) = match tokio::time::timeout(POSITION_MAX, asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(format!("hook position: {error}")),
+            Err(_) => {
+                let limit = POSITION_MAX.as_secs();
+                return Err(format!("hook position did not end within {limit} s"));
+            }
+        };
+        if !status.success() {
+            return Err(format!("hook position: {status}"));
+        }
+        let words: Vec<_> = said.split_whitespace().collect();
+        match words[..] {
+            [identity, position] => Ok(Some((identity.to_owned(), position.to_owned()))),
+            _ => Err(format!(
+                "hook position printed {} words, expected two: IDENTITY POSITION",
+                words.len()
+            )),
+        }
+    }
+}
+
+/// Tells the hooks what is new, until the sender of the news is gone.
+pub(crate) async fn tell(
+    hooks: Hooks,
+    last: Last,
+    mut news: watch::Receiver<Told>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut again = AGAIN_MIN;
+    loop {
+        let mut last = last.lock().await;
+        let told = news.borrow_and_update().clone();
+        let hook = told.hook().filter(|_| told.is_news_after(last.as_ref()));
+        // The program's task tells of serving, with the program.
+        let Some(hook) = hook.filter(|hook| *hook != "on-serve") else {
+            drop(last);
+            if news.changed().await.is_err() {
+                return;
+            }
+            again = AGAIN_MIN;
+            continue;
+        };
+        let mut child = match hooks.start(hook, &told) {
+            None => {
+                *last = Some(told);
+                continue;
+            }
+            Some(Ok(child)) => Some(child),
+            Some(Err(error)) => {
+                hooks.failed(hook, Err(error));
+                None
+            }
+        };
+        let ended = match &mut child {
+            Some(child) => tokio::select! {
+                ended = child.wait() => Some(ended),
+                overtaken = overtaken(&mut news, &told) => {
+                    end(child).await;
+                    if overtaken {
+                        continue;
+                    }
+                    return;
+                }
+            },
+            None => None,
+        };
+        match ended {
+            Some(Ok(status)) if status.success() => {
+                again = AGAIN_MIN;
+                *last = Some(told.clone());
+                if hook == "on-rebuild" {
+                    let epoch = told.epoch;
+                    // Nobody to tell: the role is left.
+                    let _ = events.send(Event::Rebuilt { epoch }).await;
+                }
+                continue;
+            }
+            Some(ended) => hooks.failed(hook, ended),
+            None => {}
+        }
+        drop(last);
+        tokio::select! {
+            () = tokio::time::sleep(again) => again = (again * 2).min(AGAIN_MAX),
+            overtaken = overtaken(&mut news, &told) => if !overtaken { return },
+        }
+    }
+}
+
+/// Waits for news that a hook must hear instead of `told`; false when there will be none.
+async fn overtaken(news: &mut watch::Receiver<Told>, told: &Told) -> bool {
+    news.wait_for(|newer| newer.is_news_after(Some(told)))
+        .await
+        .is_ok()
+}
+
+/// Ends a hook and its group.
+pub(crate) async fn end(child: &mut Child) {
+    signal(child, Signal::TERM);
+    if tokio::time::timeout(HOOK_STOP, child.wait()).await.is_err() {
+        signal(child, Signal::KILL);
+        // Killed: it ends, or the kernel holds it and nothing can be done.
+        let _ = tokio::time::timeout(HOOK_STOP, child.wait()).await;
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    if let Some(pid) = pid.and_then(Pid::from_raw) {
+        // Not reaped, so the group is its own. An error: nobody of it is left.
+        let _ = kill_process_group(pid, signal);
+    }
+}

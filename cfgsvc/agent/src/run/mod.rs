@@ -1,0 +1,240 @@
+//! `cfgagent run`: one process for each host, which takes part in roles.
+
+mod copy;
+mod hooks;
+mod http;
+mod program;
+mod role;
+mod watchdog;
+mod writer;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfgsvc_client::OptionsError;
+use cfgsvc_core::placement::RoleName;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::args::{HttpAddress, RunArgs};
+use crate::board::Board;
+use crate::group::Group;
+use crate::guard::processes::{self, ProcError};
+use crate::state::{self, StateDir, StateError, VerdictFile};
+use hooks::Hooks;
+use role::Settings;
+
+/// Wait between two looks at what the last agent left.
+const LEFT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// More than one role, and a program.
+    #[error(
+        "a COMMAND serves one role, and {roles} are given; run an agent for each, or serve by hooks"
+    )]
+    TooManyRoles {
+        /// How many.
+        roles: usize,
+    },
+    /// A role twice.
+    #[error("role '{role}' is given twice")]
+    RoleTwice {
+        /// Which.
+        role: RoleName,
+    },
+    /// The hook directory is not there.
+    #[error("cannot use the hook directory {}", .dir.display())]
+    HookDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The endpoints cannot be used.
+    #[error(transparent)]
+    Endpoints(#[from] OptionsError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A guard could not guard here.
+    #[error(transparent)]
+    Proc(#[from] ProcError),
+    /// HTTP cannot be answered there.
+    #[error("cannot listen for HTTP on {at}; give another --http HOST:PORT, or off")]
+    Http {
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The watchdog cannot be used.
+    #[error("cannot use the watchdog {device}")]
+    Watchdog {
+        /// The setting.
+        device: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refuses something.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+/// Runs the agent until SIGTERM or SIGINT, then gives its roles up; a second signal ends it at
+/// once, and the guards stop what runs.
+pub fn run(args: RunArgs) -> Result<(), RunError> {
+    check(&args)?;
+    let state = StateDir::open(&args.state_dir, || {
+        // Before anything else runs here, and with nobody to tell when the last one is gone.
+        let until = cfgsvc_clock::Moment::now() + LEFT_PAUSE;
+        while cfgsvc_clock::Moment::now() < until {
+            std::thread::park_timeout(LEFT_PAUSE);
+        }
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start"))?;
+    let ended = runtime.block_on(Box::pin(agent(args, state)));
+    // What still waits (a file, a process that does not end) is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+fn check(args: &RunArgs) -> Result<(), RunError> {
+    processes::check()?;
+    let roles = args.roles.len();
+    if roles > 1 && !args.command.is_empty() {
+        return Err(RunError::TooManyRoles { roles });
+    }
+    for (at, role) in args.roles.iter().enumerate() {
+        if args.roles.iter().skip(at + 1).any(|other| other == role) {
+            let role = role.clone();
+            return Err(RunError::RoleTwice { role });
+        }
+    }
+    if let Some(dir) = &args.hook_dir
+        && let Err(source) = fs_err::read_dir(dir)
+    {
+        let dir = dir.clone();
+        return Err(RunError::HookDir { dir, source });
+    }
+    Ok(())
+}
+
+async fn agent(args: RunArgs, state: StateDir) -> Result<(), RunError> {
+    let mut signals = Signals::listen().map_err(system("watch for signals"))?;
+    let author = format!("cfgagent {}", args.host.as_str());
+    let group = Arc::new(Group::new(&args.endpoints, &author)?);
+    let board = Arc::new(Board::default());
+    let copies = copy::Copies::new(&group.client(), &args.copies, state.copy());
+    let copies = Arc::new(copies.map_err(system("read the copy of the configuration"))?);
+    // Dropped, and ended with that, at the end.
+    let mut helpers = JoinSet::new();
+    if let HttpAddress::At(at) = args.http {
+        let failed = |source| RunError::Http { at, source };
+        let listener = http::listen(at).await.map_err(failed)?;
+        let known = http::Known {
+            board: Arc::clone(&board),
+            copies: Arc::clone(&copies),
+        };
+        helpers.spawn(http::serve(listener, known));
+    }
+    if !args.copies.is_empty() {
+        helpers.spawn(async move { copies.keep().await });
+    }
+    let device = watchdog::device(&args.watchdog).map_err(|source| RunError::Watchdog {
+        device: args.watchdog.clone(),
+        source,
+    })?;
+    if let Some(device) = device {
+        helpers.spawn(watchdog::feed(device, Arc::clone(&board)));
+    }
+    let boot = state::boot_id().map_err(system("read /proc/sys/kernel/random/boot_id"))?;
+    let (end, ending) = watch::channel(false);
+    let mut roles = JoinSet::new();
+    for role in &args.roles {
+        let settings = settings(&args, &state, role, &boot)?;
+        let (group, board) = (Arc::clone(&group), Arc::clone(&board));
+        roles.spawn(role::run(settings, group, board, ending.clone()));
+    }
+    signals.next().await;
+    tracing::info!("ends: gives the roles up");
+    end.send_replace(true);
+    tokio::select! {
+        () = async { while roles.join_next().await.is_some() {} } => {}
+        () = signals.next() => tracing::warn!("ends at once: the guards stop what runs"),
+    }
+    Ok(())
+}
+
+fn settings(
+    args: &RunArgs,
+    state: &StateDir,
+    role: &RoleName,
+    boot: &str,
+) -> Result<Settings, RunError> {
+    let page = state.verdict(role)?.unwrap_or_else(|| VerdictFile {
+        role: role.as_str().to_owned(),
+        ..VerdictFile::default()
+    });
+    let text = |name: &str| name.to_owned();
+    Ok(Settings {
+        role: text(role.as_str()),
+        host: text(args.host.as_str()),
+        colo: text(args.colo.as_str()),
+        addresses: args.addresses.clone(),
+        instance: text(state.instance()),
+        boot: text(boot),
+        command: args.command.clone(),
+        program_lock: state.program_lock(),
+        hooks: Hooks {
+            dir: args.hook_dir.clone(),
+            role: text(role.as_str()),
+            host: text(args.host.as_str()),
+            colo: text(args.colo.as_str()),
+            file: state.verdict_path(role),
+        },
+        page,
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The life of a role's program, from its start to the end of its last process: one task.
+//!
+//! Invariants
+//! - While it lives, no hook of the role runs but `on-serve`.
+//! - It ends when no process of the program is left, and `on-fence` has succeeded; not before.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfgsvc_client::sleep_until;
+use cfgsvc_clock::Moment;
+use tokio::process::Child;
+use tokio::sync::watch;
+
+use super::hooks::{self, Hooks, Last, Told};
+use crate::board::Board;
+use crate::guard::handle::{GuardError, GuardHandle, GuardOptions};
+use crate::guard::protocol::Report;
+
+/// How much later than it should a guard may be before it is killed with all it guards.
+const LATE: Duration = Duration::from_millis(500);
+/// How long the last resort looks for processes before it says which do not end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the program is told; the last word counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// It may run until then.
+    pub(crate) until: Moment,
+    pub(crate) stop: bool,
+}
+
+/// What runs, and for whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// Empty: the hooks serve.
+    pub(crate) command: Vec<OsString>,
+    pub(crate) stop: Duration,
+    pub(crate) lock: PathBuf,
+    pub(crate) told: Told,
+    pub(crate) hooks: Hooks,
+    pub(crate) board: Arc<Board>,
+}
+
+impl Program {
+    /// Runs it until it is gone.
+    pub(crate) async fn run(self, mut orders: watch::Receiver<Orders>, last: Last) {
+        let stopped = |orders: &Orders| orders.stop || orders.until <= Moment::now();
+        let mut last = tokio::select! {
+            last = last.lock_owned() => last,
+            // A sender that is gone says the same.
+            _ = orders.wait_for(stopped) => return,
+        };
+        *last = Some(self.told.clone());
+        self.guarded(&mut orders).await;
+        self.set(|status| status.running = false);
+        let fenced = Told {
+            verdict: "fenced",
+            reason: "stopped".to_owned(),
+            ..self.told.clone()
+        };
+        self.hooks.until_done("on-fence", &fenced).await;
+        self.set(|status| status.gone_by = None);
+        *last = Some(fenced);
+    }
+
+    fn set(&self, change: impl FnOnce(&mut crate::board::Status)) {
+        self.board.change(&self.hooks.role, change);
+    }
+
+    fn options(&self) -> GuardOptions {
+        let executable = GuardOptions::own_executable();
+        let command = if self.command.is_empty() {
+            let mut command = vec![executable.clone().into_os_string(), "hold".into()];
+            if let Some(dir) = &self.hooks.dir {
+                command.extend(["--hook-dir".into(), dir.clone().into()]);
+            }
+            command
+        } else {
+            self.command.clone()
+        };
+        GuardOptions {
+            executable,
+            command,
+            stop: self.stop,
+            environment: self.hooks.environment(&self.told),
+            hold: Some(self.lock.clone()),
+        }
+    }
+
+    async fn guarded(&self, orders: &mut watch::Receiver<Orders>) {
+        let role = &self.hooks.role;
+        let epoch = self.told.epoch;
+        let mut guard = match GuardHandle::spawn(&self.options()) {
+            Ok(guard) => guard,
+            Err(error) => return tracing::error!(role, epoch, %error, "cannot start the program"),
+        };
+        let mut on_serve = None;
+        let ended = self.follow(&mut guard, orders, &mut on_serve).await;
+        if let Some(Ok(child)) = &mut on_serve {
+            hooks::end(child).await;
+        }
+        let Err(error) = ended else {
+            return tracing::info!(role, epoch, "the program is gone");
+        };
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::error!(role, epoch, %error, cause, "kills all processes of the program");
+        while let Err(error) = guard.kill_all(PATIENCE).await {
+            tracing::error!(role, epoch, %error, "the program is not gone");
+            tokio::time::sleep(LATE).await;
+        }
+        tracing::info!(role, epoch, "the program is gone, killed");
+    }
+
+    /// Passes on orders and hears reports until the program is gone.
+    async fn follow(
+        &self,
+        guard: &mut GuardHandle,
+        orders: &mut watch::Receiver<Orders>,
+        on_serve: &mut Option<std::io::Result<Child>>,
+    ) -> Result<(), GuardError> {
+        let now = *orders.borrow_and_update();
+        let mut gone_by = now.until + self.stop;
+        self.set(|status| status.gone_by = Some(gone_by));
+        guard.until(now.until)?;
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                changed = orders.changed(), if !stopping => {
+                    let now = *orders.borrow_and_update();
+                    if changed.is_err() || now.stop {
+                        stopping = true;
+                        gone_by = gone_by.min(Moment::now() + self.stop);
+                        guard.stop()?;
+                    } else {
+                        gone_by = now.until + self.stop;
+                        guard.until(now.until)?;
+                    }
+                    self.set(|status| status.gone_by = Some(gone_by));
+                }
+                report = guard.next() => match report? {
+                    Some(report) => self.heard(report, on_serve),
+                    None => return Ok(()),
+                },
+                () = sleep_until(gone_by + LATE) => return Err(GuardError::Late),
+            }
+        }
+    }
+
+    fn heard(&self, report: Report, on_serve: &mut Option<std::io::Result<Child>>) {
+        let (role, epoch) = (&self.hooks.role, self.told.epoch);
+        match report {
+            Report::Started { pid } => {
+                tracing::info!(role, epoch, pid, "serves");
+                self.set(|status| status.running = true);
+                // Without a command, the program is what runs the hook.
+                if !self.command.is_empty() {
+                    *on_serve = self.hooks.start("on-serve", &self.told);
+                    if let Some(Err(error)) = on_serve {
+                        tracing::error!(role, %error, hook = "on-serve", "a hook failed");
+                    }
+                }
+            }
+            Report::Stopping(reason) => {
+                tracing::info!(role, epoch, %reason, "stops the program");
+                self.set(|status| status.running = false);
+            }
+            Report::Exited(ending) => tracing::info!(role, epoch, %ending, "the program ended"),
+            Report::Late => tracing::warn!(role, epoch, "the lease was over before the start"),
+            Report::Ready { locked: false } => {
+                tracing::debug!(
+                    role,
+                    "the guard may be swapped out: its memory is not locked"
+                );
+            }
+            Report::Ready { locked: true } | Report::Gone => {}
+        }
+    }
+}

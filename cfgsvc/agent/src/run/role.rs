@@ -1,0 +1,532 @@
+//! One role: what the decisions of [`Core`] ask for is done here, and what comes of it told back.
+//!
+//! Invariants
+//! - The moment of a question's sending is taken before the question is begun.
+//! - What waits (files, hooks, the group, the program) waits in tasks; here nothing waits.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cfgsvc_client::{
+    Attend, Attended, RenewState, Start, Verdict, VerdictKind, Yield, sleep_until,
+};
+use cfgsvc_clock::Moment;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::hooks::{self, Hooks, Last, Told as News};
+use super::program::{Orders, Program};
+use super::writer::{self, Page};
+use crate::board::Board;
+use crate::group::{ATTEMPT_MAX, AskError, Group};
+use crate::role::core::{Core, Effect, Event, Renewal, Standing, Terms, Told, Written};
+
+/// Events that wait to be taken; who finds no room waits.
+const EVENTS_MAX: usize = 64;
+/// Wait after the group refused to take this host in: a person must change something.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+/// Wait before a stream of verdicts that broke is opened again.
+const STREAM_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for the group to hear that the role is not served any more.
+const YIELD_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who this host is, and what it does in the role.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) role: String,
+    pub(crate) host: String,
+    pub(crate) colo: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) instance: String,
+    pub(crate) boot: String,
+    /// Empty: the hooks serve.
+    pub(crate) command: Vec<OsString>,
+    pub(crate) program_lock: PathBuf,
+    pub(crate) hooks: Hooks,
+    /// What the verdict file said last, without what is about the role now.
+    pub(crate) page: Page,
+}
+
+/// Takes part in a role until `ending` says true.
+pub(crate) async fn run(
+    settings: Settings,
+    group: Arc<Group>,
+    board: Arc<Board>,
+    mut ending: watch::Receiver<bool>,
+) {
+    let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
+    let mut role = Role::new(settings, group, board, events);
+    let mut core = Core::new(role.settings.page.known_epoch, Moment::now());
+    let mut event = Event::Tick;
+    let mut ends = false;
+    loop {
+        let effects = core.on(event, Moment::now());
+        role.until(core.until());
+        for effect in effects {
+            if role.act(effect, &core) {
+                return;
+            }
+        }
+        let wake = core.next_wake();
+        event = tokio::select! {
+            Some(event) = inbox.recv() => event,
+            asked = ending.wait_for(|ends| *ends), if !ends => {
+                ends = true;
+                // Without anybody who could ask, it is time to end too.
+                drop(asked);
+                Event::End
+            }
+            () = wait(wake) => Event::Tick,
+        };
+    }
+}
+
+async fn wait(wake: Option<Moment>) {
+    match wake {
+        Some(wake) => sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Role {
+    settings: Arc<Settings>,
+    group: Arc<Group>,
+    board: Arc<Board>,
+    events: mpsc::Sender<Event>,
+    /// What hooks are told.
+    news: watch::Sender<News>,
+    last: Last,
+    pages: watch::Sender<(u64, Page)>,
+    /// The newest page.
+    page: Page,
+    stream: Option<AbortHandle>,
+    orders: Option<watch::Sender<Orders>>,
+    /// Those of the newest lease.
+    terms: Arc<Mutex<Attended>>,
+    tasks: JoinSet<()>,
+}
+
+impl Role {
+    fn new(
+        settings: Settings,
+        group: Arc<Group>,
+        board: Arc<Board>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let (news, heard) = watch::channel(News::default());
+        let (pages, written) = watch::channel((0, settings.page.clone()));
+        let last = Last::default();
+        let mut tasks = JoinSet::new();
+        let hooks = settings.hooks.clone();
+        tasks.spawn(hooks::tell(hooks, Arc::clone(&last), heard, events.clone()));
+        let path = settings.hooks.file.clone();
+        tasks.spawn(writer::write(path, written, events.clone()));
+        Self {
+            page: settings.page.clone(),
+            settings: Arc::new(settings),
+            group,
+            board,
+            events,
+            news,
+            last,
+            pages,
+            stream: None,
+            orders: None,
+            terms: Arc::default(),
+            tasks,
+        }
+    }
+
+    fn until(&self, until: Option<Moment>) {
+        let role = &self.settings.role;
+        self.board.change(role, |status| status.until = until);
+    }
+
+    /// Does it, or has it done; whether all is over.
+    fn act(&mut self, effect: Effect, core: &Core) -> bool {
+        // Those that are done are let go of.
+        while self.tasks.try_join_next().is_some() {}
+        match effect {
+            Effect::Attend => self.attend(core.known()),
+            Effect::Follow { stream, lease } => self.follow(stream, lease),
+            Effect::Renew(lease) => self.renew(lease),
+            Effect::Begin { lease, epoch } => self.begin(lease, epoch),
+            Effect::Write { number, what } => self.write(number, what, core.known()),
+            Effect::Run { epoch, until } => self.start(epoch, until),
+            Effect::Until(until) => self.order(|orders| orders.until = until),
+            Effect::Stop => self.order(|orders| orders.stop = true),
+            Effect::Yield { lease, leave } => self.give_up(lease, leave),
+            Effect::Done => return true,
+        }
+        false
+    }
+
+    /// Does something that waits, and tells its result.
+    fn later(&mut self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let event = work.await;
+            // Nobody to tell: the role is left.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn attend(&mut self, known: i64) {
+        self.end_stream();
+        let (asker, terms) = (self.asker(), Arc::clone(&self.terms));
+        self.later(async move {
+            match asker.attend(known).await {
+                Ok((sent, attended)) => {
+                    let given = Terms {
+                        lease: attended.lease,
+                        serve: Duration::from_millis(attended.serve_ms),
+                    };
+                    *terms.lock().unwrap_or_else(PoisonError::into_inner) = attended;
+                    Event::Attends { sent, terms: given }
+                }
+                Err(pause) => {
+                    tokio::time::sleep(pause).await;
+                    Event::NotAttended
+                }
+            }
+        });
+    }
+
+    fn renew(&mut self, lease: i64) {
+        let asker = self.asker();
+        let limit = Duration::from_millis(self.terms().serve_ms / 6);
+        self.later(async move {
+            let sent = Moment::now();
+            let asked = asker
+                .group
+                .ask(limit, async |client| client.renew_roles(vec![lease]).await);
+            match asker.heard("renew the lease", asked.await) {
+                Some(states) => {
+                    let renewal = match states.first() {
+                        Some(RenewState::Renewed) => Renewal::Renewed,
+                        Some(RenewState::Closing) => Renewal::Closing,
+                        Some(RenewState::Gone) | None => Renewal::Gone,
+                    };
+                    Event::Renewed {
+                        lease,
+                        sent,
+                        renewal,
+                    }
+                }
+                None => Event::NotRenewed,
+            }
+        });
+    }
+
+    fn begin(&mut self, lease: i64, epoch: i64) {
+        let asker = self.asker();
+        self.later(async move {
+            if asker.begin(lease, epoch).await {
+                return Event::Begun { lease, epoch };
+            }
+            tokio::time::sleep(STREAM_PAUSE).await;
+            Event::NotBegun
+        });
+    }
+
+    fn give_up(&mut self, lease: i64, leave: bool) {
+        let asker = self.asker();
+        let give_up = Moment::now() + Duration::from_millis(self.terms().lease_ms);
+        self.later(async move {
+            asker.give_up(lease, leave, give_up).await;
+            Event::Yielded
+        });
+    }
+
+    fn terms(&self) -> Attended {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_stream(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.abort();
+        }
+    }
+
+    fn follow(&mut self, stream: u64, lease: i64) {
+        self.end_stream();
+        let (asker, events) = (self.asker(), self.events.clone());
+        let task = async move { asker.follow(stream, lease, events).await };
+        self.stream = Some(self.tasks.spawn(task));
+    }
+
+    fn write(&mut self, number: u64, what: Written, known: i64) {
+        let settings = &self.settings;
+        self.page.known_epoch = known;
+        let news = match what {
+            Written::Serve { epoch, until } => {
+                self.page.deadline_nanos = until.nanos();
+                News {
+                    verdict: "serve",
+                    epoch,
+                    reason: "holds the epoch, which has begun".to_owned(),
+                    ..News::default()
+                }
+            }
+            Written::Not(standing) => {
+                self.page.deadline_nanos = 0;
+                News {
+                    verdict: standing.verdict,
+                    epoch: standing.epoch,
+                    holder: standing.holder,
+                    addresses: standing.addresses,
+                    reason: standing.reason,
+                }
+            }
+        };
+        let page = &mut self.page;
+        page.role.clone_from(&settings.role);
+        page.host.clone_from(&settings.host);
+        page.boot.clone_from(&settings.boot);
+        news.verdict.clone_into(&mut page.verdict);
+        page.epoch = news.epoch;
+        page.holder.clone_from(&news.holder);
+        page.addresses.clone_from(&news.addresses);
+        page.reason.clone_from(&news.reason);
+        self.pages.send_replace((number, page.clone()));
+        self.board.change(&settings.role, |status| {
+            status.verdict = news.verdict;
+            status.epoch = news.epoch;
+            status.holder.clone_from(&news.holder);
+            status.addresses.clone_from(&news.addresses);
+            status.reason.clone_from(&news.reason);
+        });
+        self.news.send_if_modified(|last| {
+            let changed = *last != news;
+            if changed {
+                let (role, epoch) = (&settings.role, news.epoch);
+                let (verdict, reason) = (news.verdict, &news.reason);
+                tracing::info!(role, epoch, verdict, holder = news.holder, reason);
+                *last = news;
+            }
+            changed
+        });
+    }
+
+    fn start(&mut self, epoch: i64, until: Moment) {
+        let settings = &self.settings;
+        let told = self.news.borrow().clone();
+        debug_assert_eq!((told.verdict, told.epoch), ("serve", epoch));
+        let program = Program {
+            command: settings.command.clone(),
+            stop: Duration::from_millis(self.terms().stop_ms),
+            lock: settings.program_lock.clone(),
+            told,
+            hooks: settings.hooks.clone(),
+            board: Arc::clone(&self.board),
+        };
+        let (orders, heard) = watch::channel(Orders { until, stop: false });
+        self.orders = Some(orders);
+        let last = Arc::clone(&self.last);
+        self.later(async move {
+            program.run(heard, last).await;
+            Event::NothingLeft
+        });
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        if let Some(orders) = &self.orders {
+            orders.send_modify(change);
+        }
+    }
+
+    fn asker(&self) -> Asker {
+        Asker {
+            settings: Arc::clone(&self.settings),
+            group: Arc::clone(&self.group),
+            board: Arc::clone(&self.board),
+            told: self.news.borrow().clone(),
+        }
+    }
+}
+
+/// Asks the group on behalf of a role.
+struct Asker {
+    settings: Arc<Settings>,
+    group: Arc<Group>,
+    board: Arc<Board>,
+    /// For the position hook's environment.
+    told: News,
+}
+
+impl Asker {
+    /// The answer, if there is one; what is wrong is shown and logged once.
+    fn heard<T>(&self, what: &str, answer: Result<T, AskError>) -> Option<T> {
+        let (answer, problem) = match answer {
+            Ok(answer) => (Some(answer), None),
+            Err(error) => (None, Some(format!("cannot {what}: {error}"))),
+        };
+        self.problem(problem);
+        answer
+    }
+
+    fn problem(&self, problem: Option<String>) {
+        let role = &self.settings.role;
+        self.board.change(role, |status| {
+            if status.problem != problem {
+                if let Some(problem) = &problem {
+                    tracing::warn!(role, "{problem}");
+                } else {
+                    tracing::info!(role, "the group answers again");
+                }
+                status.problem = problem;
+            }
+        });
+    }
+
+    /// Where the host's data ends. None when that is not known, which is shown.
+    async fn position(&self) -> Option<Option<(String, String)>> {
+        match self.settings.hooks.position(&self.told).await {
+            Ok(position) => Some(position),
+            Err(problem) => {
+                self.problem(Some(problem));
+                None
+            }
+        }
+    }
+
+    /// When it was asked, and what the group gave; or how long to wait before asking again.
+    async fn attend(&self, known: i64) -> Result<(Moment, Attended), Duration> {
+        let settings = &self.settings;
+        let position = self.position().await.ok_or(REFUSED_PAUSE)?;
+        let has_data = position.is_some();
+        let (identity, position) = position.unwrap_or_default();
+        let request = Attend {
+            role: settings.role.clone(),
+            host: settings.host.clone(),
+            colo: settings.colo.clone(),
+            addresses: settings.addresses.clone(),
+            instance: settings.instance.clone(),
+            boot: settings.boot.clone(),
+            epoch: known,
+            has_data,
+            identity,
+            position,
+            ..Attend::default()
+        };
+        let sent = Moment::now();
+        let asked = self
+            .group
+            .ask(ATTEMPT_MAX, async |client| client.attend(&request).await)
+            .await;
+        let refused = asked.as_ref().is_err_and(AskError::is_refusal);
+        match self.heard("take part", asked) {
+            Some(attended) => Ok((sent, attended)),
+            None if refused => Err(REFUSED_PAUSE),
+            None => Err(Duration::ZERO),
+        }
+    }
+
+    /// Whether the start is committed.
+    async fn begin(&self, lease: i64, epoch: i64) -> bool {
+        let Some(position) = self.position().await else {
+            return false;
+        };
+        let request = Start {
+            role: self.settings.role.clone(),
+            host: self.settings.host.clone(),
+            lease,
+            epoch,
+            position: position.unwrap_or_default().1,
+        };
+        let asked = self.group.ask(ATTEMPT_MAX, async |client| {
+            client.start_epoch(&request).await
+        });
+        self.heard("begin the epoch", asked.await).is_some()
+    }
+
+    /// Tells the group that the role is not served any more, until it knows, or needs not.
+    async fn give_up(&self, lease: i64, leave: bool, give_up: Moment) {
+        let position = self.position().await.flatten().unwrap_or_default().1;
+        let request = Yield {
+            role: self.settings.role.clone(),
+            host: self.settings.host.clone(),
+            lease,
+            position,
+            leave,
+        };
+        loop {
+            let asked = self
+                .group
+                .ask(ATTEMPT_MAX, async |client| {
+                    client.yield_role(&request).await
+                })
+                .await;
+            let refused = asked.as_ref().is_err_and(AskError::is_refusal);
+            // Refused: the lease is not there, or an earlier attempt has done it.
+            if refused || self.heard("give the role up", asked).is_some() {
+                return;
+            }
+            if Moment::now() >= give_up {
+                // The lease ends by itself.
+                return;
+            }
+            tokio::time::sleep(YIELD_PAUSE).await;
+        }
+    }
+
+    /// Hears verdicts, on one stream after the other.
+    async fn follow(&self, stream: u64, lease: i64, events: mpsc::Sender<Event>) {
+        let settings = &self.settings;
+        loop {
+            let at = self.group.at();
+            let client = self.group.client();
+            if let Ok(mut verdicts) = client.verdicts(&settings.role, &settings.host, lease).await {
+                loop {
+                    let verdict = tokio::select! {
+                        verdict = verdicts.next() => verdict,
+                        // The member that is followed does not answer others either.
+                        () = self.left(at) => break,
+                    };
+                    let Ok(verdict) = verdict else {
+                        break;
+                    };
+                    let told = told(verdict);
+                    if events.send(Event::Told { stream, told }).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(STREAM_PAUSE).await;
+        }
+    }
+
+    /// Waits until another client is asked than this.
+    async fn left(&self, at: usize) {
+        while self.group.at() == at {
+            tokio::time::sleep(STREAM_PAUSE).await;
+        }
+    }
+}
+
+fn told(verdict: Verdict) -> Told {
+    let kind = verdict.kind();
+    if verdict.not_attending {
+        return Told::NotAttending;
+    }
+    let epoch = verdict.epoch;
+    if verdict.may_start {
+        return Told::MayStart { epoch };
+    }
+    let verdict_name = match kind {
+        VerdictKind::Serve => return Told::Serve { epoch },
+        VerdictKind::Standby => "standby",
+        VerdictKind::Redirect => "redirect",
+        VerdictKind::Rebuild => "rebuild",
+        VerdictKind::Fenced => "fenced",
+    };
+    Told::Other(Standing {
+        verdict: verdict_name,
+        epoch,
+        holder: verdict.holder,
+        addresses: verdict.addresses,
+        reason: verdict.reason,
+    })
+}
