@@ -494,3 +494,72 @@ proptest! {
         }
     }
 }
+
+fn attended(world: &mut World, role: &str, host: (&str, &str), lease: i64) {
+    let facts = Facts {
+        epoch: world.grant(role).epoch,
+        ..Facts::default()
+    };
+    let Step::Attend(mut request) = attend(host, lease, facts) else {
+        unreachable!("it attends");
+    };
+    if role.starts_with("locks/") {
+        (request.colo, request.lock) = (String::new(), LOCK.to_owned());
+    }
+    world
+        .step(role, Step::Attend(request))
+        .expect("it is taken in");
+}
+
+fn holder(world: &World, role: &str) -> String {
+    world
+        .grant(role)
+        .holder
+        .map(String::from)
+        .unwrap_or_default()
+}
+
+/// What is asked arrives, and no answer: it would be given the role again each time it comes.
+#[test]
+fn a_holder_that_comes_again_and_never_begins_gives_way_to_others() {
+    let mut world = ready();
+    world.put("/cfgsvc/roles/one", "{}");
+    let [h1, h2, ..] = HOSTS;
+    attended(&mut world, "one", h1, 101);
+    attended(&mut world, "one", h2, 102);
+    assert_eq!(holder(&world, "one"), "h1");
+    let epoch = world.grant("one").epoch;
+    world
+        .step("one", start("h1", 101, epoch, ""))
+        .expect("it begins");
+    // Its agent starts again: it goes on, at the same epoch.
+    attended(&mut world, "one", h1, 103);
+    assert_eq!(
+        (holder(&world, "one"), world.grant("one").epoch),
+        ("h1".to_owned(), epoch)
+    );
+    attended(&mut world, "one", h1, 104);
+    assert_eq!(holder(&world, "one"), "h2", "it has not begun");
+    assert!(world.grant("one").epoch > epoch);
+    // And back, when the other does not begin either: nobody waits for ever.
+    attended(&mut world, "one", h2, 105);
+    assert_eq!(holder(&world, "one"), "h1");
+}
+
+#[test]
+fn a_holder_of_a_lock_that_comes_again_goes_behind_those_who_wait() {
+    let mut world = ready();
+    let [h1, h2, h3, _] = HOSTS;
+    for (host, lease) in [(h1, 101), (h2, 102), (h3, 103)] {
+        attended(&mut world, "locks/l", host, lease);
+    }
+    assert_eq!(holder(&world, "locks/l"), "h1");
+    attended(&mut world, "locks/l", h1, 104);
+    assert_eq!(holder(&world, "locks/l"), "h2");
+    for (host, lease, next) in [("h2", 102, "h3"), ("h3", 103, "h1")] {
+        world
+            .step("locks/l", stop(host, lease, "", true))
+            .expect("it goes");
+        assert_eq!(holder(&world, "locks/l"), next);
+    }
+}

@@ -94,6 +94,10 @@ pub struct Attending {
     /// It cannot take the role now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declines: bool,
+    /// It was given the role, and came again without having begun: it may not hear what the group
+    /// answers, so the others go before it until it begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hesitates: bool,
     /// The epoch in which it may be serving; 0 when it is not.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub serving: i64,
@@ -108,6 +112,17 @@ pub struct Attending {
 )]
 fn is_zero(number: &i64) -> bool {
     *number == 0
+}
+
+/// Who may take a role now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taker {
+    /// [`Attending::hesitates`].
+    pub hesitates: bool,
+    /// By the name that this kind of role is held by.
+    pub name: Name,
+    /// The group would choose it by itself.
+    pub by_itself: bool,
 }
 
 impl Attending {
@@ -182,6 +197,7 @@ impl Grant {
         self.identity.clone_from(&attending.identity);
         attending.serving = epoch;
         attending.declines = false;
+        attending.hesitates = false;
         attending.epoch = epoch;
         attending.has_data = spec.data != Data::None;
         position.clone_into(&mut attending.position);
@@ -216,21 +232,24 @@ impl Grant {
     }
 
     /// Gives the role to whom it is due, if nobody serves. `available` says who may take it now,
-    /// the best first, by the names that this kind of role is held by, and whether the group would
-    /// choose them by itself; a holder that could go on is among them. `revision` is that of this
-    /// commit.
-    pub fn settle(&mut self, spec: &Spec, available: &[(Name, bool)], revision: i64) {
+    /// the best first; a holder that could go on is among them. `revision` is that of this commit.
+    pub fn settle(&mut self, spec: &Spec, available: &[Taker], revision: i64) {
         if self.serving > 0 {
             return;
         }
         let vacated = std::mem::take(&mut self.vacate);
         let next = self.next.take();
-        let is_there = |name: &Name| available.iter().any(|(one, _)| one == name);
+        let is_there = |name: &Name| available.iter().any(|one| one.name == *name);
+        let hesitates = |name: &Name| {
+            available
+                .iter()
+                .any(|one| one.name == *name && one.hesitates)
+        };
         let stays = match (&self.holder, spec.kind) {
             (None, _) => false,
             // Whether a colo is lost is not told by who attends: all its agents may start again.
             (Some(_), Kind::Colo) => true,
-            (Some(holder), Kind::Host | Kind::Lock) => is_there(holder),
+            (Some(holder), Kind::Host | Kind::Lock) => is_there(holder) && !hesitates(holder),
         };
         let by_itself = spec.failover == Failover::Auto && !spec.paused;
         let can_take = |next: &Name| spec.kind == Kind::Colo || is_there(next);
@@ -240,8 +259,8 @@ impl Grant {
             None if stays => return,
             // Also when the one that was wished for went away.
             None if by_itself => {
-                let best = available.iter().find(|(_, by_itself)| *by_itself);
-                best.map(|(name, _)| name.clone())
+                let best = available.iter().find(|one| one.by_itself);
+                best.map(|one| one.name.clone())
             }
             None => None,
         };

@@ -94,6 +94,10 @@ fn attend(
         let addresses = request.addresses;
         ensure_written(writer, &keys::host(&host), &Host { colo, addresses })?;
     }
+    let mut attending = attending;
+    attending.hesitates = before
+        .as_ref()
+        .is_some_and(|before| turn.comes_again(&host, before));
     turn.stops(writer.state, &host)?;
     turn.comes(writer.state, (&host, request.lease), attending)?;
     let spec = turn.spec.clone();
@@ -164,6 +168,7 @@ fn admit(
         identity: request.identity.clone(),
         position: request.position.clone(),
         declines: false,
+        hesitates: false,
         serving: 0,
         value: request.value.clone(),
     };

@@ -14,7 +14,7 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::grant::{Attending, Grant};
+use super::grant::{Attending, Grant, Taker};
 use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{Colo, Kind, Spec};
@@ -155,6 +155,18 @@ impl Turn {
         Ok(())
     }
 
+    /// Whether `host`, which was there, was given the role and has not begun: it comes again and
+    /// again when nothing that it is answered arrives. A lock is begun by being given, so whoever
+    /// holds one and comes again is as good as new.
+    pub(super) fn comes_again(&self, host: &Name, before: &There) -> bool {
+        let holds = self.grant.holder.as_ref() == Some(host);
+        match self.spec.kind {
+            Kind::Host => holds && before.now.serving == 0,
+            Kind::Lock => holds,
+            Kind::Colo => false,
+        }
+    }
+
     /// `host`, whose key goes in this commit, is not there any more.
     pub(super) fn goes(&mut self, view: &dyn View, host: &Name) -> io::Result<()> {
         self.stops(view, host)?;
@@ -207,9 +219,8 @@ impl Turn {
             .collect())
     }
 
-    /// Who may take the role now, the best first, and whether the group would give it to them by
-    /// itself.
-    fn available(&mut self, view: &dyn View) -> io::Result<Vec<(Name, bool)>> {
+    /// Who may take the role now, the best first.
+    fn available(&mut self, view: &dyn View) -> io::Result<Vec<Taker>> {
         let mut ranked = Vec::new();
         for (host, there) in self.everybody(view)? {
             if there.now.declines {
@@ -235,14 +246,17 @@ impl Turn {
             };
             let complete = verdict::may_begin(&self.spec, &self.grant, &there.now);
             let by_itself = complete && !drained && self.spec.is_candidate(&name);
-            ranked.push((listed.unwrap_or(usize::MAX), came, name, by_itself));
+            let hesitates = there.now.hesitates;
+            let taker = Taker {
+                hesitates,
+                name,
+                by_itself,
+            };
+            ranked.push((hesitates, listed.unwrap_or(usize::MAX), came, taker));
         }
         ranked.sort();
-        ranked.dedup_by(|a, b| a.2 == b.2 && a.3 == b.3);
-        Ok(ranked
-            .into_iter()
-            .map(|(_, _, name, by_itself)| (name, by_itself))
-            .collect())
+        ranked.dedup_by(|a, b| a.3 == b.3);
+        Ok(ranked.into_iter().map(|(.., taker)| taker).collect())
     }
 
     /// Settles the role and writes what has changed; returns what the keeper of leases is told.
