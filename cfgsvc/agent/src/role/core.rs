@@ -305,7 +305,7 @@ impl Core {
         let lease = self.lease.as_ref();
         let renew = lease.filter(|lease| !lease.renewing && !lease.closing);
         let deadline = lease.map(|lease| lease.until);
-        let attend = (lease.is_none() && !self.attending && !self.ends).then_some(self.attend_at);
+        let attend = self.may_attend().then_some(self.attend_at);
         let times = [renew.map(|lease| lease.renew_at), deadline, attend];
         times.into_iter().flatten().min()
     }
@@ -319,9 +319,13 @@ impl Core {
         self.take(event, now, &mut effects);
         self.lease_over(now, &mut effects);
         self.follow_verdict(now, &mut effects);
-        self.keep_lease(now, &mut effects);
         self.write_down(&mut effects);
         self.synced(now, &mut effects);
+        self.keep_lease(now, &mut effects);
+        if self.ends && self.phase == Phase::Idle && self.lease.is_none() {
+            self.phase = Phase::Over;
+            effects.push(Effect::Done);
+        }
         effects
     }
 
@@ -376,7 +380,7 @@ impl Core {
                     self.follow(effects);
                 }
             }
-            Event::Rebuilt { epoch } => self.rebuilt(epoch, now),
+            Event::Rebuilt { epoch } => self.rebuilt(epoch, effects),
             Event::End => self.ends = true,
         }
     }
@@ -397,6 +401,8 @@ impl Core {
 
     fn attends(&mut self, sent: Moment, terms: Terms, effects: &mut Vec<Effect>) {
         self.attending = false;
+        // By a lease that is over with this.
+        self.stop(effects);
         self.lease = Some(Lease {
             terms,
             until: sent + terms.serve,
@@ -438,6 +444,8 @@ impl Core {
                     self.stop(effects);
                 }
             }
+            // The one that takes its place is on its way.
+            Renewal::Gone if self.attending => lease.renew_at = sent + lease.terms.serve / 3,
             // Ended by the group: by its time, or because this agent attended again.
             Renewal::Gone => {
                 self.lease = None;
@@ -526,13 +534,13 @@ impl Core {
         };
     }
 
-    /// What the group counts as this host's data is what it said when it came: it comes again.
-    fn rebuilt(&mut self, epoch: i64, now: Moment) {
-        if self.phase == Phase::Idle && self.lease.is_some() {
+    /// What the group counts as this host's data is what it said when it came: it comes again, and
+    /// keeps its lease until the new one is there.
+    fn rebuilt(&mut self, epoch: i64, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Idle && self.lease.is_some() && !self.attending && !self.ends {
             self.known = self.known.max(epoch);
-            self.lease = None;
-            self.told = None;
-            self.attend_at = now;
+            self.attending = true;
+            effects.push(Effect::Attend);
         }
     }
 
@@ -548,10 +556,6 @@ impl Core {
 
     fn follow_verdict(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let Some(lease) = self.lease.as_ref().map(|at| at.terms.lease) else {
-            if self.ends && self.phase == Phase::Idle {
-                self.phase = Phase::Over;
-                effects.push(Effect::Done);
-            }
             return;
         };
         if self.ends {
@@ -561,6 +565,10 @@ impl Core {
                 self.lease = None;
                 effects.push(Effect::Yield { lease, leave: true });
             }
+            return;
+        }
+        if self.attending {
+            // What this lease is told is over with it.
             return;
         }
         match (&self.told, &self.phase) {
@@ -593,6 +601,12 @@ impl Core {
         }
     }
 
+    /// While something of the former lease runs, no other is asked for.
+    fn may_attend(&self) -> bool {
+        let free = self.phase == Phase::Idle && !self.attending && !self.ends;
+        free && self.lease.is_none()
+    }
+
     fn keep_lease(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if let Some(lease) = &mut self.lease {
             if !lease.renewing && !lease.closing && lease.renew_at <= now {
@@ -601,15 +615,14 @@ impl Core {
             }
             return;
         }
-        // While something of the former lease runs, no other is asked for.
-        let free = self.phase == Phase::Idle && !self.attending && !self.ends;
-        if free && self.attend_at <= now {
+        if self.may_attend() && self.attend_at <= now {
             self.attending = true;
             effects.push(Effect::Attend);
         }
     }
 
-    /// Writes down what has changed.
+    /// Writes down what has changed. Until the group says otherwise, a host that may not serve is
+    /// what it was said to be last: a standby that is promoted is not fenced in between.
     fn write_down(&mut self, effects: &mut Vec<Effect>) {
         let standing = |reason| Written::Not(Standing::fenced(self.known, reason));
         let until = self.lease.as_ref().map(|at| at.until);
@@ -624,7 +637,12 @@ impl Core {
             (Phase::Unwriting { .. } | Phase::Yielding, ..) => standing("stopped"),
             (_, _, Some(Told::Other(standing))) => Written::Not(standing.clone()),
             (_, None, _) => standing("no lease of the group"),
-            (..) => standing("the group has not said what this host may do"),
+            (..) => match &self.written {
+                Some(last @ Written::Not(_)) => last.clone(),
+                Some(Written::Serve { .. }) | None => {
+                    standing("the group has not said what this host may do")
+                }
+            },
         };
         if let Written::Not(at) = &wanted
             && at.verdict != "rebuild"

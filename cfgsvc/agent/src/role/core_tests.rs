@@ -147,9 +147,17 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        for effect in self.core.on(event, self.now) {
+        let effects = self.core.on(event, self.now);
+        // Whoever waits until then would turn in a circle.
+        let wake = self.core.next_wake();
+        assert!(wake.is_none_or(|wake| wake > self.now), "{:?}", self.core);
+        for effect in effects {
             self.effect(effect);
         }
+        // Something happens by itself, or is under way.
+        let under_way = !self.calls.is_empty() || !self.told.is_empty() || self.program.is_some();
+        let lives = self.core.next_wake().is_some() || under_way || self.done;
+        assert!(lives, "{:?}", self.core);
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -353,6 +361,7 @@ enum Step {
     Steal,
     Give,
     ProgramEnds,
+    Rebuilt,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -364,6 +373,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Steal),
         3 => Just(Step::Give),
         1 => Just(Step::ProgramEnds),
+        1 => Just(Step::Rebuilt),
     ]
 }
 
@@ -383,6 +393,10 @@ proptest! {
                 Step::Hear => world.hear(),
                 Step::Steal => world.group.steal(),
                 Step::Give => world.group.give(),
+                Step::Rebuilt => {
+                    let epoch = world.group.next;
+                    world.event(Event::Rebuilt { epoch });
+                }
                 Step::ProgramEnds => if world.program.take().is_some() {
                     world.calls.retain(|call| !matches!(call, Call::StopProgram));
                     world.event(Event::NothingLeft);
@@ -420,7 +434,8 @@ fn a_host_that_is_given_the_role_serves_and_hands_over() {
 #[test]
 fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
     let mut core = Core::new(3, at(0));
-    assert_eq!(core.on(Event::Tick, at(0)).first(), Some(&Effect::Attend));
+    let effects = core.on(Event::Tick, at(0));
+    assert!(effects.contains(&Effect::Attend), "{effects:?}");
     let terms = Terms {
         lease: 7,
         serve: SERVE,
@@ -438,4 +453,28 @@ fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
     let effects = core.on(Event::Rebuilt { epoch: 9 }, at(3));
     assert!(effects.contains(&Effect::Attend), "{effects:?}");
     assert_eq!(core.known(), 9);
+    // The lease that it comes with takes the place of the other, whose end is no news.
+    let gone = Event::Renewed {
+        lease: 7,
+        sent: at(3),
+        renewal: Renewal::Gone,
+    };
+    let over = Event::Told {
+        stream: 1,
+        told: Told::NotAttending,
+    };
+    for event in [gone, over] {
+        let effects = core.on(event, at(4));
+        let written = effects
+            .iter()
+            .any(|done| matches!(done, Effect::Write { .. }));
+        assert!(!written, "{effects:?}");
+    }
+    let terms = Terms { lease: 8, ..terms };
+    let effects = core.on(Event::Attends { sent: at(3), terms }, at(5));
+    let follow = Effect::Follow {
+        stream: 2,
+        lease: 8,
+    };
+    assert_eq!(effects, [follow]);
 }
