@@ -21,28 +21,19 @@ use tokio::runtime::{Handle, Runtime};
 
 use callers::{Caller, Etcdctl, Ours};
 use load::{KEYS, Load, Record};
-use nemesis::{Fault, Nemesis, prepare_clocks};
 use watchers::{Plan, Watcher, log_of};
+
+use crate::nemesis::{Fault, Nemesis, prepare_clocks};
+use crate::seeds::setting;
 
 mod callers;
 mod load;
-mod nemesis;
 mod watchers;
 
 /// For anything that must happen once all is mended.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Time of faults when nobody says otherwise.
 const SECONDS: u64 = 8;
-
-/// A number from the environment.
-fn setting(name: &str, otherwise: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-        Err(_) => otherwise,
-    }
-}
 
 /// Runs clients, watches and these faults against three members, and checks what they saw.
 #[track_caller]

@@ -11,12 +11,12 @@ use cfgsvc_tests::harness::{Cluster, etcdctl, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::load::Numbers;
 use crate::clock::clock_of_file;
+use crate::seeds::Numbers;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// SIGKILL, and a new start.
     Kill,
     /// SIGKILL for all members at once.
@@ -41,7 +41,7 @@ const SLOW_MS_MAX: u64 = 600;
 const JUMPS_S: [&str; 6] = ["+0", "+5", "-5", "+3600", "-3600", "+31536000"];
 
 /// Who does it.
-pub(super) struct Nemesis<'a> {
+pub(crate) struct Nemesis<'a> {
     cluster: &'a mut Cluster,
     faults: &'a [Fault],
     numbers: Numbers,
@@ -50,6 +50,8 @@ pub(super) struct Nemesis<'a> {
     /// What makes disks slow.
     slow: Vec<Child>,
     counts: BTreeMap<Fault, usize>,
+    /// The leader is whom it strikes.
+    at_leader: bool,
 }
 
 /// The file that says a member's clock.
@@ -58,7 +60,7 @@ fn clock_file(cluster: &Cluster, member: usize) -> PathBuf {
 }
 
 /// Gives every member of a group that does not run yet a clock that can be set.
-pub(super) fn prepare_clocks(cluster: &mut Cluster) -> Result<()> {
+pub(crate) fn prepare_clocks(cluster: &mut Cluster) -> Result<()> {
     for member in 0..cluster.count() {
         let file = clock_file(cluster, member);
         fs::write(&file, "+0\n").context("set a clock")?;
@@ -68,7 +70,7 @@ pub(super) fn prepare_clocks(cluster: &mut Cluster) -> Result<()> {
 }
 
 impl<'a> Nemesis<'a> {
-    pub(super) fn new(cluster: &'a mut Cluster, faults: &'a [Fault], seed: u64) -> Self {
+    pub(crate) fn new(cluster: &'a mut Cluster, faults: &'a [Fault], seed: u64) -> Self {
         Self {
             cluster,
             faults,
@@ -76,11 +78,23 @@ impl<'a> Nemesis<'a> {
             down: BTreeSet::new(),
             slow: Vec::new(),
             counts: BTreeMap::new(),
+            at_leader: false,
         }
     }
 
+    /// Makes one fault of the leader, if one leads, holds it for this time and mends it.
+    pub(crate) fn once(mut self, fault: Fault, time: Duration) -> Result<()> {
+        self.at_leader = true;
+        self.make(fault)
+            .with_context(|| format!("make the fault {fault:?}"))?;
+        let held = u64::try_from(time.as_millis()).context("less than an age")?;
+        self.hold(held, held + 1)?;
+        self.mend()?;
+        self.cluster.wait_all_ready()
+    }
+
     /// Makes faults for this time, then mends all and waits until all members are ready.
-    pub(super) fn run(mut self, time: Duration) -> Result<BTreeMap<Fault, usize>> {
+    pub(crate) fn run(mut self, time: Duration) -> Result<BTreeMap<Fault, usize>> {
         let end = Instant::now() + time;
         let faults = self.faults;
         while Instant::now() < end {
@@ -162,10 +176,10 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// Any member, the leader half of the time if one says that it leads.
+    /// Any member, the leader half of the time if one says that it leads, or always.
     fn victim(&mut self, members: &[usize]) -> usize {
         let any = *self.numbers.one_of(members);
-        if self.numbers.below(2) == 0 {
+        if !self.at_leader && self.numbers.below(2) == 0 {
             return any;
         }
         let leads = |member: &usize| self.status(*member).is_some_and(|(id, leads)| id == leads);

@@ -7,10 +7,11 @@
 //! | file | when | what its end means |
 //! | --- | --- | --- |
 //! | `on-serve` | it serves from now on | without a COMMAND, a failure gives the role up |
-//! | `on-standby`, `on-redirect` | another serves it | |
+//! | `on-standby` | another serves it; follow it | with `position`: success: it is asked again |
+//! | `on-redirect` | another serves it | |
 //! | `on-rebuild` | it may have writes that the holder lacks | success: it has the holder's data |
 //! | `on-fence` | do not serve; may come twice | the role is given up only after a success |
-//! | `position` | prints where the data ends: `IDENTITY POSITION` | |
+//! | `position` | prints where the data ends: `IDENTITY POSITION`; nothing: no data | |
 
 use std::ffi::OsString;
 use std::io;
@@ -127,9 +128,8 @@ impl Hooks {
         Some(self.spawn(&path, told, Stdio::inherit()))
     }
 
-    /// Runs the hook `name` until it succeeds. Missing is success.
+    /// Runs the hook `name` again and again until it succeeds. Missing is success.
     pub(crate) async fn until_done(&self, name: &str, told: &Told) {
-        let mut again = AGAIN_MIN;
         loop {
             match self.start(name, told) {
                 None => return,
@@ -139,8 +139,7 @@ impl Hooks {
                 },
                 Some(Err(error)) => self.failed(name, Err(error)),
             }
-            tokio::time::sleep(again).await;
-            again = (again * 2).min(AGAIN_MAX);
+            tokio::time::sleep(AGAIN_MIN).await;
         }
     }
 
@@ -152,7 +151,7 @@ impl Hooks {
         tracing::error!(role = %self.role, hook = name, how, "a hook failed");
     }
 
-    /// What the hook `position` says: identity and position. None without the hook.
+    /// What the hook `position` says: identity and position. None without the hook, or data.
     pub(crate) async fn position(&self, told: &Told) -> Result<Option<(String, String)>, String> {
         let Some(path) = self.path("position") else {
             return Ok(None);
@@ -181,8 +180,9 @@ impl Hooks {
         let words: Vec<_> = said.split_whitespace().collect();
         match words[..] {
             [identity, position] => Ok(Some((identity.to_owned(), position.to_owned()))),
+            [] => Ok(None),
             _ => Err(format!(
-                "hook position printed {} words, expected two: IDENTITY POSITION",
+                "hook position printed {} words, expected IDENTITY POSITION or, without data, none",
                 words.len()
             )),
         }
@@ -238,7 +238,9 @@ pub(crate) async fn tell(
             Some(Ok(status)) if status.success() => {
                 again = AGAIN_MIN;
                 *last = Some(told.clone());
-                if hook == "on-rebuild" {
+                // A standby that has been told whom to follow may have data from there by now.
+                let has_data = hook == "on-standby" && hooks.path("position").is_some();
+                if hook == "on-rebuild" || has_data {
                     let epoch = told.epoch;
                     // Nobody to tell: the role is left.
                     let _ = events.send(Event::Rebuilt { epoch }).await;

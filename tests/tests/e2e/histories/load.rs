@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use cfgsvc_history::{Condition, Kv, Operation, Outcome, Request};
 use cfgsvc_tests::harness::eventually;
-use rand::rngs::SmallRng;
-use rand::{RngExt as _, SeedableRng as _};
 
 use super::callers::Caller;
+use crate::seeds::Numbers;
 
 /// Few, so that clients meet each other.
 pub(super) const KEYS: [&str; 6] = ["k0", "k1", "k2", "k3", "k4", "k5"];
@@ -20,25 +19,6 @@ pub(super) const KEYS: [&str; 6] = ["k0", "k1", "k2", "k3", "k4", "k5"];
 const PAUSE: Duration = Duration::from_millis(15);
 /// After an operation without an answer.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
-
-/// Choices that are the same for the same seed.
-pub(super) struct Numbers(SmallRng);
-
-impl Numbers {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(SmallRng::seed_from_u64(seed))
-    }
-
-    /// Of 0 to `end` - 1.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.0.random_range(0..end)
-    }
-
-    pub(super) fn one_of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        let place = self.below(list.len() as u64);
-        &list[usize::try_from(place).expect("below the length of a list")]
-    }
-}
 
 /// What all clients did, with times of one monotonic clock.
 pub(super) struct Record {

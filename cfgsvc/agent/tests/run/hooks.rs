@@ -1,0 +1,144 @@
+//! Hooks: who is told what in which order, and what their end means.
+
+use std::fs;
+
+use anyhow::Result;
+use cfgsvc_tests::harness::eventually;
+use rustix::process::Signal;
+
+use crate::harness::{PATIENCE, Setup};
+
+const TELL_ALL: [(&str, &str); 5] = [
+    ("on-serve", ""),
+    ("on-standby", ""),
+    ("on-redirect", ""),
+    ("on-rebuild", ""),
+    ("on-fence", ""),
+];
+
+#[test]
+fn hooks_serve_without_a_command_and_are_told_in_order() -> Result<()> {
+    let setup = Setup::new("--term 2s --stop 500ms --candidates a1,b1")?;
+    let (hooks_a, hooks_b) = (setup.hooks(&TELL_ALL)?, setup.hooks(&TELL_ALL)?);
+    let a = setup.agent("a1", &["--hook-dir", hooks_a.dir()])?;
+    // Nobody serves on a guess: before anything else, it is told not to.
+    assert_eq!(hooks_a.told("on-serve")?, ["on-fence", "on-serve"]);
+    let b = setup.agent("b1", &["--hook-dir", hooks_b.dir()])?;
+    assert_eq!(
+        hooks_b.told("on-standby a1")?,
+        ["on-fence", "on-standby a1"]
+    );
+    let c = setup.hooks(&TELL_ALL)?;
+    let redirected = setup.agent("c1", &["--hook-dir", c.dir()])?;
+    assert_eq!(c.told("on-redirect a1")?, ["on-fence", "on-redirect a1"]);
+
+    setup.cfgctl("role switch db/orders b1")?;
+    hooks_b.told("on-serve")?;
+    // By the guard, and once more by the agent, before the group was told.
+    let told = hooks_a.told("on-standby b1")?;
+    assert_eq!(told[2..], ["on-fence", "on-fence", "on-standby b1"]);
+    a.end()?;
+    b.end()?;
+    redirected.end()
+}
+
+#[test]
+fn a_stopped_agents_hooks_fence_by_the_guard() -> Result<()> {
+    let setup = Setup::new("--term 2s --stop 500ms")?;
+    let hooks = setup.hooks(&TELL_ALL)?;
+    let a = setup.agent("a1", &["--hook-dir", hooks.dir()])?;
+    hooks.told("on-serve")?;
+    a.signal(Signal::STOP)?;
+    assert_eq!(
+        hooks.told("on-fence")?,
+        ["on-fence", "on-serve", "on-fence"]
+    );
+    a.signal(Signal::CONT)?;
+    a.serves()?;
+    a.end()
+}
+
+#[test]
+fn a_hook_that_cannot_serve_gives_the_role_to_another() -> Result<()> {
+    let setup = Setup::new("--term 2s --stop 500ms --candidates a1,b1")?;
+    let broken = setup.hooks(&[("on-serve", "exit 1"), ("on-fence", "")])?;
+    let whole = setup.hooks(&TELL_ALL)?;
+    let a = setup.agent("a1", &["--hook-dir", broken.dir()])?;
+    broken.told("on-serve")?;
+    let b = setup.agent("b1", &["--hook-dir", whole.dir()])?;
+    b.serves()?;
+    a.end()?;
+    b.end()
+}
+
+#[test]
+fn the_role_is_not_given_up_before_on_fence_succeeds() -> Result<()> {
+    let setup = Setup::new("--term 20s --stop 2s")?;
+    let works = setup.dir.path().join("fencing-works");
+    let script = format!("test -e {} || test ! -e {0}.asked", works.display());
+    let hooks = setup.hooks(&[("on-fence", &script), ("on-serve", "")])?;
+    let a = setup.agent("a1", &["--hook-dir", hooks.dir()])?;
+    a.serves()?;
+    fs::write(setup.dir.path().join("fencing-works.asked"), "")?;
+    let b = setup.agent("b1", &[])?;
+    b.verdict("standby")?;
+    setup.cfgctl("role switch db/orders b1")?;
+    // The guard's try, the agent's, and one more: it has not been given up.
+    eventually(PATIENCE, "three tries", || {
+        let told = hooks.told("on-fence").unwrap_or_default();
+        told.iter().filter(|hook| *hook == "on-fence").count() >= 4
+    })?;
+    assert_eq!(b.role()?.0, 503);
+    fs::write(&works, "")?;
+    b.serves()?;
+    a.end()?;
+    b.end()
+}
+
+#[test]
+fn a_host_that_lacks_writes_rebuilds_and_then_stands_by() -> Result<()> {
+    let setup = Setup::new("--term 2s --stop 500ms --data number --candidates a1,b1")?;
+    let at = |name: &str| setup.dir.path().join(format!("{name}.position"));
+    fs::write(at("a1"), "orders 100")?;
+    // It has nothing yet.
+    fs::write(at("b1"), "")?;
+    let hooks = |name: &str, rebuilt: &str| {
+        let position = format!("cat {}", at(name).display());
+        let rebuild = format!("echo orders {rebuilt} > {}", at(name).display());
+        let copy = format!("echo orders 100 > {}", at(name).display());
+        let mut all = TELL_ALL.to_vec();
+        all.push(("position", &position));
+        for (hook, script) in &mut all {
+            match *hook {
+                "on-rebuild" => *script = &rebuild,
+                "on-standby" if name == "b1" => *script = &copy,
+                _ => {}
+            }
+        }
+        setup.hooks(&all)
+    };
+    let (hooks_a, hooks_b) = (hooks("a1", "150")?, hooks("b1", "150")?);
+    let mut a = setup.agent("a1", &["--hook-dir", hooks_a.dir()])?;
+    a.serves()?;
+    let b = setup.agent("b1", &["--hook-dir", hooks_b.dir()])?;
+    // Its hook gets the data; the group is told.
+    hooks_b.told("on-standby a1")?;
+    eventually(PATIENCE, "the group to know b1's position", || {
+        let shown = setup.cfgctl("role show db/orders -o json");
+        shown.is_ok_and(|shown| shown.matches("\"100\"").count() == 2)
+    })?;
+    // It writes what the other has not, and is lost; the other goes on from less.
+    fs::write(at("a1"), "orders 120")?;
+    a.signal(Signal::KILL)?;
+    a.exit()?;
+    b.serves()?;
+    let epoch = b.verdict("serve")?.epoch;
+    fs::write(at("b1"), "orders 150")?;
+    let a = setup.agent("a1", &["--hook-dir", hooks_a.dir()])?;
+    let told = hooks_a.told("on-standby b1")?;
+    assert!(told.contains(&"on-rebuild b1".to_owned()), "{told:?}");
+    let file = a.verdict("standby")?;
+    assert_eq!((file.epoch, file.known_epoch), (epoch, epoch));
+    a.end()?;
+    b.end()
+}

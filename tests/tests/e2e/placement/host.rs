@@ -1,0 +1,182 @@
+//! A host: its agent, behind a network of its own, and what runs under it.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use cfgsvc_tests::harness::{Network, binary_path, eventually, unused_address};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// For what must happen soon.
+const SOON: Duration = Duration::from_secs(30);
+
+/// The number of the host in its network; members have 1 and above.
+const SELF: usize = 0;
+
+/// How an agent is started.
+#[derive(Debug, Clone)]
+pub(super) struct HostOptions {
+    pub(super) name: String,
+    pub(super) colo: String,
+    pub(super) role: String,
+    /// Where members answer clients.
+    pub(super) members: Vec<SocketAddr>,
+    pub(super) dir: PathBuf,
+    pub(super) command: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+pub(super) struct Host {
+    options: HostOptions,
+    network: Network,
+    endpoints: String,
+    agent: Option<Child>,
+}
+
+impl Host {
+    /// Starts the agent.
+    pub(super) fn start(options: HostOptions) -> Result<Self> {
+        let network = Network::new(Arc::new(|_| Some(SELF)))?;
+        let mut endpoints = Vec::new();
+        for (number, member) in options.members.iter().enumerate() {
+            let listen = unused_address()?;
+            network.link(listen, *member, number + 1)?;
+            endpoints.push(listen.to_string());
+        }
+        let mut host = Self {
+            endpoints: endpoints.join(","),
+            options,
+            network,
+            agent: None,
+        };
+        host.spawn()?;
+        Ok(host)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Starts the agent that does not run.
+    pub(super) fn spawn(&mut self) -> Result<()> {
+        let options = &self.options;
+        let log = options.dir.join(format!("{}.log", options.name));
+        let log = File::options().create(true).append(true).open(log)?;
+        let agent = Command::new(binary_path("cfgagent")?)
+            .args(["run", "--host", &options.name, "--colo", &options.colo])
+            .args(["--role", &options.role, "--endpoints", &self.endpoints])
+            .args(["--http", "off", "--watchdog", "off", "--state-dir"])
+            .arg(options.dir.join(&options.name))
+            .arg("--")
+            .args(&options.command)
+            .envs(options.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("start cfgagent")?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// What the group sends does not come, and the other way.
+    pub(super) fn cut(&self, to_group: bool, from_group: bool) {
+        for member in 1..=self.options.members.len() {
+            if to_group {
+                self.network.cut_one_way(SELF, member);
+            }
+            if from_group {
+                self.network.cut_one_way(member, SELF);
+            }
+        }
+    }
+
+    pub(super) fn heal(&self) {
+        self.network.heal();
+    }
+
+    fn agent_id(&self) -> Result<u32> {
+        Ok(self.agent.as_ref().context("the agent does not run")?.id())
+    }
+
+    pub(super) fn signal_agent(&self, signal: Signal) -> Result<()> {
+        send(self.agent_id()?, signal)
+    }
+
+    /// Ends the agent by this signal, and waits for its end.
+    pub(super) fn end_agent(&mut self, signal: Signal) -> Result<()> {
+        self.signal_agent(signal)?;
+        let mut agent = self.agent.take().context("the agent does not run")?;
+        let mut ended = Ok(None);
+        eventually(SOON, "the agent's end", || {
+            ended = agent.try_wait();
+            !matches!(ended, Ok(None))
+        })?;
+        ended.context("wait for the agent")?;
+        Ok(())
+    }
+
+    /// The guard, while it runs.
+    pub(super) fn guard(&self) -> Result<u32> {
+        child_of(self.agent_id()?, "guard")
+    }
+
+    /// The guarded program's main process.
+    pub(super) fn program(&self) -> Result<u32> {
+        child_of(self.guard()?, "")
+    }
+
+    /// Everything that was stopped goes on, everything that was ended runs again.
+    pub(super) fn mend(&mut self) -> Result<()> {
+        self.heal();
+        let ended = match &mut self.agent {
+            Some(agent) => agent.try_wait().context("look at the agent")?.is_some(),
+            None => true,
+        };
+        if ended {
+            return self.spawn();
+        }
+        self.signal_agent(Signal::CONT)
+    }
+
+    pub(super) fn log(&self) -> String {
+        let log = self.options.dir.join(format!("{}.log", self.options.name));
+        fs::read_to_string(log).unwrap_or_else(|error| error.to_string())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(agent) = &mut self.agent {
+            // The guard stops the program when the agent is gone. Fails only if it has ended.
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+}
+
+pub(super) fn send(process: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let pid = pid.context("a process id")?;
+    kill_process(pid, signal).with_context(|| format!("send {signal:?} to process {process}"))
+}
+
+/// The child of `process` whose second word is `word`, or any.
+fn child_of(process: u32, word: &str) -> Result<u32> {
+    let tasks = Path::new("/proc").join(process.to_string()).join("task");
+    for task in fs::read_dir(tasks).context("the process is gone")? {
+        let children = fs::read_to_string(task?.path().join("children"))?;
+        for child in children.split_whitespace() {
+            let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            let second = line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
+            if word.is_empty() || second == word.as_bytes() {
+                return child.parse().context("a process id");
+            }
+        }
+    }
+    bail!("process {process} has no child {word}")
+}

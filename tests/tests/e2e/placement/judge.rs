@@ -1,0 +1,119 @@
+//! What the log of a role's holders tells: who ran when, and whether two ran at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One run of the role's program: the time from its first line to its last, on one clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) epoch: i64,
+    pub(super) host: String,
+    /// Nanoseconds.
+    pub(super) first: u64,
+    /// Nanoseconds.
+    pub(super) last: u64,
+}
+
+/// The runs in the order of their beginnings, and whether an epoch was used by two hosts.
+pub(super) fn runs(log: &str) -> Result<Vec<Run>, String> {
+    let mut runs: BTreeMap<(i64, &str), (u64, u64)> = BTreeMap::new();
+    for line in log.lines() {
+        let fields: Vec<_> = line.split(' ').collect();
+        let parsed = match fields[..] {
+            [epoch, host, nanos] => epoch.parse().ok().zip(nanos.parse().ok()).zip(Some(host)),
+            _ => None,
+        };
+        let Some(((epoch, nanos), host)) = parsed else {
+            return Err(format!("'{line}' is no line of a holder"));
+        };
+        let (first, last) = runs.entry((epoch, host)).or_insert((nanos, nanos));
+        *first = nanos.min(*first);
+        *last = nanos.max(*last);
+    }
+    let mut runs: Vec<_> = runs
+        .into_iter()
+        .map(|((epoch, host), (first, last))| Run {
+            epoch,
+            host: host.to_owned(),
+            first,
+            last,
+        })
+        .collect();
+    runs.sort_by_key(|run| run.first);
+    Ok(runs)
+}
+
+/// What was between one run and the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Gaps {
+    pub(super) count: usize,
+    pub(super) shortest: Option<Duration>,
+    pub(super) longest: Option<Duration>,
+}
+
+impl Gaps {
+    pub(super) fn add(&mut self, gap: Duration) {
+        self.count += 1;
+        self.shortest = Some(self.shortest.map_or(gap, |least| least.min(gap)));
+        self.longest = Some(self.longest.map_or(gap, |most| most.max(gap)));
+    }
+
+    pub(super) fn join(&mut self, other: Self) {
+        self.count += other.count;
+        let least = [self.shortest, other.shortest].into_iter().flatten().min();
+        self.shortest = least;
+        self.longest = self.longest.max(other.longest);
+    }
+}
+
+/// No two at once, and each under a greater epoch than all before.
+pub(super) fn judge(runs: &[Run]) -> Result<Gaps, String> {
+    let mut gaps = Gaps::default();
+    for pair in runs.windows(2) {
+        let [before, after] = pair else {
+            return Err("windows of two have two".to_owned());
+        };
+        if after.first <= before.last {
+            let over = Duration::from_nanos(before.last - after.first);
+            return Err(format!(
+                "two served at once, for {over:?}: {before:?} and {after:?}"
+            ));
+        }
+        if after.epoch <= before.epoch {
+            return Err(format!("an epoch came back: {before:?}, then {after:?}"));
+        }
+        gaps.add(Duration::from_nanos(after.first - before.last));
+    }
+    Ok(gaps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(log: &str) -> Result<Gaps, String> {
+        judge(&runs(log)?)
+    }
+
+    #[test]
+    fn one_after_the_other_is_right_and_the_time_between_is_told() {
+        let gaps = judged("3 a 100\n3 a 200\n7 b 250\n7 b 400\n9 a 1000\n").expect("right");
+        let expected = Gaps {
+            count: 2,
+            shortest: Some(Duration::from_nanos(50)),
+            longest: Some(Duration::from_nanos(600)),
+        };
+        assert_eq!(gaps, expected);
+    }
+
+    #[test]
+    fn two_at_once_an_old_epoch_and_a_shared_one_are_wrong() {
+        let wrong = |log| judged(log).expect_err(log);
+        assert!(wrong("3 a 100\n3 a 200\n7 b 200\n").contains("at once"));
+        assert!(wrong("3 a 100\n7 b 150\n3 a 160\n").contains("at once"));
+        assert!(wrong("7 a 100\n3 b 200\n").contains("came back"));
+        assert!(wrong("3 a 100\n3 b 200\n").contains("came back"));
+        assert!(wrong("3 a\n").contains("no line"));
+        assert!(wrong("3 a x\n").contains("no line"));
+    }
+}
