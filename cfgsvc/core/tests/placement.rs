@@ -544,6 +544,11 @@ fn a_holder_that_comes_again_and_never_begins_gives_way_to_others() {
     // And back, when the other does not begin either: nobody waits for ever.
     attended(&mut world, "one", h2, 105);
     assert_eq!(holder(&world, "one"), "h1");
+    // However often each has tried: who tried less often is next.
+    for (host, lease, next) in [(h1, 106, "h2"), (h2, 107, "h1"), (h1, 108, "h2")] {
+        attended(&mut world, "one", host, lease);
+        assert_eq!(holder(&world, "one"), next);
+    }
 }
 
 #[test]

@@ -94,10 +94,10 @@ pub struct Attending {
     /// It cannot take the role now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declines: bool,
-    /// It was given the role, and came again without having begun: it may not hear what the group
-    /// answers, so the others go before it until it begins.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub hesitates: bool,
+    /// How often it was given the role and came again without having begun: it may not hear what
+    /// the group answers, so those who did so less often go before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
     /// The epoch in which it may be serving; 0 when it is not.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub serving: i64,
@@ -106,19 +106,15 @@ pub struct Attending {
     pub value: String,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the form that serde calls"
-)]
-fn is_zero(number: &i64) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 /// Who may take a role now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Taker {
-    /// [`Attending::hesitates`].
-    pub hesitates: bool,
+    /// [`Attending::tries`].
+    pub tries: u32,
     /// By the name that this kind of role is held by.
     pub name: Name,
     /// The group would choose it by itself.
@@ -197,7 +193,7 @@ impl Grant {
         self.identity.clone_from(&attending.identity);
         attending.serving = epoch;
         attending.declines = false;
-        attending.hesitates = false;
+        attending.tries = 0;
         attending.epoch = epoch;
         attending.has_data = spec.data != Data::None;
         position.clone_into(&mut attending.position);
@@ -240,16 +236,16 @@ impl Grant {
         let vacated = std::mem::take(&mut self.vacate);
         let next = self.next.take();
         let is_there = |name: &Name| available.iter().any(|one| one.name == *name);
-        let hesitates = |name: &Name| {
+        let tried = |name: &Name| {
             available
                 .iter()
-                .any(|one| one.name == *name && one.hesitates)
+                .any(|one| one.name == *name && one.tries > 0)
         };
         let stays = match (&self.holder, spec.kind) {
             (None, _) => false,
             // Whether a colo is lost is not told by who attends: all its agents may start again.
             (Some(_), Kind::Colo) => true,
-            (Some(holder), Kind::Host | Kind::Lock) => is_there(holder) && !hesitates(holder),
+            (Some(holder), Kind::Host | Kind::Lock) => is_there(holder) && !tried(holder),
         };
         let by_itself = spec.failover == Failover::Auto && !spec.paused;
         let can_take = |next: &Name| spec.kind == Kind::Colo || is_there(next);

@@ -95,9 +95,10 @@ fn attend(
         ensure_written(writer, &keys::host(&host), &Host { colo, addresses })?;
     }
     let mut attending = attending;
-    attending.hesitates = before
-        .as_ref()
-        .is_some_and(|before| turn.comes_again(&host, before));
+    if let Some(before) = &before {
+        let again = u32::from(turn.comes_again(&host, before));
+        attending.tries = before.now.tries.saturating_add(again);
+    }
     turn.stops(writer.state, &host)?;
     turn.comes(writer.state, (&host, request.lease), attending)?;
     let spec = turn.spec.clone();
@@ -168,7 +169,7 @@ fn admit(
         identity: request.identity.clone(),
         position: request.position.clone(),
         declines: false,
-        hesitates: false,
+        tries: 0,
         serving: 0,
         value: request.value.clone(),
     };

@@ -246,13 +246,13 @@ impl Turn {
             };
             let complete = verdict::may_begin(&self.spec, &self.grant, &there.now);
             let by_itself = complete && !drained && self.spec.is_candidate(&name);
-            let hesitates = there.now.hesitates;
+            let tries = there.now.tries;
             let taker = Taker {
-                hesitates,
+                tries,
                 name,
                 by_itself,
             };
-            ranked.push((hesitates, listed.unwrap_or(usize::MAX), came, taker));
+            ranked.push((tries, listed.unwrap_or(usize::MAX), came, taker));
         }
         ranked.sort();
         ranked.dedup_by(|a, b| a.3 == b.3);
