@@ -6,10 +6,15 @@
 //! Invariants
 //! - the data counts only after the whole file was read and its hash agreed.
 //! - after any failure the group is empty and waits for the next try.
+//! - nothing of it counts before what the former group may have promised is over: who holds a role
+//!   by a grant that the file does not have may serve until then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use cfgsvc_clock::Moment;
 use cfgsvc_core::limits::REVISION_MAX;
+use cfgsvc_core::placement::promised_ms;
 use cfgsvc_core::snapshot_file::{Reader, SnapshotError};
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
@@ -24,6 +29,8 @@ use crate::service::{Done, Service, unexpected};
 
 /// Bytes of records in one log entry; one record alone may be larger.
 const STEP_BYTES: usize = 512 << 10;
+/// Longest wait between two looks at the lease clock.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Restores; returns the revision of the store and the count of records.
 pub(super) async fn run(
@@ -93,6 +100,10 @@ struct Steps<'a> {
     next: u64,
     pending: Vec<Record>,
     pending_bytes: usize,
+    /// The former group was over by then.
+    began: Moment,
+    /// The longest lease of a role.
+    promised: Duration,
 }
 
 impl<'a> Steps<'a> {
@@ -104,6 +115,8 @@ impl<'a> Steps<'a> {
             next: 0,
             pending: Vec::new(),
             pending_bytes: 0,
+            began: Moment::now(),
+            promised: Duration::ZERO,
         };
         steps.propose(Step::Begin).await?;
         Ok(steps)
@@ -115,6 +128,9 @@ impl<'a> Steps<'a> {
             self.step(Step::Records).await?;
         }
         self.pending_bytes += bytes;
+        self.promised = self
+            .promised
+            .max(Duration::from_millis(promised_ms(&record)));
         self.pending.push(record);
         Ok(())
     }
@@ -123,11 +139,27 @@ impl<'a> Steps<'a> {
         if !self.pending.is_empty() {
             self.step(Step::Records).await?;
         }
+        self.wait_for_promises().await;
         let done = self.step(Step::Finish).await?;
         let Outcome::Seed(seeded) = done.outcome else {
             return Err(unexpected(&done));
         };
         Ok((done.revision, seeded.records))
+    }
+
+    /// The clock may stand still for the sleeping process, not for the holders of roles.
+    async fn wait_for_promises(&self) {
+        let until = self.began + self.promised;
+        let left = Moment::now().until(until);
+        if !left.is_zero() {
+            tracing::info!(
+                ?left,
+                "waits for the leases of roles of the former group to be over"
+            );
+        }
+        while Moment::now() < until {
+            tokio::time::sleep(Moment::now().until(until).min(LOOK)).await;
+        }
     }
 
     /// A step after the first; says how to go on when it fails.

@@ -18,6 +18,7 @@ pub mod grant;
 pub mod keys;
 pub mod name;
 pub mod objects;
+mod promised;
 pub mod read;
 mod review;
 mod steps;
@@ -27,6 +28,7 @@ pub mod verdict;
 pub use grant::{Attending, Grant};
 pub use name::{Name, RoleName};
 pub use objects::{Colo, Host, Spec};
+pub use promised::promised_ms;
 pub use verdict::{Fence, Verdict};
 
 pub(crate) use review::{concerns, review};

@@ -8,8 +8,9 @@ use crate::args::SnapshotCommand;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, size, time};
+use cfgsvc_core::placement;
 use cfgsvc_core::snapshot_file::{Reader, SnapshotError};
-use cfgsvc_proto::state::SnapshotHeader;
+use cfgsvc_proto::state::{Record, SnapshotHeader};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,6 +24,8 @@ struct Summary {
     header: SnapshotHeader,
     records: u64,
     bytes: u64,
+    /// How long a holder that the file does not know of may serve, ms.
+    promised_ms: u64,
 }
 
 pub(crate) async fn run(context: &Context, command: SnapshotCommand) -> Outcome {
@@ -43,6 +46,12 @@ fn bad_file(file: &Path, error: SnapshotError) -> Diagnostic {
         .hint("save it again with `cfgctl snapshot save`, or use another copy")
 }
 
+/// The longest time for which one of these records promises a role, ms.
+fn promised_ms(records: &[Record]) -> u64 {
+    let promised = records.iter().map(placement::promised_ms);
+    promised.max().unwrap_or(0)
+}
+
 /// Reads a whole file and checks its hash.
 fn verify(file: &Path) -> Result<Summary, Diagnostic> {
     let failed = |error: io::Error| {
@@ -51,7 +60,7 @@ fn verify(file: &Path) -> Result<Summary, Diagnostic> {
     let mut input = File::open(file).map_err(failed)?;
     let mut reader = Reader::new();
     let mut piece = vec![0; PIECE_BYTES];
-    let (mut records, mut bytes) = (0, 0);
+    let (mut records, mut bytes, mut promised_ms) = (0, 0, 0);
     loop {
         let count = match input.read(&mut piece) {
             Ok(0) => break,
@@ -64,12 +73,14 @@ fn verify(file: &Path) -> Result<Summary, Diagnostic> {
             .feed(&piece[..count])
             .map_err(|error| bad_file(file, error))?;
         records += decoded.len() as u64;
+        promised_ms = promised_ms.max(self::promised_ms(&decoded));
     }
     let header = reader.finish().map_err(|error| bad_file(file, error))?;
     Ok(Summary {
         header,
         records,
         bytes,
+        promised_ms,
     })
 }
 
@@ -78,6 +89,7 @@ fn print(context: &Context, file: &Path, summary: &Summary) -> Result<(), Diagno
         header,
         records,
         bytes,
+        ..
     } = summary;
     let table = || {
         let headings = [

@@ -40,6 +40,13 @@ pub(super) async fn run(context: &Context, args: SnapshotRestoreArgs) -> Outcome
         }
     );
     let consent = consent(&context.printer, &what, args.yes)?;
+    if summary.promised_ms > 0 {
+        context.printer.note(&format!(
+            "takes {} ms at least: whoever was given a role after the snapshot may serve so long; \
+             the former group must not run any more",
+            summary.promised_ms
+        ));
+    }
     let restored = send(&client, args.file, advance, consent).await?;
     let (next, records) = (restored.revision, restored.records);
     let table = || {

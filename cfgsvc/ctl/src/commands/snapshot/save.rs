@@ -104,12 +104,13 @@ async fn receive(
     path: &Path,
 ) -> Result<Summary, Diagnostic> {
     let mut reader = Reader::new();
-    let (mut records, mut bytes) = (0, 0);
+    let (mut records, mut bytes, mut promised_ms) = (0, 0, 0);
     while let Some(part) = stream.next().await? {
         let decoded = reader
             .feed(&part.bytes)
             .map_err(|error| bad_file(path, error))?;
         records += decoded.len() as u64;
+        promised_ms = promised_ms.max(super::promised_ms(&decoded));
         bytes += part.bytes.len() as u64;
         file.write_all(&part.bytes).map_err(|error| {
             Diagnostic::refused(format!("cannot write {}", path.display())).because(error)
@@ -125,5 +126,6 @@ async fn receive(
         header,
         records,
         bytes,
+        promised_ms,
     })
 }
