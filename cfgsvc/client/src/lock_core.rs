@@ -136,8 +136,6 @@ struct Lease {
     until: Moment,
     renew_at: Moment,
     renewing: bool,
-    /// It is not renewed any more.
-    closing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,9 +183,9 @@ impl Core {
     /// How it stands, as of the last event: at `until` it is held no more, event or not.
     pub(crate) fn standing(&self) -> Standing {
         match (self.phase, &self.lease) {
-            (Phase::Held { epoch }, Some(Lease { until, .. })) if !self.leaves => Standing::Held {
+            (Phase::Held { epoch }, Some(lease)) => Standing::Held {
                 epoch,
-                until: *until,
+                until: lease.until,
             },
             (Phase::Waiting, _) if !self.leaves => Standing::Waiting,
             (Phase::Lost(lost), _) => Standing::Lost(lost),
@@ -202,7 +200,7 @@ impl Core {
         let waits = self.phase == Phase::Waiting && !self.leaves;
         let live = waits || matches!(self.phase, Phase::Held { .. });
         let lease = self.lease.as_ref().filter(|_| live);
-        let renew = lease.filter(|lease| !lease.renewing && !lease.closing);
+        let renew = lease.filter(|lease| !lease.renewing);
         let attend = waits && self.lease.is_none() && !self.attending;
         let times = [
             renew.map(|lease| lease.renew_at),
@@ -222,7 +220,6 @@ impl Core {
         // What comes after the deadline is too late: somebody may have seen it pass.
         self.lease_over(now);
         self.take(event, now, &mut effects);
-        self.lease_over(now);
         self.follow_told(now);
         if self.phase == Phase::Waiting && self.patience.until.is_some_and(|until| until <= now) {
             self.leaves = true;
@@ -244,7 +241,6 @@ impl Core {
                     until: sent + terms.serve,
                     renew_at: sent + terms.serve / 3,
                     renewing: false,
-                    closing: false,
                 });
                 let lease = terms.lease;
                 effects.push(Effect::Follow { lease });
@@ -297,15 +293,11 @@ impl Core {
         lease.renewing = false;
         match renewal {
             Renewal::Renewed => {
-                lease.closing = false;
                 lease.until = lease.until.max(sent + lease.terms.serve);
                 lease.renew_at = sent + lease.terms.serve / 3;
             }
             // What the group says on the stream may be late.
-            Renewal::Closing => {
-                lease.closing = true;
-                self.told = Some(Told::HandOver);
-            }
+            Renewal::Closing => self.told = Some(Told::HandOver),
             Renewal::Gone => self.gone(LeaseLost::Gone, now),
         }
     }
@@ -339,7 +331,7 @@ impl Core {
                 self.gone(LeaseLost::Gone, now);
                 self.attend_at = now + ATTEND_PAUSE;
             }
-            (Told::Yours { epoch }, Phase::Waiting) if !self.leaves => {
+            (Told::Yours { epoch }, Phase::Waiting) => {
                 self.phase = Phase::Held { epoch };
             }
             (Told::Yours { epoch }, Phase::Held { epoch: at }) if epoch == at => {}
@@ -353,7 +345,7 @@ impl Core {
                 self.attend_at = now + ATTEND_PAUSE;
             }
             (Told::NotYours, Phase::Waiting) => self.leaves |= self.patience.once,
-            (_, Phase::Waiting | Phase::Lost(_)) => {}
+            (_, Phase::Lost(_)) => {}
         }
     }
 
@@ -376,12 +368,11 @@ impl Core {
 
     fn keep_lease(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         match self.phase {
-            Phase::Waiting if self.leaves => return,
             Phase::Waiting | Phase::Held { .. } => {}
             Phase::Lost(_) | Phase::Leaving | Phase::Over => return,
         }
         if let Some(lease) = &mut self.lease {
-            if !lease.renewing && !lease.closing && lease.renew_at <= now {
+            if !lease.renewing && lease.renew_at <= now {
                 lease.renewing = true;
                 let lease = lease.terms.lease;
                 effects.push(Effect::Renew { lease });

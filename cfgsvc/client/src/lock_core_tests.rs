@@ -432,6 +432,11 @@ fn it_is_lost_at_once_when_the_group_says_so() {
             LeaseLost::HandOver,
             Effect::Leave { lease: 1 },
         ),
+        (
+            Told::Yours { epoch: 8 },
+            LeaseLost::HandOver,
+            Effect::Leave { lease: 1 },
+        ),
         (Told::NotAttending, LeaseLost::Gone, Effect::Done),
     ] {
         let mut core = holder();
@@ -442,6 +447,22 @@ fn it_is_lost_at_once_when_the_group_says_so() {
         assert_eq!(core.standing(), Standing::Lost(why));
         assert_eq!(core.next_wake(), None, "nothing is renewed");
         assert_eq!(core.on(Event::Leave, at(1_300)), [leaves]);
+    }
+}
+
+#[test]
+fn late_answers_of_a_former_lease_change_nothing() {
+    let renewals = [Renewal::Renewed, Renewal::Closing, Renewal::Gone];
+    let renewed = renewals.map(|renewal| Event::Renewed {
+        lease: 9,
+        sent: at(1_200),
+        renewal,
+    });
+    for event in renewed.into_iter().chain([Event::NotRenewed { lease: 9 }]) {
+        let mut core = holder();
+        let before = format!("{core:?}");
+        assert_eq!(core.on(event, at(1_250)), []);
+        assert_eq!(format!("{core:?}"), before, "{event:?}");
     }
 }
 
@@ -463,6 +484,36 @@ fn who_gives_up_while_it_queues_up_leaves_when_it_is_in() {
     let told = Told::Yours { epoch: 9 };
     assert_eq!(core.on(Event::Told { lease: 3, told }, at(3)), []);
     assert_eq!(core.standing(), Standing::Left);
+}
+
+#[test]
+fn who_does_not_wait_leaves_at_once_and_who_waits_for_a_time_when_it_is_over() {
+    let attends = Event::Attends {
+        sent: at(0),
+        terms: terms(1),
+    };
+    let told = Event::Told {
+        lease: 1,
+        told: Told::NotYours,
+    };
+    let until = Some(at(700));
+    let mut once = Core::new(Patience { once: true, until }, at(0));
+    let mut some = Core::new(Patience { once: false, until }, at(0));
+    for core in [&mut once, &mut some] {
+        core.on(Event::Tick, at(0));
+        core.on(attends, at(1));
+    }
+    assert_eq!(once.on(told, at(2)), [Effect::Leave { lease: 1 }]);
+    assert_eq!(some.on(told, at(2)), []);
+    assert_eq!(some.next_wake(), Some(at(300)), "to renew");
+    some.on(Event::Tick, at(300));
+    assert_eq!(some.next_wake(), Some(at(700)), "to leave");
+    assert_eq!(some.on(Event::Tick, at(700)), [Effect::Leave { lease: 1 }]);
+    // A name that is taken is waited for, but not by who does not wait.
+    let mut once = Core::new(Patience { once: true, until }, at(0));
+    once.on(Event::Tick, at(0));
+    let occupied = Event::NotAttended(Hindrance::Occupied);
+    assert_eq!(once.on(occupied, at(1)), [Effect::Done]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::clock::{Moment, sleep_until};
 use crate::error::CallError;
 use crate::lock_core::{Core, Effect, Event, Hindrance, Patience, Renewal, Standing, Terms, Told};
 use crate::refusal::Refusal;
-use crate::roles::{Attend, RenewState, Verdict, VerdictKind, Yield};
+use crate::roles::{Attend, RenewState, Verdict, VerdictKind, Verdicts, Yield};
 use crate::route::backoff;
 use crate::session::{LeaseLost, LeaseState};
 use futures_util::future::BoxFuture;
@@ -18,6 +18,9 @@ use tokio::sync::{oneshot, watch};
 
 /// Longest pause between two tries to hear what the group says.
 const FOLLOW_ROUNDS: u32 = 3;
+
+/// How often it is looked whether the member that is followed still answers other calls.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the group gave.
 #[derive(Clone, Copy, Debug)]
@@ -277,6 +280,18 @@ async fn leave_queue(client: &Client, leave: &Yield) -> Result<(), CallError> {
     }
 }
 
+/// The next verdict; the error is `None` when the member that is followed was silent to other
+/// calls, renewals among them, so that its stream may be as well.
+async fn hear(verdicts: &mut Verdicts) -> Result<Verdict, Option<CallError>> {
+    loop {
+        match tokio::time::timeout(LOOK_EVERY, verdicts.next()).await {
+            Ok(told) => return told.map_err(Some),
+            Err(_) if verdicts.left_behind() => return Err(None),
+            Err(_) => {}
+        }
+    }
+}
+
 /// What the group says for one lease: stream after stream, since each begins with what is so then.
 fn follow(
     client: Client,
@@ -299,14 +314,14 @@ fn follow(
                             open = Some(verdicts);
                             continue;
                         }
-                        Err(error) => Err(error),
+                        Err(error) => Err(Some(error)),
                     },
-                    Some(verdicts) => verdicts.next().await,
+                    Some(verdicts) => hear(verdicts).await,
                 };
                 match told {
                     Ok(verdict) => return Some((news_of(lease, verdict), (open, 0))),
                     Err(error) => {
-                        tracing::debug!(lease, %error, "what is so of a lock is asked anew");
+                        tracing::debug!(lease, ?error, "what is so of a lock is asked anew");
                         open = None;
                         failed += 1;
                     }

@@ -33,6 +33,11 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
+    /// Whether the client has moved on from the member that says this, since it was silent.
+    pub(crate) fn left_behind(&self) -> bool {
+        self.client.pool.current().0 != self.endpoint.0
+    }
+
     /// The next verdict. The stream is over after an error: what was told before may be so no
     /// more, and a new one begins with what is so then.
     pub async fn next(&mut self) -> Result<Verdict, CallError> {

@@ -205,6 +205,27 @@ async fn a_holder_that_is_cut_off_has_lost_it_at_its_deadline_before_another_has
 }
 
 #[tokio::test]
+async fn a_member_that_falls_silent_keeps_nobody_from_hearing_that_it_is_its_turn() -> Result<()> {
+    let mut cluster = Cluster::start(3)?;
+    let mut options = Options::new(cluster.endpoints().split(','));
+    // Such a connection would be found out long after the test.
+    options.keepalive_interval = Duration::from_hours(1);
+    let waits = Client::new(options.clone())?;
+    options.endpoints.rotate_left(1);
+    let holds = Client::new(options)?;
+    let asked = |host: &str| named(host).term(Duration::from_secs(6));
+    let held = had(holds.lock("jobs", asked("a"))).await?;
+    let waiting = waits.lock("jobs", asked("b"));
+    queued(&holds, &["a", "b"]).await?;
+    cluster.pause(0)?;
+    // A new leader, if need be, and the waiter's renewals at another member.
+    had(holds.lock("other", named("c"))).await?;
+    held.release().await?;
+    had(waiting).await?.release().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_is_asked_to_hand_over_hears_it_at_once_and_the_next_has_it() -> Result<()> {
     let cluster = Cluster::start(1)?;
     let client = client(&cluster)?;

@@ -183,8 +183,8 @@ Example: cfgctl role create db/orders --candidates h1,h2 --data number"
     },
     /// Take a role from who holds it; nobody does then
     #[command(
-        after_help = "A role that the group gives by itself must be paused first. A lock (locks/NAME)
-goes to the next who waits for it.
+        after_help = "A role that the group gives by itself must be paused first. A lock, that
+is locks/NAME, goes to the next who waits for it.
 
 Example: cfgctl role pause db/orders && cfgctl role release db/orders"
     )]
@@ -214,8 +214,9 @@ Example: cfgctl role pause db/orders && cfgctl role release db/orders"
     },
     /// Print whether an epoch is the newest of a role
     #[command(
-        after_help = "For a resource that is asked to act for a holder. The exit code is 0 when it is
-the newest, and its holder is not asked to stop; else 1. A resource that remembers the highest epoch it was given, and refuses a lower one, need not ask.
+        after_help = "For a resource that is asked to act for a holder. The exit code is 0 when
+it is the newest, and its holder is not asked to stop; else 1. A resource that remembers the
+highest epoch it was given, and refuses a lower one, need not ask.
 
 Example: cfgctl role check locks/nightly-backup 4711"
     )]

@@ -8,7 +8,6 @@ use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
@@ -167,6 +166,12 @@ fn a_signal_ends_the_wait_and_stops_the_command_before_the_lock_is_released() ->
 const WRITES: &str = "trap '' TERM; echo $$; while :; do
     read now rest </proc/uptime; echo \"$now;\" >>\"$1\"; sleep 0.01; done";
 
+/// Whether a process runs: one that has ended may wait for somebody to ask how.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
 /// A holder, or one who waits, whose command writes into the file of its name.
 fn writer(session: &Session, host: &str, term: &str) -> Result<Running> {
     let lock = [
@@ -219,18 +224,36 @@ fn a_stopped_cfgctl_does_not_leave_its_command_running_into_the_next_holders_tim
 fn a_killed_cfgctl_takes_its_command_along_at_once() -> Result<()> {
     let session = Session::start_group()?;
     let mut holder = writer(&session, "a", "1min")?;
-    let command = format!("/proc/{}", holder.line()?);
+    let command = holder.line()?;
     let _next = writer(&session, "b", "1min")?;
     queued(&session, 2)?;
-    ensure!(Path::new(&command).exists());
+    ensure!(runs(&command));
     holder.signal(Signal::KILL)?;
-    eventually(PATIENCE, "the command is gone", || {
-        !Path::new(&command).exists()
-    })?;
+    eventually(PATIENCE, "the command is gone", || !runs(&command))?;
     ensure!(
         queue(&session)? == ["a", "b"],
         "long before the lease is over"
     );
+    Ok(())
+}
+
+#[test]
+fn a_guard_that_is_stuck_does_not_keep_its_command() -> Result<()> {
+    let session = Session::start_group()?;
+    let mut holder = writer(&session, "a", "1min")?;
+    let command = holder.line()?;
+    let cfgctl = holder.child.id();
+    let children = fs::read_to_string(format!("/proc/{cfgctl}/task/{cfgctl}/children"))?;
+    let guard: i32 = children.trim().parse()?;
+    let guard = Pid::from_raw(guard).context("a process")?;
+    kill_process(guard, Signal::STOP)?;
+    holder.signal(Signal::TERM)?;
+    let code = holder.code();
+    // Gone by now, unless the test fails.
+    let _ = kill_process(guard, Signal::KILL);
+    ensure!(code? == Some(137), "the command was killed");
+    ensure!(!runs(&command), "before the lock was released");
+    ensure!(queue(&session)?.is_empty(), "it was released");
     Ok(())
 }
 
