@@ -561,7 +561,7 @@ pub enum LockError {
         name: String,
         /// Who held it last; empty when that was not heard.
         holder: String,
-        /// How long it was waited for.
+        /// How long it was waited for; zero when it was not.
         waited: Duration,
         /// Why the group may not know that the client has left the queue; it does when the
         /// client's lease is over.

@@ -196,6 +196,7 @@ fn ended(joined: Result<Ended, tokio::task::JoinError>) -> Result<Ended, CallErr
 #[must_use = "a lock is had only when this is awaited"]
 pub struct Claim {
     name: String,
+    /// The longest wait, if there was to be any; else zero.
     wait: Duration,
     granted: oneshot::Receiver<Granted>,
     state: watch::Receiver<LeaseState>,
@@ -367,7 +368,10 @@ impl Client {
         let task = tokio::spawn(task.run(leaves));
         Claim {
             name: name.to_owned(),
-            wait: longest.unwrap_or_default(),
+            wait: match options.wait {
+                Wait::AtMost(time) => time,
+                Wait::Forever | Wait::Once => Duration::ZERO,
+            },
             granted,
             state,
             keeper: Some(Keeper {

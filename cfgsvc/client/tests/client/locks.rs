@@ -213,7 +213,7 @@ async fn a_member_that_falls_silent_keeps_nobody_from_hearing_that_it_is_its_tur
     let waits = Client::new(options.clone())?;
     options.endpoints.rotate_left(1);
     let holds = Client::new(options)?;
-    let asked = |host: &str| named(host).term(Duration::from_secs(6));
+    let asked = |host: &str| named(host).term(Duration::from_secs(15));
     let held = had(holds.lock("jobs", asked("a"))).await?;
     let waiting = waits.lock("jobs", asked("b"));
     queued(&holds, &["a", "b"]).await?;
