@@ -2,7 +2,7 @@
 //! `cargo run --example lock -- 127.0.0.1:2379 NAME [SECONDS]`.
 //! Start it twice; then kill the first one, or stop its members.
 
-use cfgsvc_client::{Client, Op, Options, Put, Txn};
+use cfgsvc_client::{Client, LockOptions, Options};
 use std::error::Error;
 use std::io::{Write, stdout};
 use std::time::Duration;
@@ -15,21 +15,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let seconds = args.next().map_or(Ok(10), |text| text.parse())?;
     let client = Client::new(Options::new(endpoints.split(',')))?;
 
-    let session = client.session(10).await?;
-    let guard = client.lock(&name, &session).await?;
+    let guard = client.lock(&name, LockOptions::new()).await?;
     writeln!(stdout(), "holding `{name}` with epoch {}", guard.epoch())?;
-    tokio::select! {
-        // The work. Whatever it writes outside the group should carry the epoch.
-        () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
-        lost = session.lost() => return Err(lost.into()),
-    }
-    // What it writes in the group is checked there: a later holder makes this fail.
-    let result = Txn::new()
-        .when(guard.condition())
-        .then(Op::Put(Put::new("example/result", "done")));
-    let reply = client.in_session(&session).txn(result).await?;
-    writeln!(stdout(), "result written: {}", reply.succeeded)?;
+    let lost = tokio::select! {
+        // The work. Whatever it writes elsewhere carries the epoch.
+        () = tokio::time::sleep(Duration::from_secs(seconds)) => None,
+        lost = guard.lost() => Some(lost),
+    };
+    // Nothing is under way any more, be it done or lost.
     guard.release().await?;
-    session.close().await?;
-    Ok(())
+    lost.map_or(Ok(()), |lost| Err(lost.into()))
 }

@@ -132,7 +132,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AtEnd, Delete, Get, Put, Txn, WatchOptions};
+    use crate::{AtEnd, Delete, Get, LockOptions, Put, Txn, WatchOptions};
 
     fn may_be_spawned<T: Send + 'static>(_: T) {}
 
@@ -142,8 +142,10 @@ mod tests {
         let own = client.clone();
         may_be_spawned(async move {
             let session = own.session(10).await?;
-            let guard = own.lock("l", &session).await.map_err(Box::new);
-            drop(guard);
+            if let Ok(guard) = own.lock("l", LockOptions::new()).await {
+                guard.lost().await;
+            }
+            drop(own.observe("l").next().await);
             session.lost().await;
             own.keep_alive(&own.grant(10).await?, AtEnd::Leave)
                 .lost()

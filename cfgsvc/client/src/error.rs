@@ -6,6 +6,7 @@
 
 use crate::refusal::Refusal;
 use bytes::Bytes;
+use std::time::Duration;
 use tonic::Code;
 
 /// The innermost reason of a failed connection, in the operating system's words.
@@ -550,57 +551,62 @@ fn since(compact_revision: i64) -> String {
     }
 }
 
-/// Errors of the lock.
+/// Why a lock is not had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// The session ended before the lock was had, or someone deleted its key.
-    #[error("the session, or its key, went while it waited for lock `{name}`")]
-    SessionLost {
+    /// The time to wait for it is over.
+    #[error("lock `{name}` was not had{}{}", within(*waited), held_by(holder))]
+    NotHad {
         /// The lock.
         name: String,
+        /// Who held it last; empty when that was not heard.
+        holder: String,
+        /// How long it was waited for; zero when it was not.
+        waited: Duration,
+        /// Why the group may not know that the client has left the queue; it does when the
+        /// client's lease is over.
+        #[source]
+        source: Option<CallError>,
     },
-    /// The name is empty or ends in a slash.
-    #[error("lock name `{name}` is empty or ends in a slash")]
-    BadName {
-        /// As given.
-        name: String,
-    },
-    /// A read or a write failed.
+    /// The group could not be asked, or refused.
     #[error("lock `{name}`")]
-    Kv {
+    Call {
         /// The lock.
         name: String,
         /// Why.
         #[source]
-        source: KvError,
+        source: CallError,
     },
-    /// The wait for the earlier ones failed.
-    #[error("wait for lock `{name}`")]
-    Watch {
-        /// The lock.
-        name: String,
-        /// Why.
-        #[source]
-        source: WatchError,
-    },
+}
+
+fn within(waited: Duration) -> String {
+    if waited.is_zero() {
+        return String::new();
+    }
+    format!(" within {} ms", waited.as_millis())
+}
+
+fn held_by(holder: &str) -> String {
+    if holder.is_empty() {
+        return String::new();
+    }
+    format!(": {holder} holds it")
 }
 
 impl LockError {
     /// Whether the same request may be granted later.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::SessionLost { .. } | Self::BadName { .. } => false,
-            Self::Kv { source, .. } => source.retryable(),
-            Self::Watch { source, .. } => source.retryable(),
+            Self::NotHad { .. } => true,
+            Self::Call { source, .. } => source.retryable(),
         }
     }
 
-    /// Whether the key of the lock may exist: it goes when the session ends.
+    /// Whether the client may be in the queue: it leaves it when its lease is over.
     pub fn outcome_unknown(&self) -> bool {
         match self {
-            Self::SessionLost { .. } | Self::BadName { .. } => false,
-            Self::Kv { source, .. } => source.outcome_unknown(),
-            Self::Watch { .. } => true,
+            Self::NotHad { source, .. } => source.is_some(),
+            Self::Call { source, .. } => source.outcome_unknown(),
         }
     }
 }

@@ -26,7 +26,9 @@
 //! | never do a write twice | [`Client::session`], then [`Client::in_session`] |
 //! | every change from a revision on | [`Client::watch`] |
 //! | a local copy that says how fresh it is | [`Client::mirror`] |
-//! | be the only one | [`Client::lock`], and pass [`LockGuard::epoch`] on |
+//! | be the only one, lead | [`Client::lock`], and pass [`LockGuard::epoch`] on |
+//! | know who leads | [`Client::observe`] |
+//! | act for a holder | refuse epochs below the highest seen, or [`Client::is_current`] |
 //! | keys that go when you go | [`Put::lease`] with [`Session::lease`] |
 //! | operate the group | [`Client::members`], [`Client::status`], [`Client::snapshot`] |
 //!
@@ -72,29 +74,32 @@
 //! # Be the only one
 //!
 //! ```no_run
-//! # use cfgsvc_client::{Client, Op, Put, Txn};
+//! # use cfgsvc_client::{Client, LockOptions};
 //! # async fn work(_epoch: i64) {}
 //! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-//! let session = client.session(10).await?;
-//! let guard = client.lock("jobs", &session).await?;
-//! tokio::select! {
-//!     () = work(guard.epoch()) => {}
-//!     lost = session.lost() => return Err(lost.into()),
-//! }
-//! // What is guarded by the group itself is checked there:
-//! let done = Txn::new().when(guard.condition()).then(Op::Put(Put::new("jobs.done", "")));
-//! assert!(client.in_session(&session).txn(done).await?.succeeded);
+//! let guard = client.lock("jobs", LockOptions::new()).await?;
+//! let lost = tokio::select! {
+//!     () = work(guard.epoch()) => None,
+//!     lost = guard.lost() => Some(lost),
+//! };
+//! // Only when nothing is under way any more:
 //! guard.release().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! At its deadline a holder has lost the lock, whatever it hears: [`LockGuard::lost`] is ready then
+//! at the latest, and what is guarded must have stopped [`LockGuard::stop_time`] later. A process
+//! can be paused between any two of its steps, so what must never see two holders checks the epoch
+//! itself: the resource remembers the highest epoch that it was given and refuses a lower one, or
+//! asks [`Client::is_current`] with [`LockGuard::role`] before it acts.
+//!
 //! # Inside
 //!
 //! The decisions are pure and take time and randomness as arguments: `route` (endpoint, retry,
 //! backoff), `ids` (request numbers), `keepalive` (deadlines), `cursor` (watch order), `mirror`
-//! (copy and freshness). Around them lie thin shells: `channel` and `connect` (tonic), `session`,
-//! `watch`, `follow`, `lock`.
+//! (copy and freshness), `lock_core` (when a lock is held, and lost). Around them lie thin shells:
+//! `channel` and `connect` (tonic), `session`, `watch`, `follow`, `lock_task`.
 
 mod admin;
 mod channel;
@@ -102,6 +107,7 @@ mod client;
 mod clock;
 mod connect;
 mod cursor;
+mod election;
 mod error;
 mod follow;
 mod ids;
@@ -110,6 +116,8 @@ mod keys;
 mod kv;
 mod lease;
 mod lock;
+mod lock_core;
+mod lock_task;
 mod mirror;
 mod options;
 mod pages;
@@ -128,6 +136,7 @@ pub use cfgsvc_proto::etcd;
 pub use client::Client;
 pub use clock::{Moment, sleep_until};
 pub use cursor::{Cursor, Event, EventKind, Step, WatchEvents};
+pub use election::{Leader, Observer};
 pub use error::{
     AdminError, CallError, Cause, KvError, LeaseError, LockError, WatchError, show_key,
 };
@@ -137,14 +146,14 @@ pub use keepalive::Term;
 pub use keys::Keys;
 pub use kv::{Delete, DeleteReply, Get, GetReply, KeyValue, Order, Put, PutReply, SortBy};
 pub use lease::{Grant, LeaseInfo};
-pub use lock::LockGuard;
+pub use lock::{Claim, LockGuard, LockOptions, Wait};
 pub use mirror::{Barrier, Change, Freshness, MirrorState};
 pub use options::{AUTHOR_BYTES_MAX, Options, OptionsError, REASON_BYTES_MAX};
 pub use pages::Pages;
 pub use refusal::Refusal;
 pub use roles::{
-    Attend, Attended, MoveTo, Moved, Planned, RenewState, RoleState, Start, Verdict, VerdictKind,
-    Verdicts, Write, Yield,
+    Attend, Attended, Checked, MoveTo, Moved, Planned, RenewState, RoleState, Start, Verdict,
+    VerdictKind, Verdicts, Write, Yield,
 };
 pub use route::{Attempts, Failure, Next, Router, Safety, backoff};
 pub use session::{AtEnd, KeepAlive, LeaseLost, LeaseState, Session, lost};

@@ -1,249 +1,385 @@
-//! Locks and elections as etcd's clients make them, so that both exclude each other.
+//! Locks and elections of applications, by the rules of roles: the lock NAME is the role
+//! `locks/NAME`, which goes to its clients in the order in which they came.
 //!
-//! Each contender puts the key `NAME/LEASE` (lease in hexadecimal) with its session's lease. The
-//! one with the lowest creation revision owns the lock; every other one waits for the deletion of
-//! the one just before it, so that a release wakes one contender, not all.
+//! # What a holder may do until when
 //!
-//! A lock in a network cannot stop a holder that was paused while its lease ended. What makes it
-//! safe is the *epoch*, the creation revision of the key: pass it on to whatever is guarded, and
-//! let that refuse a lower one; or use [`LockGuard::condition`] in transactions.
+//! ```text
+//!   renewal sent                         deadline                  the group gives it to another
+//!   ├──── the lock is held ──────────────┤── time to stop ──┤ clocks, lock-delay ─┤
+//! ```
+//! The deadline counts from the moment the last confirmed renewal was sent, by a clock that nobody
+//! sets. At it the holder begins to stop, and has stopped `stop` later. Who cannot promise that
+//! (any process can be paused at any place) has the resource check the epoch.
 //!
-//! A session has one key for a lock, so its tasks take turns at it ([`Turns`]): the next one enters
-//! when the key of the one before is gone. Otherwise it would find that key, take it for its own,
-//! and lose it to a release that is still on its way.
+//! # What a resource does
 //!
-//! Keys below `NAME/` that are no contenders, such as those of a lock `NAME/OTHER`, count as
-//! contenders: as with etcd's clients, that excludes too much, never too little.
+//! The epoch is greater for each later holder. A resource that acts for a holder is given its epoch
+//! and either
+//! - remembers the highest that it has seen, and refuses a lower one: needs no call, and is right
+//!   always; or
+//! - asks the group, [`Client::is_current`] with [`LockGuard::role`] and the epoch, before it acts:
+//!   right as of the call, so what it does must be over before the lock can change hands.
+//!
+//! An election is a lock whose clients say what they stand for: [`LockOptions::value`];
+//! [`Client::observe`] follows who leads.
 
 use crate::Client;
-use crate::error::{CallError, KvError, LockError, WatchError};
-use crate::keys::Keys;
-use crate::kv::{Delete, Get, GetReply, Order, Put, SortBy};
-use crate::route::backoff;
-use crate::session::{LeaseState, Session, lost};
-use crate::txn::{Compare, Is, Op, OpReply, Txn, TxnReply};
-use crate::watch::WatchOptions;
-use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
+use crate::clock::Moment;
+use crate::error::{CallError, LockError};
+use crate::lock_core::Patience;
+use crate::lock_task::{Ended, Granted, Task};
+use crate::roles::Attend;
+use crate::session::{LeaseLost, LeaseState, lost};
+use rand::RngExt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
-/// Whose turn it is, in one session, to contend for each lock.
-#[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<BTreeMap<String, Weak<AsyncMutex<()>>>>);
-
-impl Turns {
-    /// Waits until no other task of the session contends for or holds the lock `name`.
-    async fn take(&self, name: &str) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| turn.strong_count() > 0);
-            turns.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
-                let turn = Arc::default();
-                turns.insert(name.to_owned(), Arc::downgrade(&turn));
-                turn
-            })
-        };
-        turn.lock_owned().await
-    }
+/// How long to wait for a lock that another holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it is had.
+    #[default]
+    Forever,
+    /// So long at most.
+    AtMost(Duration),
+    /// Not at all.
+    Once,
 }
 
-/// A lock that is held while the session lives. Dropping it releases it in the background.
-#[derive(Debug)]
-pub struct LockGuard {
-    hold: Hold,
-    epoch: i64,
-    released: bool,
-}
-
-/// What has to be given back.
+/// How a lock is asked for.
+///
+/// Term, time to stop and lock-delay are the lock's, not the client's: they are as said by the
+/// first client of a lock that nobody uses, and stay until nobody uses it.
 #[derive(Clone, Debug)]
-struct Hold {
-    client: Client,
-    key: Bytes,
-    state: watch::Receiver<LeaseState>,
-    /// Shared, so that the turn ends when the last of guard and release is done.
-    _turn: Arc<OwnedMutexGuard<()>>,
+pub struct LockOptions {
+    term: Duration,
+    stop: Duration,
+    lock_delay: Duration,
+    value: String,
+    host: Option<String>,
+    wait: Wait,
 }
 
-impl Hold {
-    async fn release(&self) -> Result<(), KvError> {
-        let key = Keys::One(self.key.clone());
-        self.client.delete(Delete::new(key)).await.map(drop)
-    }
-
-    /// Tries until the key is gone, by itself or with the session.
-    async fn release_in_the_end(self) {
-        let mut round = 0;
-        while let Err(error) = self.release().await {
-            tracing::debug!(key = crate::show_key(&self.key), %error, "a lock is not released");
-            if !error.retryable() && !error.outcome_unknown() {
-                return;
-            }
-            let pause = backoff(round, &mut rand::rng());
-            round = (round + 1).min(16);
-            tokio::select! {
-                _ = lost(self.state.clone()) => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+impl Default for LockOptions {
+    fn default() -> Self {
+        Self {
+            term: Duration::from_secs(10),
+            stop: Duration::from_secs(1),
+            lock_delay: Duration::ZERO,
+            value: String::new(),
+            host: None,
+            wait: Wait::Forever,
         }
     }
 }
 
-impl LockGuard {
-    /// The key that stands for the hold.
-    pub fn key(&self) -> &Bytes {
-        &self.hold.key
+impl LockOptions {
+    /// A term of 10 s, 1 s to stop, no lock-delay, no value, a name of its own, and any wait.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// The fencing token: later holders have a greater one.
+    /// How long a renewal counts, from the moment it is sent; whole milliseconds.
+    #[must_use]
+    pub fn term(mut self, term: Duration) -> Self {
+        self.term = term;
+        self
+    }
+
+    /// How long a holder needs to stop: the deadline is so much before the term's end. Half of
+    /// the term at most.
+    #[must_use]
+    pub fn stop(mut self, stop: Duration) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// How long the group waits, beyond the term, after a holder that was lost; not after one that
+    /// has released it.
+    #[must_use]
+    pub fn lock_delay(mut self, lock_delay: Duration) -> Self {
+        self.lock_delay = lock_delay;
+        self
+    }
+
+    /// What the client stands for; [`Client::observe`] shows the leader's. 1,024 bytes at most.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<String>) -> Self {
+        self.value = value.into();
+        self
+    }
+
+    /// Who it is: letters, digits, `.`, `-` and `_`. One client of a lock at a time has a name;
+    /// another of the same name waits for its end. By default the machine's name, the process id
+    /// and a random number, which no other client has.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// How long to wait for it.
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// The settings of the role that the lock is.
+    fn to_json(&self) -> String {
+        let (term, stop, delay) = (ms(self.term), ms(self.stop), ms(self.lock_delay));
+        format!(r#"{{"kind":"lock","term_ms":{term},"stop_ms":{stop},"lock_delay_ms":{delay}}}"#)
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A name that no other client has.
+fn own_name() -> String {
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    // A name begins with a letter or a digit and has 253 bytes at most.
+    let machine: String = machine
+        .chars()
+        .filter(|c| plain(*c))
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(200)
+        .collect();
+    let random: u64 = rand::rng().random();
+    format!(
+        "{machine}{}{}-{random:016x}",
+        if machine.is_empty() { "" } else { "-" },
+        std::process::id()
+    )
+}
+
+/// The task behind a lock, and the sign for it to give back what it has.
+#[derive(Debug)]
+struct Keeper {
+    /// Dropping it is the sign.
+    leave: oneshot::Sender<()>,
+    task: JoinHandle<Ended>,
+    role: String,
+    host: String,
+}
+
+impl Keeper {
+    async fn leave(self) -> Result<(), CallError> {
+        drop(self.leave);
+        ended(self.task.await)?.left
+    }
+}
+
+/// What the task says at its end.
+fn ended(joined: Result<Ended, tokio::task::JoinError>) -> Result<Ended, CallError> {
+    joined.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => CallError::Unavailable {
+            message: "the runtime of the lock's task was stopped before".into(),
+            sent: true,
+        },
+    })
+}
+
+/// A place in the queue of a lock: a future that is ready when the lock is had.
+///
+/// It leaves the queue when it is dropped, in the background: within the time of a request if the
+/// group can be reached, else, and when the runtime is stopped first, when its lease is over.
+#[derive(Debug)]
+#[must_use = "a lock is had only when this is awaited"]
+pub struct Claim {
+    name: String,
+    /// The longest wait, if there was to be any; else zero.
+    wait: Duration,
+    granted: oneshot::Receiver<Granted>,
+    state: watch::Receiver<LeaseState>,
+    /// Taken with the result.
+    keeper: Option<Keeper>,
+}
+
+impl Claim {
+    /// Leaves the queue, and waits until the group knows, for the time of a request at most.
+    pub async fn leave(mut self) -> Result<(), CallError> {
+        match self.keeper.take() {
+            Some(keeper) => keeper.leave().await,
+            None => Ok(()),
+        }
+    }
+
+    fn not_had(&self, ended: Result<Ended, CallError>) -> LockError {
+        let name = self.name.clone();
+        match ended {
+            Ok(Ended {
+                refused: Some(source),
+                ..
+            })
+            | Err(source) => LockError::Call { name, source },
+            Ok(Ended { holder, left, .. }) => LockError::NotHad {
+                name,
+                holder,
+                waited: self.wait,
+                source: left.err(),
+            },
+        }
+    }
+}
+
+impl Future for Claim {
+    type Output = Result<LockGuard, LockError>;
+
+    /// # Panics
+    /// When it is polled after it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const ONCE: &str = "polled after the result";
+        let granted = if self.granted.is_terminated() {
+            None
+        } else {
+            ready!(Pin::new(&mut self.granted).poll(cx)).ok()
+        };
+        if let Some(Granted { epoch, stop }) = granted {
+            let keeper = self.keeper.take().expect(ONCE);
+            return Poll::Ready(Ok(LockGuard {
+                epoch,
+                stop,
+                state: self.state.clone(),
+                keeper,
+            }));
+        }
+        let keeper = self.keeper.as_mut().expect(ONCE);
+        let joined = ready!(Pin::new(&mut keeper.task).poll(cx));
+        self.keeper = None;
+        Poll::Ready(Err(self.not_had(ended(joined))))
+    }
+}
+
+/// A lock that is held until its deadline, which renewals in the background put off.
+///
+/// Dropping it gives it back in the background, as with [`Claim`]: do so only when nothing that
+/// it guards is under way.
+#[derive(Debug)]
+pub struct LockGuard {
+    epoch: i64,
+    stop: Duration,
+    state: watch::Receiver<LeaseState>,
+    keeper: Keeper,
+}
+
+impl LockGuard {
+    /// The fencing token: greater for each later holder. Hand it to whatever is guarded.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
 
-    /// Holds exactly as long as the lock is held: a condition for transactions.
-    pub fn condition(&self) -> Compare {
-        let key = Keys::One(self.hold.key.clone());
-        Compare::create_revision(key, Is::Equal, self.epoch)
+    /// The role that the lock is: what a resource asks about.
+    pub fn role(&self) -> &str {
+        &self.keeper.role
     }
 
-    /// Releases the lock. When that fails, or is dropped before its end, the release goes on in the
-    /// background while the session lives.
-    pub async fn release(mut self) -> Result<(), KvError> {
-        self.hold.release().await?;
-        self.released = true;
-        Ok(())
+    /// Who holds it: this client's name.
+    pub fn host(&self) -> &str {
+        &self.keeper.host
     }
-}
 
-impl Drop for LockGuard {
-    fn drop(&mut self) {
-        if self.released {
-            return;
+    /// Whether it is held now.
+    pub fn is_held(&self) -> bool {
+        self.state.borrow().holds(Moment::now())
+    }
+
+    /// When what is done under the lock must begin to stop, unless a later renewal puts it off;
+    /// none when the lock is lost.
+    pub fn deadline(&self) -> Option<Moment> {
+        match *self.state.borrow() {
+            LeaseState::Held { until } => Some(until).filter(|until| Moment::now() < *until),
+            LeaseState::Lost(_) => None,
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            tracing::debug!("a lock is left to its session: no runtime is there to release it");
-            return;
-        };
-        runtime.spawn(self.hold.clone().release_in_the_end());
+    }
+
+    /// How long it may take to stop: by so much after its last deadline all is over.
+    pub fn stop_time(&self) -> Duration {
+        self.stop
+    }
+
+    /// Deadline and loss, as they change. Its `until` is [`LockGuard::deadline`].
+    pub fn state(&self) -> watch::Receiver<LeaseState> {
+        self.state.clone()
+    }
+
+    /// Waits until it is lost: at its deadline at the latest, and at once when the group says that
+    /// it is gone or is to be handed over. After a loss the group gives it to another as soon as
+    /// the guard is released, and by itself when the lease is over.
+    pub async fn lost(&self) -> LeaseLost {
+        lost(self.state()).await
+    }
+
+    /// Gives it back: call it when nothing that it guards is under way. After an error it is given
+    /// back when the lease is over.
+    pub async fn release(self) -> Result<(), CallError> {
+        self.keeper.leave().await
     }
 }
 
 impl Client {
-    /// Waits for the lock `name` and holds it for `session`. Dropping the wait gives it up. Tasks
-    /// of one session exclude each other too: one that holds the lock and asks for it again waits
-    /// for itself.
+    /// Queues up for lock `name` (the role `locks/NAME`), as soon as it is called; the lock is had
+    /// when the answer is awaited.
     ///
-    /// Whoever holds it must stop when the session is lost: see [`Session::lost`].
-    pub async fn lock(&self, name: &str, session: &Session) -> Result<LockGuard, LockError> {
-        if name.is_empty() || name.ends_with('/') {
-            return Err(LockError::BadName {
-                name: name.to_owned(),
-            });
-        }
-        let lost = || LockError::SessionLost {
+    /// A group that cannot be reached at all, or refuses, is an error; once the client has been
+    /// taken in, it keeps its place, or queues up anew when it was cut off for too long.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn lock(&self, name: &str, options: LockOptions) -> Claim {
+        let now = Moment::now();
+        let (once, longest) = match options.wait {
+            Wait::Forever => (false, None),
+            Wait::AtMost(time) => (false, Some(time)),
+            Wait::Once => (true, Some(self.pool.request_timeout)),
+        };
+        let until = longest.map(|time| now + time);
+        let attend = Attend {
+            role: format!("locks/{name}"),
+            host: options.host.clone().unwrap_or_else(own_name),
+            // Another claim of the same name, even of this process, is another client.
+            instance: format!("{:032x}", rand::rng().random::<u128>()),
+            // A claim does not outlive its process, so there is nothing that a boot could end.
+            boot: "none".to_owned(),
+            lock: options.to_json(),
+            value: options.value,
+            ..Attend::default()
+        };
+        let (role, host) = (attend.role.clone(), attend.host.clone());
+        let (granted_tx, granted) = oneshot::channel();
+        // Before it is had; who is given the receiver finds the state that came with the grant.
+        let (state_tx, state) = watch::channel(LeaseState::Lost(LeaseLost::Closed));
+        let task = Task {
+            client: self.clone(),
+            attend,
+            patience: Patience { once, until },
+            granted: granted_tx,
+            state: state_tx,
+        };
+        let (leave, leaves) = oneshot::channel();
+        let task = tokio::spawn(task.run(leaves));
+        Claim {
             name: name.to_owned(),
-        };
-        let in_session = self.in_session(session);
-        let guard = tokio::select! {
-            guard = in_session.acquire(name, session) => guard?,
-            _ = session.lost() => return Err(lost()),
-        };
-        if session.is_live() {
-            Ok(guard)
-        } else {
-            Err(lost())
-        }
-    }
-
-    async fn acquire(&self, name: &str, session: &Session) -> Result<LockGuard, LockError> {
-        let kv = |source| LockError::Kv {
-            name: name.to_owned(),
-            source,
-        };
-        let turn = Arc::new(session.turns().take(name).await);
-        let lease = session.lease();
-        let prefix = format!("{name}/");
-        let key = Bytes::from(format!("{prefix}{lease:x}"));
-        let mine = Keys::One(key.clone());
-        let enter = Txn::new()
-            .when(Compare::missing(key.clone()))
-            .then(Op::Put(Put::new(key.clone(), "").lease(lease)))
-            .otherwise(Op::Get(Get::new(mine.clone())));
-        // Made before the key may exist, so that a wait that is dropped leaves nothing behind.
-        let mut guard = LockGuard {
-            hold: Hold {
-                client: self.clone(),
-                key,
-                state: session.state(),
-                _turn: turn,
+            wait: match options.wait {
+                Wait::AtMost(time) => time,
+                Wait::Forever | Wait::Once => Duration::ZERO,
             },
-            epoch: 0,
-            released: false,
-        };
-        let entered = self.txn(enter).await.map_err(kv)?;
-        guard.epoch = epoch_of(&entered).map_err(|error| kv(error.into()))?;
-        while let Some((revision, earlier)) = self.before(&prefix, guard.epoch).await.map_err(kv)? {
-            self.gone(earlier, revision)
-                .await
-                .map_err(|source| LockError::Watch {
-                    name: name.to_owned(),
-                    source,
-                })?;
-        }
-        // The lease may have ended during the wait, and the key with it.
-        let own = self.get(Get::new(mine)).await.map_err(kv)?;
-        match own.kvs.first() {
-            Some(kv) if kv.create_revision == guard.epoch => Ok(guard),
-            Some(_) | None => Err(LockError::SessionLost {
-                name: name.to_owned(),
+            granted,
+            state,
+            keeper: Some(Keeper {
+                leave,
+                task,
+                role,
+                host,
             }),
         }
-    }
-
-    /// The contender just before the one that entered at `epoch`, and the revision of the look.
-    async fn before(&self, prefix: &str, epoch: i64) -> Result<Option<(i64, Bytes)>, KvError> {
-        let GetReply { revision, kvs, .. } = self
-            .get(
-                Get::prefix(prefix.to_owned())
-                    .created_until(epoch - 1)
-                    .sort(SortBy::Created, Order::Descending)
-                    .limit(1)
-                    .keys_only(),
-            )
-            .await?;
-        Ok(kvs.into_iter().next().map(|kv| (revision, kv.key)))
-    }
-
-    /// Waits until `key`, which was there at `revision`, is deleted, or until nobody can tell
-    /// without another look.
-    async fn gone(&self, key: Bytes, revision: i64) -> Result<(), WatchError> {
-        let options = WatchOptions::new(Keys::One(key)).from_revision(revision.saturating_add(1));
-        let mut watch = match self.watch(options).await {
-            Ok(watch) => watch,
-            Err(WatchError::Compacted { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        while let Some(item) = watch.next().await {
-            let deleted = |event: &crate::Event| event.kind == crate::EventKind::Delete;
-            match item {
-                Ok(item) if item.events.iter().any(deleted) => return Ok(()),
-                Ok(_) => {}
-                Err(WatchError::Compacted { .. }) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The creation revision of the contender's key, from the reply to its entry.
-fn epoch_of(entered: &TxnReply) -> Result<i64, CallError> {
-    match entered.replies.first() {
-        Some(OpReply::Put(_)) if entered.revision > 0 => Ok(entered.revision),
-        Some(OpReply::Get(found)) if !found.kvs.is_empty() => Ok(found.kvs[0].create_revision),
-        Some(_) | None => Err(CallError::Malformed {
-            what: "the reply to the entry of a lock",
-        }),
     }
 }

@@ -5,21 +5,23 @@
 //! sent no earlier.
 
 use crate::Client;
-use crate::channel::{Missed, classify, require_leader};
+use crate::channel::{How, Missed, classify, require_leader};
 use crate::error::CallError;
 use crate::kv::{Delete, Put};
 use crate::route::Safety;
 use cfgsvc_proto::v1;
 use cfgsvc_proto::v1::roles_client::RolesClient;
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Response, Streaming};
 
 pub use cfgsvc_proto::v1::renew_response::State as RenewState;
 pub use cfgsvc_proto::v1::verdict::Kind as VerdictKind;
 pub use cfgsvc_proto::v1::{
-    AttendRequest as Attend, AttendResponse as Attended, PlanResponse as Planned,
-    RoleInfo as RoleState, RoleResponse as Moved, StartRequest as Start, Verdict,
-    YieldRequest as Yield,
+    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked,
+    PlanResponse as Planned, RoleInfo as RoleState, RoleResponse as Moved, StartRequest as Start,
+    Verdict, YieldRequest as Yield,
 };
 
 /// What a host may do, as it is told on one stream.
@@ -31,6 +33,11 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
+    /// Whether the client has moved on from the member that says this, since it was silent.
+    pub(crate) fn left_behind(&self) -> bool {
+        self.client.pool.current().0 != self.endpoint.0
+    }
+
     /// The next verdict. The stream is over after an error: what was told before may be so no
     /// more, and a new one begins with what is so then.
     pub async fn next(&mut self) -> Result<Verdict, CallError> {
@@ -129,17 +136,20 @@ impl Client {
     /// Whether `epoch` is the newest of a role, and its holder is not asked to stop: for a resource
     /// that is asked to act for a holder. Linearizable.
     pub async fn is_current(&self, role: &str, epoch: i64) -> Result<bool, CallError> {
+        Ok(self.check_epoch(role, epoch).await?.current)
+    }
+
+    /// The same, with the newest epoch and who holds it: 0 and empty when nobody does.
+    pub async fn check_epoch(&self, role: &str, epoch: i64) -> Result<Checked, CallError> {
         let request = v1::CheckRequest {
             role: role.to_owned(),
             epoch,
         };
-        let reply = self
-            .call(Safety::Repeatable, &request, |channel, request| {
-                let mut roles = self.roles_client(channel);
-                async move { roles.check(request).await.map(Response::into_inner) }
-            })
-            .await?;
-        Ok(reply.current)
+        self.call(Safety::Repeatable, &request, |channel, request| {
+            let mut roles = self.roles_client(channel);
+            async move { roles.check(request).await.map(Response::into_inner) }
+        })
+        .await
     }
 
     /// A host is there. Asked twice, the second lease takes the place of the first.
@@ -153,10 +163,35 @@ impl Client {
 
     /// Renews leases of roles; the answers are in their order.
     pub async fn renew_roles(&self, leases: Vec<i64>) -> Result<Vec<RenewState>, CallError> {
+        self.renew_until(leases, self.pool.deadline()).await
+    }
+
+    /// Renews one lease of a role, or gives it up after `within`.
+    pub(crate) async fn renew_role_within(
+        &self,
+        lease: i64,
+        within: Duration,
+    ) -> Result<RenewState, CallError> {
+        let deadline = Instant::now() + within;
+        let states = self.renew_until(vec![lease], deadline).await?;
+        Ok(states[0])
+    }
+
+    async fn renew_until(
+        &self,
+        leases: Vec<i64>,
+        deadline: Instant,
+    ) -> Result<Vec<RenewState>, CallError> {
         let asked = leases.len();
         let request = v1::RenewRequest { leases };
+        let how = How {
+            safety: Safety::Repeatable,
+            id: None,
+            deadline,
+        };
         let reply = self
-            .call(Safety::Repeatable, &request, |channel, request| {
+            .pool
+            .call(how, &request, |channel, request| {
                 let mut roles = self.roles_client(channel);
                 async move { roles.renew(request).await.map(Response::into_inner) }
             })

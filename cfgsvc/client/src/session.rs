@@ -15,7 +15,6 @@ use crate::error::{CallError, LeaseError};
 use crate::ids::{RequestId, RequestIds};
 use crate::keepalive::Term;
 use crate::lease::Grant;
-use crate::lock::Turns;
 use crate::route::{Attempts, Failure, Next, Safety, backoff};
 use cfgsvc_proto::etcd::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +48,9 @@ pub enum LeaseLost {
     /// No renewal was confirmed in time.
     #[error("no renewal of the lease was confirmed before its term was over")]
     NotRenewed,
+    /// The group asks to hand over what is held under it.
+    #[error("the group asks to hand over what is held under the lease")]
+    HandOver,
     /// The holder gave it back.
     #[error("the lease was given back")]
     Closed,
@@ -132,7 +134,6 @@ pub struct Session {
     lease: i64,
     ttl: Duration,
     ids: Arc<Ids>,
-    turns: Turns,
     keeper: KeepAlive,
 }
 
@@ -164,10 +165,6 @@ impl Session {
 
     pub(crate) fn ids(&self) -> Arc<Ids> {
         Arc::clone(&self.ids)
-    }
-
-    pub(crate) fn turns(&self) -> &Turns {
-        &self.turns
     }
 
     /// Gives the lease back: its keys, and locks, go at once.
@@ -253,7 +250,6 @@ impl Client {
             lease: grant.lease,
             ttl,
             ids: Arc::new(Ids::new(grant.lease)),
-            turns: Turns::default(),
             keeper: self.keep_alive(&grant, AtEnd::Revoke),
         })
     }

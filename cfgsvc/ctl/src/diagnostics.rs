@@ -18,6 +18,11 @@ use std::fmt::Write as _;
 const RESTORE_HINT: &str =
     "wait for the restore to end; if it broke off, run `cfgctl snapshot restore` again";
 
+/// Exit code of a lock that was lost; that of `timeout`.
+pub(crate) const LOST: u8 = 124;
+/// Exit code of a lock that was not had, so that the command was not run.
+pub(crate) const NOT_HAD: u8 = 125;
+
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -93,6 +98,20 @@ impl Diagnostic {
             next = source.source();
         }
         self
+    }
+
+    /// Ends the program otherwise than such a failure does.
+    pub(crate) fn exiting(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// What was refused is a lock: the code is none of those that the command may have.
+    pub(crate) fn not_had(self) -> Self {
+        match self.exit {
+            Exit::Refused => self.exiting(Exit::Of(NOT_HAD)),
+            Exit::Done | Exit::Usage | Exit::Unreachable | Exit::Of(_) => self,
+        }
     }
 
     /// Says what to do.
@@ -261,10 +280,12 @@ impl From<WatchError> for Diagnostic {
 impl From<LockError> for Diagnostic {
     fn from(error: LockError) -> Self {
         match error {
-            LockError::Kv { name, source } => Self::from(source).while_doing("lock", &name),
-            LockError::Watch { name, source } => Self::from(source).while_doing("lock", &name),
-            LockError::BadName { .. } => Self::of(Exit::Usage, &error),
-            LockError::SessionLost { .. } => Self::of(Exit::Refused, &error),
+            LockError::Call { name, source } => Self::from(source).while_doing("lock", &name),
+            LockError::NotHad { ref name, .. } => {
+                let hint =
+                    format!("`cfgctl role show locks/{name}` prints who holds it, and who waits");
+                Self::of(Exit::Refused, &error).hint(hint)
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `args` is the grammar, `commands` holds one file for each command, `render` turns results into
 //! text, `difference` two versions into lines, `diagnostics` errors into words and hints; `past`
-//! and `merge` read what was, `placed` reads and writes colos, hosts and roles, `signals` waits for
-//! interrupts, and `printer` alone prints.
+//! and `merge` read what was, `placed` reads and writes colos, hosts and roles, `guarded` runs a
+//! command no longer than it may, `signals` waits for interrupts, and `printer` alone prints.
 
 mod args;
 mod commands;
@@ -11,6 +11,7 @@ mod confirm;
 mod context;
 mod diagnostics;
 mod difference;
+mod guarded;
 mod merge;
 mod past;
 mod placed;
@@ -26,6 +27,10 @@ use printer::Printer;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else: it must be the process's only thread.
+    if let Some(code) = guarded::hidden() {
+        return code;
+    }
     let cli = Cli::parse();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let printer = Printer::new(cli.global.color, no_color);

@@ -243,29 +243,6 @@ pub(crate) enum LeaseCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The command finds the lock's key in CFGSVC_LOCK_KEY and its fencing token,
-which is greater for each later holder, in EPOCH. When the lease cannot be renewed
-the command gets SIGTERM, and SIGKILL at the latest when the lease ends; when the group
-says that the lease is gone already, SIGKILL follows a third of the term later. What the
-command has started in its turn is left to it. SIGTERM and SIGHUP are passed on to the
-command. The exit code is that of the command.
-
-Example: cfgctl lock nightly-backup -- backup.sh --all"
-)]
-pub(crate) struct LockArgs {
-    /// The lock
-    pub(crate) name: String,
-    /// Term of the lease behind the lock; rounded up to whole seconds
-    #[arg(long, value_name = "TIME", default_value = "10s")]
-    #[arg(value_parser = humantime::parse_duration)]
-    pub(crate) ttl: Duration,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<std::ffi::OsString>,
-}
-
-#[derive(Debug, Args)]
 #[command(after_help = "Example: cfgctl compact 4000")]
 pub(crate) struct CompactArgs {
     /// The oldest revision that stays readable

@@ -2,6 +2,7 @@
 
 mod group;
 mod keys;
+mod locks;
 mod placement;
 
 pub(crate) use group::{
@@ -10,9 +11,9 @@ pub(crate) use group::{
 };
 pub(crate) use keys::{
     CompactArgs, DelArgs, DiffArgs, ExportArgs, GetArgs, HistoryArgs, ImportArgs, LeaseCommand,
-    LockArgs, RollbackArgs, SetArgs, TxnArgs, WatchArgs,
+    RollbackArgs, SetArgs, TxnArgs, WatchArgs,
 };
-
+pub(crate) use locks::{ClaimArgs, ElectArgs, LockArgs};
 pub(crate) use placement::{
     ColoCommand, DataArg, FailoverArg, HostCommand, KindArg, MoveArgs, RoleArgs, RoleCommand,
 };
@@ -137,6 +138,8 @@ pub(crate) enum Command {
     Lease(LeaseCommand),
     /// Run a command while holding a lock
     Lock(LockArgs),
+    /// Stand in an election, or follow who leads
+    Elect(ElectArgs),
     /// Add, list, activate and drain colos
     #[command(subcommand, after_help = "Example: cfgctl colo list")]
     Colo(ColoCommand),

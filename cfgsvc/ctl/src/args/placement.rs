@@ -183,7 +183,8 @@ Example: cfgctl role create db/orders --candidates h1,h2 --data number"
     },
     /// Take a role from who holds it; nobody does then
     #[command(
-        after_help = "A role that the group gives by itself must be paused first.
+        after_help = "A role that the group gives by itself must be paused first. A lock, that
+is locks/NAME, goes to the next who waits for it.
 
 Example: cfgctl role pause db/orders && cfgctl role release db/orders"
     )]
@@ -210,6 +211,21 @@ Example: cfgctl role pause db/orders && cfgctl role release db/orders"
         /// Print what would change, and change nothing
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Print whether an epoch is the newest of a role
+    #[command(
+        after_help = "For a resource that is asked to act for a holder. The exit code is 0 when
+it is the newest, and its holder is not asked to stop; else 1. A resource that remembers the
+highest epoch it was given, and refuses a lower one, need not ask.
+
+Example: cfgctl role check locks/nightly-backup 4711"
+    )]
+    Check {
+        /// The role; that of a lock or an election NAME is locks/NAME
+        role: RoleName,
+        /// The epoch that the resource was given
+        #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+        epoch: i64,
     },
     /// Delete a role that nobody attends
     #[command(after_help = "Example: cfgctl role delete db/orders")]

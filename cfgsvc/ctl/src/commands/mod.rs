@@ -6,6 +6,7 @@ mod completions;
 mod del;
 mod diff;
 pub(crate) mod dry_run;
+mod elect;
 mod export;
 mod get;
 mod history;
@@ -49,6 +50,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Export(args) => export::run(context, args).await,
         Command::Lease(command) => lease::run(context, command).await,
         Command::Lock(args) => Box::pin(lock::run(context, args)).await,
+        Command::Elect(args) => Box::pin(elect::run(context, args)).await,
         Command::Colo(command) => Box::pin(colo::run(context, command)).await,
         Command::Host(command) => colo::run_host(context, command).await,
         Command::Role(command) => Box::pin(role::run(context, command)).await,

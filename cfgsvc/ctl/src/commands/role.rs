@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::placed::{print_plan, read, verdict_json, verdict_name, write};
 use crate::render::Table;
-use cfgsvc_client::{Client, Delete, MoveTo, Moved, RoleState, WatchOptions, Write};
+use cfgsvc_client::{Client, Delete, EventKind, MoveTo, Moved, RoleState, WatchOptions, Write};
 use cfgsvc_core::placement::objects::{Data, Failover, Kind};
 use cfgsvc_core::placement::{Grant, RoleName, Spec, keys};
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ pub(crate) async fn run(context: &Context, command: RoleCommand) -> Outcome {
         RoleCommand::Resume { role, dry_run } => {
             pause(context, &client, &role, (false, dry_run)).await
         }
+        RoleCommand::Check { role, epoch } => check(context, &client, &role, epoch).await,
         RoleCommand::Delete { role, dry_run } => delete(context, &client, &role, dry_run).await,
     }
 }
@@ -155,6 +156,38 @@ async fn delete(context: &Context, client: &Client, role: &RoleName, dry_run: bo
     Ok(Exit::Done)
 }
 
+/// Whether an epoch is the newest; the exit code says it too.
+async fn check(context: &Context, client: &Client, role: &RoleName, epoch: i64) -> Outcome {
+    let found = client.check_epoch(role.as_str(), epoch).await?;
+    let holder = Some(&found.holder).filter(|holder| !holder.is_empty());
+    context.print(
+        || {
+            let mut table = Table::new(["ROLE", "EPOCH", "HOLDER", "CURRENT"]);
+            let current = if found.current { "yes" } else { "no" };
+            table.row([
+                role.to_string(),
+                found.epoch.to_string(),
+                holder.map_or("-", String::as_str).to_owned(),
+                current.to_owned(),
+            ]);
+            table
+        },
+        || {
+            json!({
+                "role": role.as_str(),
+                "epoch": found.epoch,
+                "holder": holder,
+                "current": found.current,
+            })
+        },
+    )?;
+    Ok(if found.current {
+        Exit::Done
+    } else {
+        Exit::Refused
+    })
+}
+
 /// Moves a role, and waits until who held it has stopped.
 pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &MoveArgs) -> Outcome {
     if how.dry_run {
@@ -196,7 +229,9 @@ pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &Mo
         },
         || json!({ "role": to.role, "holder": moved.holder, "epoch": moved.epoch }),
     )?;
-    if moved.holder != to.to {
+    // A lock that is taken from its holder goes to the next who waits for it.
+    let lock_released = to.to.is_empty() && to.role.starts_with("locks/");
+    if moved.holder != to.to && !lock_released {
         let (holder, to) = (&moved.holder, &to.to);
         return Err(
             Diagnostic::refused(format!("the role went to `{holder}`, not to `{to}`"))
@@ -215,8 +250,13 @@ async fn over(client: &Client, to: &MoveTo, moved: &Moved) -> Result<Moved, Diag
         .await?;
     while let Some(item) = watch.next().await {
         for event in item?.events {
-            let grant: Grant =
-                serde_json::from_slice(&event.kv.value).map_err(|error| odd("grant", error))?;
+            // A lock that nobody uses any more is forgotten.
+            let grant: Grant = match event.kind {
+                EventKind::Delete => Grant::default(),
+                EventKind::Put => {
+                    serde_json::from_slice(&event.kv.value).map_err(|error| odd("grant", error))?
+                }
+            };
             if !grant.closing() {
                 return Ok(Moved {
                     header: None,

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 51] = [
+const COMMANDS: [&str; 53] = [
     "",
     "get",
     "set",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 51] = [
     "lease show",
     "lease keep-alive",
     "lock",
+    "elect",
     "colo",
     "colo add",
     "colo list",
@@ -40,6 +41,7 @@ const COMMANDS: [&str; 51] = [
     "role release",
     "role pause",
     "role resume",
+    "role check",
     "role delete",
     "member",
     "member list",

@@ -1,14 +1,12 @@
-//! Commands about keys, transactions, leases and locks.
+//! Commands about keys, transactions and leases.
 
 use crate::Session;
 use anyhow::{Context, Result, ensure};
 use expect_test::expect;
-use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
 
 #[test]
 fn keys_are_set_read_and_deleted() -> Result<()> {
@@ -516,110 +514,4 @@ fn leases_are_granted_shown_renewed_and_revoked() -> Result<()> {
             exit 1
         "#]],
     )
-}
-
-#[test]
-fn a_lock_runs_its_command_and_takes_over_its_exit_code() -> Result<()> {
-    let session = Session::start()?;
-    let script = "echo $CFGSVC_LOCK_KEY; echo $EPOCH; exit 7";
-    let output = session.run(&["lock", "job", "--", "sh", "-c", script])?;
-    ensure!(output.status.code() == Some(7), "{output:?}");
-    let text = String::from_utf8(output.stdout)?;
-    let mut lines = text.lines();
-    ensure!(
-        lines.next().is_some_and(|key| key.starts_with("job/")),
-        "{text}"
-    );
-    ensure!(lines.next() == Some("2"), "{text}");
-    ensure!(
-        session
-            .data(&["get", "--prefix", "job/", "--keys-only"])?
-            .lines()
-            .count()
-            == 1
-    );
-    let output = session.run(&["lock", "job", "--", "sh", "-c", "kill -9 $$"])?;
-    ensure!(output.status.code() == Some(137), "{output:?}");
-    session.check(
-        "lock job -- /no/such/program
-         lock job/ -- true",
-        expect![[r#"
-            $ cfgctl lock job -- /no/such/program
-            | waiting for lock `job`
-            | holding it with epoch 6
-            | released lock `job`
-            | error: cannot start `/no/such/program`
-            |   because: No such file or directory (os error 2)
-            exit 1
-            $ cfgctl lock job/ -- true
-            | waiting for lock `job/`
-            | error: lock name `job/` is empty or ends in a slash
-            exit 2
-        "#]],
-    )
-}
-
-#[test]
-fn a_signal_ends_the_wait_for_a_lock_and_reaches_the_command_that_holds_it() -> Result<()> {
-    let session = Session::start()?;
-    let lock = ["lock", "job", "--ttl", "60s", "--", "sh", "-c"];
-    let mut holder = session
-        .command(&lock)
-        .arg("trap 'exit 9' HUP; echo started; while :; do sleep 0.05; done")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut lines = BufReader::new(holder.stdout.take().context("it is piped")?).lines();
-    ensure!(lines.next().context("it starts")?? == "started");
-    let contenders = || -> Result<u64> {
-        let keys = session.data(&["get", "--prefix", "job/", "--keys-only", "-o", "json"])?;
-        let keys: serde_json::Value = serde_json::from_str(&keys)?;
-        keys["count"].as_u64().context("a count")
-    };
-    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
-        let mut waiter = session
-            .command(&lock)
-            .arg("true")
-            .stderr(Stdio::null())
-            .spawn()?;
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while contenders()? < 2 {
-            ensure!(Instant::now() < deadline, "it does not queue up");
-        }
-        kill_process(Pid::from_child(&waiter), signal)?;
-        ensure!(waiter.wait()?.code() == Some(code), "{signal:?}");
-        ensure!(contenders()? == 1, "its place is given back at once");
-    }
-    kill_process(Pid::from_child(&holder), Signal::HUP)?;
-    ensure!(holder.wait()?.code() == Some(9));
-    ensure!(contenders()? == 0);
-    Ok(())
-}
-
-#[test]
-fn a_command_whose_lock_is_lost_is_stopped() -> Result<()> {
-    let session = Session::start()?;
-    let mut child = session
-        .command(&["lock", "job", "--ttl", "9s", "--", "sh", "-c"])
-        .arg("trap '' TERM; echo started; while :; do sleep 0.05; done")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("it is piped")?).lines();
-    ensure!(lines.next().context("it starts")?? == "started");
-    let leases: serde_json::Value =
-        serde_json::from_str(&session.data(&["lease", "list", "-o", "json"])?)?;
-    let lease = leases["leases"][0]
-        .as_str()
-        .context("the lock's lease")?
-        .to_owned();
-    session.data(&["lease", "revoke", &lease])?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.code() == Some(1));
-    let notes = String::from_utf8(output.stderr)?;
-    ensure!(
-        notes.contains("error: lock `job` was lost, the command was stopped"),
-        "{notes}"
-    );
-    Ok(())
 }

@@ -9,6 +9,7 @@ mod files;
 mod group;
 mod help;
 mod keys;
+mod locks;
 mod placement;
 mod rollback;
 mod session;
