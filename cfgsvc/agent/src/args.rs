@@ -32,29 +32,6 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print what this host may do about a role, by its verdict file
     Verdict(VerdictArgs),
-    /// Run a program until the deadlines that the agent gives on standard input
-    #[command(hide = true)]
-    Guard {
-        /// From SIGTERM to SIGKILL, in milliseconds
-        #[arg(long)]
-        stop_ms: u64,
-        /// Hold this file, with the program, so that the next agent waits for the last one's
-        #[arg(long)]
-        hold: Option<PathBuf>,
-        /// The program and its arguments
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
-    /// Become a program that dies with its guard
-    #[command(hide = true)]
-    Shield {
-        /// Process id of the guard
-        #[arg(long)]
-        guard: i32,
-        /// The program and its arguments
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
     /// Be the program of a role that is served by hooks
     #[command(hide = true)]
     Hold {

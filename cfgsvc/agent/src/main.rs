@@ -1,21 +1,23 @@
 //! `cfgagent`: the agent of a host.
 //!
-//! `guard`, `shield` and `hold` are hidden: the agent starts the first, that the second. They must
+//! `guard`, `shield` and `hold` are hidden: the agent starts the first, that the others. They must
 //! run in the process's only thread, so nothing is started before the command is known.
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use cfgsvc_agent::args::{Cli, Command, VerdictArgs};
-use cfgsvc_agent::guard::{shell, shield};
+use cfgsvc_agent::guard::entry::{entered, failure};
 use cfgsvc_agent::{hold, run, state};
 use cfgsvc_clock::Moment;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    if let Some(code) = entered() {
+        return code;
+    }
     match Cli::parse().command {
         Command::Run(args) => match start_log(&args.log) {
             Ok(()) => ended(run::run(*args)),
@@ -25,19 +27,6 @@ fn main() -> ExitCode {
             }
         },
         Command::Verdict(args) => verdict(&args),
-        Command::Guard {
-            stop_ms,
-            hold,
-            command,
-        } => ended(shell::run(shell::Options {
-            stop: Duration::from_millis(stop_ms),
-            command,
-            hold,
-        })),
-        Command::Shield { guard, command } => {
-            let error = shield::run(guard, &command);
-            failure(&error, error.code())
-        }
         Command::Hold { hook_dir } => ended(hold::run(hook_dir.as_deref())),
     }
 }
@@ -98,17 +87,4 @@ fn verdict(args: &VerdictArgs) -> ExitCode {
         writeln!(out, "{verdict}: epoch {epoch}: {}", file.reason)
     };
     1.into()
-}
-
-fn failure(error: &dyn Error, code: u8) -> ExitCode {
-    let mut text = format!("error: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    // Nobody is left to tell if that fails; the code says it too.
-    let _ = writeln!(io::stderr(), "{text}");
-    code.into()
 }

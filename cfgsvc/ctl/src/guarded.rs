@@ -5,64 +5,16 @@
 //! process that does nothing but watch the deadline; it is this program again, by the hidden
 //! commands `guard` and `shield`.
 
-use crate::diagnostics::Diagnostic;
 use crate::signals::Signals;
 use cfgsvc_agent::guard::handle::{GuardError, GuardHandle, GuardOptions};
 use cfgsvc_agent::guard::protocol::{Ending, Reason, Report};
-use cfgsvc_agent::guard::{shell, shield};
 use cfgsvc_client::{LeaseLost, LeaseState, LockGuard, Moment, sleep_until};
-use clap::Parser;
 use rustix::process::Signal;
 use std::ffi::OsString;
-use std::io::Write;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long processes may take to die of SIGKILL. One that takes longer is in the kernel.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the guard and the shield are started with.
-#[derive(Debug, Parser)]
-#[command(name = "cfgctl")]
-enum Hidden {
-    Guard {
-        #[arg(long)]
-        stop_ms: u64,
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
-    Shield {
-        #[arg(long)]
-        guard: i32,
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
-}
-
-/// Runs a hidden command, if this is one. Both must run in the process's only thread.
-pub(crate) fn hidden() -> Option<ExitCode> {
-    let command = std::env::args_os().nth(1)?;
-    if command != "guard" && command != "shield" {
-        return None;
-    }
-    let (failure, code) = match Hidden::parse() {
-        Hidden::Guard { stop_ms, command } => {
-            let stop = Duration::from_millis(stop_ms);
-            match shell::run(shell::Options { stop, command }) {
-                Ok(()) => return Some(ExitCode::SUCCESS),
-                Err(error) => (Diagnostic::refused("cannot guard").because(error), 1),
-            }
-        }
-        Hidden::Shield { guard, command } => {
-            let error = shield::run(guard, &command);
-            let code = error.code();
-            (Diagnostic::refused("cannot start").because(error), code)
-        }
-    };
-    // Nobody is left to tell if that fails; the code says it too.
-    let _ = std::io::stderr().write_all(failure.render(false).as_bytes());
-    Some(code.into())
-}
 
 /// How a command ended, of which no process is left.
 #[derive(Debug)]
@@ -119,6 +71,7 @@ pub(crate) async fn run(
         executable: GuardOptions::own_executable(),
         command: command.to_vec(),
         stop: lock.stop_time(),
+        hold: None,
         environment: environment
             .map(|(name, value)| (name.into(), value.into()))
             .to_vec(),

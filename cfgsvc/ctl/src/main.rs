@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Before anything else: it must be the process's only thread.
-    if let Some(code) = guarded::hidden() {
+    if let Some(code) = cfgsvc_agent::guard::entry::entered() {
         return code;
     }
     let cli = Cli::parse();

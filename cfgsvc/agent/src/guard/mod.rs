@@ -10,11 +10,12 @@
 //! - [`shell`]: the process of the guard.
 //! - [`shield`]: the process that becomes the program.
 //! - [`processes`]: who descends from whom, and signals that reach nobody else.
-//! - [`handle`]: the agent's side.
+//! - [`handle`]: the agent's side; [`entry`]: how a program becomes the others.
 //!
 //! Not here: when the lease ends. The agent says until when the program may run.
 
 pub mod core;
+pub mod entry;
 pub mod handle;
 pub mod processes;
 pub mod protocol;

@@ -259,6 +259,9 @@ pub struct Core {
     lease: Option<Lease>,
     attending: bool,
     attend_at: Moment,
+    /// What the group counts as this host's data is what it said when it came: it has other data
+    /// now and comes again, with its lease until the new one is there.
+    comes_again: bool,
     told: Option<Told>,
     stream: u64,
     phase: Phase,
@@ -279,6 +282,7 @@ impl Core {
             lease: None,
             attending: false,
             attend_at: now,
+            comes_again: false,
             told: None,
             stream: 0,
             phase: Phase::Idle,
@@ -380,7 +384,10 @@ impl Core {
                     self.follow(effects);
                 }
             }
-            Event::Rebuilt { epoch } => self.rebuilt(epoch, effects),
+            Event::Rebuilt { epoch } => {
+                self.known = self.known.max(epoch);
+                self.comes_again = true;
+            }
             Event::End => self.ends = true,
         }
     }
@@ -534,16 +541,6 @@ impl Core {
         };
     }
 
-    /// What the group counts as this host's data is what it said when it came: it comes again, and
-    /// keeps its lease until the new one is there.
-    fn rebuilt(&mut self, epoch: i64, effects: &mut Vec<Effect>) {
-        if self.phase == Phase::Idle && self.lease.is_some() && !self.attending && !self.ends {
-            self.known = self.known.max(epoch);
-            self.attending = true;
-            effects.push(Effect::Attend);
-        }
-    }
-
     /// The deadline of the lease has passed: it is never believed again.
     fn lease_over(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if self.lease.as_ref().is_some_and(|at| at.until <= now) {
@@ -608,6 +605,10 @@ impl Core {
     }
 
     fn keep_lease(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let idle = self.phase == Phase::Idle && !self.attending && !self.ends;
+        if self.lease.is_some() && self.comes_again && idle {
+            self.attend(effects);
+        }
         if let Some(lease) = &mut self.lease {
             if !lease.renewing && !lease.closing && lease.renew_at <= now {
                 lease.renewing = true;
@@ -616,9 +617,14 @@ impl Core {
             return;
         }
         if self.may_attend() && self.attend_at <= now {
-            self.attending = true;
-            effects.push(Effect::Attend);
+            self.attend(effects);
         }
+    }
+
+    fn attend(&mut self, effects: &mut Vec<Effect>) {
+        self.comes_again = false;
+        self.attending = true;
+        effects.push(Effect::Attend);
     }
 
     /// Writes down what has changed. Until the group says otherwise, a host that may not serve is
