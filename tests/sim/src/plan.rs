@@ -11,6 +11,7 @@ use std::time::Duration;
 use cluster::start::{Beginning, Options, raft_config};
 use openraft::Config;
 
+use crate::agents::plan::Placement;
 use crate::defect::Defect;
 use crate::invariants::leases_never_early::FASTEST_CLOCK;
 use crate::nemesis::Fault;
@@ -65,6 +66,8 @@ pub struct Plan {
     pub fault_pause_ms: u64,
     /// How long faults come.
     pub span: Duration,
+    /// Hosts and roles, if this run has them.
+    pub placement: Option<Placement>,
 }
 
 impl Plan {
@@ -112,6 +115,7 @@ impl Plan {
             faults,
             fault_pause_ms: *rng.pick(&[300, 1_000, 2_500]).unwrap_or(&1_000),
             span: rng.millis(6_000, 15_000),
+            placement: None,
         };
         if slow_net {
             // An election timeout must be many round trips.
@@ -119,6 +123,8 @@ impl Plan {
         }
         plan.heartbeat = plan.election / u32::try_from(rng.between(3, 6)).unwrap_or(4);
         plan.favour(defect);
+        let must = defect.is_some_and(Defect::needs_hosts);
+        plan.placement = Placement::new(seed, plan.skewed_clocks, must);
         plan
     }
 
@@ -141,6 +147,12 @@ impl Plan {
             // A read must come while the new leader has written and the old one still counts on
             // its lease: other faults end the one or the other.
             self.faults.clear();
+        }
+        match defect {
+            // What clients see of it is another rule's.
+            Some(Defect::TakeOverAtOnce) => self.sessions = false,
+            Some(Defect::ClockRateIgnored) => self.skewed_clocks = true,
+            Some(_) | None => {}
         }
         for fault in needed {
             if !self.faults.contains(fault) {

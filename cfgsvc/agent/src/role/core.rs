@@ -287,7 +287,8 @@ impl Core {
         let lease = self.lease.as_ref();
         let renew = lease.filter(|lease| !lease.renewing && !lease.closing);
         let deadline = lease.map(|lease| lease.until);
-        let attend = (lease.is_none() && !self.attending && !self.ends).then_some(self.attend_at);
+        let free = self.phase == Phase::Idle && !self.attending && !self.ends;
+        let attend = (lease.is_none() && free).then_some(self.attend_at);
         let times = [renew.map(|lease| lease.renew_at), deadline, attend];
         times.into_iter().flatten().min()
     }
