@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::grant::{Attending, Grant};
 use super::keys::{PREFIX, Place};
 use super::name::{Name, RoleName};
-use super::objects::{Colo, Host, Kind, Spec};
+use super::objects::{Colo, Failover, Host, Kind, Spec};
 use crate::tables;
 
 /// Everything below `/cfgsvc/`, decoded.
@@ -174,6 +174,12 @@ fn invariant_nobody_waits_for_nothing(placed: &Placed) -> Result<(), String> {
     for (role, (grant, _)) in &placed.grants {
         ensure(!grant.closing() || grant.serving > 0, || {
             format!("{role} is handed over, and nobody serves: {grant:?}")
+        })?;
+        let given_by_itself = placed.roles.get(role).is_some_and(|spec| {
+            spec.kind == Kind::Lock && spec.failover == Failover::Auto && !spec.paused
+        });
+        ensure(!given_by_itself || grant.serving == 1, || {
+            format!("{role} is there to be had, and nobody has it: {grant:?}")
         })?;
     }
     Ok(())

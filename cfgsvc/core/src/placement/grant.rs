@@ -223,8 +223,13 @@ impl Grant {
         if self.serving > 0 {
             return;
         }
-        let vacated = std::mem::take(&mut self.vacate);
+        let mut vacated = std::mem::take(&mut self.vacate);
         let next = self.next.take();
+        if vacated && spec.kind == Kind::Lock {
+            // Whoever attends a lock waits for it: it is the turn of the first of them.
+            vacated = false;
+            self.holder = None;
+        }
         let is_there = |name: &Name| available.iter().any(|(one, _)| one == name);
         let stays = match (&self.holder, spec.kind) {
             (None, _) => false,
