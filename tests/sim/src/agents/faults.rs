@@ -88,7 +88,9 @@ pub async fn run(world: Arc<World>, until: Duration) {
     while world_time() < until && world.failure().is_none() {
         let pause = nemesis.rng.millis(20, placement.fault_pause_ms);
         SimRuntime::sleep(pause).await;
-        if let Some(fault) = nemesis.rng.pick(&placement.faults).copied() {
+        if let Some(fault) = nemesis.rng.pick(&placement.faults).copied()
+            && !world.healing()
+        {
             nemesis.inject(fault);
         }
     }

@@ -46,6 +46,9 @@ pub async fn run(world: Arc<World>, until: Duration) {
     while world_time() < until && operator.world.failure().is_none() {
         let pause = operator.rng.millis(50, placement.operator_pause_ms);
         SimRuntime::sleep(pause).await;
+        if world_time() >= until {
+            break;
+        }
         let index = operator.rng.index(specs.len());
         operator.act(&mut specs[index], placement.hosts).await;
     }
