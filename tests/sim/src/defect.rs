@@ -51,11 +51,13 @@ pub enum Defect {
     GuardWithoutTimer,
     /// The resource takes writes of any epoch.
     ResourceUnchecked,
+    /// A late copy of what an agent once asked for is carried out: its steps have no request ids.
+    StepsWithoutIds,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::LeaderRestore,
         Self::LeaseRead,
         Self::LateAnswer,
@@ -80,6 +82,7 @@ impl Defect {
         Self::VerdictNotSynced,
         Self::GuardWithoutTimer,
         Self::ResourceUnchecked,
+        Self::StepsWithoutIds,
     ];
 
     /// Whether it shows only where hosts serve roles.

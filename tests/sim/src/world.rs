@@ -209,6 +209,9 @@ impl World {
     fn placed(&self, commit: &Commit) {
         match placed(commit) {
             Ok(placed) => {
+                for one in &placed {
+                    self.event(&one.to_string());
+                }
                 lock(&self.placement).take(&placed);
                 self.check(|checks| checks.placed(commit.revision, &placed));
             }

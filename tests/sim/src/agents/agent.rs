@@ -10,6 +10,9 @@ use std::time::Duration;
 use cfgsvc::lease::book::Renewal as Booked;
 use cfgsvc_agent::role::core::{Core, Effect, Event, Renewal, Terms, Told};
 use cfgsvc_core::placement::objects::{Data, Kind};
+use cfgsvc_proto::etcd::LeaseGrantRequest;
+use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::refusal::Code;
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{Attend, RoleReply, Start, Yield};
 use openraft::AsyncRuntime as _;
@@ -19,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::calls::{Calls, Patience};
 use super::data;
-use super::group::{self, Answer, Follower, Outlet};
+use super::group::{self, Answer, Follower, Outlet, RequestId};
 use super::guard::{self, Handle};
 use super::machine::Machine;
 use super::plan::RolePlan;
@@ -38,6 +41,8 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(25);
 const WINDOW: usize = 16;
 /// Ticks at one moment: more than any agent needs.
 const IDLE_TICKS_MAX: u32 = 100;
+/// A session outlives the run; the real one is kept alive.
+const SESSION_TTL_S: i64 = 100_000;
 /// Patience of steps.
 const STEP: Patience = Patience {
     attempts: 3,
@@ -227,12 +232,22 @@ impl RoleTask {
         }
     }
 
+    /// The id of a step that is taken now.
+    fn request_id(&self) -> RequestId {
+        if self.has(Defect::StepsWithoutIds) {
+            RequestId::default()
+        } else {
+            self.machine.request_id(&self.role.name, moment())
+        }
+    }
+
     fn attend(&self) {
         let (machine, role) = (&self.machine, &self.role);
         let held = machine.held(&role.name);
         let lock = role.spec.kind == Kind::Lock;
         let settings = serde_json::to_string(&role.spec).unwrap_or_default();
         let request = Attend {
+            lease: machine.draw_id(),
             host: machine.name.as_str().to_owned(),
             colo: if lock { "" } else { machine.colo.as_str() }.to_owned(),
             instance: format!("state-{}", machine.name),
@@ -249,13 +264,20 @@ impl RoleTask {
             ..Attend::default()
         };
         let (calls, name) = (self.calls.clone(), role.name.clone());
+        let (id, lease) = (self.request_id(), request.lease);
         let (plan, defect) = (role.clone(), self.world.plan.defect);
         let events = self.events.clone();
         spawn_here(async move {
             let mut sent = moment();
-            let ask = move |member| group::attend(member, name.clone(), request.clone());
+            let ask = move |member| {
+                let step = Step::Attend(request.clone());
+                group::step(member, id, name.clone(), step)
+            };
+            if !begin_session(&calls, id).await {
+                return drop(events.send(Event::NotAttended));
+            }
             let event = match calls.repeat(STEP, ask).await {
-                Answer::Done((lease, reply)) => {
+                Answer::Done(reply) => {
                     calls.world().count("host attends");
                     if defect == Some(Defect::DeadlineFromAnswer) {
                         sent = moment();
@@ -309,12 +331,13 @@ impl RoleTask {
         let (world, machine) = (self.world.clone(), self.machine.clone());
         let role = self.role.clone();
         let begun = Event::Begun { lease, epoch };
+        let id = self.request_id();
         if self.has(Defect::RunBeforeStart) {
             self.tell(begun.clone());
         }
         spawn_here(async move {
-            if role.spec.data != Data::None {
-                data::catch_up(&world, &machine, &role.name);
+            if role.spec.data != Data::None && !data::catch_up(&world, &machine, &role.name) {
+                return drop(events.send(Event::NotBegun));
             }
             let position = match role.spec.data {
                 Data::None => String::new(),
@@ -326,12 +349,13 @@ impl RoleTask {
                 epoch,
                 position,
             };
-            let ask =
-                move |member| group::step(member, role.name.clone(), Step::Start(request.clone()));
+            let ask = move |member| {
+                group::step(member, id, role.name.clone(), Step::Start(request.clone()))
+            };
             let event = match calls.repeat(STEP, ask).await {
                 Answer::Done(_) => begun,
                 Answer::Refused(refusal) => {
-                    world.event(&format!("start refused: {:?}", refusal.code()));
+                    world.event(&format!("start refused: {}", refusal.detail));
                     world.count("start of an epoch refused");
                     sleep(REFUSED_PAUSE).await;
                     Event::NotBegun
@@ -345,6 +369,7 @@ impl RoleTask {
     fn yield_role(&self, lease: i64, leave: bool) {
         let (calls, events) = (self.calls.clone(), self.events.clone());
         let role = self.role.name.clone();
+        let id = self.request_id();
         let request = Yield {
             host: self.machine.name.as_str().to_owned(),
             lease,
@@ -352,7 +377,8 @@ impl RoleTask {
             leave,
         };
         spawn_here(async move {
-            let ask = move |member| group::step(member, role.clone(), Step::Yield(request.clone()));
+            let ask =
+                move |member| group::step(member, id, role.clone(), Step::Yield(request.clone()));
             while matches!(calls.repeat(STEP, ask.clone()).await, Answer::Unknown) {
                 sleep(REFUSED_PAUSE).await;
             }
@@ -458,6 +484,25 @@ impl Following {
         };
         // A connection does not last for ever, and one to a member that is cut off must not.
         let _ = timeout(ends, all).await;
+    }
+}
+
+/// Has a session for the ids of steps; whether there is one.
+async fn begin_session(calls: &Calls, id: RequestId) -> bool {
+    if id.session == 0 {
+        return true;
+    }
+    let grant = move |member| {
+        let grant = LeaseGrantRequest {
+            ttl: SESSION_TTL_S,
+            id: id.session,
+        };
+        group::execute(member, RequestId::default(), Op::LeaseGrant(grant))
+    };
+    match calls.repeat(STEP, grant).await {
+        Answer::Done(_) => true,
+        Answer::Refused(refusal) => refusal.code() == Code::LeaseExists,
+        Answer::Unknown => false,
     }
 }
 

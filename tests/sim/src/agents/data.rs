@@ -75,17 +75,29 @@ fn source(world: &World, host: &Name, role: &RoleName) -> Option<Held> {
     (machine.has_power() && held.has).then_some(held)
 }
 
-/// Gets what the last holder has, if it is there: done before an epoch is begun.
-pub fn catch_up(world: &World, machine: &Machine, role: &RoleName) {
+/// Gets what the last holder has, if it is there: done before an epoch is begun. `false` when the
+/// host had nothing: it has to say first what it has now.
+pub fn catch_up(world: &World, machine: &Machine, role: &RoleName) -> bool {
     let last = lock(&world.placement).last_started(role);
-    let Some(last) = last.filter(|last| *last != machine.name) else {
-        return;
+    let Some((last, epoch)) = last.filter(|(last, _)| *last != machine.name) else {
+        return true;
     };
     let held = machine.held(role);
-    if let Some(source) = source(world, &last, role)
-        && held.position < source.position
-    {
-        let position = source.position;
-        machine.set_held(role, Held { position, ..held });
+    let Some(source) = source(world, &last, role) else {
+        return true;
+    };
+    let position = held.position.max(source.position);
+    machine.set_held(
+        role,
+        Held {
+            has: true,
+            position,
+        },
+    );
+    if !held.has {
+        world.count("data copied to a host without");
+        machine.knows(role, epoch);
+        machine.begin_anew(role);
     }
+    held.has
 }

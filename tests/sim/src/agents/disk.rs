@@ -60,6 +60,15 @@ impl VerdictDisk {
         }
     }
 
+    /// Whoever put data there has put its epoch there as well.
+    pub fn knows(&mut self, role: &RoleName, epoch: i64) {
+        let file = self.files.entry(role.clone()).or_default();
+        let newer = file.newer.iter_mut().map(|(_, record)| record);
+        for record in newer.chain([&mut file.synced]) {
+            record.known = record.known.max(epoch);
+        }
+    }
+
     /// What a reader finds.
     pub fn read(&self, role: &RoleName) -> Record {
         let file = self.files.get(role);

@@ -16,7 +16,7 @@ use cfgsvc_proto::etcd::WatchCreateRequest;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::role_command::Step;
-use cfgsvc_proto::state::{Attend, Command, Refusal, Reply, RoleCommand, RoleReply};
+use cfgsvc_proto::state::{Command, Refusal, Reply, RoleCommand, RoleReply};
 use cluster::state_store::StateStore as _;
 use openraft::AsyncRuntime as _;
 use openraft::async_runtime::Select2;
@@ -39,10 +39,22 @@ pub enum Answer<T> {
     Unknown,
 }
 
+/// The id of a step, by which a copy of it is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestId {
+    /// Session of the agent; 0 when there is none.
+    pub session: i64,
+    /// Its number: they ascend, and each acknowledges all before it, so that a copy of an earlier
+    /// one that is still on its way does nothing.
+    pub seq: u64,
+}
+
 /// Has the group carry out `op`.
-pub async fn execute(member: Member, author: String, op: Op) -> Answer<Reply> {
+pub async fn execute(member: Member, id: RequestId, op: Op) -> Answer<Reply> {
     let command = Command {
-        author,
+        session: id.session,
+        seq: id.seq,
+        ack: id.seq.saturating_sub(1),
         op: Some(op),
         ..Command::default()
     };
@@ -64,12 +76,12 @@ pub async fn execute(member: Member, author: String, op: Op) -> Answer<Reply> {
 }
 
 /// Has the group take a step of a role.
-pub async fn step(member: Member, role: RoleName, step: Step) -> Answer<RoleReply> {
+pub async fn step(member: Member, id: RequestId, role: RoleName, step: Step) -> Answer<RoleReply> {
     let op = Op::Role(RoleCommand {
         role: role.as_str().to_owned(),
         step: Some(step),
     });
-    match execute(member.clone(), String::new(), op).await {
+    match execute(member.clone(), id, op).await {
         Answer::Done(Reply {
             result: Some(Outcome::Role(reply)),
             ..
@@ -79,17 +91,6 @@ pub async fn step(member: Member, role: RoleName, step: Step) -> Answer<RoleRepl
             member.world().fail(why);
             Answer::Unknown
         }
-        Answer::Refused(refusal) => Answer::Refused(refusal),
-        Answer::Unknown => Answer::Unknown,
-    }
-}
-
-/// A host comes; returns its lease as well.
-pub async fn attend(member: Member, role: RoleName, request: Attend) -> Answer<(i64, RoleReply)> {
-    let lease = (member.world().fork_rng().number() >> 1).max(1);
-    let lease = lease.cast_signed();
-    match step(member, role, Step::Attend(Attend { lease, ..request })).await {
-        Answer::Done(reply) => Answer::Done((lease, reply)),
         Answer::Refused(refusal) => Answer::Refused(refusal),
         Answer::Unknown => Answer::Unknown,
     }

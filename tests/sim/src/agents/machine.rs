@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfgsvc_agent::role::core::{Event, Written};
+use cfgsvc_clock::Moment;
 use cfgsvc_core::placement::{Name, RoleName};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::disk::{Record, VerdictDisk};
+use super::group::RequestId;
 use super::guard::Guarded;
 use super::plan::{colo_of, host_name};
 use crate::rng::Rng;
@@ -53,6 +55,9 @@ struct Inner {
     tasks: BTreeMap<RoleName, UnboundedSender<Event>>,
     guards: BTreeMap<u64, Arc<Guarded>>,
     generations: u64,
+    /// Of this boot, by role; as its state directory keeps them.
+    sessions: BTreeMap<RoleName, i64>,
+    last_seq: u64,
 }
 
 impl Machine {
@@ -74,6 +79,8 @@ impl Machine {
                 tasks: BTreeMap::new(),
                 guards: BTreeMap::new(),
                 generations: 0,
+                sessions: BTreeMap::new(),
+                last_seq: 0,
             }),
         })
     }
@@ -86,6 +93,23 @@ impl Machine {
     /// The name of its boot.
     pub fn boot(&self) -> String {
         format!("boot-{}", lock(&self.inner).boot)
+    }
+
+    /// A number that is nobody else's.
+    pub fn draw_id(&self) -> i64 {
+        (lock(&self.inner).rng.number() >> 1).max(1).cast_signed()
+    }
+
+    /// The id of the next step for a role: all agents of a boot share a session, and number by the
+    /// machine's clock, so that none repeats what another said.
+    pub fn request_id(&self, role: &RoleName, now: Moment) -> RequestId {
+        let drawn = self.draw_id();
+        let mut inner = lock(&self.inner);
+        inner.last_seq = now.nanos().max(inner.last_seq + 1);
+        RequestId {
+            session: *inner.sessions.entry(role.clone()).or_insert(drawn),
+            seq: inner.last_seq,
+        }
     }
 
     // === processes ===
@@ -179,6 +203,7 @@ impl Machine {
         let mut inner = lock(&self.inner);
         inner.has_power = true;
         inner.boot += 1;
+        inner.sessions.clear();
     }
 
     /// Ends everything on it without a trace: the run is over.
@@ -256,6 +281,11 @@ impl Machine {
     /// Where its data ends.
     pub fn position(&self, role: &RoleName) -> u64 {
         self.held(role).position
+    }
+
+    /// What it has of a role's data came with word of its epoch.
+    pub fn knows(&self, role: &RoleName, epoch: i64) {
+        lock(&self.inner).disk.knows(role, epoch);
     }
 
     /// It has data from now on.

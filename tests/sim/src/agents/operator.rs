@@ -13,7 +13,7 @@ use cfgsvc_proto::state::role_command::Step;
 use openraft::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
 
-use super::group::{self, Answer};
+use super::group::{self, Answer, RequestId};
 use super::plan::{COLOS, RolePlan, host_name, name};
 use crate::member::Member;
 use crate::nemesis::operator;
@@ -99,7 +99,7 @@ impl Operator {
             ..PutRequest::default()
         };
         let ask = move |member: Member| {
-            group::execute(member, "operator".to_owned(), Op::Put(put.clone()))
+            group::execute(member, RequestId::default(), Op::Put(put.clone()))
         };
         matches!(self.ask(ask).await, Some(Answer::Done(_)))
     }
@@ -170,7 +170,8 @@ impl Operator {
             accept_loss: self.rng.chance(200),
         });
         let name = role.clone();
-        let ask = move |member| group::step(member, name.clone(), step.clone());
+        let ask =
+            move |member| group::step(member, RequestId::default(), name.clone(), step.clone());
         let answer = self.ask(ask).await;
         if let Some(Answer::Done(reply)) = answer {
             self.world.count(what);

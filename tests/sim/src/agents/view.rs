@@ -1,6 +1,7 @@
 //! What the group has said of roles so far, as its first member to publish says it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
 use cfgsvc::watch::commit::Commit;
@@ -17,6 +18,25 @@ pub enum Placed {
     Grant(RoleName, Option<Grant>),
     /// Who is there.
     Attending(RoleName, Name, Option<Attending>),
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grant(role, Some(grant)) => write!(
+                f,
+                "{role} is held by {:?} at {}, {} serve, next {:?}, vacate {}, left {:?}",
+                grant.holder, grant.epoch, grant.serving, grant.next, grant.vacate, grant.left
+            ),
+            Self::Attending(role, host, Some(there)) => write!(
+                f,
+                "{host} attends {role} at {}, serves {}, position {}, {}",
+                there.epoch, there.serving, there.position, there.boot
+            ),
+            Self::Grant(role, None) => write!(f, "{role} is forgotten"),
+            Self::Attending(role, host, None) => write!(f, "{host} attends {role} no more"),
+        }
+    }
 }
 
 fn parse<T: DeserializeOwned>(value: Option<&Bytes>) -> Result<Option<T>, String> {
@@ -66,8 +86,9 @@ impl View {
         self.grants.get(role)?.holder.clone()
     }
 
-    /// The host that began the last epoch of a role with data.
-    pub fn last_started(&self, role: &RoleName) -> Option<Name> {
-        Some(self.grants.get(role)?.starts.back()?.host.clone())
+    /// The host that began the last epoch of a role with data, and that epoch.
+    pub fn last_started(&self, role: &RoleName) -> Option<(Name, i64)> {
+        let start = self.grants.get(role)?.starts.back()?;
+        Some((start.host.clone(), start.epoch))
     }
 }
