@@ -123,8 +123,7 @@ impl Plan {
         }
         plan.heartbeat = plan.election / u32::try_from(rng.between(3, 6)).unwrap_or(4);
         plan.favour(defect);
-        let must = defect.is_some_and(Defect::needs_hosts);
-        plan.placement = Placement::new(seed, plan.skewed_clocks, must);
+        plan.placement = Placement::new(seed, plan.skewed_clocks, defect);
         plan
     }
 
@@ -151,7 +150,12 @@ impl Plan {
         match defect {
             // What clients see of it is another rule's.
             Some(Defect::TakeOverAtOnce) => self.sessions = false,
-            Some(Defect::ClockRateIgnored) => self.skewed_clocks = true,
+            Some(Defect::ClockRateIgnored) => {
+                self.skewed_clocks = true;
+                self.faults.clear();
+            }
+            Some(Defect::DeadlineFromAnswer) => self.faults.clear(),
+            Some(Defect::RenewalNotConfirmed) => self.faults = vec![Fault::Isolate, Fault::Split],
             Some(_) | None => {}
         }
         for fault in needed {
@@ -163,7 +167,9 @@ impl Plan {
 
     /// The rate of a member's clock.
     pub fn clock_rate(&self, rng: &mut Rng) -> u64 {
-        if self.skewed_clocks {
+        if self.defect == Some(Defect::ClockRateIgnored) {
+            FASTEST_CLOCK
+        } else if self.skewed_clocks {
             rng.between(2 * RIGHT_RATE - FASTEST_CLOCK, FASTEST_CLOCK)
         } else {
             RIGHT_RATE

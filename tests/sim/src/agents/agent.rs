@@ -17,7 +17,7 @@ use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{Attend, RoleReply, Start, Yield};
 use openraft::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::calls::{Calls, Patience};
@@ -43,6 +43,8 @@ const WINDOW: usize = 16;
 const IDLE_TICKS_MAX: u32 = 100;
 /// A session outlives the run; the real one is kept alive.
 const SESSION_TTL_S: i64 = 100_000;
+/// Answers that wait for an agent that stands still: it asks for a few things at a time.
+const WAITING_MAX: usize = 4_096;
 /// Patience of steps.
 const STEP: Patience = Patience {
     attempts: 3,
@@ -80,7 +82,7 @@ struct RoleTask {
     rng: Rng,
     /// Tells what it writes down from what was written before it.
     generation: u64,
-    events: UnboundedSender<Event>,
+    events: Sender<Event>,
     guard: Option<Handle>,
     /// Dropped, these end the streams of verdicts that are followed: of one number.
     following: Vec<oneshot::Sender<()>>,
@@ -103,7 +105,7 @@ impl RoleTask {
         async move {
             loop {
                 // Answers to what was asked before it began anew are not for the next.
-                let (events, inbox) = unbounded_channel();
+                let (events, inbox) = channel(WAITING_MAX);
                 machine.set_task(&role.name, events.clone());
                 let task = Self {
                     rng: machine.fork_rng(),
@@ -124,7 +126,7 @@ impl RoleTask {
     }
 
     /// Returns when the host has gone away in order.
-    async fn run(mut self, mut inbox: UnboundedReceiver<Event>) {
+    async fn run(mut self, mut inbox: Receiver<Event>) {
         let mut core = Core::new(self.known(), moment());
         let mut event = Event::Tick;
         let mut idle_ticks = IdleTicks::default();
@@ -171,7 +173,7 @@ impl RoleTask {
 
     fn tell(&self, event: Event) {
         // It is this task that listens.
-        drop(self.events.send(event));
+        drop(self.events.try_send(event));
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -196,7 +198,7 @@ impl RoleTask {
                 spawn_here(async move {
                     sleep(machine.sync_time()).await;
                     machine.synced(&role, in_file);
-                    drop(events.send(Event::Synced(number)));
+                    drop(events.try_send(Event::Synced(number)));
                 });
             }
             Effect::Run { epoch, until } => {
@@ -274,7 +276,7 @@ impl RoleTask {
                 group::step(member, id, name.clone(), step)
             };
             if !begin_session(&calls, id).await {
-                return drop(events.send(Event::NotAttended));
+                return drop(events.try_send(Event::NotAttended));
             }
             let event = match calls.repeat(STEP, ask).await {
                 Answer::Done(reply) => {
@@ -287,7 +289,7 @@ impl RoleTask {
                 }
                 Answer::Refused(_) | Answer::Unknown => Event::NotAttended,
             };
-            drop(events.send(event));
+            drop(events.try_send(event));
         });
     }
 
@@ -322,7 +324,7 @@ impl RoleTask {
                 sent,
                 renewal,
             });
-            drop(events.send(event));
+            drop(events.try_send(event));
         });
     }
 
@@ -337,7 +339,7 @@ impl RoleTask {
         }
         spawn_here(async move {
             if role.spec.data != Data::None && !data::catch_up(&world, &machine, &role.name) {
-                return drop(events.send(Event::NotBegun));
+                return drop(events.try_send(Event::NotBegun));
             }
             let position = match role.spec.data {
                 Data::None => String::new(),
@@ -362,7 +364,7 @@ impl RoleTask {
                 }
                 Answer::Unknown => Event::NotBegun,
             };
-            drop(events.send(event));
+            drop(events.try_send(event));
         });
     }
 
@@ -382,7 +384,7 @@ impl RoleTask {
             while matches!(calls.repeat(STEP, ask.clone()).await, Answer::Unknown) {
                 sleep(REFUSED_PAUSE).await;
             }
-            drop(events.send(Event::Yielded));
+            drop(events.try_send(Event::Yielded));
         });
     }
 
@@ -411,7 +413,7 @@ impl RoleTask {
         };
         spawn_here(async move {
             // Whichever ends: it is over.
-            drop(SimRuntime::select2(follow.run(), over).await);
+            SimRuntime::select2(follow.run(), over).await;
         });
     }
 }
@@ -448,7 +450,7 @@ struct Following {
     follower: Follower,
     stream: u64,
     newest: Arc<AtomicU64>,
-    events: UnboundedSender<Event>,
+    events: Sender<Event>,
 }
 
 impl Following {
@@ -479,7 +481,7 @@ impl Following {
                 if self.world.plan.defect == Some(Defect::OldVerdictBelieved) {
                     stream = self.newest.load(Ordering::Relaxed);
                 }
-                drop(self.events.send(Event::Told { stream, told }));
+                drop(self.events.try_send(Event::Told { stream, told }));
             }
         };
         // A connection does not last for ever, and one to a member that is cut off must not.

@@ -138,9 +138,10 @@ impl HostNemesis {
             }
             HostFault::LinkCut => {
                 let member = self.member();
-                let (from, to) = match self.rng.chance(500) {
-                    true => (machine.id, member),
-                    false => (member, machine.id),
+                let (from, to) = if self.rng.chance(500) {
+                    (machine.id, member)
+                } else {
+                    (member, machine.id)
                 };
                 lock(&self.world.links).cut(from, to);
                 self.heal_later();

@@ -10,7 +10,7 @@ use cfgsvc_agent::guard::protocol::Report;
 use cfgsvc_agent::role::core::Event as RoleEvent;
 use cfgsvc_clock::Moment;
 use cfgsvc_core::placement::objects::Data;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::machine::Machine;
 use super::plan::RolePlan;
@@ -23,11 +23,13 @@ use crate::rng::Rng;
 use crate::runtime::{Life, lock, sleep, timeout};
 use crate::world::World;
 
+/// Words that wait between an agent and its guard: the guard reads at once.
+const WAITING_MAX: usize = 1_024;
 /// A deadline that never comes, for a defect.
 const NEVER: Duration = Duration::from_hours(1);
 
 /// What the agent tells the guard; dropped, the guard knows that the agent is lost.
-pub struct Handle(UnboundedSender<Event>);
+pub struct Handle(Sender<Event>);
 
 impl Handle {
     /// The program may run until then.
@@ -35,12 +37,12 @@ impl Handle {
         let ignored = world.plan.defect == Some(Defect::GuardWithoutTimer);
         let until = if ignored { until + NEVER } else { until };
         // A guard that is gone has said so.
-        let _ = self.0.send(Event::Until(until));
+        let _ = self.0.try_send(Event::Until(until));
     }
 
     /// Asks for the end.
     pub fn stop(&self) {
-        let _ = self.0.send(Event::Stop(Asker::Agent));
+        let _ = self.0.try_send(Event::Stop(Asker::Agent));
     }
 }
 
@@ -53,8 +55,8 @@ pub struct Guarded {
     guard: Arc<Life>,
     life: Arc<Life>,
     state: Mutex<State>,
-    to_guard: UnboundedSender<Event>,
-    to_agent: UnboundedSender<RoleEvent>,
+    to_guard: Sender<Event>,
+    to_agent: Sender<RoleEvent>,
     /// The whole time to stop; KILL comes before its end, and takes effect within it.
     stop: Duration,
 }
@@ -70,10 +72,10 @@ pub fn start(
     world: &Arc<World>,
     machine: &Arc<Machine>,
     (role, epoch): (&RolePlan, i64),
-    to_agent: UnboundedSender<RoleEvent>,
+    to_agent: Sender<RoleEvent>,
 ) -> Handle {
-    let (to_guard, inbox) = unbounded_channel();
-    let (handle, from_agent) = unbounded_channel();
+    let (to_guard, inbox) = channel(WAITING_MAX);
+    let (handle, from_agent) = channel(WAITING_MAX);
     let life = || Life::new(machine.id, machine.clock_rate);
     let guarded = Arc::new(Guarded {
         program: world.new_program(&role.name, &machine.name, epoch),
@@ -98,7 +100,7 @@ pub fn start(
 }
 
 /// The guard's socket.
-async fn listen(guarded: Arc<Guarded>, mut from_agent: UnboundedReceiver<Event>) {
+async fn listen(guarded: Arc<Guarded>, mut from_agent: Receiver<Event>) {
     loop {
         let event = from_agent.recv().await;
         let delay = lock(&guarded.state).rng.micros(10, 300);
@@ -106,7 +108,7 @@ async fn listen(guarded: Arc<Guarded>, mut from_agent: UnboundedReceiver<Event>)
         // The guard that would hear it is this process.
         let _ = guarded
             .to_guard
-            .send(event.unwrap_or(Event::Lost(Loss::Closed)));
+            .try_send(event.unwrap_or(Event::Lost(Loss::Closed)));
         if event.is_none() {
             return;
         }
@@ -124,7 +126,7 @@ impl Guarded {
         [&self.guard, &self.life]
     }
 
-    async fn run(self: Arc<Self>, mut inbox: UnboundedReceiver<Event>) {
+    async fn run(self: Arc<Self>, mut inbox: Receiver<Event>) {
         // What is left of the time to stop is for the kill.
         let mut core = Core::new(self.stop * 3 / 4);
         loop {
@@ -141,7 +143,7 @@ impl Guarded {
                     Effect::Signal(Sent::Term) => self.terminate(),
                     Effect::Signal(Sent::Kill) => self.kill(),
                     Effect::Say(Report::Gone) => {
-                        drop(self.to_agent.send(RoleEvent::NothingLeft));
+                        drop(self.to_agent.try_send(RoleEvent::NothingLeft));
                     }
                     Effect::Say(_) => {}
                     Effect::Done => {
@@ -246,7 +248,7 @@ impl Guarded {
             Ok(())
         });
         self.life.end();
-        let _ = self.to_guard.send(Event::NothingLeft);
+        let _ = self.to_guard.try_send(Event::NothingLeft);
     }
 
     /// The guard has ended.
@@ -261,7 +263,7 @@ impl Guarded {
         self.end_program("with its guard");
         self.guard.end();
         self.over();
-        drop(self.to_agent.send(RoleEvent::NothingLeft));
+        drop(self.to_agent.try_send(RoleEvent::NothingLeft));
     }
 
     /// The machine has no power any more.

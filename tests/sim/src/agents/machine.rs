@@ -7,7 +7,7 @@ use std::time::Duration;
 use cfgsvc_agent::role::core::{Event, Written};
 use cfgsvc_clock::Moment;
 use cfgsvc_core::placement::{Name, RoleName};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use super::disk::{Record, VerdictDisk};
 use super::group::RequestId;
@@ -52,7 +52,7 @@ struct Inner {
     has_power: bool,
     agent: Option<Arc<Life>>,
     /// What the agent's tasks listen to, by role.
-    tasks: BTreeMap<RoleName, UnboundedSender<Event>>,
+    tasks: BTreeMap<RoleName, Sender<Event>>,
     guards: BTreeMap<u64, Arc<Guarded>>,
     generations: u64,
     /// Of this boot, by role; as its state directory keeps them.
@@ -130,7 +130,7 @@ impl Machine {
     }
 
     /// A task of the agent listens for a role.
-    pub fn set_task(&self, role: &RoleName, events: UnboundedSender<Event>) {
+    pub fn set_task(&self, role: &RoleName, events: Sender<Event>) {
         lock(&self.inner).tasks.insert(role.clone(), events);
     }
 
@@ -145,7 +145,7 @@ impl Machine {
     pub fn begin_anew(&self, role: &RoleName) {
         if let Some(events) = lock(&self.inner).tasks.get(role) {
             // A task that has ended begins anew with its agent.
-            drop(events.send(Event::End));
+            drop(events.try_send(Event::End));
         }
     }
 
@@ -169,8 +169,8 @@ impl Machine {
     pub fn panicked(&self) -> Option<String> {
         let agent = self.agent().and_then(|life| life.panicked());
         let guards = self.guards();
-        let lives = guards.iter().flat_map(|guarded| guarded.lives());
-        agent.or_else(|| lives.filter_map(|life| life.panicked()).next())
+        let mut lives = guards.iter().flat_map(|guarded| guarded.lives());
+        agent.or_else(|| lives.find_map(|life| life.panicked()))
     }
 
     /// Ends the agent's process; what it started finds out.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cfgsvc_core::placement::objects::{Colo, Failover, Kind};
+use cfgsvc_core::placement::objects::{Colo, Data, Failover, Kind};
 use cfgsvc_core::placement::{RoleName, Spec, keys};
 use cfgsvc_proto::etcd::PutRequest;
 use cfgsvc_proto::state::Move;
@@ -24,6 +24,8 @@ use crate::world::World;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How often it is looked in the end whether a person has to decide.
+const LOOK: Duration = Duration::from_secs(1);
 /// Pause before it is made again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -64,6 +66,12 @@ pub async fn run(world: Arc<World>, until: Duration) {
         })
         .await;
     operator.world.calm();
+    while !operator.world.settled() && operator.world.failure().is_none() {
+        SimRuntime::sleep(LOOK).await;
+        for role in &placement.roles {
+            operator.decide(role).await;
+        }
+    }
 }
 
 impl Operator {
@@ -125,8 +133,8 @@ impl Operator {
                 self.move_role(&plan.name, some_host.as_str(), what).await;
             }
             5 => {
-                self.move_role(&plan.name, "", "operator releases a role")
-                    .await
+                let what = "operator releases a role";
+                self.move_role(&plan.name, "", what).await;
             }
             6 if plan.spec.kind != Kind::Lock => {
                 self.say(plan, |spec| spec.paused = true).await;
@@ -154,6 +162,19 @@ impl Operator {
                     self.move_role(&plan.name, some_host.as_str(), what).await;
                 }
             }
+        }
+    }
+
+    /// What the group leaves to a person: nobody has any data, so that whoever begins may lose some.
+    async fn decide(&mut self, plan: &RolePlan) {
+        let machines = self.world.machines();
+        let lost = plan.spec.data != Data::None
+            && lock(&self.world.placement).holder(&plan.name).is_none()
+            && !machines.iter().any(|machine| machine.held(&plan.name).has);
+        if lost && let Some(machine) = self.rng.pick(&machines) {
+            let what = "operator gives away a role without data";
+            self.move_role(&plan.name, machine.name.as_str(), what)
+                .await;
         }
     }
 

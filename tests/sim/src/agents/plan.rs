@@ -7,6 +7,7 @@ use cfgsvc_core::placement::objects::{Data, Failover, Kind};
 use cfgsvc_core::placement::{Name, RoleName, Spec};
 
 use super::faults::HostFault;
+use crate::defect::Defect;
 use crate::invariants::leases_never_early::FASTEST_CLOCK;
 use crate::rng::Rng;
 use crate::runtime::RIGHT_RATE;
@@ -42,8 +43,8 @@ pub struct Placement {
     pub operator_pause_ms: u64,
     /// How often a program ends by itself: its longest time is drawn up to this.
     pub program_life: Duration,
-    /// Messages of hosts that arrive twice, of 1000.
-    pub repeated: u64,
+    /// All clocks of hosts are as slow as they may be.
+    pub slowest: bool,
 }
 
 /// A name that is written down here.
@@ -69,9 +70,10 @@ fn role(text: &str) -> RoleName {
 }
 
 impl Placement {
-    /// The hosts of `seed`, if it has any; `must`: it has.
-    pub fn new(seed: u64, skewed: bool, must: bool) -> Option<Self> {
+    /// The hosts of `seed`, if it has any. A defect that shows only at hosts makes sure of them.
+    pub fn new(seed: u64, skewed: bool, defect: Option<Defect>) -> Option<Self> {
         let mut rng = Rng::new(seed ^ SALT);
+        let must = defect.is_some_and(Defect::needs_hosts);
         if !rng.chance(SHARE) && !must {
             return None;
         }
@@ -111,7 +113,7 @@ impl Placement {
         }
         let share = *rng.pick(&[300, 500, 800]).unwrap_or(&500);
         let all = HostFault::ALL.into_iter();
-        Some(Self {
+        let mut placement = Self {
             hosts,
             roles,
             skew,
@@ -119,14 +121,39 @@ impl Placement {
             fault_pause_ms: *rng.pick(&[500, 1_500, 4_000]).unwrap_or(&1_500),
             operator_pause_ms: *rng.pick(&[700, 2_500, 8_000]).unwrap_or(&2_500),
             program_life: Duration::from_millis(*rng.pick(&[2_000, 60_000]).unwrap_or(&60_000)),
-            repeated: *rng.pick(&[0, 0, 20]).unwrap_or(&0),
-        })
+            slowest: false,
+        };
+        placement.favour(defect);
+        Some(placement)
+    }
+
+    /// Makes likely what a defect needs to show.
+    fn favour(&mut self, defect: Option<Defect>) {
+        let needed: &[HostFault] = match defect {
+            // A lease that nobody renews, to its very end.
+            Some(Defect::ClockRateIgnored) => &[HostFault::Cut, HostFault::CutAndPause],
+            // An answer that is heard late, and the last one.
+            Some(Defect::DeadlineFromAnswer) => &[
+                HostFault::AgentPause,
+                HostFault::SlowLink,
+                HostFault::Cut,
+                HostFault::CutAndPause,
+            ],
+            // A leader that nobody follows any more and that hosts still hear: other faults end it.
+            Some(Defect::RenewalNotConfirmed) => &[HostFault::AgentPause],
+            Some(_) | None => return,
+        };
+        self.faults = needed.to_vec();
+        self.operator_pause_ms = 8_000;
+        self.program_life = Duration::from_mins(1);
+        self.slowest = defect == Some(Defect::ClockRateIgnored);
     }
 
     /// The rate of a host's clock: often as wrong as it may be.
     pub fn clock_rate(&self, rng: &mut Rng) -> u64 {
         let (slowest, fastest) = (RIGHT_RATE - self.skew, RIGHT_RATE + self.skew);
         match rng.between(0, 3) {
+            _ if self.slowest => slowest,
             0 | 1 => slowest,
             2 => fastest,
             _ => rng.between(slowest, fastest),
