@@ -155,7 +155,10 @@ impl Plan {
                 self.faults.clear();
             }
             Some(Defect::DeadlineFromAnswer) => self.faults.clear(),
-            Some(Defect::RenewalNotConfirmed) => self.faults = vec![Fault::Isolate, Fault::Split],
+            Some(Defect::RenewalNotConfirmed) => {
+                self.faults = vec![Fault::Isolate];
+                self.fault_pause_ms = 6_000;
+            }
             Some(_) | None => {}
         }
         for fault in needed {

@@ -181,7 +181,16 @@ impl Guarded {
             if self.data != Data::None {
                 self.machine.wrote(&self.program.role);
             }
-            resource::write(&self.world, self.machine.id, &self.program);
+            let late = {
+                let rng = &mut lock(&self.state).rng;
+                let late = rng.chance(20);
+                if late {
+                    rng.millis(50, 3_000)
+                } else {
+                    Duration::ZERO
+                }
+            };
+            resource::write(&self.world, self.machine.id, &self.program, late);
         }
     }
 

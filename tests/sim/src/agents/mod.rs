@@ -1,13 +1,13 @@
 //! Hosts with agents: who serves a role, and what goes wrong around that.
 //!
 //! ```text
-//!   operator ──┐ calls          ┌─────────────── one machine: a clock of its own rate ──────────────┐
-//!              ▼                │                                                                   │
-//!   members ◄──── calls ────────┤ agent: role::core (real) in the twin of its shell ── verdict disk │
-//!           ────► verdicts ─────┤    │ deadlines, stop        ▲ gone                                │
-//!                               │    ▼                        │                                     │
-//!                               │ guard: guard::core (real) ─► program ── writes ───────────────────┼─► resource
-//!                               └───────────────────────────────────────────────────────────────────┘
+//!   operator ──┐ calls     ┌──────────── one machine: a clock of its own rate ────────────┐
+//!              ▼           │                                                              │
+//!   members ◄── calls ─────┤ agent: role::core (real) in a twin of its shell ─ verdicts   │
+//!           ── verdicts ──►│   │ deadlines, stop   ▲ gone                       on disk   │
+//!                          │   ▼                   │                                      │
+//!                          │ guard: guard::core (real) ─► program ── writes to a resource │
+//!                          └──────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Agent, guard and program are processes of their own: each can end, and the agent can stand

@@ -165,7 +165,7 @@ impl Operator {
         }
     }
 
-    /// What the group leaves to a person: nobody has any data, so that whoever begins may lose some.
+    /// What the group leaves to a person: nobody has data, so that whoever begins may lose some.
     async fn decide(&mut self, plan: &RolePlan) {
         let machines = self.world.machines();
         let lost = plan.spec.data != Data::None

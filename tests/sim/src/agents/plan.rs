@@ -147,6 +147,12 @@ impl Placement {
         self.operator_pause_ms = 8_000;
         self.program_life = Duration::from_mins(1);
         self.slowest = defect == Some(Defect::ClockRateIgnored);
+        if defect == Some(Defect::RenewalNotConfirmed) {
+            // Over while the old leader is still cut off.
+            for plan in &mut self.roles {
+                (plan.spec.term_ms, plan.spec.stop_ms) = (900, 200);
+            }
+        }
     }
 
     /// The rate of a host's clock: often as wrong as it may be.

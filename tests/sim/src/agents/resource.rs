@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cfgsvc_core::placement::RoleName;
 use openraft::AsyncRuntime as _;
@@ -22,16 +23,16 @@ pub struct Resources {
     unchecked: BTreeMap<RoleName, i64>,
 }
 
-/// A program on the machine with this id writes: the write is under way for a while, and arrives
-/// also when its program is gone.
-pub fn write(world: &Arc<World>, from: u64, by: &Program) {
+/// A program on the machine with this id writes: the write is under way for a while, `late` for
+/// what it waits in some buffer, and arrives also when its program is gone.
+pub fn write(world: &Arc<World>, from: u64, by: &Program, late: Duration) {
     let passage = lock(&world.links).passage(from, ID, false);
     let Some(delay) = passage.first().copied() else {
         return;
     };
     let (world, by) = (world.clone(), by.clone());
     spawn_world(async move {
-        SimRuntime::sleep(delay).await;
+        SimRuntime::sleep(delay + late).await;
         arrived(&world, &by);
     });
 }

@@ -1,5 +1,5 @@
-//! The group counts nobody out who still runs: when it says that a host serves no more, or gives the
-//! role on, nothing of that host's program is left.
+//! The group counts nobody out who still runs: when it says that a host serves no more, or gives
+//! the role on, nothing of that host's program is left.
 //!
 //! Why so and not only the next program's start: until that one starts there is time by luck.
 

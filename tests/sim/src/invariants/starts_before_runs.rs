@@ -1,5 +1,5 @@
-//! What a program relies on is there before it runs: the group has committed that its host serves in
-//! its epoch, with data from which position, and the host's own disk says so.
+//! What a program relies on is there before it runs: the group has committed that its host serves
+//! in its epoch, with data from which position, and the host's own disk says so.
 
 use std::collections::BTreeMap;
 
