@@ -482,6 +482,32 @@ fn ready() -> World {
     world
 }
 
+#[test]
+fn role_that_is_resumed_before_its_holder_has_given_it_up_is_given_to_the_next() {
+    let mut world = ready();
+    let role = "/cfgsvc/roles/db";
+    let said = |paused| format!(r#"{{"data":"none","paused":{paused}}}"#);
+    world.put(role, &said(false));
+    for (host, lease) in HOSTS.into_iter().take(2).zip(1..) {
+        let facts = Facts::default();
+        world
+            .step("db", attend(host, lease, facts))
+            .expect("it is there");
+    }
+    let epoch = world.grant("db").epoch;
+    let begin = start("h1", 1, epoch, "");
+    world.step("db", begin).expect("it was given");
+    world.put(role, &said(true));
+    let released = world.step("db", go("")).expect("a person decides");
+    assert!(released.closing);
+    world.put(role, &said(false));
+    world
+        .step("db", stop("h1", 1, "", false))
+        .expect("it serves");
+    let grant = world.grant("db");
+    assert!(grant.holder.is_some() && grant.epoch > epoch, "{grant:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]

@@ -29,11 +29,35 @@ pub enum Defect {
     OldImageAccepted,
     /// A member with an emptied disk goes on under its old id.
     WipedDiskAccepted,
+    /// A host counts its deadline from the answer to its renewal instead of from the sending.
+    DeadlineFromAnswer,
+    /// A host leaves out the margin for the rate of its clock.
+    ClockRateIgnored,
+    /// A host leaves out the time that its program needs to stop.
+    StopMarginIgnored,
+    /// A new leader does not wait out what the one before it may have promised to hosts.
+    TakeOverAtOnce,
+    /// An agent says that it has stopped before the program is gone.
+    YieldBeforeGone,
+    /// A renewal is confirmed without a new quorum check.
+    RenewalNotConfirmed,
+    /// A verdict of an older lease is believed.
+    OldVerdictBelieved,
+    /// The program runs before the start of its epoch is committed.
+    RunBeforeStart,
+    /// The program runs before its host's disk says so.
+    VerdictNotSynced,
+    /// Only the agent keeps the program's deadline.
+    GuardWithoutTimer,
+    /// The resource takes writes of any epoch.
+    ResourceUnchecked,
+    /// A late copy of what an agent once asked for is carried out: its steps have no request ids.
+    StepsWithoutIds,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 25] = [
         Self::LeaderRestore,
         Self::LeaseRead,
         Self::LateAnswer,
@@ -47,5 +71,22 @@ impl Defect {
         Self::LeaseFromGrant,
         Self::OldImageAccepted,
         Self::WipedDiskAccepted,
+        Self::DeadlineFromAnswer,
+        Self::ClockRateIgnored,
+        Self::StopMarginIgnored,
+        Self::TakeOverAtOnce,
+        Self::YieldBeforeGone,
+        Self::RenewalNotConfirmed,
+        Self::OldVerdictBelieved,
+        Self::RunBeforeStart,
+        Self::VerdictNotSynced,
+        Self::GuardWithoutTimer,
+        Self::ResourceUnchecked,
+        Self::StepsWithoutIds,
     ];
+
+    /// Whether it shows only where hosts serve roles.
+    pub fn needs_hosts(self) -> bool {
+        self >= Self::DeadlineFromAnswer
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cfgsvc::watch::commit::Commit;
+use cfgsvc_core::placement::keys::PREFIX;
 use cfgsvc_proto::kv::event::EventType;
 
 /// A change of one key.
@@ -49,13 +50,13 @@ impl History {
         self.revisions.last_key_value().map_or(1, |(last, _)| *last)
     }
 
-    /// A member published `commit`.
-    pub fn published(&mut self, member: u64, commit: &Commit) -> Result<(), String> {
+    /// A member published `commit`; whether it is the first.
+    pub fn published(&mut self, member: u64, commit: &Commit) -> Result<bool, String> {
         let changes = changes_of(commit);
         let revision = commit.revision;
         if let Some(known) = self.revisions.get(&revision) {
             if *known == changes {
-                return Ok(());
+                return Ok(false);
             }
             return Err(format!(
                 "revision {revision} is {changes:?} at member {member} and {known:?} elsewhere"
@@ -70,8 +71,9 @@ impl History {
         for change in &changes {
             let versions = self.keys.entry(change.key.clone()).or_default();
             versions.insert(revision, change.value.clone());
-            // Clients never write a value twice.
-            if let Some(value) = &change.value
+            // Clients never write a value twice; a role may be as it was before.
+            if !change.key.starts_with(PREFIX)
+                && let Some(value) = &change.value
                 && let Some(first) = self.values.insert(value.clone(), revision)
             {
                 return Err(format!(
@@ -80,7 +82,7 @@ impl History {
             }
         }
         self.revisions.insert(revision, changes);
-        Ok(())
+        Ok(true)
     }
 
     /// What a revision changed.

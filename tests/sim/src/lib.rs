@@ -5,6 +5,7 @@
 //! - the members run the real state machine, log store and apply logic; what is simulated is below
 //!   them (disks, network, clocks) and around them (clients, operators, people who pull plugs).
 
+pub mod agents;
 pub mod client;
 pub mod defect;
 pub mod disk;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cluster::start::{Beginning, Options, raft_config};
 use openraft::Config;
 
+use crate::agents::plan::Placement;
 use crate::defect::Defect;
 use crate::invariants::leases_never_early::FASTEST_CLOCK;
 use crate::nemesis::Fault;
@@ -65,6 +66,8 @@ pub struct Plan {
     pub fault_pause_ms: u64,
     /// How long faults come.
     pub span: Duration,
+    /// Hosts and roles, if this run has them.
+    pub placement: Option<Placement>,
 }
 
 impl Plan {
@@ -112,6 +115,7 @@ impl Plan {
             faults,
             fault_pause_ms: *rng.pick(&[300, 1_000, 2_500]).unwrap_or(&1_000),
             span: rng.millis(6_000, 15_000),
+            placement: None,
         };
         if slow_net {
             // An election timeout must be many round trips.
@@ -119,6 +123,7 @@ impl Plan {
         }
         plan.heartbeat = plan.election / u32::try_from(rng.between(3, 6)).unwrap_or(4);
         plan.favour(defect);
+        plan.placement = Placement::new(seed, plan.skewed_clocks, defect);
         plan
     }
 
@@ -142,6 +147,20 @@ impl Plan {
             // its lease: other faults end the one or the other.
             self.faults.clear();
         }
+        match defect {
+            // What clients see of it is another rule's.
+            Some(Defect::TakeOverAtOnce) => self.sessions = false,
+            Some(Defect::ClockRateIgnored) => {
+                self.skewed_clocks = true;
+                self.faults.clear();
+            }
+            Some(Defect::DeadlineFromAnswer) => self.faults.clear(),
+            Some(Defect::RenewalNotConfirmed) => {
+                self.faults = vec![Fault::Isolate];
+                self.fault_pause_ms = 6_000;
+            }
+            Some(_) | None => {}
+        }
         for fault in needed {
             if !self.faults.contains(fault) {
                 self.faults.push(*fault);
@@ -151,7 +170,9 @@ impl Plan {
 
     /// The rate of a member's clock.
     pub fn clock_rate(&self, rng: &mut Rng) -> u64 {
-        if self.skewed_clocks {
+        if self.defect == Some(Defect::ClockRateIgnored) {
+            FASTEST_CLOCK
+        } else if self.skewed_clocks {
             rng.between(2 * RIGHT_RATE - FASTEST_CLOCK, FASTEST_CLOCK)
         } else {
             RIGHT_RATE

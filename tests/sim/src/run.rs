@@ -15,6 +15,7 @@ use openraft::error::Fatal;
 use openraft_rt_sim::SimRuntime;
 use prost::Message as _;
 
+use crate::agents;
 use crate::client::Client;
 use crate::disk::Crash;
 use crate::host::{Host, Out};
@@ -32,6 +33,9 @@ use crate::world::World;
 const TICK: Duration = Duration::from_millis(10);
 /// A group without faults must be whole again by then.
 const HEAL: Duration = Duration::from_mins(1);
+
+/// Somebody must serve each role by then, counted from when the group is whole.
+const SERVE: Duration = Duration::from_secs(20);
 
 /// What a run was.
 #[derive(Debug, Clone)]
@@ -100,6 +104,10 @@ fn summarize(world: &World, counts: &mut BTreeMap<&'static str, u64>) {
     let (terms, expired) = world.checks(|checks| (checks.terms_led(), checks.leases.count()));
     counts.insert("terms with a leader", terms as u64);
     counts.insert("leases expired", expired as u64);
+    world.checks(|checks| {
+        counts.insert("epochs given", checks.epochs.count());
+        counts.insert("writes that resources took", checks.writes.count());
+    });
     let revisions = lock(&world.history).last();
     counts.insert("revisions", revisions.unsigned_abs());
     for host in world.hosts() {
@@ -112,8 +120,7 @@ fn summarize(world: &World, counts: &mut BTreeMap<&'static str, u64>) {
 async fn play(world: &Arc<World>) {
     world.event(&format!("{:?}", world.plan));
     begin(world);
-    let healing = Arc::new(Mutex::new(false));
-    spawn_world(supervise(world.clone(), healing.clone()));
+    spawn_world(supervise(world.clone()));
     let until = world_time() + world.plan.span;
     for number in 0..world.plan.clients {
         spawn_world(Client::new(world.clone(), number).run(until));
@@ -127,13 +134,24 @@ async fn play(world: &Arc<World>) {
             }
         });
     }
+    if world.plan.placement.is_some() {
+        world.add_machines();
+        spawn_world(agents::faults::supervise(world.clone()));
+        spawn_world(agents::operator::run(world.clone(), until));
+        spawn_world(agents::data::run(world.clone(), world.fork_rng()));
+        spawn_world(agents::faults::run(world.clone(), until));
+    }
     nemesis::run(world.clone(), until).await;
     while world_time() < until && world.failure().is_none() {
         SimRuntime::sleep(TICK).await;
     }
-    *lock(&healing) = true;
+    world.heal();
     world.event("all faults stop");
     heal(world).await;
+    if world.plan.placement.is_some() {
+        serve(world).await;
+        heal(world).await;
+    }
     world.settle();
     let end = world_time() + 2 * HEAL;
     while world.failure().is_none() && *lock(&watched) < world.plan.watchers {
@@ -153,13 +171,13 @@ fn begin(world: &Arc<World>) {
 }
 
 /// Looks at everybody, and starts again what ended.
-async fn supervise(world: Arc<World>, healing: Arc<Mutex<bool>>) {
+async fn supervise(world: Arc<World>) {
     let mut rng = world.fork_rng();
     let mut starts: BTreeMap<u64, Duration> = BTreeMap::new();
     let mut leader = None;
     while world.failure().is_none() {
         SimRuntime::sleep(TICK).await;
-        let heal = *lock(&healing);
+        let heal = world.healing();
         for host in world.hosts() {
             if heal {
                 host.mend();
@@ -260,6 +278,36 @@ async fn heal(world: &Arc<World>) {
             }
             Err(lacks) => missing = lacks,
         }
+    }
+}
+
+/// Every role must be served again by somebody.
+async fn serve(world: &Arc<World>) {
+    let Some(placement) = &world.plan.placement else {
+        return;
+    };
+    let deadline = world_time() + SERVE;
+    while world.failure().is_none() {
+        let lacking = world.checks(|checks| {
+            let mut roles = placement.roles.iter().map(|role| &role.name);
+            roles
+                .find(|role| checks.overlap.running(role).is_none())
+                .cloned()
+        });
+        let role = match lacking {
+            Some(role) => role.to_string(),
+            None if world.is_calm() => {
+                world.event("every role is served");
+                return;
+            }
+            None => "what the operator says".to_owned(),
+        };
+        if world_time() > deadline {
+            world.fail(format!(
+                "nobody serves {role} {SERVE:?} after the group is whole"
+            ));
+        }
+        SimRuntime::sleep(TICK * 10).await;
     }
 }
 

@@ -1,18 +1,23 @@
 //! Everything of one run: hosts, network, rules, history, counts.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cfgsvc::watch::commit::Commit;
+use cfgsvc_core::placement::{Name, RoleName};
 use cluster::types::LogId;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, ServerState};
 
+use crate::agents::machine::Machine;
+use crate::agents::resource::Resources;
+use crate::agents::view::{View, placed};
 use crate::disk::Crash;
 use crate::history::History;
 use crate::host::{Host, Process};
-use crate::invariants::Checks;
+use crate::invariants::{Checks, Program};
 use crate::links::Links;
 use crate::member::Member;
 use crate::oracle::Oracle;
@@ -32,12 +37,20 @@ pub struct World {
     pub oracle: Mutex<Oracle>,
     /// What all members must agree on.
     pub history: Mutex<History>,
+    /// What the group has said of roles.
+    pub placement: Mutex<View>,
+    /// What programs write to.
+    pub resources: Mutex<Resources>,
     config: Arc<Config>,
     hosts: Mutex<BTreeMap<u64, Arc<Host>>>,
+    machines: Mutex<BTreeMap<Name, Arc<Machine>>>,
+    programs: AtomicU64,
     checks: Mutex<Checks>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     trace: Mutex<Trace>,
     failure: Mutex<Option<String>>,
+    healing: AtomicBool,
+    calm: AtomicBool,
     settled: AtomicBool,
     rng: Mutex<Rng>,
 }
@@ -71,11 +84,17 @@ impl World {
             links: Mutex::new(links),
             oracle: Mutex::default(),
             history: Mutex::default(),
+            placement: Mutex::default(),
+            resources: Mutex::default(),
             hosts: Mutex::default(),
+            machines: Mutex::default(),
+            programs: AtomicU64::new(0),
             checks: Mutex::default(),
             counts: Mutex::default(),
             trace: Mutex::new(Trace::new(keep_trace)),
             failure: Mutex::default(),
+            healing: AtomicBool::new(false),
+            calm: AtomicBool::new(false),
             settled: AtomicBool::new(false),
             rng: Mutex::new(rng),
         }))
@@ -119,6 +138,26 @@ impl World {
         }
     }
 
+    /// All faults stop.
+    pub fn heal(&self) {
+        self.healing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they have.
+    pub fn healing(&self) -> bool {
+        self.healing.load(Ordering::Relaxed)
+    }
+
+    /// The operator has said the last word about roles.
+    pub fn calm(&self) {
+        self.calm.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that is so.
+    pub fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
+    }
+
     /// The group is whole again and nobody writes any more.
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
@@ -160,9 +199,64 @@ impl World {
         self.event(&format!("member {member} published {}", commit.revision));
         self.check(|checks| checks.published(member, commit.revision));
         let result = lock(&self.history).published(member, commit);
-        if let Err(why) = result {
-            self.fail(why);
+        match result {
+            Ok(true) => self.placed(commit),
+            Ok(false) => {}
+            Err(why) => self.fail(why),
         }
+    }
+
+    fn placed(&self, commit: &Commit) {
+        match placed(commit) {
+            Ok(placed) => {
+                for one in &placed {
+                    self.event(&one.to_string());
+                }
+                lock(&self.placement).take(&placed);
+                self.check(|checks| checks.placed(commit.revision, &placed));
+            }
+            Err(why) => self.fail(why),
+        }
+    }
+
+    // === hosts with agents ===
+
+    /// Adds the machines of the plan, each with a clock of its own rate.
+    pub fn add_machines(&self) {
+        let Some(placement) = &self.plan.placement else {
+            return;
+        };
+        for number in 1..=placement.hosts {
+            let mut rng = self.fork_rng();
+            let machine = Machine::new(number, placement.clock_rate(&mut rng), rng);
+            lock(&self.machines).insert(machine.name.clone(), machine);
+        }
+    }
+
+    /// All of them.
+    pub fn machines(&self) -> Vec<Arc<Machine>> {
+        lock(&self.machines).values().cloned().collect()
+    }
+
+    /// One of them.
+    pub fn machine(&self, name: &Name) -> Option<Arc<Machine>> {
+        lock(&self.machines).get(name).cloned()
+    }
+
+    /// A program that has not started.
+    pub fn new_program(&self, role: &RoleName, host: &Name, epoch: i64) -> Program {
+        Program {
+            role: role.clone(),
+            host: host.clone(),
+            epoch,
+            number: self.programs.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+
+    /// How long programs live at most before they end by themselves; `None` when they do not.
+    pub fn program_life(&self) -> Option<Duration> {
+        let placement = self.plan.placement.as_ref()?;
+        (!self.healing()).then_some(placement.program_life)
     }
 
     // === hosts ===
@@ -269,6 +363,10 @@ impl World {
                 process.life.end();
             }
         }
+        for machine in self.machines() {
+            machine.clear();
+        }
+        lock(&self.machines).clear();
         lock(&self.hosts).clear();
         lock(&self.links).clear();
     }

@@ -232,6 +232,12 @@ impl World {
             if self.core.next_wake().is_some_and(|wake| wake <= self.now) {
                 self.event(Event::Tick);
             }
+            let due = self.core.next_wake();
+            assert!(
+                due.is_none_or(|due| due > self.now),
+                "nothing is done about what is due at {due:?}: {:?}",
+                self.core
+            );
             self.check();
         }
     }

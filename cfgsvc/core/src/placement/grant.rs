@@ -235,8 +235,10 @@ impl Grant {
         }
         let mut vacated = std::mem::take(&mut self.vacate);
         let next = self.next.take();
-        if vacated && spec.kind == Kind::Lock {
-            // Whoever attends a lock waits for it: it is the turn of the first of them.
+        let by_itself = spec.failover == Failover::Auto && !spec.paused;
+        if vacated && (spec.kind == Kind::Lock || by_itself) {
+            // Whoever attends a lock waits for it: it is the turn of the first of them. And a role
+            // that was resumed meanwhile is the group's to give again.
             vacated = false;
             self.holder = None;
         }
@@ -252,7 +254,6 @@ impl Grant {
             (Some(_), Kind::Colo) => true,
             (Some(holder), Kind::Host | Kind::Lock) => is_there(holder) && !tried(holder),
         };
-        let by_itself = spec.failover == Failover::Auto && !spec.paused;
         let can_take = |next: &Name| spec.kind == Kind::Colo || is_there(next);
         let successor = match next.filter(can_take) {
             Some(next) => Some(next),

@@ -5,18 +5,52 @@ pub mod applied_is_a_prefix;
 pub mod committed_is_durable;
 pub mod committed_never_changes;
 pub mod election_safety;
+pub mod epochs_only_grow;
 pub mod leases_never_early;
 pub mod log_matching;
+pub mod no_program_past_its_grant;
 pub mod revisions_without_gaps;
+pub mod roles_never_overlap;
+pub mod starts_before_runs;
 pub mod votes_never_go_back;
+pub mod writes_in_their_epoch;
+
+use std::fmt;
 
 use bytes::Bytes;
+use cfgsvc_core::placement::{Name, RoleName};
 use cluster::proto;
 use cluster::types::{LogId, Vote, decode, vote_from};
 use cluster_core::log::{LogMeta, LogOp};
 use openraft::RaftMetrics;
 
+use crate::agents::view::Placed;
 use crate::types::SimTypes;
+
+/// A program that serves a role, from its start until nothing of it is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The role.
+    pub role: RoleName,
+    /// Where it runs.
+    pub host: Name,
+    /// The epoch that it was started in.
+    pub epoch: i64,
+    /// Which of the run it is.
+    pub number: u64,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            role,
+            host,
+            epoch,
+            number,
+        } = self;
+        write!(f, "program {number} of {host} in epoch {epoch} of {role}")
+    }
+}
 
 /// All rules.
 #[derive(Debug, Default)]
@@ -29,6 +63,14 @@ pub struct Checks {
     /// Leases, which clients tell of.
     pub leases: leases_never_early::LeasesNeverEarly,
     revisions: revisions_without_gaps::RevisionsWithoutGaps,
+    /// Programs, of which hosts tell.
+    pub overlap: roles_never_overlap::RolesNeverOverlap,
+    /// What resources took.
+    pub writes: writes_in_their_epoch::WritesInTheirEpoch,
+    /// What the group said of roles.
+    pub epochs: epochs_only_grow::EpochsOnlyGrow,
+    grants: no_program_past_its_grant::NoProgramPastItsGrant,
+    starts: starts_before_runs::StartsBeforeRuns,
 }
 
 fn decoded_vote(bytes: &Bytes) -> Result<Vote, String> {
@@ -119,8 +161,46 @@ impl Checks {
         self.log_matching.truncated(member, 0);
     }
 
+    /// The group said this of roles, at a revision that nobody published before.
+    pub fn placed(&mut self, revision: i64, placed: &[Placed]) -> Result<(), String> {
+        for one in placed {
+            self.writes.placed(one);
+            self.starts.placed(one);
+            self.epochs.placed(revision, one)?;
+            self.grants.placed(one)?;
+        }
+        Ok(())
+    }
+
+    /// A program begins to run.
+    pub fn program_started(
+        &mut self,
+        program: &Program,
+        facts: &starts_before_runs::Facts,
+    ) -> Result<(), String> {
+        self.overlap.started(program)?;
+        self.grants.started(program)?;
+        self.starts.started(program, facts)
+    }
+
+    /// Nothing of a program is left.
+    pub fn program_ended(&mut self, program: &Program) {
+        self.overlap.ended(program);
+        self.grants.ended(program);
+    }
+
     /// Count of terms that had a leader.
     pub fn terms_led(&self) -> usize {
         self.election_safety.terms()
+    }
+}
+
+#[cfg(test)]
+fn program(role: &str, host: &str, epoch: i64) -> Program {
+    Program {
+        role: role.parse().expect("a role"),
+        host: host.parse().expect("a name"),
+        epoch,
+        number: 1,
     }
 }

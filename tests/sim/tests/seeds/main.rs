@@ -45,7 +45,9 @@ fn long_second_half_of_a_thousand_seeds_is_sound() {
 
 #[test]
 fn seed_repeats_a_run_to_the_byte_and_another_does_not() {
-    for seed in [2, 5] {
+    let with_hosts = |seed: &u64| Plan::new(*seed, None).placement.is_some();
+    let hosts = (0..100).find(with_hosts).expect("a share has hosts");
+    for seed in [2, 5, hosts] {
         let first = run(Plan::new(seed, None), true);
         let second = run(Plan::new(seed, None), true);
         assert_eq!(first.lines, second.lines, "seed {seed}");
@@ -58,12 +60,19 @@ fn seed_repeats_a_run_to_the_byte_and_another_does_not() {
         );
         let other = run(Plan::new(seed + 1, None), false);
         assert_ne!(first.trace_hash, other.trace_hash);
+        if seed == hosts {
+            let programs = first.counts.get("program started");
+            assert!(
+                programs.is_some_and(|programs| *programs > 1),
+                "{programs:?}"
+            );
+        }
     }
 }
 
 /// Each defect, seeds within which it must be found, and what says so. The seeds are several times
 /// those that OVERVIEW.md tells: plans change with the code.
-const FOUND: [(Defect, u64, &[&str]); 13] = [
+const FOUND: [(Defect, u64, &[&str]); 25] = [
     (
         Defect::LeaderRestore,
         100,
@@ -94,7 +103,26 @@ const FOUND: [(Defect, u64, &[&str]); 13] = [
     (Defect::LeaseFromGrant, 20, &["lease"]),
     (Defect::OldImageAccepted, 20, &["it had promised"]),
     (Defect::WipedDiskAccepted, 20, &["synced on"]),
+    (Defect::DeadlineFromAnswer, 300, COUNTED_OUT),
+    (Defect::ClockRateIgnored, 100, COUNTED_OUT),
+    (Defect::StopMarginIgnored, 60, COUNTED_OUT),
+    (Defect::TakeOverAtOnce, 20, COUNTED_OUT),
+    (Defect::YieldBeforeGone, 60, COUNTED_OUT),
+    (Defect::RenewalNotConfirmed, 300, COUNTED_OUT),
+    (
+        Defect::OldVerdictBelieved,
+        600,
+        &["without a start", "counts it out"],
+    ),
+    (Defect::RunBeforeStart, 20, &["without a start"]),
+    (Defect::VerdictNotSynced, 20, &["without a verdict on disk"]),
+    (Defect::GuardWithoutTimer, 100, COUNTED_OUT),
+    (Defect::ResourceUnchecked, 400, &["took effect after"]),
+    (Defect::StepsWithoutIds, 900, COUNTED_OUT),
 ];
+
+/// What says that a program runs which the group does not count any more.
+const COUNTED_OUT: &[&str] = &["counts it out", "is given", "overlap"];
 
 fn is_found(defect: Defect) {
     let (_, seeds, words) = FOUND

@@ -1,0 +1,103 @@
+//! How the data of a role comes from one host to another: as databases copy it, without the group.
+//!
+//! Invariant: a host copies only from a host whose writes it may have: the holder that its verdict
+//! on disk names, or before it begins an epoch itself, the one that began the last.
+
+use std::sync::Arc;
+
+use cfgsvc_agent::role::core::Written;
+use cfgsvc_core::placement::objects::Data;
+use cfgsvc_core::placement::{Name, RoleName};
+use openraft::AsyncRuntime as _;
+use openraft_rt_sim::SimRuntime;
+
+use super::machine::{Held, Machine};
+use crate::rng::Rng;
+use crate::runtime::lock;
+use crate::world::World;
+
+/// Copies for all hosts, as long as the run lasts.
+pub async fn run(world: Arc<World>, mut rng: Rng) {
+    let Some(placement) = &world.plan.placement else {
+        return;
+    };
+    let with_data = placement.roles.iter();
+    let with_data = with_data.filter(|role| role.spec.data != Data::None);
+    let roles: Vec<RoleName> = with_data.map(|role| role.name.clone()).collect();
+    while world.failure().is_none() && !roles.is_empty() {
+        let pause = rng.millis(20, 200);
+        SimRuntime::sleep(pause).await;
+        for machine in world.machines() {
+            for role in &roles {
+                // Not all at once, so that some are ahead of others.
+                if machine.has_power() && rng.chance(500) {
+                    follow(&world, &machine, role);
+                }
+            }
+        }
+    }
+}
+
+/// Does what the verdict on disk says about the data.
+fn follow(world: &World, machine: &Machine, role: &RoleName) {
+    let Some(Written::Not(standing)) = machine.durable(role).what else {
+        return;
+    };
+    let held = machine.held(role);
+    match standing.verdict {
+        "standby" | "redirect" => {
+            let Ok(holder) = standing.holder.parse::<Name>() else {
+                return;
+            };
+            let Some(source) = source(world, &holder, role) else {
+                return;
+            };
+            let position = held.position.max(source.position);
+            let has = true;
+            machine.set_held(role, Held { has, position });
+            if !held.has {
+                world.count("data copied to a host without");
+                machine.begin_anew(role);
+            }
+        }
+        "rebuild" if held.has => {
+            world.count("host rebuilt");
+            machine.set_held(role, Held::default());
+            machine.begin_anew(role);
+        }
+        _ => {}
+    }
+}
+
+fn source(world: &World, host: &Name, role: &RoleName) -> Option<Held> {
+    let machine = world.machine(host)?;
+    let held = machine.held(role);
+    (machine.has_power() && held.has).then_some(held)
+}
+
+/// Gets what the last holder has, if it is there: done before an epoch is begun. `false` when the
+/// host had nothing: it has to say first what it has now.
+pub fn catch_up(world: &World, machine: &Machine, role: &RoleName) -> bool {
+    let last = lock(&world.placement).last_started(role);
+    let Some((last, epoch)) = last.filter(|(last, _)| *last != machine.name) else {
+        return true;
+    };
+    let held = machine.held(role);
+    let Some(source) = source(world, &last, role) else {
+        return true;
+    };
+    let position = held.position.max(source.position);
+    machine.set_held(
+        role,
+        Held {
+            has: true,
+            position,
+        },
+    );
+    if !held.has {
+        world.count("data copied to a host without");
+        machine.knows(role, epoch);
+        machine.begin_anew(role);
+    }
+    held.has
+}

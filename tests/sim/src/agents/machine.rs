@@ -1,0 +1,302 @@
+//! A machine of a host: its clock, its verdict files and data, and the processes that run on it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cfgsvc_agent::role::core::{Event, Written};
+use cfgsvc_clock::Moment;
+use cfgsvc_core::placement::{Name, RoleName};
+use tokio::sync::mpsc::Sender;
+
+use super::disk::{Record, VerdictDisk};
+use super::group::RequestId;
+use super::guard::Guarded;
+use super::plan::{colo_of, host_name};
+use crate::rng::Rng;
+use crate::runtime::{Life, lock, world_time};
+use crate::world::World;
+
+/// Where the first machine is on the links: no member has such an id.
+const FIRST_ID: u64 = 1 << 40;
+
+/// What of a role's data a host has: as much as one number says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// It has any.
+    pub has: bool,
+    /// Where it ends.
+    pub position: u64,
+}
+
+/// A machine.
+pub struct Machine {
+    /// Where it is on the links.
+    pub id: u64,
+    /// The host's name.
+    pub name: Name,
+    /// Its colo.
+    pub colo: Name,
+    /// Thousandths of the right rate.
+    pub clock_rate: u64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    rng: Rng,
+    disk: VerdictDisk,
+    slow_disk_until: Duration,
+    data: BTreeMap<RoleName, Held>,
+    /// Times that it was started; names the boot.
+    boot: u64,
+    has_power: bool,
+    agent: Option<Arc<Life>>,
+    /// What the agent's tasks listen to, by role.
+    tasks: BTreeMap<RoleName, Sender<Event>>,
+    guards: BTreeMap<u64, Arc<Guarded>>,
+    generations: u64,
+    /// Of this boot, by role; as its state directory keeps them.
+    sessions: BTreeMap<RoleName, i64>,
+    last_seq: u64,
+}
+
+impl Machine {
+    /// Machine `number`, which has power.
+    pub fn new(number: u64, clock_rate: u64, rng: Rng) -> Arc<Self> {
+        Arc::new(Self {
+            id: FIRST_ID + number,
+            name: host_name(number),
+            colo: colo_of(number),
+            clock_rate,
+            inner: Mutex::new(Inner {
+                rng,
+                disk: VerdictDisk::default(),
+                slow_disk_until: Duration::ZERO,
+                data: BTreeMap::new(),
+                boot: 1,
+                has_power: true,
+                agent: None,
+                tasks: BTreeMap::new(),
+                guards: BTreeMap::new(),
+                generations: 0,
+                sessions: BTreeMap::new(),
+                last_seq: 0,
+            }),
+        })
+    }
+
+    /// A source of chance of its own.
+    pub fn fork_rng(&self) -> Rng {
+        lock(&self.inner).rng.fork()
+    }
+
+    /// The name of its boot.
+    pub fn boot(&self) -> String {
+        format!("boot-{}", lock(&self.inner).boot)
+    }
+
+    /// A number that is nobody else's.
+    pub fn draw_id(&self) -> i64 {
+        (lock(&self.inner).rng.number() >> 1).max(1).cast_signed()
+    }
+
+    /// The id of the next step for a role: all agents of a boot share a session, and number by the
+    /// machine's clock, so that none repeats what another said.
+    pub fn request_id(&self, role: &RoleName, now: Moment) -> RequestId {
+        let drawn = self.draw_id();
+        let mut inner = lock(&self.inner);
+        inner.last_seq = now.nanos().max(inner.last_seq + 1);
+        RequestId {
+            session: *inner.sessions.entry(role.clone()).or_insert(drawn),
+            seq: inner.last_seq,
+        }
+    }
+
+    // === processes ===
+
+    /// Whether it runs.
+    pub fn has_power(&self) -> bool {
+        lock(&self.inner).has_power
+    }
+
+    /// The life of its agent, if one was started and has not been killed.
+    pub fn agent(&self) -> Option<Arc<Life>> {
+        lock(&self.inner).agent.clone()
+    }
+
+    /// Its agent is this one.
+    pub fn set_agent(&self, life: Arc<Life>) {
+        lock(&self.inner).agent = Some(life);
+    }
+
+    /// A task of the agent listens for a role.
+    pub fn set_task(&self, role: &RoleName, events: Sender<Event>) {
+        lock(&self.inner).tasks.insert(role.clone(), events);
+    }
+
+    /// The number of an agent's part for a role; they ascend.
+    pub fn next_generation(&self) -> u64 {
+        let mut inner = lock(&self.inner);
+        inner.generations += 1;
+        inner.generations
+    }
+
+    /// The agent's part for a role is to begin anew: the host's data is other than what it told.
+    pub fn begin_anew(&self, role: &RoleName) {
+        if let Some(events) = lock(&self.inner).tasks.get(role) {
+            // A task that has ended begins anew with its agent.
+            drop(events.try_send(Event::End));
+        }
+    }
+
+    /// A guard was started.
+    pub fn guarded(&self, guarded: &Arc<Guarded>) {
+        let number = guarded.number();
+        lock(&self.inner).guards.insert(number, guarded.clone());
+    }
+
+    /// A guard has ended.
+    pub fn not_guarded(&self, number: u64) {
+        lock(&self.inner).guards.remove(&number);
+    }
+
+    /// Its guards that run.
+    pub fn guards(&self) -> Vec<Arc<Guarded>> {
+        lock(&self.inner).guards.values().cloned().collect()
+    }
+
+    /// What a task of one of its processes panicked with.
+    pub fn panicked(&self) -> Option<String> {
+        let agent = self.agent().and_then(|life| life.panicked());
+        let guards = self.guards();
+        let mut lives = guards.iter().flat_map(|guarded| guarded.lives());
+        agent.or_else(|| lives.find_map(|life| life.panicked()))
+    }
+
+    /// Ends the agent's process; what it started finds out.
+    pub fn kill_agent(&self) {
+        let agent = {
+            let mut inner = lock(&self.inner);
+            inner.tasks.clear();
+            inner.agent.take()
+        };
+        if let Some(life) = agent {
+            life.end();
+        }
+    }
+
+    /// Takes its power away.
+    pub fn power_off(&self, world: &World) {
+        self.kill_agent();
+        for guarded in self.guards() {
+            guarded.power_lost();
+        }
+        let mut inner = lock(&self.inner);
+        let inner = &mut *inner;
+        inner.has_power = false;
+        inner.disk.power_lost(&mut inner.rng);
+        world.event(&format!("host {} loses power", self.name));
+    }
+
+    /// Gives it power again: another boot.
+    pub fn power_on(&self) {
+        let mut inner = lock(&self.inner);
+        inner.has_power = true;
+        inner.boot += 1;
+        inner.sessions.clear();
+    }
+
+    /// Ends everything on it without a trace: the run is over.
+    pub fn clear(&self) {
+        self.kill_agent();
+        let guards = std::mem::take(&mut lock(&self.inner).guards);
+        for guarded in guards.values() {
+            guarded.lives().iter().for_each(|life| life.end());
+        }
+    }
+
+    // === verdict files ===
+
+    /// Syncs are slow for a while.
+    pub fn slow_disk(&self, span: Duration) {
+        lock(&self.inner).slow_disk_until = world_time() + span;
+    }
+
+    /// No more faults.
+    pub fn mend(&self) {
+        lock(&self.inner).slow_disk_until = Duration::ZERO;
+    }
+
+    /// How long the next sync takes.
+    pub fn sync_time(&self) -> Duration {
+        let mut inner = lock(&self.inner);
+        if world_time() < inner.slow_disk_until {
+            inner.rng.millis(20, 900)
+        } else {
+            inner.rng.micros(100, 4_000)
+        }
+    }
+
+    /// Writes a verdict down.
+    pub fn write(&self, role: &RoleName, number: u64, what: Written) {
+        lock(&self.inner).disk.write(role, number, what);
+    }
+
+    /// A verdict is on disk.
+    pub fn synced(&self, role: &RoleName, number: u64) {
+        lock(&self.inner).disk.synced(role, number);
+    }
+
+    /// The last epoch that the host knows.
+    pub fn known(&self, role: &RoleName) -> i64 {
+        lock(&self.inner).disk.read(role).known
+    }
+
+    /// The verdict that is on disk.
+    pub fn durable(&self, role: &RoleName) -> Record {
+        lock(&self.inner).disk.durable(role)
+    }
+
+    /// Epoch in which the verdict on disk says that this host serves; 0 when it does not.
+    pub fn serves_on_disk(&self, role: &RoleName) -> i64 {
+        match self.durable(role).what {
+            Some(Written::Serve { epoch, .. }) => epoch,
+            Some(Written::Not(_)) | None => 0,
+        }
+    }
+
+    // === data ===
+
+    /// What it has of a role's data.
+    pub fn held(&self, role: &RoleName) -> Held {
+        let inner = lock(&self.inner);
+        inner.data.get(role).copied().unwrap_or_default()
+    }
+
+    /// It has this of a role's data.
+    pub fn set_held(&self, role: &RoleName, held: Held) {
+        lock(&self.inner).data.insert(role.clone(), held);
+    }
+
+    /// Where its data ends.
+    pub fn position(&self, role: &RoleName) -> u64 {
+        self.held(role).position
+    }
+
+    /// What it has of a role's data came with word of its epoch.
+    pub fn knows(&self, role: &RoleName, epoch: i64) {
+        lock(&self.inner).disk.knows(role, epoch);
+    }
+
+    /// It has data from now on.
+    pub fn holds_data(&self, role: &RoleName) {
+        let mut inner = lock(&self.inner);
+        inner.data.entry(role.clone()).or_default().has = true;
+    }
+
+    /// Its program wrote.
+    pub fn wrote(&self, role: &RoleName) {
+        let mut inner = lock(&self.inner);
+        inner.data.entry(role.clone()).or_default().position += 1;
+    }
+}

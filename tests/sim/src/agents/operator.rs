@@ -1,0 +1,203 @@
+//! Who says what roles there are, and moves them about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cfgsvc_core::placement::objects::{Colo, Data, Failover, Kind};
+use cfgsvc_core::placement::{RoleName, Spec, keys};
+use cfgsvc_proto::etcd::PutRequest;
+use cfgsvc_proto::state::Move;
+use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::role_command::Step;
+use openraft::AsyncRuntime as _;
+use openraft_rt_sim::SimRuntime;
+
+use super::group::{self, Answer, RequestId};
+use super::plan::{COLOS, RolePlan, host_name, name};
+use crate::member::Member;
+use crate::nemesis::operator;
+use crate::network;
+use crate::rng::Rng;
+use crate::runtime::{lock, world_time};
+use crate::world::World;
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often it is looked in the end whether a person has to decide.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pause before it is made again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+struct Operator {
+    world: Arc<World>,
+    rng: Rng,
+}
+
+/// Sets everything up, changes something now and then until `until`, and says in the end that every
+/// role is given to whoever can take it.
+pub async fn run(world: Arc<World>, until: Duration) {
+    let Some(placement) = &world.plan.placement else {
+        return;
+    };
+    let rng = world.fork_rng();
+    let world = world.clone();
+    let mut operator = Operator { world, rng };
+    operator.place(|plan| plan.spec.clone()).await;
+    let mut specs: Vec<RolePlan> = placement.roles.clone();
+    while world_time() < until && operator.world.failure().is_none() {
+        let pause = operator.rng.millis(50, placement.operator_pause_ms);
+        SimRuntime::sleep(pause).await;
+        if world_time() >= until {
+            break;
+        }
+        let index = operator.rng.index(specs.len());
+        operator.act(&mut specs[index], placement.hosts).await;
+    }
+    while !operator.world.healing() {
+        SimRuntime::sleep(PAUSE).await;
+    }
+    operator
+        .place(|plan| Spec {
+            paused: false,
+            failover: Failover::Auto,
+            candidates: Vec::new(),
+            ..plan.spec.clone()
+        })
+        .await;
+    operator.world.calm();
+    while !operator.world.settled() && operator.world.failure().is_none() {
+        SimRuntime::sleep(LOOK).await;
+        for role in &placement.roles {
+            operator.decide(role).await;
+        }
+    }
+}
+
+impl Operator {
+    /// Writes all colos and roles, until that is certain.
+    async fn place(&mut self, spec: impl Fn(&RolePlan) -> Spec) {
+        let Some(placement) = self.world.plan.placement.clone() else {
+            return;
+        };
+        for colo in COLOS {
+            let key = keys::colo(&name(colo));
+            self.put_surely(key, &Colo::default()).await;
+        }
+        for plan in &placement.roles {
+            if plan.spec.kind != Kind::Lock {
+                self.put_surely(keys::role(&plan.name), &spec(plan)).await;
+            }
+        }
+    }
+
+    async fn put_surely<T: serde::Serialize>(&mut self, key: Bytes, object: &T) {
+        while self.world.failure().is_none() {
+            if self.put(key.clone(), object).await {
+                return;
+            }
+            SimRuntime::sleep(PAUSE).await;
+        }
+    }
+
+    async fn put<T: serde::Serialize>(&mut self, key: Bytes, object: &T) -> bool {
+        let put = PutRequest {
+            key,
+            value: serde_json::to_vec(object).unwrap_or_default().into(),
+            ..PutRequest::default()
+        };
+        let ask = move |member: Member| {
+            group::execute(member, RequestId::default(), Op::Put(put.clone()))
+        };
+        matches!(self.ask(ask).await, Some(Answer::Done(_)))
+    }
+
+    async fn ask<T, F, Fut>(&mut self, ask: F) -> Option<Answer<T>>
+    where
+        T: Send + 'static,
+        F: Fn(Member) -> Fut + Send + 'static,
+        Fut: Future<Output = Answer<T>> + Send + 'static,
+    {
+        let ids: Vec<u64> = self.world.hosts().iter().map(|host| host.id).collect();
+        let to = self.rng.pick(&ids).copied()?;
+        let call = network::call(&self.world, operator(), to, ask);
+        SimRuntime::timeout(PATIENCE, call).await.ok()?.ok()
+    }
+
+    /// One thing that an operator does to a role.
+    async fn act(&mut self, plan: &mut RolePlan, hosts: u64) {
+        let some_host = host_name(self.rng.between(1, hosts));
+        match self.rng.between(0, 9) {
+            0..=4 => {
+                let what = "operator switches a role";
+                self.move_role(&plan.name, some_host.as_str(), what).await;
+            }
+            5 => {
+                let what = "operator releases a role";
+                self.move_role(&plan.name, "", what).await;
+            }
+            6 if plan.spec.kind != Kind::Lock => {
+                self.say(plan, |spec| spec.paused = true).await;
+                self.world.count("operator pauses a role");
+                self.move_role(&plan.name, "", "operator releases a role")
+                    .await;
+            }
+            7 | 8 if plan.spec.kind != Kind::Lock => {
+                self.say(plan, |spec| spec.paused = false).await;
+                self.world.count("operator resumes a role");
+            }
+            9 => {
+                let colo = self.rng.pick(&COLOS).copied().unwrap_or(COLOS[0]);
+                let colo_now = Colo {
+                    drained: self.rng.chance(500),
+                    ..Colo::default()
+                };
+                self.world.count("operator drains or restores a colo");
+                self.put(keys::colo(&name(colo)), &colo_now).await;
+            }
+            _ => {
+                // Nobody is given a role by hand unless somebody looks.
+                if lock(&self.world.placement).holder(&plan.name).is_none() {
+                    let what = "operator gives a role to somebody";
+                    self.move_role(&plan.name, some_host.as_str(), what).await;
+                }
+            }
+        }
+    }
+
+    /// What the group leaves to a person: nobody has data, so that whoever begins may lose some.
+    async fn decide(&mut self, plan: &RolePlan) {
+        let machines = self.world.machines();
+        let lost = plan.spec.data != Data::None
+            && lock(&self.world.placement).holder(&plan.name).is_none()
+            && !machines.iter().any(|machine| machine.held(&plan.name).has);
+        if lost && let Some(machine) = self.rng.pick(&machines) {
+            let what = "operator gives away a role without data";
+            self.move_role(&plan.name, machine.name.as_str(), what)
+                .await;
+        }
+    }
+
+    async fn say(&mut self, plan: &mut RolePlan, change: impl FnOnce(&mut Spec)) {
+        change(&mut plan.spec);
+        let spec = plan.spec.clone();
+        self.put(keys::role(&plan.name), &spec).await;
+    }
+
+    async fn move_role(&mut self, role: &RoleName, to: &str, what: &'static str) {
+        let step = Step::Move(Move {
+            to: to.to_owned(),
+            epoch: 0,
+            accept_loss: self.rng.chance(200),
+        });
+        let name = role.clone();
+        let ask =
+            move |member| group::step(member, RequestId::default(), name.clone(), step.clone());
+        let answer = self.ask(ask).await;
+        if let Some(Answer::Done(reply)) = answer {
+            self.world.count(what);
+            self.world
+                .event(&format!("{what}: {role} to '{to}', {reply:?}"));
+        }
+    }
+}
