@@ -8,7 +8,7 @@ use crate::clock::{Moment, sleep_until};
 use crate::error::CallError;
 use crate::lock_core::{Core, Effect, Event, Hindrance, Patience, Renewal, Standing, Terms, Told};
 use crate::refusal::Refusal;
-use crate::roles::{Attend, RenewState, Verdict, VerdictKind, Verdicts, Yield};
+use crate::roles::{Attend, RenewState, StepNumbers, Verdict, VerdictKind, Verdicts, Yield};
 use crate::route::backoff;
 use crate::session::{LeaseLost, LeaseState};
 use futures_util::future::BoxFuture;
@@ -64,6 +64,7 @@ enum News {
 struct Run {
     client: Client,
     attend: Attend,
+    attempts: StepNumbers,
     granted: Option<oneshot::Sender<Granted>>,
     state: watch::Sender<LeaseState>,
     stop: Duration,
@@ -80,6 +81,7 @@ impl Task {
         let mut run = Run {
             client: self.client,
             attend: self.attend,
+            attempts: StepNumbers::default(),
             granted: Some(self.granted),
             state: self.state,
             stop: Duration::ZERO,
@@ -131,12 +133,19 @@ impl Run {
         }
     }
 
+    fn attend_anew(&self) -> Attend {
+        Attend {
+            attempt: self.attempts.next(),
+            ..self.attend.clone()
+        }
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         let client = self.client.clone();
         match effect {
             Effect::Attend => self
                 .calls
-                .push(Box::pin(attend(client, self.attend.clone()))),
+                .push(Box::pin(attend(client, self.attend_anew()))),
             Effect::Follow { lease } => {
                 let (role, host) = (self.attend.role.clone(), self.attend.host.clone());
                 self.verdicts = follow(client, role, host, lease).boxed();
@@ -153,6 +162,7 @@ impl Run {
                     lease,
                     position: String::new(),
                     leave: true,
+                    attempt: self.attempts.next(),
                 };
                 self.calls.push(Box::pin(async move {
                     News::Left(leave_queue(&client, &leave).await)

@@ -9,8 +9,10 @@ use crate::channel::{How, Missed, classify, require_leader};
 use crate::error::CallError;
 use crate::kv::{Delete, Put};
 use crate::route::Safety;
+use cfgsvc_clock::Moment;
 use cfgsvc_proto::v1;
 use cfgsvc_proto::v1::roles_client::RolesClient;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -23,6 +25,25 @@ pub use cfgsvc_proto::v1::{
     PlanResponse as Planned, RoleInfo as RoleState, RoleResponse as Moved, StartRequest as Start,
     Verdict, YieldRequest as Yield,
 };
+
+/// Numbers the steps of an agent about its roles, so that one which arrives late is not taken: each
+/// is greater than all before it, also those of another process on this machine since its boot.
+#[derive(Debug, Default)]
+pub struct StepNumbers(AtomicU64);
+
+impl StepNumbers {
+    /// The number of a new step. A step that is sent again keeps its own.
+    pub fn next(&self) -> u64 {
+        let now = Moment::now().nanos().max(1);
+        let step = |last: u64| Some(now.max(last.saturating_add(1)));
+        let last = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        // The update always has a value; so both ways are the number before it.
+        let last = last.unwrap_or_else(|last| last);
+        now.max(last.saturating_add(1))
+    }
+}
 
 /// What a host may do, as it is told on one stream.
 #[derive(Debug)]

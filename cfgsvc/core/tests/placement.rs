@@ -31,6 +31,10 @@ struct World {
     state: BTreeMap<Bytes, Bytes>,
     machine: Machine,
     leases: BTreeSet<i64>,
+    /// Steps of agents so far, which are numbered by that; all roles and hosts count together.
+    attempt: u64,
+    /// What they sent.
+    sent: Vec<(String, Step)>,
 }
 
 impl World {
@@ -41,6 +45,8 @@ impl World {
             state,
             machine,
             leases: BTreeSet::new(),
+            attempt: 0,
+            sent: Vec::new(),
         }
     }
 
@@ -80,7 +86,21 @@ impl World {
         }))
     }
 
-    fn step(&mut self, role: &str, step: Step) -> Result<RoleReply, String> {
+    /// A new step.
+    fn step(&mut self, role: &str, mut step: Step) -> Result<RoleReply, String> {
+        self.attempt += 1;
+        match &mut step {
+            Step::Attend(step) => step.attempt = self.attempt,
+            Step::Start(step) => step.attempt = self.attempt,
+            Step::Yield(step) => step.attempt = self.attempt,
+            Step::Move(_) => {}
+        }
+        self.sent.push((role.to_owned(), step.clone()));
+        self.arrives(role, step)
+    }
+
+    /// A step, or a copy of one that was kept back by the network.
+    fn arrives(&mut self, role: &str, step: Step) -> Result<RoleReply, String> {
         let role = role.to_owned();
         let step = Some(step);
         let outcome = self.apply(Op::Role(RoleCommand { role, step }));
@@ -141,6 +161,16 @@ fn attend(host: (&str, &str), lease: i64, facts: Facts) -> Step {
     })
 }
 
+/// Whose step it is, and its number.
+fn whose(step: &Step) -> Option<(&str, u64)> {
+    match step {
+        Step::Attend(step) => Some((&step.host, step.attempt)),
+        Step::Start(step) => Some((&step.host, step.attempt)),
+        Step::Yield(step) => Some((&step.host, step.attempt)),
+        Step::Move(_) => None,
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Facts {
     instance: u8,
@@ -155,6 +185,7 @@ fn start(host: &str, lease: i64, epoch: i64, position: &str) -> Step {
         lease,
         epoch,
         position,
+        attempt: 0,
     })
 }
 
@@ -165,6 +196,7 @@ fn stop(host: &str, lease: i64, position: &str, leave: bool) -> Step {
         lease,
         position,
         leave,
+        attempt: 0,
     })
 }
 
@@ -221,6 +253,10 @@ enum Action {
     Hang {
         nth: usize,
     },
+    /// A copy of what an agent sent arrives, so many steps late.
+    Late {
+        ago: usize,
+    },
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -242,6 +278,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => role.prop_map(|role| Action::Delete { role }),
         1 => (0usize..4).prop_map(|key| Action::Raw { key }),
         1 => (0usize..16).prop_map(|nth| Action::Hang { nth }),
+        4 => (0usize..24).prop_map(|ago| Action::Late { ago }),
     ]
 }
 
@@ -314,6 +351,7 @@ impl Observer {
                     assert!(matches!(hung, Outcome::Put(_)), "{hung:?}");
                 }
             }
+            Action::Late { ago } => self.late(world, ago),
             Action::Move { role, to } => {
                 let names = if role == 1 {
                     ["akl", "wlg", "x", "akl", ""]
@@ -352,6 +390,47 @@ impl Observer {
                 ][key];
                 let refused = world.put(key, "{}");
                 assert!(matches!(refused, Outcome::Refusal(_)), "{refused:?}");
+            }
+        }
+    }
+
+    fn late(&mut self, world: &mut World, ago: usize) {
+        let Some((name, step)) = world.sent.iter().nth_back(ago).cloned() else {
+            return;
+        };
+        let Some((host_name, attempt)) = whose(&step) else {
+            return;
+        };
+        let role = ROLES.iter().position(|role| *role == name);
+        let host = HOSTS.iter().position(|(host, _)| *host == host_name);
+        let at = role.zip(host).expect("its role and host are listed");
+        let before = world.attending(&name, host_name);
+        let state = world.state.clone();
+        let done = world.arrives(&name, step.clone());
+        let Some(before) = before else {
+            // Nobody was there: whoever is there by this is one that will not be heard of again.
+            assert!(!self.serving.contains_key(&at), "{host_name} was there");
+            if let (Ok(_), Step::Attend(step)) = (done, step) {
+                let instance = u8::from(step.instance.ends_with("-1"));
+                self.instances.insert(at, instance);
+                self.leases.insert(at, step.lease);
+            }
+            return;
+        };
+        if attempt <= before.attempt {
+            assert_eq!(world.state, state, "{step:?} came again");
+        } else if done.is_ok() {
+            // Of one that came by a late copy itself.
+            match step {
+                Step::Attend(step) => drop(self.leases.insert(at, step.lease)),
+                Step::Start(step) => drop(self.serving.insert(at, step.epoch)),
+                Step::Yield(step) => {
+                    self.serving.remove(&at);
+                    if step.leave {
+                        self.leases.remove(&at);
+                    }
+                }
+                Step::Move(_) => {}
             }
         }
     }

@@ -175,11 +175,12 @@ impl Roles for Api {
             value: request.value,
             lock: request.lock,
             addresses: request.addresses,
+            attempt: request.attempt,
         });
         let (revision, reply) = self.step(meta, request.role, step).await?;
         Ok(Response::new(AttendResponse {
             header: Some(self.0.header(revision)),
-            lease,
+            lease: reply.lease,
             lease_ms: reply.lease_ms,
             serve_ms: reply.serve_ms,
             stop_ms: reply.stop_ms,
@@ -225,6 +226,7 @@ impl Roles for Api {
             lease: request.lease,
             epoch: request.epoch,
             position: request.position,
+            attempt: request.attempt,
         });
         self.role_step(meta, request.role, step).await
     }
@@ -240,6 +242,7 @@ impl Roles for Api {
             lease: request.lease,
             position: request.position,
             leave: request.leave,
+            attempt: request.attempt,
         });
         self.role_step(meta, request.role, step).await
     }

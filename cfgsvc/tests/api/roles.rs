@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cfgsvc_clock::Moment;
 use cfgsvc_proto::etcd::LeaseRevokeRequest;
 use cfgsvc_proto::v1::plan_request::Write;
 use cfgsvc_proto::v1::renew_response::State;
@@ -30,6 +31,7 @@ fn attend(name: &str) -> AttendRequest {
         addresses: vec![format!("{name}:3306")],
         instance: format!("state of {name}"),
         boot: "boot".to_owned(),
+        attempt: Moment::now().nanos(),
         ..AttendRequest::default()
     }
 }
@@ -75,6 +77,7 @@ impl Host {
             lease: self.lease,
             epoch,
             position: String::new(),
+            attempt: Moment::now().nanos(),
         };
         let answer = self.clients.roles.start(request).await?;
         Ok(answer.into_inner())
@@ -87,6 +90,7 @@ impl Host {
             lease: self.lease,
             position: String::new(),
             leave,
+            attempt: Moment::now().nanos(),
         };
         let answer = self.clients.roles.r#yield(request).await;
         answer.expect("it yields").into_inner()

@@ -51,8 +51,8 @@ pub enum Defect {
     GuardWithoutTimer,
     /// The resource takes writes of any epoch.
     ResourceUnchecked,
-    /// A late copy of what an agent once asked for is carried out: its steps have no request ids.
-    StepsWithoutIds,
+    /// A late copy of what an agent once asked for is carried out: its steps are not numbered.
+    StepsWithoutNumbers,
 }
 
 impl Defect {
@@ -82,7 +82,7 @@ impl Defect {
         Self::VerdictNotSynced,
         Self::GuardWithoutTimer,
         Self::ResourceUnchecked,
-        Self::StepsWithoutIds,
+        Self::StepsWithoutNumbers,
     ];
 
     /// Whether it shows only where hosts serve roles.

@@ -31,6 +31,7 @@ use openraft::error::{InitializeError, RaftError};
 use openraft::{Config, Raft, RaftMetrics, ReadPolicy};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::agents::group::unnumbered;
 use crate::defect::Defect;
 use crate::disk::Stage;
 use crate::host::Host;
@@ -422,6 +423,10 @@ impl Member {
 
     /// Proposes on this member, which must lead.
     pub async fn propose_here(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        let command = match self.world().plan.defect {
+            Some(Defect::StepsWithoutNumbers) => unnumbered(command),
+            Some(_) | None => command,
+        };
         let write = self.inner.raft.client_write(Command(command));
         match timeout(REQUEST_TIMEOUT, write).await {
             Err(_) => Err(ProposeError::Timeout { waited_ms: 0 }),

@@ -339,6 +339,9 @@ impl Core {
             Event::NotAttended => {
                 self.attending = false;
                 self.attend_at = now + ATTEND_PAUSE;
+                // It may have been done all the same, and ended the lease that this host came with.
+                self.lease = None;
+                self.told = None;
             }
             Event::Renewed {
                 lease,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cfgsvc_client::OptionsError;
+use cfgsvc_client::{OptionsError, StepNumbers};
 use cfgsvc_core::placement::RoleName;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -207,6 +207,7 @@ fn settings(
         boot: text(boot),
         command: args.command.clone(),
         program_lock: state.program_lock(),
+        attempts: StepNumbers::default(),
         hooks: Hooks {
             dir: args.hook_dir.clone(),
             role: text(role.as_str()),

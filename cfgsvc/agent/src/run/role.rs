@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cfgsvc_client::{
-    Attend, Attended, RenewState, Start, Verdict, VerdictKind, Yield, sleep_until,
+    Attend, Attended, RenewState, Start, StepNumbers, Verdict, VerdictKind, Yield, sleep_until,
 };
 use cfgsvc_clock::Moment;
 use tokio::sync::{mpsc, watch};
@@ -33,7 +33,7 @@ const STREAM_PAUSE: Duration = Duration::from_millis(100);
 const YIELD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who this host is, and what it does in the role.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) role: String,
     pub(crate) host: String,
@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) command: Vec<OsString>,
     pub(crate) program_lock: PathBuf,
     pub(crate) hooks: Hooks,
+    pub(crate) attempts: StepNumbers,
     /// What the verdict file said last, without what is about the role now.
     pub(crate) page: Page,
 }
@@ -409,6 +410,7 @@ impl Asker {
             has_data,
             identity,
             position,
+            attempt: settings.attempts.next(),
             ..Attend::default()
         };
         let sent = Moment::now();
@@ -435,6 +437,7 @@ impl Asker {
             lease,
             epoch,
             position: position.unwrap_or_default().1,
+            attempt: self.settings.attempts.next(),
         };
         let asked = self.group.ask(ATTEMPT_MAX, async |client| {
             client.start_epoch(&request).await
@@ -451,6 +454,7 @@ impl Asker {
             lease,
             position,
             leave,
+            attempt: self.settings.attempts.next(),
         };
         loop {
             let asked = self

@@ -4,7 +4,7 @@
 use crate::fake::PATIENCE;
 use anyhow::{Context, Result, ensure};
 use cfgsvc_client::{
-    Attend, CallError, Client, MoveTo, Options, Put, Refusal, RenewState, Start, Verdict,
+    Attend, CallError, Client, Moment, MoveTo, Options, Put, Refusal, RenewState, Start, Verdict,
     VerdictKind, Verdicts, Yield,
 };
 use cfgsvc_tests::harness::Cluster;
@@ -24,6 +24,7 @@ fn attend(name: &str) -> Attend {
         colo: "akl".to_owned(),
         instance: format!("state of {name}"),
         boot: "boot".to_owned(),
+        attempt: Moment::now().nanos(),
         ..Attend::default()
     }
 }
@@ -50,6 +51,7 @@ impl Host {
             lease: self.lease,
             epoch,
             position: String::new(),
+            attempt: Moment::now().nanos(),
         };
         self.client.start_epoch(&start).await.map(drop)
     }
@@ -61,6 +63,7 @@ impl Host {
             lease: self.lease,
             position: String::new(),
             leave,
+            attempt: Moment::now().nanos(),
         };
         self.client.yield_role(&stop).await?;
         Ok(())

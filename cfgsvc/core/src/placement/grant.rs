@@ -94,6 +94,9 @@ pub struct Attending {
     /// It cannot take the role now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declines: bool,
+    /// Its last step, by its own count: one that arrives later and is earlier is not taken.
+    #[serde(default)]
+    pub attempt: u64,
     /// How often it was given the role and came again without having begun: it may not hear what
     /// the group answers, so those who did so less often go before it.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -2,6 +2,7 @@
 //!
 //! Why each is refused before anything is written: a refused command changes nothing of the data.
 
+use std::cmp::Ordering;
 use std::io;
 
 use cfgsvc_proto::state::role_command::Step;
@@ -87,6 +88,17 @@ fn attend(
         );
         return Ok(Err(refuse(Code::HostAttends, detail)));
     }
+    match before
+        .as_ref()
+        .map(|before| (before, request.attempt.cmp(&before.now.attempt)))
+    {
+        Some((before, Ordering::Less)) => return Ok(Err(late(role, &host, before))),
+        // Sent again: it has what it came for.
+        Some((before, Ordering::Equal)) => {
+            return Ok(Ok(attended(&turn.spec, before.lease, &turn.grant)));
+        }
+        Some((_, Ordering::Greater)) | None => {}
+    }
     // Everything that could refuse has agreed.
     if role.is_lock() {
         ensure_written(writer, &keys::role(role), &turn.spec)?;
@@ -120,12 +132,45 @@ fn attend(
     if let Some(There { lease, .. }) = before {
         end_lease(writer, lease, leases)?;
     }
-    Ok(Ok(RoleReply {
-        lease_ms: ttl_ms,
+    Ok(Ok(attended(&spec, request.lease, &grant)))
+}
+
+fn attended(spec: &Spec, lease: i64, grant: &Grant) -> RoleReply {
+    RoleReply {
+        lease,
+        lease_ms: spec.lease_ms(),
         serve_ms: spec.serve_ms(),
         stop_ms: spec.stop_ms,
-        ..answer(&grant)
-    }))
+        ..answer(grant)
+    }
+}
+
+/// Takes note of a step of one that is there; the answer, when it is sent again or comes late.
+fn noted(
+    turn: &mut Turn,
+    view: &dyn View,
+    (host, attempt): (&Name, u64),
+) -> io::Result<Option<Result<RoleReply, Refusal>>> {
+    let (role, grant) = (turn.role.clone(), answer(&turn.grant));
+    let Some(there) = turn.there(view, host)? else {
+        return Ok(None);
+    };
+    Ok(match attempt.cmp(&there.now.attempt) {
+        Ordering::Less => Some(Err(late(&role, host, there))),
+        Ordering::Equal => Some(Ok(grant)),
+        Ordering::Greater => {
+            there.now.attempt = attempt;
+            None
+        }
+    })
+}
+
+/// A step that was overtaken by a later one of the same agent. What that one brought about must not
+/// be undone: the agent may serve by it.
+fn late(role: &RoleName, host: &Name, before: &There) -> Refusal {
+    let last = before.now.attempt;
+    let detail = format!("a step of '{host}' for role '{role}' arrived after its step {last}");
+    refuse(Code::RequestTooOld, detail)
 }
 
 /// Whether the one that comes is the one that is there, started again: its state directory is held
@@ -169,6 +214,7 @@ fn admit(
         identity: request.identity.clone(),
         position: request.position.clone(),
         declines: false,
+        attempt: request.attempt,
         tries: 0,
         serving: 0,
         value: request.value.clone(),
@@ -261,6 +307,9 @@ fn plausible(spec: &Spec, attending: &Attending) -> Result<(), Refusal> {
     if attending.instance.is_empty() || attending.boot.is_empty() {
         return wrong("instance and boot must be given".to_owned());
     }
+    if attending.attempt == 0 {
+        return wrong("attempt is 0; it counts the steps of an agent, from 1".to_owned());
+    }
     if attending.epoch < 0 {
         return wrong(format!("epoch {} is before the first", attending.epoch));
     }
@@ -308,6 +357,9 @@ fn start(
         Ok(found) => found,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    if let Some(done) = noted(&mut turn, writer.state, (&host, request.attempt))? {
+        return Ok(done);
+    }
     if request.position.len() > TEXT_BYTES_MAX {
         let detail = format!("position is over {TEXT_BYTES_MAX} bytes");
         return Ok(Err(refuse(Code::InvalidObject, detail)));
@@ -384,6 +436,9 @@ fn yield_role(
         Ok(found) => found,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    if let Some(done) = noted(&mut turn, writer.state, (&host, request.attempt))? {
+        return Ok(done);
+    }
     if !request.position.is_empty() && !turn.spec.data.is_position(&request.position)
         || request.position.len() > TEXT_BYTES_MAX
     {

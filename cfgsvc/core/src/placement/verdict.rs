@@ -324,6 +324,7 @@ mod tests {
             identity: "orders".to_owned(),
             position: "50".to_owned(),
             declines: false,
+            attempt: 1,
             tries: 0,
             serving: 0,
             value: String::new(),

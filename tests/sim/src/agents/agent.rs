@@ -10,9 +10,6 @@ use std::time::Duration;
 use cfgsvc::lease::book::Renewal as Booked;
 use cfgsvc_agent::role::core::{Core, Effect, Event, Renewal, Terms, Told};
 use cfgsvc_core::placement::objects::{Data, Kind};
-use cfgsvc_proto::etcd::LeaseGrantRequest;
-use cfgsvc_proto::state::command::Op;
-use cfgsvc_proto::state::refusal::Code;
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{Attend, RoleReply, Start, Yield};
 use openraft::AsyncRuntime as _;
@@ -22,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::calls::{Calls, Patience};
 use super::data;
-use super::group::{self, Answer, Follower, Outlet, RequestId};
+use super::group::{self, Answer, Follower, Outlet};
 use super::guard::{self, Handle};
 use super::machine::Machine;
 use super::plan::RolePlan;
@@ -41,8 +38,6 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(25);
 const WINDOW: usize = 16;
 /// Ticks at one moment: more than any agent needs.
 const IDLE_TICKS_MAX: u32 = 100;
-/// A session outlives the run; the real one is kept alive.
-const SESSION_TTL_S: i64 = 100_000;
 /// Answers that wait for an agent that stands still: it asks for a few things at a time.
 const WAITING_MAX: usize = 4_096;
 /// Patience of steps.
@@ -234,13 +229,9 @@ impl RoleTask {
         }
     }
 
-    /// The id of a step that is taken now.
-    fn request_id(&self) -> RequestId {
-        if self.has(Defect::StepsWithoutIds) {
-            RequestId::default()
-        } else {
-            self.machine.request_id(&self.role.name, moment())
-        }
+    /// The number of a step that is taken now.
+    fn step_number(&self) -> u64 {
+        self.machine.step_number(moment())
     }
 
     fn attend(&self) {
@@ -266,25 +257,22 @@ impl RoleTask {
             ..Attend::default()
         };
         let (calls, name) = (self.calls.clone(), role.name.clone());
-        let (id, lease) = (self.request_id(), request.lease);
+        let number = self.step_number();
         let (plan, defect) = (role.clone(), self.world.plan.defect);
         let events = self.events.clone();
         spawn_here(async move {
             let mut sent = moment();
             let ask = move |member| {
                 let step = Step::Attend(request.clone());
-                group::step(member, id, name.clone(), step)
+                group::step(member, number, name.clone(), step)
             };
-            if !begin_session(&calls, id).await {
-                return drop(events.try_send(Event::NotAttended));
-            }
             let event = match calls.repeat(STEP, ask).await {
                 Answer::Done(reply) => {
                     calls.world().count("host attends");
                     if defect == Some(Defect::DeadlineFromAnswer) {
                         sent = moment();
                     }
-                    let terms = terms(lease, &reply, &plan, defect);
+                    let terms = terms(&reply, &plan, defect);
                     Event::Attends { sent, terms }
                 }
                 Answer::Refused(_) | Answer::Unknown => Event::NotAttended,
@@ -333,7 +321,7 @@ impl RoleTask {
         let (world, machine) = (self.world.clone(), self.machine.clone());
         let role = self.role.clone();
         let begun = Event::Begun { lease, epoch };
-        let id = self.request_id();
+        let number = self.step_number();
         if self.has(Defect::RunBeforeStart) {
             self.tell(begun.clone());
         }
@@ -350,9 +338,15 @@ impl RoleTask {
                 lease,
                 epoch,
                 position,
+                attempt: 0,
             };
             let ask = move |member| {
-                group::step(member, id, role.name.clone(), Step::Start(request.clone()))
+                group::step(
+                    member,
+                    number,
+                    role.name.clone(),
+                    Step::Start(request.clone()),
+                )
             };
             let event = match calls.repeat(STEP, ask).await {
                 Answer::Done(_) => begun,
@@ -371,16 +365,18 @@ impl RoleTask {
     fn yield_role(&self, lease: i64, leave: bool) {
         let (calls, events) = (self.calls.clone(), self.events.clone());
         let role = self.role.name.clone();
-        let id = self.request_id();
+        let number = self.step_number();
         let request = Yield {
             host: self.machine.name.as_str().to_owned(),
             lease,
             position: self.position(),
             leave,
+            attempt: 0,
         };
         spawn_here(async move {
-            let ask =
-                move |member| group::step(member, id, role.clone(), Step::Yield(request.clone()));
+            let ask = move |member| {
+                group::step(member, number, role.clone(), Step::Yield(request.clone()))
+            };
             while matches!(calls.repeat(STEP, ask.clone()).await, Answer::Unknown) {
                 sleep(REFUSED_PAUSE).await;
             }
@@ -489,27 +485,8 @@ impl Following {
     }
 }
 
-/// Has a session for the ids of steps; whether there is one.
-async fn begin_session(calls: &Calls, id: RequestId) -> bool {
-    if id.session == 0 {
-        return true;
-    }
-    let grant = move |member| {
-        let grant = LeaseGrantRequest {
-            ttl: SESSION_TTL_S,
-            id: id.session,
-        };
-        group::execute(member, RequestId::default(), Op::LeaseGrant(grant))
-    };
-    match calls.repeat(STEP, grant).await {
-        Answer::Done(_) => true,
-        Answer::Refused(refusal) => refusal.code() == Code::LeaseExists,
-        Answer::Unknown => false,
-    }
-}
-
 /// The terms of a lease, as the agent understands them.
-fn terms(lease: i64, reply: &RoleReply, role: &RolePlan, defect: Option<Defect>) -> Terms {
+fn terms(reply: &RoleReply, role: &RolePlan, defect: Option<Defect>) -> Terms {
     let spec = &role.spec;
     let serve_ms = match defect {
         Some(Defect::ClockRateIgnored) => spec.term_ms - spec.stop_ms,
@@ -517,7 +494,7 @@ fn terms(lease: i64, reply: &RoleReply, role: &RolePlan, defect: Option<Defect>)
         Some(_) | None => reply.serve_ms,
     };
     Terms {
-        lease,
+        lease: reply.lease,
         serve: Duration::from_millis(serve_ms),
     }
 }

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::lease;
 use crate::member::Member;
 use crate::network::{self, spawn_here};
+use crate::runtime::world_time;
 
 /// What became of a request at one member.
 #[derive(Debug)]
@@ -39,22 +40,36 @@ pub enum Answer<T> {
     Unknown,
 }
 
-/// The id of a step, by which a copy of it is known.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RequestId {
-    /// Session of the agent; 0 when there is none.
-    pub session: i64,
-    /// Its number: they ascend, and each acknowledges all before it, so that a copy of an earlier
-    /// one that is still on its way does nothing.
-    pub seq: u64,
+/// Numbers a step: a late copy is known by that.
+fn number(step: &mut Step, number: u64) {
+    match step {
+        Step::Attend(step) => step.attempt = number,
+        Step::Start(step) => step.attempt = number,
+        Step::Yield(step) => step.attempt = number,
+        Step::Move(_) => {}
+    }
+}
+
+/// The command, of which a step passes for a new one whenever it is proposed: the defect
+/// [`StepsWithoutNumbers`](crate::defect::Defect::StepsWithoutNumbers).
+pub fn unnumbered(command: Bytes) -> Bytes {
+    let Ok(mut decoded) = Command::decode(command.clone()) else {
+        return command;
+    };
+    let Some(Op::Role(RoleCommand {
+        step: Some(step), ..
+    })) = &mut decoded.op
+    else {
+        return command;
+    };
+    let now = u64::try_from(world_time().as_nanos()).unwrap_or(u64::MAX);
+    number(step, (u64::MAX >> 1).saturating_add(now));
+    decoded.encode_to_vec().into()
 }
 
 /// Has the group carry out `op`.
-pub async fn execute(member: Member, id: RequestId, op: Op) -> Answer<Reply> {
+pub async fn execute(member: Member, op: Op) -> Answer<Reply> {
     let command = Command {
-        session: id.session,
-        seq: id.seq,
-        ack: id.seq.saturating_sub(1),
         op: Some(op),
         ..Command::default()
     };
@@ -76,12 +91,18 @@ pub async fn execute(member: Member, id: RequestId, op: Op) -> Answer<Reply> {
 }
 
 /// Has the group take a step of a role.
-pub async fn step(member: Member, id: RequestId, role: RoleName, step: Step) -> Answer<RoleReply> {
+pub async fn step(
+    member: Member,
+    attempt: u64,
+    role: RoleName,
+    mut step: Step,
+) -> Answer<RoleReply> {
+    number(&mut step, attempt);
     let op = Op::Role(RoleCommand {
         role: role.as_str().to_owned(),
         step: Some(step),
     });
-    match execute(member.clone(), id, op).await {
+    match execute(member.clone(), op).await {
         Answer::Done(Reply {
             result: Some(Outcome::Role(reply)),
             ..
@@ -193,6 +214,7 @@ fn told(judged: &Judged) -> Told {
             verdict: judged.verdict.name(),
             epoch: judged.epoch,
             holder,
+            addresses: Vec::new(),
             reason,
         })
     };

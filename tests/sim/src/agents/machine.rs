@@ -10,7 +10,6 @@ use cfgsvc_core::placement::{Name, RoleName};
 use tokio::sync::mpsc::Sender;
 
 use super::disk::{Record, VerdictDisk};
-use super::group::RequestId;
 use super::guard::Guarded;
 use super::plan::{colo_of, host_name};
 use crate::rng::Rng;
@@ -55,9 +54,7 @@ struct Inner {
     tasks: BTreeMap<RoleName, Sender<Event>>,
     guards: BTreeMap<u64, Arc<Guarded>>,
     generations: u64,
-    /// Of this boot, by role; as its state directory keeps them.
-    sessions: BTreeMap<RoleName, i64>,
-    last_seq: u64,
+    last_step: u64,
 }
 
 impl Machine {
@@ -79,8 +76,7 @@ impl Machine {
                 tasks: BTreeMap::new(),
                 guards: BTreeMap::new(),
                 generations: 0,
-                sessions: BTreeMap::new(),
-                last_seq: 0,
+                last_step: 0,
             }),
         })
     }
@@ -100,16 +96,12 @@ impl Machine {
         (lock(&self.inner).rng.number() >> 1).max(1).cast_signed()
     }
 
-    /// The id of the next step for a role: all agents of a boot share a session, and number by the
-    /// machine's clock, so that none repeats what another said.
-    pub fn request_id(&self, role: &RoleName, now: Moment) -> RequestId {
-        let drawn = self.draw_id();
+    /// The number of the next step, by the machine's clock, so that none repeats what another agent
+    /// of the same boot said.
+    pub fn step_number(&self, now: Moment) -> u64 {
         let mut inner = lock(&self.inner);
-        inner.last_seq = now.nanos().max(inner.last_seq + 1);
-        RequestId {
-            session: *inner.sessions.entry(role.clone()).or_insert(drawn),
-            seq: inner.last_seq,
-        }
+        inner.last_step = now.nanos().max(inner.last_step + 1);
+        inner.last_step
     }
 
     // === processes ===
@@ -203,7 +195,6 @@ impl Machine {
         let mut inner = lock(&self.inner);
         inner.has_power = true;
         inner.boot += 1;
-        inner.sessions.clear();
     }
 
     /// Ends everything on it without a trace: the run is over.

@@ -13,7 +13,7 @@ use cfgsvc_proto::state::role_command::Step;
 use openraft::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
 
-use super::group::{self, Answer, RequestId};
+use super::group::{self, Answer};
 use super::plan::{COLOS, RolePlan, host_name, name};
 use crate::member::Member;
 use crate::nemesis::operator;
@@ -106,9 +106,7 @@ impl Operator {
             value: serde_json::to_vec(object).unwrap_or_default().into(),
             ..PutRequest::default()
         };
-        let ask = move |member: Member| {
-            group::execute(member, RequestId::default(), Op::Put(put.clone()))
-        };
+        let ask = move |member: Member| group::execute(member, Op::Put(put.clone()));
         matches!(self.ask(ask).await, Some(Answer::Done(_)))
     }
 
@@ -191,8 +189,7 @@ impl Operator {
             accept_loss: self.rng.chance(200),
         });
         let name = role.clone();
-        let ask =
-            move |member| group::step(member, RequestId::default(), name.clone(), step.clone());
+        let ask = move |member| group::step(member, 0, name.clone(), step.clone());
         let answer = self.ask(ask).await;
         if let Some(Answer::Done(reply)) = answer {
             self.world.count(what);

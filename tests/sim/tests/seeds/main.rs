@@ -118,7 +118,7 @@ const FOUND: [(Defect, u64, &[&str]); 25] = [
     (Defect::VerdictNotSynced, 20, &["without a verdict on disk"]),
     (Defect::GuardWithoutTimer, 100, COUNTED_OUT),
     (Defect::ResourceUnchecked, 400, &["took effect after"]),
-    (Defect::StepsWithoutIds, 900, COUNTED_OUT),
+    (Defect::StepsWithoutNumbers, 900, COUNTED_OUT),
 ];
 
 /// What says that a program runs which the group does not count any more.
