@@ -11,6 +11,7 @@ const EXAMPLES: &str = "Examples:
   bench put --endpoints 127.0.0.1:2379,127.0.0.1:2479 --rate 500 --pids 4242,4243
   bench mixed --writes 10 --clients 64 --json mixed.json
   bench watch --watchers 1000 --streams 10 --rate 10
+  bench hosts --hosts 10000 --roles 1000 --term 10 --pids 4242,4243,4244
   bench beside-etcd --quick --json ratios.json
 
 Without --rate the loop is closed: every client sends when its last request was answered. With
@@ -74,6 +75,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
         leases: u32,
     },
+    /// Hosts that take part in roles: each renews the lease of one, and hears its verdicts.
+    RoleHosts(RoleHosts),
     /// Runs the loads in turns against three cfgsvcd and three etcd, and prints ratios.
     BesideEtcd(Beside),
 }
@@ -112,6 +115,35 @@ pub(crate) struct Common {
     /// Threads of this program.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     pub threads: u8,
+    /// Write the figures to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Simulated hosts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RoleHosts {
+    /// Members, HOST:PORT, separated by commas; connections go to them in turn.
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2379")]
+    pub endpoints: Vec<String>,
+    /// Hosts that it plays.
+    #[arg(long = "hosts", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// Roles that they take part in, each in one.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub roles: u32,
+    /// Connections that they share; without it, each has its own.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
+    /// Term of the roles, seconds; a fifth of it is the time to stop.
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub term: Duration,
+    /// Seconds that are measured, after one term.
+    #[arg(long, default_value = "20", value_parser = seconds)]
+    pub seconds: Duration,
+    /// Process ids of the servers, separated by commas: their CPU time and memory are told.
+    #[arg(long, value_delimiter = ',')]
+    pub pids: Vec<u32>,
     /// Write the figures to this file.
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -168,6 +200,7 @@ pub(crate) enum Load {
 pub(crate) enum Task {
     /// A load under the name that it is reported by.
     Load(&'static str, Load, Common),
+    RoleHosts(RoleHosts),
     Beside(Beside),
 }
 
@@ -206,6 +239,7 @@ impl Command {
             Self::KeepAlive { common, leases } => {
                 ("keep-alive", Load::KeepAlive { leases }, common)
             }
+            Self::RoleHosts(hosts) => return Task::RoleHosts(hosts),
             Self::BesideEtcd(beside) => return Task::Beside(beside),
         };
         Task::Load(name, load, common)
@@ -280,7 +314,7 @@ mod tests {
         let arguments = Arguments::try_parse_from(line.split(' ')).expect("it is well formed");
         match arguments.command.task() {
             Task::Load(_, load, common) => (load, common),
-            Task::Beside(_) => panic!("{line} is no load"),
+            Task::RoleHosts(_) | Task::Beside(_) => panic!("{line} is no load"),
         }
     }
 

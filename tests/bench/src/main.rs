@@ -9,6 +9,7 @@ mod client;
 mod drive;
 mod environment;
 mod group;
+mod hosts;
 mod pace;
 mod procfs;
 mod ratio;
@@ -49,6 +50,14 @@ fn main_or_error(arguments: Arguments) -> Result<()> {
                 say(&format!("  {remark}"))?;
             }
             write_json(common.json.as_deref(), &report)
+        }
+        Task::RoleHosts(options) => {
+            let json = options.json.clone();
+            let figures = runtime(1)?.block_on(until_signal(Box::pin(hosts::run(options))))?;
+            for line in hosts::lines(&figures) {
+                say(&line)?;
+            }
+            write_json(json.as_deref(), &figures)
         }
         Task::Beside(options) => {
             let json = options.json.clone();

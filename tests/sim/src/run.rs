@@ -352,6 +352,11 @@ async fn whole(world: &Arc<World>) -> Result<(), String> {
     {
         return Err("the end of a joint membership".to_owned());
     }
+    // What counts as soon as it is written is not yet agreed on: whoever it leaves out is needed for
+    // that.
+    if metrics.last_applied < *metrics.membership_config.log_id() {
+        return Err("the commit of a membership".to_owned());
+    }
     for host in world.hosts() {
         if host.out().is_none() && !ids.contains(&host.id) {
             host.set_out(Out::Removed);

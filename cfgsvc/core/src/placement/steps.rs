@@ -77,27 +77,10 @@ fn attend(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let before = turn.there(writer.state, &host)?.cloned();
-    if let Some(other) = before
-        .as_ref()
-        .filter(|other| !same_agent(other, &attending))
+    if let Some(before) = &before
+        && let Some(done) = met(writer.state, (&turn, &host), before, &attending)?
     {
-        let lease = other.lease;
-        let detail = format!(
-            "another agent attends role '{role}' as '{host}' (lease {lease:x}); its lease must \
-             end first, or it must stop"
-        );
-        return Ok(Err(refuse(Code::HostAttends, detail)));
-    }
-    match before
-        .as_ref()
-        .map(|before| (before, request.attempt.cmp(&before.now.attempt)))
-    {
-        Some((before, Ordering::Less)) => return Ok(Err(late(role, &host, before))),
-        // Sent again: it has what it came for.
-        Some((before, Ordering::Equal)) => {
-            return Ok(Ok(attended(&turn.spec, before.lease, &turn.grant)));
-        }
-        Some((_, Ordering::Greater)) | None => {}
+        return Ok(done);
     }
     // Everything that could refuse has agreed.
     if role.is_lock() {
@@ -133,6 +116,38 @@ fn attend(
         end_lease(writer, lease, leases)?;
     }
     Ok(Ok(attended(&spec, request.lease, &grant)))
+}
+
+/// One comes as a host that is there already: the answer, unless it takes the other's place.
+fn met(
+    view: &dyn View,
+    (turn, host): (&Turn, &Name),
+    before: &There,
+    now: &Attending,
+) -> io::Result<Option<Result<RoleReply, Refusal>>> {
+    let (role, lease) = (&turn.role, before.lease);
+    if !same_agent(before, now) {
+        let detail = format!(
+            "another agent attends role '{role}' as '{host}' (lease {lease:x}); its lease must \
+             end first, or it must stop"
+        );
+        return Ok(Some(Err(refuse(Code::HostAttends, detail))));
+    }
+    Ok(match now.attempt.cmp(&before.now.attempt) {
+        Ordering::Less => Some(Err(late(role, host, before))),
+        Ordering::Equal => {
+            let stored: Option<LeaseRecord> = tables::get(view, &tables::lease(lease))?;
+            let terms = attended(&turn.spec, lease, &turn.grant);
+            // Of a lease by other terms than those of now, the first answer alone told them.
+            let same = stored.is_some_and(|stored| stored.ttl_ms == terms.lease_ms);
+            Some(if same {
+                Ok(terms)
+            } else {
+                Err(late(role, host, before))
+            })
+        }
+        Ordering::Greater => None,
+    })
 }
 
 fn attended(spec: &Spec, lease: i64, grant: &Grant) -> RoleReply {
