@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use cfgsvc_proto::API_DESCRIPTORS;
 use cfgsvc_proto::etcd::cluster_server::ClusterServer;
 use cfgsvc_proto::etcd::kv_server::KvServer;
 use cfgsvc_proto::etcd::lease_server::LeaseServer;
@@ -39,6 +40,9 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// Wait for its answer: a client that is stopped or gone for longer connects again.
 const PING_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Why reflection cannot fail.
+const OWN_DESCRIPTORS: &str = "the descriptors are made when this program is built";
+
 /// Everything that is served at the client port.
 pub fn router(service: &Arc<Service>) -> Router {
     let api = Api::new(Arc::clone(service));
@@ -53,7 +57,9 @@ pub fn router(service: &Arc<Service>) -> Router {
             MaintenanceServer::new(api.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX),
         )
         .add_service(AdminServer::new(api.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX))
-        .add_service(RolesServer::new(api).max_decoding_message_size(RECEIVE_BYTES_MAX));
+        .add_service(RolesServer::new(api).max_decoding_message_size(RECEIVE_BYTES_MAX))
+        .add_service(reflection().build_v1().expect(OWN_DESCRIPTORS))
+        .add_service(reflection().build_v1alpha().expect(OWN_DESCRIPTORS));
     routes
         .routes()
         .into_axum_router()
@@ -62,6 +68,12 @@ pub fn router(service: &Arc<Service>) -> Router {
             count_and_translate,
         ))
         .merge(http::routes(Arc::clone(service), metrics))
+}
+
+/// Tells clients which calls there are, with their comments (gRPC's server reflection).
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(API_DESCRIPTORS)
 }
 
 /// Serves until `service.stopping`, then until the open calls are answered or cut.

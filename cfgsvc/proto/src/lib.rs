@@ -29,6 +29,9 @@ mod generated {
     }
 }
 
+/// The API's descriptors, with its comments: an encoded `google.protobuf.FileDescriptorSet`.
+pub const API_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"));
+
 /// What is stored: log commands, tables, snapshot files.
 pub use generated::cfgsvc::state;
 /// cfgsvc's own API.

@@ -7,6 +7,7 @@ mod harness;
 mod kv;
 mod lease;
 mod operate;
+mod reflection;
 mod roles;
 mod solo;
 mod watch;
