@@ -127,7 +127,8 @@ pub(crate) struct RoleHosts {
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2379")]
     pub endpoints: Vec<String>,
     /// Hosts that it plays.
-    #[arg(long = "hosts", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long = "hosts", default_value_t = 1_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,
     /// Roles that they take part in, each in one.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]

@@ -130,8 +130,8 @@ pub(crate) fn lines(figures: &Figures) -> Vec<String> {
             figures.renewals_per_second
         ),
         format!(
-            "renewal: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.0} ms; {} errors, {} leases lost, \
-             {} verdicts heard",
+            "renewal: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.0} ms; {} errors, {} leases \
+             lost, {} verdicts heard",
             figures.errors, figures.lost, figures.verdicts
         ),
     ];

@@ -352,8 +352,8 @@ async fn whole(world: &Arc<World>) -> Result<(), String> {
     {
         return Err("the end of a joint membership".to_owned());
     }
-    // What counts as soon as it is written is not yet agreed on: whoever it leaves out is needed for
-    // that.
+    // It counts as soon as it is written, and is not yet agreed on: whoever it leaves out may be
+    // needed for that.
     if metrics.last_applied < *metrics.membership_config.log_id() {
         return Err("the commit of a membership".to_owned());
     }
