@@ -102,7 +102,7 @@ enum Kind {
 }
 
 /// Trials of one kind.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tally {
     trials: usize,
     /// Times between holders, of trials in which the role went to another epoch.
@@ -335,7 +335,7 @@ impl Lane {
         let gaps = judge(&between).map_err(|problem| anyhow!(problem))?;
         let tally = self.tallies.entry(kind).or_default();
         tally.trials += 1;
-        tally.gaps.join(gaps);
+        tally.gaps.join(&gaps);
         Ok(())
     }
 }
@@ -374,47 +374,47 @@ struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |time: Option<Duration>| time.map_or(0, |time| time.as_millis());
-        writeln!(
-            f,
-            "{:<24}{:>7}{:>9}{:>14}{:>14}",
-            "", "trials", "handed", "shortest ms", "longest ms"
-        )?;
+        let heads = ["trials", "handed over", "least ms", "p50", "p99", "most ms"];
+        write!(f, "{:<20}", "")?;
+        for head in heads {
+            write!(f, "{head:>12}")?;
+        }
         let mut all = Tally::default();
         for (kind, tally) in &self.tallies {
             all.trials += tally.trials;
-            all.gaps.join(tally.gaps);
+            all.gaps.join(&tally.gaps);
             let name = match kind {
                 Kind::Host(fault) => format!("host {fault:?}"),
                 Kind::Group(fault) => format!("group {fault:?}"),
             };
-            let gaps = tally.gaps;
-            let (least, most) = (ms(gaps.shortest), ms(gaps.longest));
-            writeln!(
-                f,
-                "{name:<24}{:>7}{:>9}{least:>14}{most:>14}",
-                tally.trials, gaps.count
-            )?;
+            line(f, &name, tally)?;
         }
-        let gaps = all.gaps;
-        let (least, most) = (ms(gaps.shortest), ms(gaps.longest));
-        writeln!(
-            f,
-            "{:<24}{:>7}{:>9}{least:>14}{most:>14}",
-            "all", all.trials, gaps.count
-        )?;
+        line(f, "all", &all)?;
         let Writes {
             taken,
             refused,
             stale,
             ..
         } = self.resources;
+        writeln!(f)?;
         write!(
             f,
             "no two at once. The resource that looks at epochs took {taken} writes and refused \
              {refused}; one that does not took {stale} of an old epoch"
         )
     }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, tally: &Tally) -> fmt::Result {
+    let (trials, gaps) = (tally.trials, &tally.gaps);
+    write!(f, "\n{name:<20}{trials:>12}{:>12}", gaps.count())?;
+    for percent in [0, 50, 99, 100] {
+        match gaps.percentile(percent) {
+            Some(gap) => write!(f, "{:>12}", gap.as_millis())?,
+            None => write!(f, "{:>12}", "-")?,
+        }
+    }
+    Ok(())
 }
 
 fn trials(cluster: &mut Cluster, seed: u64, rounds: u64, lanes: u64) -> Result<Report> {
@@ -452,7 +452,7 @@ fn trials(cluster: &mut Cluster, seed: u64, rounds: u64, lanes: u64) -> Result<R
         for (kind, tally) in &lane.tallies {
             let all = tallies.entry(*kind).or_default();
             all.trials += tally.trials;
-            all.gaps.join(tally.gaps);
+            all.gaps.join(&tally.gaps);
         }
     }
     drop(lanes);

@@ -43,26 +43,29 @@ pub(super) fn runs(log: &str) -> Result<Vec<Run>, String> {
     Ok(runs)
 }
 
-/// What was between one run and the next.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Gaps {
-    pub(super) count: usize,
-    pub(super) shortest: Option<Duration>,
-    pub(super) longest: Option<Duration>,
-}
+/// The times between one run and the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Gaps(Vec<Duration>);
 
 impl Gaps {
     pub(super) fn add(&mut self, gap: Duration) {
-        self.count += 1;
-        self.shortest = Some(self.shortest.map_or(gap, |least| least.min(gap)));
-        self.longest = Some(self.longest.map_or(gap, |most| most.max(gap)));
+        self.0.push(gap);
     }
 
-    pub(super) fn join(&mut self, other: Self) {
-        self.count += other.count;
-        let least = [self.shortest, other.shortest].into_iter().flatten().min();
-        self.shortest = least;
-        self.longest = self.longest.max(other.longest);
+    pub(super) fn join(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The time that so many of a hundred are at most; 0 is the shortest, 100 the longest.
+    pub(super) fn percentile(&self, percent: usize) -> Option<Duration> {
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        let last = sorted.len().checked_sub(1)?;
+        sorted.get((last * percent).div_ceil(100)).copied()
     }
 }
 
@@ -98,12 +101,10 @@ mod tests {
     #[test]
     fn one_after_the_other_is_right_and_the_time_between_is_told() {
         let gaps = judged("3 a 100\n3 a 200\n7 b 250\n7 b 400\n9 a 1000\n").expect("right");
-        let expected = Gaps {
-            count: 2,
-            shortest: Some(Duration::from_nanos(50)),
-            longest: Some(Duration::from_nanos(600)),
-        };
-        assert_eq!(gaps, expected);
+        let gaps = [0, 50, 99, 100].map(|percent| gaps.percentile(percent));
+        let nanos = |nanos| Some(Duration::from_nanos(nanos));
+        assert_eq!(gaps, [nanos(50), nanos(600), nanos(600), nanos(600)]);
+        assert_eq!(Gaps::default().percentile(50), None);
     }
 
     #[test]
