@@ -18,6 +18,7 @@ use bytes::Bytes;
 use cfgsvc_proto::etcd;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
+use cfgsvc_proto::state::seed::Step;
 use cfgsvc_proto::state::{
     Command, LeaseExpire, LeaseExpired, LeaseRecord, MachineRecord, Refusal, Reply, RevisionRecord,
     Scrubbed,
@@ -237,8 +238,17 @@ impl Machine {
                 let stepped = self.tried(state, step, &origin, applied)?;
                 stepped.map(Outcome::Role)
             }
-            Op::Seed(step) => restore::seed(state, &mut self.record, step, &mut applied.leases)?
-                .map(Outcome::Seed),
+            Op::Seed(step) => {
+                let is_last = step.step() == Step::Finish;
+                let seeded = restore::seed(state, &mut self.record, step, &mut applied.leases)?;
+                if is_last && seeded.is_ok() {
+                    let mut writer = RevisionWriter::new(state, self.record.revision);
+                    placement::restored(&mut writer, &mut applied.leases)?;
+                    let events = writer.into_events();
+                    self.commit(state, events, &origin, applied);
+                }
+                seeded.map(Outcome::Seed)
+            }
         };
         Ok(outcome)
     }

@@ -9,13 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cfgsvc_core::check::check;
-use cfgsvc_core::placement::{Attending, Grant, Spec, Verdict, verdict::verdict};
-use cfgsvc_core::{LeaseChange, Machine, read, tables};
+use cfgsvc_core::placement::{Attending, Fence, Grant, Spec, Verdict, verdict::verdict};
+use cfgsvc_core::{LeaseChange, Machine, export, read, tables};
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::role_command::Step;
+use cfgsvc_proto::state::seed::Step as Seeding;
 use cfgsvc_proto::state::{
-    Attend, Command, KeyRecord, LeaseExpire, Move, Reply, RoleCommand, RoleReply, Start, Yield,
+    Attend, Command, KeyRecord, LeaseExpire, Move, Reply, RoleCommand, RoleReply, Seed, Start,
+    Yield,
 };
 use cluster_core::store::Overlay;
 use proptest::prelude::*;
@@ -672,4 +674,101 @@ fn a_holder_of_a_lock_that_comes_again_goes_behind_those_who_wait() {
             .expect("it goes");
         assert_eq!(holder(&world, "locks/l"), next);
     }
+}
+
+/// A group that is made from what is stored.
+fn restored(world: &World) -> World {
+    let mut records = Vec::new();
+    let exported = export::records(&world.state, &mut |record| {
+        records.push(record);
+        Ok(())
+    });
+    exported.expect("memory").expect("no restore is under way");
+    let mut new = World::new();
+    let steps = [(Seeding::Begin, Vec::new()), (Seeding::Records, records)];
+    let finish = [(Seeding::Finish, Vec::new())];
+    for (number, (step, records)) in (0..).zip(steps.into_iter().chain(finish)) {
+        let last = step == Seeding::Finish;
+        let done = new.apply(Op::Seed(Seed {
+            step: step.into(),
+            number,
+            records,
+            restore_id: 7,
+            advance: if last { 1_000 } else { 0 },
+        }));
+        assert!(matches!(done, Outcome::Seed(_)), "{done:?}");
+    }
+    new.attempt = world.attempt;
+    new
+}
+
+/// The former group may have given later epochs, which the snapshot lacks.
+#[test]
+fn no_epoch_of_a_snapshot_is_gone_on_with() {
+    let mut world = ready();
+    world.put("/cfgsvc/roles/one", "{}");
+    world.put("/cfgsvc/roles/manual", r#"{"failover":"manual"}"#);
+    let [h1, h2, ..] = HOSTS;
+    attended(&mut world, "one", h1, 101);
+    attended(&mut world, "web", h1, 102);
+    attended(&mut world, "locks/l", h1, 103);
+    let data = Facts {
+        position: Some(7),
+        ..Facts::default()
+    };
+    world
+        .step("db", attend(h1, 104, data))
+        .expect("it is there");
+    for (role, lease, position) in [("one", 101, ""), ("web", 102, ""), ("db", 104, "7")] {
+        let begin = start("h1", lease, world.grant(role).epoch, position);
+        world.step(role, begin).expect("it begins");
+    }
+    let epochs = ["one", "web", "db"].map(|role| world.grant(role).epoch);
+    let mut new = restored(&world);
+    check(&new.state).expect("the store's invariants");
+    assert!(new.leases.is_empty(), "{:?}", new.leases);
+    for role in ["one", "web", "db", "locks/l"] {
+        assert_eq!(new.attending(role, "h1"), None, "{role}");
+    }
+    // Who was told a later epoch by the former group, and who was not.
+    attended(&mut new, "one", h1, 201);
+    let later = Facts {
+        epoch: epochs[1] + 3,
+        ..Facts::default()
+    };
+    new.step("web", attend(h2, 202, later))
+        .expect("it is there");
+    for (role, holder_now, before) in [("one", "h1", epochs[0]), ("web", "akl", epochs[1])] {
+        let grant = new.grant(role);
+        assert_eq!(holder(&new, role), holder_now, "{role}");
+        assert!(
+            grant.epoch > before + 1_000 && !grant.restored,
+            "{role}: {grant:?}"
+        );
+    }
+    // With data, a person decides, and may choose the one whom the snapshot names.
+    let back = Facts {
+        epoch: epochs[2],
+        ..data
+    };
+    new.step("db", attend(h1, 203, back)).expect("it is there");
+    let fenced = Verdict::Fenced(Fence::Restored);
+    assert_eq!(new.verdict("db", "h1"), fenced);
+    let old = new.step("db", start("h1", 203, epochs[2], "7"));
+    assert!(old.is_err(), "{old:?}");
+    new.step("db", loss("h1")).expect("it is given anew");
+    let epoch = new.grant("db").epoch;
+    assert!(epoch > epochs[2] + 1_000);
+    assert_eq!(
+        new.verdict("db", "h1"),
+        Verdict::Fenced(Fence::NotBegun { epoch })
+    );
+}
+
+fn loss(to: &str) -> Step {
+    Step::Move(Move {
+        to: to.to_owned(),
+        accept_loss: true,
+        ..Move::default()
+    })
 }

@@ -484,3 +484,79 @@ fn long_a_role_has_one_holder_whatever_fails() {
         ),
     }
 }
+
+/// A holder that the snapshot does not know of is cut off, and serves on while its lease lasts. The
+/// group that is made from the snapshot meanwhile gives the role to nobody before that.
+fn restored(old: &mut Cluster, new: &mut Cluster, dir: &Path) -> Result<Gaps> {
+    let before = old.endpoints();
+    for colo in ["akl", "wlg"] {
+        cfgctl(&before, &["colo", "add", colo])?;
+    }
+    // Long beside the time that killing, starting and restoring take.
+    let role = ["role", "create", "r", "--term", "6s", "--stop", "500ms"];
+    cfgctl(&before, &role)?;
+    let resource = Resource::start(1)?;
+    let log = dir.join("holders");
+    fs::write(&log, "")?;
+    let members = vec![old.client_address(0)?, new.client_address(0)?];
+    let program = cfgsvc_tests::harness::binary_path("trial-holder")?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let host = |colo: &str| {
+        Host::start(HostOptions {
+            name: colo.to_owned(),
+            colo: colo.to_owned(),
+            role: "r".to_owned(),
+            members: members.clone(),
+            dir: dir.to_owned(),
+            command: vec![text(&program), text(&log), resource.address().to_string()],
+            environment: Vec::new(),
+        })
+    };
+    let read = || -> Result<Vec<Run>> {
+        let log = fs::read_to_string(&log)?;
+        runs(&log).map_err(|problem| anyhow!(problem))
+    };
+    let serves = |host: &str, after: i64| -> Result<Run> {
+        eventually_some(PATIENCE, format!("{host} to serve"), || {
+            let newest = read().ok()?.pop()?;
+            (newest.host == host && newest.epoch > after && newest.last > newest.first)
+                .then_some(newest)
+        })
+    };
+    let first = host("akl")?;
+    let known = serves("akl", 0)?;
+    let snapshot = text(&dir.join("snapshot"));
+    cfgctl(&before, &["snapshot", "save", &snapshot])?;
+    let second = host("wlg")?;
+    let moved = eventually(PATIENCE, "the switch", || {
+        cfgctl(&before, &["role", "switch", "r", "wlg"]).is_ok()
+    });
+    moved?;
+    let unknown = serves("wlg", known.epoch)?;
+    second.cut(true, true);
+    old.kill(0)?;
+    new.spawn(0)?;
+    new.wait_ready(0)?;
+    cfgctl(
+        &new.endpoints(),
+        &["snapshot", "restore", &snapshot, "--yes"],
+    )?;
+    let after = serves("akl", unknown.epoch)?;
+    ensure!(after.epoch > unknown.epoch, "{after:?} after {unknown:?}");
+    second.heal();
+    drop((first, second));
+    judge(&read()?).map_err(|problem| anyhow!(problem))
+}
+
+#[test]
+fn a_restored_group_waits_for_holders_that_it_does_not_know_and_never_repeats_an_epoch() {
+    let mut old = Cluster::start(1).expect("a group");
+    let options = ClusterOptions {
+        members: 1,
+        ..ClusterOptions::default()
+    };
+    let mut new = Cluster::unstarted(options).expect("another one");
+    let dir = tempfile::tempdir().expect("a directory");
+    let gaps = restored(&mut old, &mut new, dir.path()).expect("one at a time");
+    assert_eq!(gaps.count(), 2, "{gaps:?}");
+}

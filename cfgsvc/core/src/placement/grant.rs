@@ -64,6 +64,9 @@ pub struct Grant {
     /// From where the last epochs began, oldest first; for a role with data.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub starts: VecDeque<Start>,
+    /// It came from a snapshot, which may lack later epochs: this one is not gone on with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// Starts of older epochs were dropped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trimmed: bool,
@@ -170,7 +173,8 @@ impl Grant {
         (epoch, position): (i64, &str),
     ) -> Result<bool, Wrong> {
         let holds = attending.holds_as(spec.kind, host);
-        if epoch != self.epoch || holds.is_none() || holds != self.holder.as_ref() {
+        if self.restored || epoch != self.epoch || holds.is_none() || holds != self.holder.as_ref()
+        {
             return Err(Wrong::NotHolder);
         }
         if self.closing() {
@@ -227,7 +231,7 @@ impl Grant {
     /// A person, or a policy, wants `to` to hold the role; `None` that nobody does.
     pub fn wish(&mut self, to: Option<Name>) {
         self.vacate = to.is_none() && self.holder.is_some();
-        self.next = to.filter(|to| self.holder.as_ref() != Some(to));
+        self.next = to.filter(|to| self.restored || self.holder.as_ref() != Some(to));
     }
 
     /// Gives the role to whom it is due, if nobody serves. `available` says who may take it now,
@@ -261,7 +265,10 @@ impl Grant {
         let successor = match next.filter(can_take) {
             Some(next) => Some(next),
             None if vacated => None,
-            None if stays => return,
+            // Others may have written in epochs that the snapshot lacks: a person decides.
+            None if self.restored && spec.data != Data::None => return,
+            None if stays && !self.restored => return,
+            None if stays => self.holder.clone(),
             // Also when the one that was wished for went away.
             None if by_itself => {
                 let best = available.iter().find(|one| one.by_itself);
@@ -271,10 +278,11 @@ impl Grant {
         };
         match successor {
             // Nobody held it since: an epoch does not change hands.
-            Some(successor) if self.holder.as_ref() == Some(&successor) => {}
+            Some(successor) if !self.restored && self.holder.as_ref() == Some(&successor) => {}
             Some(successor) => {
                 self.holder = Some(successor);
                 self.epoch = revision;
+                self.restored = false;
             }
             None if vacated || spec.kind == Kind::Lock => self.holder = None,
             // The holder may come back to it: nobody has held it since.

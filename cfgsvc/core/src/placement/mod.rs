@@ -32,5 +32,5 @@ pub use promised::promised_ms;
 pub use verdict::{Fence, Verdict};
 
 pub(crate) use review::{concerns, review};
-pub(crate) use steps::{lease_over, step};
+pub(crate) use steps::{lease_over, restored, step};
 pub(crate) use turn::attending_by;

@@ -576,3 +576,26 @@ pub(crate) fn lease_over(
     turn.finish(writer, leases)?;
     Ok(())
 }
+
+/// The group was made from a snapshot, and what it promised is over: nobody is there, and no epoch
+/// of it is gone on with. The former group may have given later ones, to others.
+pub(crate) fn restored(
+    writer: &mut RevisionWriter<'_, '_>,
+    leases: &mut Vec<LeaseChange>,
+) -> io::Result<()> {
+    for role in super::read::roles(writer.state)? {
+        let Ok(mut turn) = Turn::load(writer.state, &role)? else {
+            continue;
+        };
+        turn.grant.restored = turn.grant.epoch != 0;
+        turn.grant.wish(None);
+        turn.grant.vacate = false;
+        for (host, there) in turn.everybody(writer.state)? {
+            turn.goes(writer.state, &host)?;
+            writer.delete_if_there(&keys::attending(&role, &host))?;
+            end_lease(writer, there.lease, leases)?;
+        }
+        turn.finish(writer, leases)?;
+    }
+    Ok(())
+}

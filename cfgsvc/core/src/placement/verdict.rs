@@ -9,6 +9,7 @@
 //! | it holds the role, and began | | serve |
 //! | it holds the role | | fenced until it has begun the epoch |
 //! | those who serve must stop | it holds the role | fenced: it hands over |
+//! | a snapshot says who holds it | | fenced until it is given anew |
 //! | nobody holds it | | fenced |
 //! | another holds it, and has not begun | data | fenced: from where it begins is not known |
 //! | another holds it | more than that began from | rebuild |
@@ -64,6 +65,8 @@ pub enum Fence {
     NoSuchRole,
     /// The host does not attend: its lease is over, or it has none yet.
     NotAttending,
+    /// The group was made from a snapshot, and has not given the role since.
+    Restored,
     /// Nobody holds the role.
     NoHolder,
     /// It holds the role, and has not begun.
@@ -104,6 +107,10 @@ impl fmt::Display for Fence {
         match self {
             Self::NoSuchRole => f.write_str("there is no such role"),
             Self::NotAttending => f.write_str("this host has no lease"),
+            Self::Restored => f.write_str(
+                "the group was made from a snapshot, which may lack the last epochs: give the role \
+                 anew (cfgctl role switch)",
+            ),
             Self::NoHolder => f.write_str("nobody holds the role"),
             Self::NotBegun { epoch } => write!(f, "epoch {epoch} is granted, and not begun"),
             Self::HandsOver { next: Some(next) } => write!(f, "hands over to {next}"),
@@ -156,6 +163,9 @@ pub fn verdict(
     if let Some(fence) = never(spec, grant, me) {
         return Verdict::Fenced(fence);
     }
+    if grant.restored {
+        return Verdict::Fenced(Fence::Restored);
+    }
     let Some(holder) = grant.holder.clone() else {
         return Verdict::Fenced(Fence::NoHolder);
     };
@@ -203,6 +213,9 @@ fn never(spec: &Spec, grant: &Grant, me: &Attending) -> Option<Fence> {
 /// Whether the group may give the role to a host by itself: nothing that was written is known to be
 /// missing there, or to be nobody's.
 pub(super) fn may_begin(spec: &Spec, grant: &Grant, who: &Attending) -> bool {
+    if grant.restored {
+        return spec.data == Data::None;
+    }
     let complete = match lacks(spec.data, grant, who) {
         // Nobody has written since what it knows.
         Lacks::Nothing | Lacks::NotKnown => true,
