@@ -29,6 +29,7 @@ impl Quickstart {
         let cargo = bin.join("cargo");
         fs::write(&cargo, "#!/bin/sh\n").expect("write");
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o700)).expect("chmod");
+        binary_path("cfgagent").expect("it is built");
         let built = binary_path("cfgsvcd").expect("it is built");
         let built = built.parent().expect("it lies in a directory");
         fs::create_dir(place.path().join("target")).expect("mkdir");
@@ -103,7 +104,13 @@ fn quickstart_loses_no_write_and_leaves_nothing_behind() {
         "  n3: r",
         "longest time without an acknowledged write",
         ", of which lost: 0",
+        "akl1 wrote, the last time",
+        "wlg1 writes, since",
+        "standby: epoch",
+        "switched in",
+        "cfgctl lock nightly-backup",
         "cfgctl snapshot restore",
+        "nobody wrote under an old epoch after a new one had begun",
         "nothing is left behind",
     ] {
         assert!(output.contains(words), "no `{words}` in {output}");
