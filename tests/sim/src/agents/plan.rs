@@ -74,6 +74,10 @@ impl Placement {
     pub fn new(seed: u64, skewed: bool, defect: Option<Defect>) -> Option<Self> {
         let mut rng = Rng::new(seed ^ SALT);
         let must = defect.is_some_and(Defect::needs_hosts);
+        if defect.is_some() && !must {
+            // What the group alone shows is looked for without them.
+            return None;
+        }
         if !rng.chance(SHARE) && !must {
             return None;
         }
