@@ -94,7 +94,8 @@ impl App for ServiceApp {
         let made = i64::try_from(events.len()).unwrap_or(i64::MAX);
         if machine.revision() != before + made {
             self.unpublished.commits.clear();
-            self.unpublished.jumped_to = Some(machine.revision());
+            // What is made in the same command comes after the jump, as at the end of a restore.
+            self.unpublished.jumped_to = Some(machine.revision() - made);
         }
         self.unpublished
             .commits

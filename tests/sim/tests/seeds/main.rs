@@ -108,7 +108,11 @@ const FOUND: [(Defect, u64, &[&str]); 25] = [
     (Defect::StopMarginIgnored, 60, COUNTED_OUT),
     (Defect::TakeOverAtOnce, 20, COUNTED_OUT),
     (Defect::YieldBeforeGone, 60, COUNTED_OUT),
-    (Defect::RenewalNotConfirmed, 300, COUNTED_OUT),
+    (
+        Defect::RenewalNotConfirmed,
+        300,
+        &["its holder counts on it", "counts it out", "is given"],
+    ),
     (
         Defect::OldVerdictBelieved,
         600,
