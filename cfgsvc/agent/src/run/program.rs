@@ -124,8 +124,12 @@ impl Program {
         let now = *orders.borrow_and_update();
         let mut gone_by = now.until + self.stop;
         self.set(|status| status.gone_by = Some(gone_by));
-        guard.until(now.until)?;
-        let mut stopping = false;
+        let mut stopping = now.stop;
+        if stopping {
+            guard.stop()?;
+        } else {
+            guard.until(now.until)?;
+        }
         loop {
             tokio::select! {
                 changed = orders.changed(), if !stopping => {

@@ -10,7 +10,8 @@ use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{Colo, Host, Kind, Spec};
 use super::turn::{Turn, load};
-use super::verdict::{Verdict, verdict};
+use super::verdict::{Fence, Verdict, verdict};
+use crate::machine::load_record;
 use crate::tables;
 
 /// A role and all who are there for it.
@@ -28,6 +29,9 @@ pub struct Role {
 
 /// A role; `None` when there is none, or its value says nothing.
 pub fn role(view: &dyn View, name: &RoleName) -> io::Result<Option<Role>> {
+    if load_record(view)?.restore_id != 0 {
+        return Ok(None);
+    }
     let Ok(mut turn) = Turn::load(view, name)? else {
         return Ok(None);
     };
@@ -74,7 +78,16 @@ pub struct Judged {
 }
 
 /// What `host` may do, when it attends with `lease`: with another, it does not attend.
+///
+/// What a restore has filled so far is no state of anything: everybody is fenced until it is whole.
 pub fn judge(view: &dyn View, role: &RoleName, host: &Name, lease: i64) -> io::Result<Judged> {
+    if load_record(view)?.restore_id != 0 {
+        return Ok(Judged {
+            verdict: Verdict::Fenced(Fence::Restored),
+            epoch: 0,
+            addresses: Vec::new(),
+        });
+    }
     let Ok(mut turn) = Turn::load(view, role)? else {
         let verdict = verdict(None, host, None);
         return Ok(Judged {
@@ -104,6 +117,9 @@ pub fn judge(view: &dyn View, role: &RoleName, host: &Name, lease: i64) -> io::R
 
 /// Who holds a role; `None` when it was never granted.
 pub fn grant(view: &dyn View, role: &RoleName) -> io::Result<Option<Grant>> {
+    if load_record(view)?.restore_id != 0 {
+        return Ok(None);
+    }
     let found = load::<Grant>(view, &keys::grant(role))?.unwrap_or_default();
     Ok(found.map(|(grant, _)| grant))
 }
