@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cfgsvc_core::check::check;
+use cfgsvc_core::placement::read as placed;
 use cfgsvc_core::placement::{Attending, Fence, Grant, Spec, Verdict, verdict::verdict};
 use cfgsvc_core::{LeaseChange, Machine, export, read, tables};
 use cfgsvc_proto::state::command::Op;
@@ -697,9 +698,29 @@ fn restored(world: &World) -> World {
             advance: if last { 1_000 } else { 0 },
         }));
         assert!(matches!(done, Outcome::Seed(_)), "{done:?}");
+        if !last {
+            half_filled(&new);
+        }
     }
     new.attempt = world.attempt;
     new
+}
+
+/// A host may still have a lease that is among the records: it must not go on by it.
+fn half_filled(world: &World) {
+    let (role, host) = (
+        "one".parse().expect("a name"),
+        "h1".parse().expect("a name"),
+    );
+    let judged = placed::judge(&world.state, &role, &host, 101).expect("memory");
+    assert_eq!(judged.verdict, Verdict::Fenced(Fence::Restored));
+    assert_eq!(
+        placed::role(&world.state, &role)
+            .expect("memory")
+            .map(|_| ()),
+        None
+    );
+    assert_eq!(placed::grant(&world.state, &role).expect("memory"), None);
 }
 
 /// The former group may have given later epochs, which the snapshot lacks.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cfgsvc_agent::state::VerdictFile;
-use cfgsvc_tests::harness::{Cluster, eventually_some, http_get, run_binary, unused_address};
+use cfgsvc_tests::harness::{
+    Cluster, binary_path, eventually_some, http_get, run_binary, unused_address,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -40,6 +42,14 @@ impl Setup {
         let mut arguments = vec!["--endpoints", &endpoints];
         arguments.extend(line.split_whitespace());
         run_binary("cfgctl", &arguments)?.success()
+    }
+
+    /// The same, not waited for.
+    pub(crate) fn cfgctl_started(&self, line: &str) -> Result<Child> {
+        let mut command = Command::new(binary_path("cfgctl")?);
+        command.args(["--endpoints", &self.cluster.endpoints()]);
+        let started = command.args(line.split_whitespace()).spawn();
+        started.context("start cfgctl")
     }
 
     /// An agent's command line, without what runs under it.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
-use cfgsvc_tests::harness::eventually;
+use cfgsvc_tests::harness::{eventually, eventually_some};
 use rustix::process::Signal;
 
 use crate::harness::{PATIENCE, Setup};
@@ -73,7 +73,8 @@ fn a_hook_that_cannot_serve_gives_the_role_to_another() -> Result<()> {
 
 #[test]
 fn the_role_is_not_given_up_before_on_fence_succeeds() -> Result<()> {
-    let setup = Setup::new("--term 20s --stop 2s")?;
+    // Longer than the test: the lease must not end meanwhile.
+    let setup = Setup::new("--term 10m --stop 2s")?;
     let works = setup.dir.path().join("fencing-works");
     let script = format!("test -e {} || test ! -e {0}.asked", works.display());
     let hooks = setup.hooks(&[("on-fence", &script), ("on-serve", "")])?;
@@ -82,7 +83,8 @@ fn the_role_is_not_given_up_before_on_fence_succeeds() -> Result<()> {
     fs::write(setup.dir.path().join("fencing-works.asked"), "")?;
     let b = setup.agent("b1", &[])?;
     b.verdict("standby")?;
-    setup.cfgctl("role switch db/orders b1")?;
+    // It waits until b1 has the role.
+    let mut switch = setup.cfgctl_started("role switch db/orders b1 --wait 5m")?;
     // The guard's try, the agent's, and one more: it has not been given up.
     eventually(PATIENCE, "three tries", || {
         let told = hooks.told("on-fence").unwrap_or_default();
@@ -91,6 +93,8 @@ fn the_role_is_not_given_up_before_on_fence_succeeds() -> Result<()> {
     assert_eq!(b.role()?.0, 503);
     fs::write(&works, "")?;
     b.serves()?;
+    let switched = eventually_some(PATIENCE, "the switch", || switch.try_wait().transpose())??;
+    assert!(switched.success(), "{switched}");
     a.end()?;
     b.end()
 }
