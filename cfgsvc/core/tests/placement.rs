@@ -9,207 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cfgsvc_core::check::check;
+use cfgsvc_core::placement::objects::Failover;
 use cfgsvc_core::placement::read as placed;
-use cfgsvc_core::placement::{Attending, Fence, Grant, Spec, Verdict, verdict::verdict};
-use cfgsvc_core::{LeaseChange, Machine, export, read, tables};
+use cfgsvc_core::placement::{Attending, Colo, Fence, Name, Spec, Verdict};
+use cfgsvc_core::{export, read};
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::seed::Step as Seeding;
-use cfgsvc_proto::state::{
-    Attend, Command, KeyRecord, LeaseExpire, Move, Reply, RoleCommand, RoleReply, Seed, Start,
-    Yield,
-};
-use cluster_core::store::Overlay;
+use cfgsvc_proto::state::{LeaseExpire, Move, Seed};
 use proptest::prelude::*;
-use prost::Message;
 
-const COLOS: [&str; 2] = ["akl", "wlg"];
-const HOSTS: [(&str, &str); 4] = [("h1", "akl"), ("h2", "wlg"), ("h3", "akl"), ("h4", "wlg")];
-const ROLES: [&str; 3] = ["db", "web", "locks/l"];
-const LOCK: &str = r#"{"kind":"lock"}"#;
-
-/// A group of one: the machine over a store in memory.
-struct World {
-    state: BTreeMap<Bytes, Bytes>,
-    machine: Machine,
-    leases: BTreeSet<i64>,
-    /// Steps of agents so far, which are numbered by that; all roles and hosts count together.
-    attempt: u64,
-    /// What they sent.
-    sent: Vec<(String, Step)>,
-}
-
-impl World {
-    fn new() -> Self {
-        let state = BTreeMap::new();
-        let machine = Machine::load(&state).expect("an empty store");
-        Self {
-            state,
-            machine,
-            leases: BTreeSet::new(),
-            attempt: 0,
-            sent: Vec::new(),
-        }
-    }
-
-    fn apply(&mut self, op: Op) -> Outcome {
-        let command = Command {
-            op: Some(op),
-            ..Command::default()
-        };
-        let mut overlay = Overlay::new(&self.state);
-        let applied = self
-            .machine
-            .apply(&mut overlay, command.encode_to_vec().into())
-            .expect("memory does not fail");
-        let batch = overlay.into_batch();
-        for (key, value) in batch.iter() {
-            match value {
-                Some(value) => drop(self.state.insert(key.clone(), value.clone())),
-                None => drop(self.state.remove(key)),
-            }
-        }
-        for change in applied.leases {
-            match change {
-                LeaseChange::Granted { id, .. } => assert!(self.leases.insert(id)),
-                LeaseChange::Ended { id } => assert!(self.leases.remove(&id)),
-                LeaseChange::Closing { id, .. } => assert!(self.leases.contains(&id)),
-            }
-        }
-        let reply = Reply::decode(applied.reply).expect("a reply");
-        reply.result.expect("a result")
-    }
-
-    fn put(&mut self, key: &str, value: &str) -> Outcome {
-        self.apply(Op::Put(cfgsvc_proto::etcd::PutRequest {
-            key: key.as_bytes().to_vec().into(),
-            value: value.as_bytes().to_vec().into(),
-            ..Default::default()
-        }))
-    }
-
-    /// A new step.
-    fn step(&mut self, role: &str, mut step: Step) -> Result<RoleReply, String> {
-        self.attempt += 1;
-        match &mut step {
-            Step::Attend(step) => step.attempt = self.attempt,
-            Step::Start(step) => step.attempt = self.attempt,
-            Step::Yield(step) => step.attempt = self.attempt,
-            Step::Move(_) => {}
-        }
-        self.sent.push((role.to_owned(), step.clone()));
-        self.arrives(role, step)
-    }
-
-    /// A step, or a copy of one that was kept back by the network.
-    fn arrives(&mut self, role: &str, step: Step) -> Result<RoleReply, String> {
-        let role = role.to_owned();
-        let step = Some(step);
-        let outcome = self.apply(Op::Role(RoleCommand { role, step }));
-        if let Outcome::Refusal(refusal) = &outcome {
-            return Err(format!("{:?}: {}", refusal.code(), refusal.detail));
-        }
-        let Outcome::Role(reply) = outcome else {
-            panic!("an answer to another command: {outcome:?}");
-        };
-        Ok(reply)
-    }
-
-    fn object<T: serde::de::DeserializeOwned>(&self, key: &str) -> Option<T> {
-        let stored = tables::current(key.as_bytes());
-        let record: Option<KeyRecord> = tables::get(&self.state, &stored).expect("memory");
-        record.map(|record| serde_json::from_slice(&record.value).expect("an object"))
-    }
-
-    fn grant(&self, role: &str) -> Grant {
-        self.object(&format!("/cfgsvc/grants/{role}"))
-            .unwrap_or_default()
-    }
-
-    fn attending(&self, role: &str, host: &str) -> Option<Attending> {
-        self.object(&format!("/cfgsvc/attending/{role}/{host}"))
-    }
-
-    fn verdict(&self, role: &str, host: &str) -> Verdict {
-        let spec: Option<Spec> = self.object(&format!("/cfgsvc/roles/{role}"));
-        let grant = self.grant(role);
-        let attending = self.attending(role, host);
-        let host = host.parse().expect("a name");
-        verdict(
-            spec.as_ref().map(|spec| (spec, &grant)),
-            &host,
-            attending.as_ref(),
-        )
-    }
-}
-
-fn attend(host: (&str, &str), lease: i64, facts: Facts) -> Step {
-    Step::Attend(Attend {
-        host: host.0.to_owned(),
-        colo: host.1.to_owned(),
-        lease,
-        instance: format!("{}-{}", host.0, facts.instance),
-        boot: "boot".to_owned(),
-        epoch: facts.epoch,
-        has_data: facts.position.is_some(),
-        identity: if facts.position.is_some() {
-            "orders".to_owned()
-        } else {
-            String::new()
-        },
-        position: facts.position.map_or_else(String::new, |at| at.to_string()),
-        lock: LOCK.to_owned(),
-        ..Attend::default()
-    })
-}
-
-/// Whose step it is, and its number.
-fn whose(step: &Step) -> Option<(&str, u64)> {
-    match step {
-        Step::Attend(step) => Some((&step.host, step.attempt)),
-        Step::Start(step) => Some((&step.host, step.attempt)),
-        Step::Yield(step) => Some((&step.host, step.attempt)),
-        Step::Move(_) => None,
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Facts {
-    instance: u8,
-    epoch: i64,
-    position: Option<u64>,
-}
-
-fn start(host: &str, lease: i64, epoch: i64, position: &str) -> Step {
-    let (host, position) = (host.to_owned(), position.to_owned());
-    Step::Start(Start {
-        host,
-        lease,
-        epoch,
-        position,
-        attempt: 0,
-    })
-}
-
-fn stop(host: &str, lease: i64, position: &str, leave: bool) -> Step {
-    let (host, position) = (host.to_owned(), position.to_owned());
-    Step::Yield(Yield {
-        host,
-        lease,
-        position,
-        leave,
-        attempt: 0,
-    })
-}
-
-fn go(to: &str) -> Step {
-    let to = to.to_owned();
-    Step::Move(Move {
-        to,
-        ..Move::default()
-    })
-}
+mod world;
+use world::{COLOS, Facts, HOSTS, LOCK, ROLES, World, attend, go, start, stop, whose};
 
 /// What is done next; numbers choose among what there is.
 #[derive(Debug, Clone)]
@@ -506,6 +318,7 @@ impl Observer {
         }
         for (role, name) in ROLES.iter().enumerate() {
             self.one_holder(world, role, name);
+            nobody_waits_in_vain(world, role, name);
             let grant = world.grant(name);
             let holder = grant.holder.map_or_else(String::new, String::from);
             let (epoch, before) = self.epochs.entry(role).or_default();
@@ -548,6 +361,43 @@ impl Observer {
                 HOSTS[*host].0
             );
         }
+    }
+}
+
+/// A role that the group gives is nobody's only while nobody could take it.
+fn nobody_waits_in_vain(world: &World, role: usize, name: &str) {
+    let (Some(spec), grant) = (
+        world.object::<Spec>(&format!("/cfgsvc/roles/{name}")),
+        world.grant(name),
+    ) else {
+        return;
+    };
+    if role == 2 || spec.paused || spec.failover == Failover::Manual || grant.serving > 0 {
+        return;
+    }
+    let could = HOSTS.iter().find(|(host, colo)| {
+        let colo: Colo = world
+            .object(&format!("/cfgsvc/colos/{colo}"))
+            .expect("colos are not deleted");
+        // Data of an epoch that nobody knows is nobody's.
+        let data = |at: &Attending| at.has_data && at.epoch > 0 && at.identity == grant.identity;
+        let complete = |at: &Attending| role == 1 || grant.starts.is_empty() || data(at);
+        let takes = |at: Attending| {
+            let host = host.parse().expect("a name");
+            !at.declines
+                && !colo.drained
+                && complete(&at)
+                && (role == 1 || spec.is_candidate(&host))
+        };
+        world.attending(name, host).is_some_and(takes)
+    });
+    if let Some((host, _)) = could {
+        let holds = |holder: &Name| role == 1 || world.attending(name, holder.as_str()).is_some();
+        let held = grant.holder.as_ref().is_some_and(holds);
+        assert!(
+            held,
+            "{name} is nobody's, and {host} could take it: {grant:?}"
+        );
     }
 }
 

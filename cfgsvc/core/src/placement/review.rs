@@ -71,7 +71,39 @@ pub(crate) fn review(
             return Ok(Err(refusal));
         }
     }
+    if changes.iter().any(lets_back) {
+        settle_all(writer, leases)?;
+    }
     Ok(Ok(()))
+}
+
+/// Whether a colo is drained no more: its hosts may be given roles that nobody else could take.
+fn lets_back(change: &Change) -> bool {
+    let drained =
+        |value: &Bytes| serde_json::from_slice::<Colo>(value).is_ok_and(|colo| colo.drained);
+    matches!(Place::of(&change.key), Some(Ok(Place::Colo(_))))
+        && change.previous.as_ref().is_some_and(drained)
+        && change
+            .new
+            .as_ref()
+            .is_some_and(|(value, _)| !drained(value))
+}
+
+fn settle_all(
+    writer: &mut RevisionWriter<'_, '_>,
+    leases: &mut Vec<LeaseChange>,
+) -> io::Result<()> {
+    for role in super::read::roles(writer.state)? {
+        if role.is_lock() {
+            // Its clients are in no colo.
+            continue;
+        }
+        // A role that cannot be read is nobody's to settle: it is refused wherever it is used.
+        if let Ok(turn) = Turn::load(writer.state, &role)? {
+            turn.finish(writer, leases)?;
+        }
+    }
+    Ok(())
 }
 
 fn one(
