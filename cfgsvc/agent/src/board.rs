@@ -20,8 +20,19 @@ pub(crate) struct Status {
     pub(crate) running: bool,
     /// Every process of the program must be gone by then.
     pub(crate) gone_by: Option<Moment>,
-    /// What keeps the agent from the group, if anything does.
-    pub(crate) problem: Option<String>,
+    /// What does not work now.
+    pub(crate) problems: BTreeMap<Part, String>,
+}
+
+/// What may not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// What is asked of the group.
+    Group,
+    /// The hook that says where the data ends.
+    Position,
+    /// Writing the verdict file.
+    File,
 }
 
 /// What is shown of it.
@@ -56,11 +67,14 @@ impl Status {
             holder: self.holder,
             addresses: self.addresses,
             reason: self.reason,
-            left_ms: left.map_or(0, |left| {
+            left_ms: left.filter(|_| self.verdict == "serve").map_or(0, |left| {
                 u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
             }),
             running: self.running,
-            problem: self.problem,
+            problem: self
+                .problems
+                .into_values()
+                .reduce(|all, one| format!("{all}; {one}")),
         }
     }
 }
@@ -79,6 +93,22 @@ impl Board {
     /// Changes what is known about `role`.
     pub(crate) fn change(&self, role: &str, change: impl FnOnce(&mut Status)) {
         change(self.lock().entry(role.to_owned()).or_default());
+    }
+
+    /// Notes what does not work, or that it does again; logs what is new.
+    pub(crate) fn problem(&self, role: &str, part: Part, problem: Option<String>) {
+        self.change(role, |status| match problem {
+            Some(problem) if status.problems.get(&part) != Some(&problem) => {
+                tracing::warn!(role, "{problem}");
+                status.problems.insert(part, problem);
+            }
+            Some(_) => {}
+            None => {
+                if let Some(was) = status.problems.remove(&part) {
+                    tracing::info!(role, was, "is over");
+                }
+            }
+        });
     }
 
     pub(crate) fn role(&self, role: &str) -> Option<Status> {

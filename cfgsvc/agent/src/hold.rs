@@ -49,7 +49,7 @@ pub fn run(hook_dir: Option<&Path>) -> Result<(), HoldError> {
     let ended = listen(&[SIGCHLD]).map_err(HoldError::Signals)?;
     let served = serve(hook("on-serve"), &asked, &ended);
     let fenced = match hook("on-fence") {
-        Some(path) => finished(&path, start(&path)?.wait()),
+        Some(path) => finished(&path, start(&path, Some("fenced"))?.wait()),
         None => Ok(()),
     };
     served.and(fenced)
@@ -57,7 +57,7 @@ pub fn run(hook_dir: Option<&Path>) -> Result<(), HoldError> {
 
 fn serve(hook: Option<PathBuf>, asked: &UnixStream, ended: &UnixStream) -> Result<(), HoldError> {
     let mut running = match hook {
-        Some(path) => Some((start(&path)?, path)),
+        Some(path) => Some((start(&path, None)?, path)),
         None => None,
     };
     loop {
@@ -80,8 +80,12 @@ fn serve(hook: Option<PathBuf>, asked: &UnixStream, ended: &UnixStream) -> Resul
     }
 }
 
-fn start(path: &Path) -> Result<Child, HoldError> {
-    let child = Command::new(path).stdin(Stdio::null()).spawn();
+/// Starts a hook, by another verdict than the one in this program's environment, if given.
+fn start(path: &Path, verdict: Option<&str>) -> Result<Child, HoldError> {
+    let child = Command::new(path)
+        .envs(verdict.map(|verdict| ("CFGSVC_VERDICT", verdict)))
+        .stdin(Stdio::null())
+        .spawn();
     child.map_err(|source| HoldError::Hook {
         path: path.to_owned(),
         source,

@@ -227,6 +227,7 @@ impl Roles for Api {
             epoch: request.epoch,
             position: request.position,
             attempt: request.attempt,
+            identity: request.identity,
         });
         self.role_step(meta, request.role, step).await
     }

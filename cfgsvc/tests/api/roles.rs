@@ -78,6 +78,7 @@ impl Host {
             epoch,
             position: String::new(),
             attempt: Moment::now().nanos(),
+            identity: String::new(),
         };
         let answer = self.clients.roles.start(request).await?;
         Ok(answer.into_inner())

@@ -22,6 +22,8 @@ use cfgsvc_clock::Moment;
 
 /// Shortest time between two tries to attend.
 pub const ATTEND_PAUSE: Duration = Duration::from_millis(250);
+/// Wait after a start that the group refused: until the host has what it lacks, or a person helps.
+pub const BEGIN_PAUSE: Duration = Duration::from_millis(250);
 /// Wait after a program that ended by itself, before this host stands for the role again.
 pub const ENDED_PAUSE: Duration = Duration::from_secs(2);
 
@@ -143,8 +145,11 @@ pub enum Event {
         /// The epoch.
         epoch: i64,
     },
-    /// The start was refused, or nobody knows what became of it.
-    NotBegun,
+    /// The start was refused, which says why; or nobody knows what became of it.
+    NotBegun {
+        /// Why the group refused it.
+        refused: Option<String>,
+    },
     /// What was to be written is on disk, up to this number.
     Synced(u64),
     /// No process of the program is left, or none was started.
@@ -264,6 +269,8 @@ pub struct Core {
     comes_again: bool,
     told: Option<Told>,
     stream: u64,
+    /// Why the epoch that was granted cannot be begun, and when it is tried again.
+    refused: Option<(String, Moment)>,
     phase: Phase,
     /// What was written last, and its number.
     written: Option<Written>,
@@ -285,6 +292,7 @@ impl Core {
             comes_again: false,
             told: None,
             stream: 0,
+            refused: None,
             phase: Phase::Idle,
             written: None,
             number: 0,
@@ -310,7 +318,10 @@ impl Core {
         let renew = lease.filter(|lease| !lease.renewing && !lease.closing);
         let deadline = lease.map(|lease| lease.until);
         let attend = self.may_attend().then_some(self.attend_at);
-        let times = [renew.map(|lease| lease.renew_at), deadline, attend];
+        let may_start = matches!(self.told, Some(Told::MayStart { .. }));
+        let begins = may_start && self.phase == Phase::Idle && !self.attending && !self.ends;
+        let begin = self.refused.as_ref().filter(|_| begins).map(|(_, at)| *at);
+        let times = [renew.map(|lease| lease.renew_at), deadline, attend, begin];
         times.into_iter().flatten().min()
     }
 
@@ -355,11 +366,15 @@ impl Core {
                 }
             }
             Event::Told { stream, told } if self.lease.is_some() && stream == self.stream => {
+                if !matches!(told, Told::MayStart { .. }) {
+                    self.refused = None;
+                }
                 self.told = Some(told);
             }
             Event::Told { .. } | Event::Tick => {}
             Event::Begun { lease, epoch } => {
                 let expected = self.phase == Phase::Beginning { epoch };
+                self.refused = None;
                 if expected && self.is_lease(lease) {
                     let number = None;
                     self.phase = Phase::Writing {
@@ -371,9 +386,10 @@ impl Core {
                     self.phase = Phase::Idle;
                 }
             }
-            Event::NotBegun => {
+            Event::NotBegun { refused } => {
                 if matches!(self.phase, Phase::Beginning { .. }) {
                     self.phase = Phase::Idle;
+                    self.refused = refused.map(|why| (why, now + BEGIN_PAUSE));
                     // What the group said is not so any more; or the start is committed, and then
                     // it says so.
                     self.follow(effects);
@@ -411,6 +427,7 @@ impl Core {
 
     fn attends(&mut self, sent: Moment, terms: Terms, effects: &mut Vec<Effect>) {
         self.attending = false;
+        self.refused = None;
         // By a lease that is over with this.
         self.stop(effects);
         self.lease = Some(Lease {
@@ -572,6 +589,8 @@ impl Core {
             return;
         }
         match (&self.told, &self.phase) {
+            (Some(Told::MayStart { .. }), Phase::Idle)
+                if self.refused.as_ref().is_some_and(|(_, at)| now < *at) => {}
             (Some(Told::MayStart { epoch }), Phase::Idle) => {
                 let epoch = *epoch;
                 self.phase = Phase::Beginning { epoch };
@@ -646,9 +665,14 @@ impl Core {
             (Phase::Unwriting { .. } | Phase::Yielding, ..) => standing("stopped"),
             (_, _, Some(Told::Other(standing))) => Written::Not(standing.clone()),
             (_, None, _) => standing("no lease of the group"),
-            (..) => match &self.written {
-                Some(last @ Written::Not(_)) => last.clone(),
-                Some(Written::Serve { .. }) | None => {
+            (..) => match (&self.written, &self.refused) {
+                // Its hooks are told nothing: it follows the last holder on, to get what it lacks.
+                (Some(Written::Not(last)), Some((why, _))) => Written::Not(Standing {
+                    reason: why.clone(),
+                    ..last.clone()
+                }),
+                (Some(last @ Written::Not(_)), None) => last.clone(),
+                (Some(Written::Serve { .. }) | None, _) => {
                     standing("the group has not said what this host may do")
                 }
             },

@@ -291,10 +291,13 @@ impl World {
                 if may {
                     self.group.serving = Some(lease);
                 }
-                if (may || again) && !lost {
+                if lost {
+                    Event::NotBegun { refused: None }
+                } else if may || again {
                     Event::Begun { lease, epoch }
                 } else {
-                    Event::NotBegun
+                    let refused = Some("another has it".to_owned());
+                    Event::NotBegun { refused }
                 }
             }
             Call::Yield { lease, leave } => {
@@ -483,4 +486,53 @@ fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
         lease: 8,
     };
     assert_eq!(effects, [follow]);
+}
+
+/// It lacks what the last holder wrote, say: it stays what it was told to be, with the reason, and
+/// tries again.
+#[test]
+fn a_start_that_is_refused_is_tried_again_and_says_why() {
+    let mut core = Core::new(3, at(0));
+    core.on(Event::Tick, at(0));
+    let terms = Terms {
+        lease: 7,
+        serve: SERVE,
+    };
+    core.on(Event::Attends { sent: at(0), terms }, at(1));
+    let standby = Standing {
+        verdict: "standby",
+        epoch: 3,
+        holder: "other".to_owned(),
+        addresses: Vec::new(),
+        reason: "other holds it".to_owned(),
+    };
+    let told = Told::Other(standby.clone());
+    core.on(Event::Told { stream: 1, told }, at(2));
+    let told = Told::MayStart { epoch: 9 };
+    let begin = Effect::Begin { lease: 7, epoch: 9 };
+    let effects = core.on(Event::Told { stream: 1, told }, at(3));
+    assert_eq!(effects, std::slice::from_ref(&begin));
+    let refused = Some("it lacks 5".to_owned());
+    let effects = core.on(Event::NotBegun { refused }, at(4));
+    let follow = Effect::Follow {
+        stream: 2,
+        lease: 7,
+    };
+    let reason = "it lacks 5".to_owned();
+    let what = Written::Not(Standing { reason, ..standby });
+    let number = 3;
+    assert_eq!(effects, [follow, Effect::Write { number, what }]);
+    let told = Told::MayStart { epoch: 9 };
+    assert_eq!(core.on(Event::Told { stream: 2, told }, at(5)), []);
+    let again = at(4) + BEGIN_PAUSE;
+    assert_eq!(core.next_wake(), Some(again));
+    assert_eq!(core.on(Event::Tick, again), [begin]);
+    let begun = Event::Begun { lease: 7, epoch: 9 };
+    let effects = core.on(begun, again);
+    let serve = Written::Serve {
+        epoch: 9,
+        until: at(0) + SERVE,
+    };
+    let what = serve;
+    assert_eq!(effects, [Effect::Write { number: 4, what }]);
 }

@@ -5,12 +5,14 @@
 //! - What waits (files, hooks, the group, the program) waits in tasks; here nothing waits.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cfgsvc_client::{
-    Attend, Attended, RenewState, Start, StepNumbers, Verdict, VerdictKind, Yield, sleep_until,
+    Attend, Attended, CallError, Refusal, RenewState, Start, StepNumbers, Verdict, VerdictKind,
+    Yield, sleep_until,
 };
 use cfgsvc_clock::Moment;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::hooks::{self, Hooks, Last, Told as News};
 use super::program::{Orders, Program};
 use super::writer::{self, Page};
-use crate::board::Board;
+use crate::board::{Board, Part};
 use crate::group::{ATTEMPT_MAX, AskError, Group};
 use crate::role::core::{Core, Effect, Event, Renewal, Standing, Terms, Told, Written};
 
@@ -123,7 +125,8 @@ impl Role {
         let hooks = settings.hooks.clone();
         tasks.spawn(hooks::tell(hooks, Arc::clone(&last), heard, events.clone()));
         let path = settings.hooks.file.clone();
-        tasks.spawn(writer::write(path, written, events.clone()));
+        let shown = (Arc::clone(&board), settings.role.clone());
+        tasks.spawn(writer::write(path, written, events.clone(), shown));
         Self {
             page: settings.page.clone(),
             settings: Arc::new(settings),
@@ -224,11 +227,16 @@ impl Role {
     fn begin(&mut self, lease: i64, epoch: i64) {
         let asker = self.asker();
         self.later(async move {
-            if asker.begin(lease, epoch).await {
-                return Event::Begun { lease, epoch };
+            match asker.begin(lease, epoch).await {
+                Ok(()) => Event::Begun { lease, epoch },
+                Err(Some(refused)) => Event::NotBegun {
+                    refused: Some(refused),
+                },
+                Err(None) => {
+                    tokio::time::sleep(STREAM_PAUSE).await;
+                    Event::NotBegun { refused: None }
+                }
             }
-            tokio::time::sleep(STREAM_PAUSE).await;
-            Event::NotBegun
         });
     }
 
@@ -364,39 +372,24 @@ impl Asker {
             Ok(answer) => (Some(answer), None),
             Err(error) => (None, Some(format!("cannot {what}: {error}"))),
         };
-        self.problem(problem);
+        self.board
+            .problem(&self.settings.role, Part::Group, problem);
         answer
     }
 
-    fn problem(&self, problem: Option<String>) {
-        let role = &self.settings.role;
-        self.board.change(role, |status| {
-            if status.problem != problem {
-                if let Some(problem) = &problem {
-                    tracing::warn!(role, "{problem}");
-                } else {
-                    tracing::info!(role, "the group answers again");
-                }
-                status.problem = problem;
-            }
-        });
-    }
-
-    /// Where the host's data ends. None when that is not known, which is shown.
-    async fn position(&self) -> Option<Option<(String, String)>> {
-        match self.settings.hooks.position(&self.told).await {
-            Ok(position) => Some(position),
-            Err(problem) => {
-                self.problem(Some(problem));
-                None
-            }
-        }
+    /// Identity and end of the host's data; or why that is not known, which is shown too.
+    async fn position(&self) -> Result<Option<(String, String)>, String> {
+        let position = self.settings.hooks.position(&self.told).await;
+        let problem = position.as_ref().err().cloned();
+        self.board
+            .problem(&self.settings.role, Part::Position, problem);
+        position
     }
 
     /// When it was asked, and what the group gave; or how long to wait before asking again.
     async fn attend(&self, known: i64) -> Result<(Moment, Attended), Duration> {
         let settings = &self.settings;
-        let position = self.position().await.ok_or(REFUSED_PAUSE)?;
+        let position = self.position().await.map_err(|_| REFUSED_PAUSE)?;
         let has_data = position.is_some();
         let (identity, position) = position.unwrap_or_default();
         let request = Attend {
@@ -426,28 +419,43 @@ impl Asker {
         }
     }
 
-    /// Whether the start is committed.
-    async fn begin(&self, lease: i64, epoch: i64) -> bool {
-        let Some(position) = self.position().await else {
-            return false;
-        };
+    /// Whether the start is committed; if the host cannot begin, why.
+    async fn begin(&self, lease: i64, epoch: i64) -> Result<(), Option<String>> {
+        let cannot = |why: &dyn fmt::Display| format!("cannot begin epoch {epoch}: {why}");
+        let position = self.position().await.map_err(|why| Some(cannot(&why)))?;
+        let (identity, position) = position.unwrap_or_default();
         let request = Start {
             role: self.settings.role.clone(),
             host: self.settings.host.clone(),
             lease,
             epoch,
-            position: position.unwrap_or_default().1,
+            position,
             attempt: self.settings.attempts.next(),
+            identity,
         };
-        let asked = self.group.ask(ATTEMPT_MAX, async |client| {
-            client.start_epoch(&request).await
-        });
-        self.heard("begin the epoch", asked.await).is_some()
+        let asked = self
+            .group
+            .ask(ATTEMPT_MAX, async |client| {
+                client.start_epoch(&request).await
+            })
+            .await;
+        match asked {
+            Err(AskError::Call(CallError::Refused {
+                refusal, message, ..
+            })) => {
+                // Given to another meanwhile: the verdict says so.
+                let lost = refusal == Some(Refusal::NotHolder);
+                Err((!lost).then(|| cannot(&message)))
+            }
+            asked => self.heard("begin the epoch", asked).map(drop).ok_or(None),
+        }
     }
 
     /// Tells the group that the role is not served any more, until it knows, or needs not.
     async fn give_up(&self, lease: i64, leave: bool, give_up: Moment) {
-        let position = self.position().await.flatten().unwrap_or_default().1;
+        // Not known, it is left out: the next one begins from its own.
+        let position = self.position().await.ok().flatten();
+        let position = position.unwrap_or_default().1;
         let request = Yield {
             role: self.settings.role.clone(),
             host: self.settings.host.clone(),

@@ -1,10 +1,12 @@
 //! Writes a role's verdict file: the newest page, durably, again and again.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::board::{Board, Part};
 use crate::role::core::Event;
 use crate::state::{self, FORMAT, VerdictFile};
 
@@ -20,6 +22,7 @@ pub(crate) async fn write(
     path: PathBuf,
     mut pages: watch::Receiver<(u64, Page)>,
     events: mpsc::Sender<Event>,
+    (board, role): (Arc<Board>, String),
 ) {
     let mut version = pages.borrow().1.version;
     while pages.changed().await.is_ok() {
@@ -36,6 +39,7 @@ pub(crate) async fn write(
             });
             let problem = match written.await {
                 Ok(Ok(())) => {
+                    board.problem(&role, Part::File, None);
                     // Nobody to tell: the role is left.
                     let _ = events.send(Event::Synced(number)).await;
                     break;
@@ -44,7 +48,8 @@ pub(crate) async fn write(
                 Err(error) => error.to_string(),
             };
             let path = path.display();
-            tracing::error!(%path, problem, "cannot write the verdict; the role waits for it");
+            let problem = format!("cannot write the verdict {path}: {problem}; what is new waits");
+            board.problem(&role, Part::File, Some(problem));
             tokio::time::sleep(AGAIN).await;
         }
     }

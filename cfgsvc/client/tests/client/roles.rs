@@ -52,6 +52,7 @@ impl Host {
             epoch,
             position: String::new(),
             attempt: Moment::now().nanos(),
+            identity: String::new(),
         };
         self.client.start_epoch(&start).await.map(drop)
     }

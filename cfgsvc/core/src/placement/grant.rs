@@ -137,6 +137,15 @@ impl Attending {
     }
 }
 
+/// What a host's data is of, and where it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataAt<'a> {
+    /// Empty: as it said when it came.
+    pub identity: &'a str,
+    /// Empty for a role without data.
+    pub position: &'a str,
+}
+
 /// Why a step is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wrong {
@@ -164,14 +173,15 @@ impl Grant {
         self.next.is_some() || self.vacate
     }
 
-    /// `host` begins epoch `epoch` at `position`; from here on it may serve. `true` when that is
-    /// new.
+    /// `host` begins epoch `epoch` with the data that it says; from here on it may serve. `true`
+    /// when that is new.
     pub fn start(
         &mut self,
         spec: &Spec,
         (host, attending): (&Name, &mut Attending),
-        (epoch, position): (i64, &str),
+        (epoch, data): (i64, DataAt<'_>),
     ) -> Result<bool, Wrong> {
+        let position = data.position;
         let holds = attending.holds_as(spec.kind, host);
         if self.restored || epoch != self.epoch || holds.is_none() || holds != self.holder.as_ref()
         {
@@ -186,7 +196,12 @@ impl Grant {
         if !spec.data.is_position(position) {
             return Err(Wrong::NotAPosition);
         }
-        if !self.identity.is_empty() && self.identity != attending.identity {
+        let identity = match data.identity {
+            "" => attending.identity.as_str(),
+            said => said,
+        }
+        .to_owned();
+        if !self.identity.is_empty() && self.identity != identity {
             let expected = self.identity.clone();
             return Err(Wrong::OtherData { expected });
         }
@@ -197,7 +212,8 @@ impl Grant {
             return Err(Wrong::Behind { left });
         }
         self.left = None;
-        self.identity.clone_from(&attending.identity);
+        self.identity.clone_from(&identity);
+        attending.identity = identity;
         attending.serving = epoch;
         attending.declines = false;
         attending.tries = 0;

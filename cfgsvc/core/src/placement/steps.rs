@@ -12,7 +12,7 @@ use cfgsvc_proto::state::{
 use cluster_core::store::View;
 use prost::Message;
 
-use super::grant::{Attending, Grant, Wrong};
+use super::grant::{Attending, DataAt, Grant, Wrong};
 use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{self, Colo, Data, Failover, Host, Kind, Spec};
@@ -329,10 +329,26 @@ fn plausible(spec: &Spec, attending: &Attending) -> Result<(), Refusal> {
         return wrong(format!("epoch {} is before the first", attending.epoch));
     }
     if attending.has_data && !spec.data.is_position(&attending.position) {
-        let (position, data) = (&attending.position, spec.data);
-        return wrong(format!("'{position}' is no position of data {data:?}"));
+        return wrong(no_position(spec.data, &attending.position));
     }
     Ok(())
+}
+
+/// What is wrong with a position, and what a right one is.
+fn no_position(data: Data, position: &str) -> String {
+    match (data, position) {
+        (Data::None, _) => format!("position '{position}' is given, and the role keeps no data"),
+        (Data::Number, "") => "the role keeps data, and the host says no position of its own: \
+                               its hook 'position' must print IDENTITY NUMBER, of an empty store \
+                               as well"
+            .to_owned(),
+        (Data::Number, _) => {
+            format!(
+                "position '{position}' is not a number from 0 to {}",
+                u64::MAX
+            )
+        }
+    }
 }
 
 /// Writes an object that is not there.
@@ -375,11 +391,15 @@ fn start(
     if let Some(done) = noted(&mut turn, writer.state, (&host, request.attempt))? {
         return Ok(done);
     }
-    if request.position.len() > TEXT_BYTES_MAX {
-        let detail = format!("position is over {TEXT_BYTES_MAX} bytes");
+    if request.position.len().max(request.identity.len()) > TEXT_BYTES_MAX {
+        let detail = format!("identity or position is over {TEXT_BYTES_MAX} bytes");
         return Ok(Err(refuse(Code::InvalidObject, detail)));
     }
-    if let Err(wrong) = turn.starts(&host, request.epoch, &request.position) {
+    let data = DataAt {
+        identity: &request.identity,
+        position: &request.position,
+    };
+    if let Err(wrong) = turn.starts(&host, request.epoch, data) {
         return Ok(Err(explain(&turn, &host, request, wrong)));
     }
     let grant = turn.finish(writer, leases)?;
@@ -404,14 +424,15 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
         }
         Wrong::Behind { left } => {
             let detail = format!(
-                "'{host}' is at {position}, and the last holder of role '{role}' stopped at {left}"
+                "'{host}' is at {position}, and the last holder of role '{role}' stopped at \
+                 {left}: it must get the rest, or a person gives that up (cfgctl role switch \
+                 {role} HOST --accept-loss)"
             );
             refuse(Code::Behind, detail)
         }
         Wrong::NotAPosition => {
-            let data = turn.spec.data;
-            let detail = format!("'{position}' is no position of data {data:?}");
-            refuse(Code::InvalidObject, detail)
+            let detail = no_position(turn.spec.data, position);
+            refuse(Code::InvalidObject, format!("role '{role}': {detail}"))
         }
         Wrong::OtherData { expected } => {
             let detail = format!("the data of role '{role}' is of '{expected}', another");

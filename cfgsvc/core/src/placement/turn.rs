@@ -14,7 +14,7 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::grant::{Attending, Grant, Taker};
+use super::grant::{Attending, DataAt, Grant, Taker};
 use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{Colo, Kind, Spec};
@@ -188,12 +188,12 @@ impl Turn {
         &mut self,
         host: &Name,
         epoch: i64,
-        position: &str,
+        data: DataAt<'_>,
     ) -> Result<bool, super::grant::Wrong> {
         let there = self.there.get_mut(host).and_then(Option::as_mut);
         let there = there.ok_or(super::grant::Wrong::NotHolder)?;
         let begins = (host, &mut there.now);
-        self.grant.start(&self.spec, begins, (epoch, position))
+        self.grant.start(&self.spec, begins, (epoch, data))
     }
 
     /// All who are there, by name.
@@ -325,7 +325,7 @@ impl Turn {
             && self.there(view, &holder)?.is_some()
         {
             // It has just been given to this very client.
-            drop(self.starts(&holder, epoch, ""));
+            drop(self.starts(&holder, epoch, DataAt::default()));
         }
         Ok(())
     }

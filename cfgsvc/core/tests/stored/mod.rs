@@ -65,6 +65,7 @@ fn commands() -> Vec<Op> {
                 epoch: 8,
                 position: "9".to_owned(),
                 attempt: 10,
+                identity: String::new(),
             })),
         }),
     ]

@@ -178,6 +178,7 @@ pub(crate) fn start(host: &str, lease: i64, epoch: i64, position: &str) -> Step 
         host,
         lease,
         epoch,
+        identity: if position.is_empty() { "" } else { "orders" }.to_owned(),
         position,
         attempt: 0,
     })

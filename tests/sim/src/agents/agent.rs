@@ -327,7 +327,7 @@ impl RoleTask {
         }
         spawn_here(async move {
             if role.spec.data != Data::None && !data::catch_up(&world, &machine, &role.name) {
-                return drop(events.try_send(Event::NotBegun));
+                return drop(events.try_send(Event::NotBegun { refused: None }));
             }
             let position = match role.spec.data {
                 Data::None => String::new(),
@@ -339,6 +339,7 @@ impl RoleTask {
                 epoch,
                 position,
                 attempt: 0,
+                identity: String::new(),
             };
             let ask = move |member| {
                 group::step(
@@ -353,10 +354,11 @@ impl RoleTask {
                 Answer::Refused(refusal) => {
                     world.event(&format!("start refused: {}", refusal.detail));
                     world.count("start of an epoch refused");
-                    sleep(REFUSED_PAUSE).await;
-                    Event::NotBegun
+                    Event::NotBegun {
+                        refused: Some(refusal.detail),
+                    }
                 }
-                Answer::Unknown => Event::NotBegun,
+                Answer::Unknown => Event::NotBegun { refused: None },
             };
             drop(events.try_send(event));
         });
