@@ -9,6 +9,7 @@ use crate::channel::{How, Missed, classify, require_leader};
 use crate::error::CallError;
 use crate::kv::{Delete, Put};
 use crate::route::Safety;
+use crate::txn::Txn;
 use cfgsvc_clock::Moment;
 use cfgsvc_proto::v1;
 use cfgsvc_proto::v1::roles_client::RolesClient;
@@ -104,6 +105,8 @@ pub enum Write {
     Put(Put),
     /// A delete.
     Delete(Delete),
+    /// A transaction.
+    Txn(Txn),
     /// A role that is moved.
     Move(MoveTo),
 }
@@ -144,6 +147,7 @@ impl Client {
         let write = match write {
             Write::Put(put) => v1::plan_request::Write::Put(put.to_request()),
             Write::Delete(delete) => v1::plan_request::Write::DeleteRange(delete.to_request()),
+            Write::Txn(txn) => v1::plan_request::Write::Txn(txn.clone().into_request()),
             Write::Move(to) => v1::plan_request::Write::Move(to.to_request()),
         };
         let request = v1::PlanRequest { write: Some(write) };

@@ -211,7 +211,7 @@ impl Txn {
         }
     }
 
-    fn into_request(self) -> etcd::TxnRequest {
+    pub(crate) fn into_request(self) -> etcd::TxnRequest {
         etcd::TxnRequest {
             compare: self.compares.into_iter().map(|compare| compare.0).collect(),
             success: self.then.into_iter().map(Op::into_request).collect(),

@@ -53,8 +53,17 @@ impl Context {
         table: impl FnOnce() -> Table,
         json: impl FnOnce() -> Value,
     ) -> Result<(), Diagnostic> {
+        self.print_text(|| table().render(), json)
+    }
+
+    /// The same for what is more than one table.
+    pub(crate) fn print_text(
+        &self,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> Value,
+    ) -> Result<(), Diagnostic> {
         let text = match self.output {
-            Output::Table => table().render(),
+            Output::Table => text(),
             Output::Json => pretty(&json()),
         };
         self.printer.data(text.as_bytes())

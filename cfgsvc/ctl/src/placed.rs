@@ -7,7 +7,9 @@ use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, json_event, pretty};
 use bytes::Bytes;
-use cfgsvc_client::{Client, Event, EventKind, Get, KeyValue, Planned, Put, Verdict, Write};
+use cfgsvc_client::{
+    CallError, Client, Event, EventKind, Get, KeyValue, Planned, Put, Verdict, Write,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -124,6 +126,27 @@ pub(crate) fn print_plan(context: &Context, planned: &Planned) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// Tells what a write that was shown already would change besides: whose verdicts. The error is the
+/// one that the write would get.
+pub(crate) async fn foretell(context: &Context, client: &Client, write: &Write) -> Outcome {
+    let planned = match client.plan(write).await {
+        Err(CallError::Unimplemented { .. }) => {
+            let note = "nothing was written; the member is too old to say whether it would refuse";
+            context.printer.note(note);
+            return Ok(Exit::Done);
+        }
+        planned => planned?,
+    };
+    for change in &planned.verdicts {
+        let (role, host) = (&change.role, &change.host);
+        let (was, is) = (shown(change.before.as_ref()), shown(change.after.as_ref()));
+        let change = format!("role `{role}`, host `{host}`: {was}; would be {is}");
+        context.printer.note(&change);
+    }
+    context.printer.note("nothing was written");
+    Ok(Exit::Done)
+}
+
 fn event_json(event: &cfgsvc_proto::kv::Event) -> Option<Value> {
     let kind = if event.r#type == 0 {
         EventKind::Put
@@ -142,12 +165,6 @@ fn event_json(event: &cfgsvc_proto::kv::Event) -> Option<Value> {
 
 fn verdict_table(planned: &Planned) -> Table {
     let mut table = Table::new(["ROLE", "HOST", "VERDICT", "WOULD BE"]);
-    let shown = |verdict: Option<&Verdict>| {
-        verdict.map_or_else(
-            || "-".to_owned(),
-            |verdict| format!("{}: {}", verdict_name(verdict), verdict.reason),
-        )
-    };
     for change in &planned.verdicts {
         table.row([
             change.role.clone(),
@@ -157,6 +174,13 @@ fn verdict_table(planned: &Planned) -> Table {
         ]);
     }
     table
+}
+
+fn shown(verdict: Option<&Verdict>) -> String {
+    verdict.map_or_else(
+        || "-".to_owned(),
+        |verdict| format!("{}: {}", verdict_name(verdict), verdict.reason),
+    )
 }
 
 /// A verdict's name.

@@ -93,7 +93,7 @@ pub(crate) struct MoveArgs {
     /// The next holder may lack what the last one wrote
     #[arg(long)]
     pub(crate) accept_loss: bool,
-    /// Longest wait until the last holder has stopped
+    /// Longest wait until the last holder has stopped and the next one has begun
     #[arg(long, value_name = "TIME", default_value = "1min")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(crate) wait: Duration,

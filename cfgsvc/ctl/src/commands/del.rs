@@ -7,8 +7,9 @@ use crate::confirm::{Consent, consent};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::past;
+use crate::placed::foretell;
 use crate::render::{JsonList, Table, cell, count as plural, json_key};
-use cfgsvc_client::{Client, Delete, DeleteReply, Get, Keys};
+use cfgsvc_client::{Client, Delete, DeleteReply, Get, Keys, Write};
 use serde_json::{Value, json};
 
 pub(crate) async fn run(context: &Context, args: DelArgs) -> Outcome {
@@ -20,7 +21,10 @@ pub(crate) async fn run(context: &Context, args: DelArgs) -> Outcome {
     if args.dry_run {
         let now = past::at(&client, &args.key, 0).await?;
         return match now.kv {
-            Some(_) => dry_run::print(context, &args.key, &now, None),
+            Some(_) => {
+                let write = Write::Delete(Delete::new(Keys::one(args.key.clone())));
+                dry_run::print(context, (&client, &write), (&args.key, &now), None).await
+            }
             None => Err(missing(&key)),
         };
     }
@@ -119,6 +123,6 @@ async fn rehearse_prefix(context: &Context, client: &Client, args: &DelArgs) -> 
         text = list.end(&[("count", pages.count().into())]);
         context.printer.data(text.as_bytes())?;
     }
-    context.printer.note("nothing was written");
-    Ok(Exit::Done)
+    let write = Write::Delete(Delete::new(Keys::prefix(args.key.clone())));
+    foretell(context, client, &write).await
 }

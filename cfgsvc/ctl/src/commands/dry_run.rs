@@ -1,14 +1,14 @@
-//! What a write of one key would change, without making it.
+//! What a write of one key would change, without making it; the group is asked whether it would.
 
 use crate::Outcome;
 use crate::args::Output;
 use crate::commands::diff::{at_revision, json_version, side};
 use crate::context::Context;
-use crate::diagnostics::Exit;
 use crate::difference::{self, Side};
 use crate::past::Moment;
+use crate::placed::foretell;
 use crate::render::{json_key, json_value, pretty};
-use cfgsvc_client::KeyValue;
+use cfgsvc_client::{Client, KeyValue, Write};
 use serde_json::{Map, Value};
 
 /// How a difference names the version that is not written.
@@ -18,10 +18,10 @@ const PLANNED: &str = "as it would be";
 type Planned<'a> = (&'a [u8], i64);
 
 /// Prints what would become of `now`; `after`: `None` when the key would go.
-pub(super) fn print(
+pub(super) async fn print(
     context: &Context,
-    key: &[u8],
-    now: &Moment,
+    (client, write): (&Client, &Write),
+    (key, now): (&[u8], &Moment),
     after: Option<Planned<'_>>,
 ) -> Outcome {
     let text = match context.output {
@@ -33,8 +33,7 @@ pub(super) fn print(
         }
     };
     context.printer.data(text.as_bytes())?;
-    context.printer.note("nothing was written");
-    Ok(Exit::Done)
+    foretell(context, client, write).await
 }
 
 /// For people.

@@ -188,88 +188,111 @@ async fn check(context: &Context, client: &Client, role: &RoleName, epoch: i64) 
     })
 }
 
-/// Moves a role, and waits until who held it has stopped.
+/// Moves a role, and waits until who held it has stopped and the next one has begun.
 pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &MoveArgs) -> Outcome {
     if how.dry_run {
         let planned = client.plan(&Write::Move(to.clone())).await?;
         return print_plan(context, &planned);
     }
     let moved = client.move_role(to).await?;
-    let moved = if moved.closing {
-        let who = &moved.holder;
+    if moved.closing {
         context
             .printer
-            .note(&format!("waiting until `{who}` has stopped"));
-        let over = over(client, to, &moved);
-        tokio::time::timeout(how.wait, over)
-            .await
-            .unwrap_or_else(|_| {
-                Err(Diagnostic::refused(format!(
-                    "`{who}` has not stopped within {}",
-                    humantime::format_duration(how.wait)
-                ))
-                .hint(format!(
-                    "it is still asked to, and its lease is not renewed: `cfgctl role show {}`",
-                    to.role
-                )))
-            })?
-    } else {
-        moved
-    };
-    let holder = if moved.holder.is_empty() {
-        "-".to_owned()
-    } else {
-        moved.holder.clone()
-    };
+            .note(&format!("waiting until `{}` has stopped", moved.holder));
+    }
+    let mut grant = Grant::default();
+    let over = handed_over(client, to, &moved, &mut grant);
+    let over = tokio::time::timeout(how.wait, over).await;
+    over.unwrap_or_else(|_| Err(not_over(to, &grant, how.wait)))?;
+    let held = grant.holder.as_ref().map_or("", |holder| holder.as_str());
     context.print(
         || {
             let mut table = Table::new(["ROLE", "HOLDER", "EPOCH"]);
-            table.row([to.role.clone(), holder, moved.epoch.to_string()]);
+            let holder = if held.is_empty() { "-" } else { held };
+            table.row([to.role.clone(), holder.to_owned(), grant.epoch.to_string()]);
             table
         },
-        || json!({ "role": to.role, "holder": moved.holder, "epoch": moved.epoch }),
+        || json!({ "role": to.role, "holder": held, "epoch": grant.epoch }),
     )?;
     // A lock that is taken from its holder goes to the next who waits for it.
     let lock_released = to.to.is_empty() && to.role.starts_with("locks/");
-    if moved.holder != to.to && !lock_released {
-        let (holder, to) = (&moved.holder, &to.to);
+    if held != to.to && !lock_released {
+        let to = &to.to;
         return Err(
-            Diagnostic::refused(format!("the role went to `{holder}`, not to `{to}`"))
+            Diagnostic::refused(format!("the role went to `{held}`, not to `{to}`"))
                 .hint("it went away, or somebody else moved the role meanwhile"),
         );
     }
     Ok(Exit::Done)
 }
 
-/// The role after the hand-over that `moved` began.
-async fn over(client: &Client, to: &MoveTo, moved: &Moved) -> Result<Moved, Diagnostic> {
+/// What is not done of a move.
+fn not_over(to: &MoveTo, grant: &Grant, wait: Duration) -> Diagnostic {
+    let wait = humantime::format_duration(wait);
+    let (role, epoch) = (&to.role, grant.epoch);
+    let holder = grant
+        .holder
+        .as_ref()
+        .map_or("nobody", |holder| holder.as_str());
+    if grant.closing() {
+        return Diagnostic::refused(format!("`{holder}` has not stopped within {wait}")).hint(
+            format!(
+                "it is still asked to, and its lease is not renewed: `cfgctl role show {role}`"
+            ),
+        );
+    }
+    let hint = match &grant.left {
+        Some(left) => format!(
+            "the last holder stopped at {left}: it may lack the rest, see `cfgctl role show \
+             {role}`; `cfgctl role switch {role} {holder} --accept-loss` gives that up"
+        ),
+        None => format!("its agent says why: `cfgctl role show {role}`, and its log"),
+    };
+    Diagnostic::refused(format!(
+        "`{holder}` holds the role at epoch {epoch}, and has not begun within {wait}"
+    ))
+    .hint(hint)
+}
+
+/// Waits until the move is done: `grant` is then the role's, and before it the newest known.
+async fn handed_over(
+    client: &Client,
+    to: &MoveTo,
+    moved: &Moved,
+    grant: &mut Grant,
+) -> Result<(), Diagnostic> {
     let key = format!("/cfgsvc/grants/{}", to.role);
     let from = moved.header.as_ref().map_or(0, |header| header.revision);
+    // What comes after the move, and then what is so: nothing between the two is missed.
     let mut watch = client
-        .watch(WatchOptions::new(key.into_bytes()).from_revision(from))
+        .watch(WatchOptions::new(key.into_bytes()).from_revision(from + 1))
         .await?;
-    while let Some(item) = watch.next().await {
-        for event in item?.events {
-            // A lock that nobody uses any more is forgotten.
-            let grant: Grant = match event.kind {
+    let mut kind = Kind::Lock;
+    // A lock that nobody uses any more is forgotten.
+    if let Some(role) = client.roles(&to.role).await?.first() {
+        kind = spec_of(role)?.kind;
+        *grant = grant_of(role)?;
+    }
+    loop {
+        let held = grant
+            .holder
+            .as_ref()
+            .map(cfgsvc_core::placement::Name::as_str);
+        // Of a colo, nobody need be there; and a lock has nothing to begin.
+        let begins = kind == Kind::Host && held == Some(to.to.as_str());
+        if !grant.closing() && (!begins || grant.serving > 0) {
+            return Ok(());
+        }
+        let ended = || Diagnostic::refused("the watch of the role ended without a reason");
+        for event in watch.next().await.ok_or_else(ended)??.events {
+            *grant = match event.kind {
                 EventKind::Delete => Grant::default(),
                 EventKind::Put => {
                     serde_json::from_slice(&event.kv.value).map_err(|error| odd("grant", error))?
                 }
             };
-            if !grant.closing() {
-                return Ok(Moved {
-                    header: None,
-                    epoch: grant.epoch,
-                    holder: grant.holder.map_or_else(String::new, String::from),
-                    closing: false,
-                });
-            }
         }
     }
-    Err(Diagnostic::refused(
-        "the watch of the role ended without a reason",
-    ))
 }
 
 async fn list(context: &Context, client: &Client) -> Outcome {
@@ -363,8 +386,13 @@ async fn show(context: &Context, client: &Client, role: &RoleName, watch: bool) 
         let options = WatchOptions::prefix("/cfgsvc/").from_revision(reply.revision + 1);
         changes = Some(client.watch(options).await?);
     }
+    let mut shown = None;
     loop {
-        print_role(context, &one(client, role).await?)?;
+        let now = one(client, role).await?;
+        if shown.as_ref() != Some(&now) {
+            print_role(context, &now)?;
+        }
+        shown = Some(now);
         let Some(changes) = &mut changes else {
             return Ok(Exit::Done);
         };
@@ -396,31 +424,33 @@ fn concerns(key: &[u8], role: &RoleName) -> bool {
 
 fn print_role(context: &Context, role: &RoleState) -> Result<(), Diagnostic> {
     let (spec, grant) = (spec_of(role)?, grant_of(role)?);
-    let table = || {
-        let mut table = Table::new(["ROLE", "HOLDER", "EPOCH", "TERM", "STATE", ""]);
+    let text = || {
+        let mut table = Table::new(["ROLE", "HOLDER", "EPOCH", "TERM", "STATE"]);
+        let holder = grant.holder.as_ref();
         table.row([
             role.name.clone(),
-            grant
-                .holder
-                .as_ref()
-                .map_or("-".to_owned(), ToString::to_string),
+            holder.map_or("-".to_owned(), ToString::to_string),
             grant.epoch.to_string(),
             humantime::format_duration(Duration::from_millis(spec.term_ms)).to_string(),
             state(&spec, &grant),
-            String::new(),
         ]);
+        let mut hosts = Table::new(["HOST", "COLO", "VERDICT", "POSITION", "REASON"]);
         for there in &role.attending {
             let verdict = there.verdict.clone().unwrap_or_default();
-            table.row([
-                String::new(),
+            hosts.row([
                 there.host.clone(),
-                verdict_name(&verdict).to_owned(),
                 there.colo.clone(),
-                verdict.reason,
+                verdict_name(&verdict).to_owned(),
                 there.position.clone(),
+                verdict.reason,
             ]);
         }
-        table
+        let hosts = if role.attending.is_empty() {
+            String::new()
+        } else {
+            format!("\n{}", hosts.render())
+        };
+        table.render() + &hosts
     };
-    context.print(table, || json_role(role, &spec, &grant))
+    context.print_text(text, || json_role(role, &spec, &grant))
 }

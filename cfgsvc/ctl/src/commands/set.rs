@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::past;
 use crate::render::{Table, cell, json_key, json_kv, shell_word};
-use cfgsvc_client::{Client, KvError, Put};
+use cfgsvc_client::{Client, KvError, Put, Write};
 use serde_json::Value;
 use std::io::{IsTerminal, Read};
 
@@ -100,7 +100,8 @@ async fn rehearse(
         return Err(refused(args, conflict));
     }
     let after = Some((&put.value()[..], put.lease_id()));
-    dry_run::print(context, &args.key, &now, after)
+    let write = Write::Put(put.clone());
+    dry_run::print(context, (client, &write), (&args.key, &now), after).await
 }
 
 fn read_stdin(context: &Context) -> Result<Vec<u8>, Diagnostic> {

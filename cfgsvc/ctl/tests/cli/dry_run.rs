@@ -54,7 +54,7 @@ fn check(session: &Session) -> Result<()> {
             @@ -1 +1 @@
             -one
             +two
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl set a/z two --dry-run -o json
             {
               "after": {
@@ -64,12 +64,12 @@ fn check(session: &Session) -> Result<()> {
               "before": null,
               "key": "a/z"
             }
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl set a/x one --dry-run
             --- a/x at revision 3
             +++ a/x as it would be
             the value is the same
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl set a/x two --dry-run --if-revision 2 -o json
             {
               "after": {
@@ -85,7 +85,7 @@ fn check(session: &Session) -> Result<()> {
               },
               "key": "a/x"
             }
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl set a/x two --dry-run --if-revision 9
             | error: key `a/x` changed: expected revision r9, found r2
             |
@@ -104,7 +104,7 @@ fn check(session: &Session) -> Result<()> {
             +++ a/x as it would be (does not exist)
             @@ -1 +0,0 @@
             -one
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl del a/x --dry-run -o json
             {
               "after": null,
@@ -118,7 +118,7 @@ fn check(session: &Session) -> Result<()> {
               },
               "key": "a/x"
             }
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl del a/none --dry-run
             | error: key `a/none` does not exist
             exit 1
@@ -126,7 +126,7 @@ fn check(session: &Session) -> Result<()> {
             CHANGE  REVISION  KEY
             delete  2         a/x
             delete  3         a/y
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl del --prefix a/ --dry-run -o json
             {
               "at_revision": 3,
@@ -144,7 +144,7 @@ fn check(session: &Session) -> Result<()> {
               ],
               "count": 2
             }
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl del --prefix none/ --dry-run
             | error: no key begins with `none/`
             exit 1
@@ -165,7 +165,7 @@ fn check(session: &Session) -> Result<()> {
             - a/x at revision 2
             - a/y at revision 3
             get 1 key
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl txn change --dry-run -o json
             {
               "revision": 3,
@@ -217,7 +217,7 @@ fn check(session: &Session) -> Result<()> {
               ],
               "succeeded": true
             }
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             $ cfgctl txn not --dry-run
             the conditions do not hold at revision 3
             txn: the conditions hold
@@ -228,7 +228,7 @@ fn check(session: &Session) -> Result<()> {
             -one
             +z
             end of txn
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             exit 1
             $ cfgctl txn not --dry-run -o json
             {
@@ -259,7 +259,7 @@ fn check(session: &Session) -> Result<()> {
               ],
               "succeeded": false
             }
-            | nothing was written
+            | nothing was written; the member is too old to say whether it would refuse
             exit 1
             $ cfgctl get --prefix ''
             KEY  REVISION  VERSION  LEASE  VALUE

@@ -21,7 +21,9 @@ fn colos_are_added_drained_and_kept_while_something_needs_them() -> Result<()> {
          colo add -- -x
          set /cfgsvc/hosts/h1 {\"colo\":\"wlg\"}
          host list
-         del /cfgsvc/colos/wlg",
+         del /cfgsvc/colos/wlg
+         del /cfgsvc/colos/wlg --dry-run
+         set /cfgsvc/hosts/h1 {\"colo\":\"nowhere\"} --dry-run",
         expect![[r#"
             $ cfgctl colo add akl --address 192.0.2.1
             KEY                REVISION
@@ -103,6 +105,23 @@ fn colos_are_added_drained_and_kept_while_something_needs_them() -> Result<()> {
             h1    wlg   -
             $ cfgctl del /cfgsvc/colos/wlg
             | error: the group refused: object is in use: colo 'wlg' has host 'h1'; delete it first
+            exit 1
+            $ cfgctl del /cfgsvc/colos/wlg --dry-run
+            --- /cfgsvc/colos/wlg at revision 6
+            +++ /cfgsvc/colos/wlg as it would be (does not exist)
+            @@ -1 +0,0 @@
+            -{}
+            | error: the group refused: object is in use: colo 'wlg' has host 'h1'; delete it first
+            exit 1
+            $ cfgctl set /cfgsvc/hosts/h1 {"colo":"nowhere"} --dry-run
+            --- /cfgsvc/hosts/h1 at revision 6
+            +++ /cfgsvc/hosts/h1 as it would be
+            @@ -1,3 +1,3 @@
+             {
+            -  "colo": "wlg"
+            +  "colo": "nowhere"
+             }
+            | error: the group refused: invalid object: key '/cfgsvc/hosts/h1': colo 'nowhere' does not exist; cfgctl colo add nowhere
             exit 1
         "#]],
     )

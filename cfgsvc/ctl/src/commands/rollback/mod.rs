@@ -11,8 +11,11 @@ use crate::args::RollbackArgs;
 use crate::confirm::{Consent, consent};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
+use crate::placed::foretell;
 use crate::render::{Table, cell, count, json_key};
-use cfgsvc_client::{Client, Compare, Delete, Get, Is, Keys, Op, OpReply, Put, Txn, TxnReply};
+use cfgsvc_client::{
+    Client, Compare, Delete, Get, Is, Keys, Op, OpReply, Put, Txn, TxnReply, Write,
+};
 use plan::{Plan, Step};
 use serde_json::{Value, json};
 
@@ -25,8 +28,7 @@ pub(crate) async fn run(context: &Context, args: RollbackArgs) -> Outcome {
     };
     if args.dry_run {
         show::as_data(context, &client, &plan).await?;
-        context.printer.note("nothing was written");
-        return Ok(Exit::Done);
+        return foretell(context, &client, &Write::Txn(transaction(&plan))).await;
     }
     if plan.steps.is_empty() {
         context.printer.note(&format!(
@@ -55,8 +57,8 @@ fn summary(plan: &Plan) -> String {
     format!("this {}: back to revision {}", what.join(" and "), plan.to)
 }
 
-/// Does what was planned, unless a key has changed since; returns the revision.
-async fn execute(client: &Client, plan: &Plan, _consent: Consent) -> Result<i64, Diagnostic> {
+/// What was planned, unless a key has changed since.
+fn transaction(plan: &Plan) -> Txn {
     let mut txn = Txn::new();
     for step in &plan.steps {
         let key = Keys::One(step.key.clone());
@@ -69,7 +71,12 @@ async fn execute(client: &Client, plan: &Plan, _consent: Consent) -> Result<i64,
             .then(op)
             .otherwise(Op::Get(Get::new(key).keys_only()));
     }
-    let reply = client.txn(txn).await?;
+    txn
+}
+
+/// Does what was planned, unless a key has changed since; returns the revision.
+async fn execute(client: &Client, plan: &Plan, _consent: Consent) -> Result<i64, Diagnostic> {
+    let reply = client.txn(transaction(plan)).await?;
     if reply.succeeded {
         return Ok(reply.revision);
     }

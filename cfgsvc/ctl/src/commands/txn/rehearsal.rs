@@ -9,6 +9,7 @@ use crate::commands::dry_run;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::past;
+use crate::placed::foretell;
 use crate::render::{cell, count, json_key, pretty};
 use bytes::Bytes;
 use cfgsvc_client::{Client, GetReply, KeyValue, Op, OpReply, Put, Txn, TxnReply};
@@ -42,7 +43,7 @@ pub(super) async fn run(context: &Context, client: &Client, txn: &Txn) -> Outcom
         })),
     };
     context.printer.data(text.as_bytes())?;
-    context.printer.note("nothing was written");
+    foretell(context, client, &cfgsvc_client::Write::Txn(txn.clone())).await?;
     Ok(if reply.succeeded {
         Exit::Done
     } else {
