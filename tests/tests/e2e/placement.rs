@@ -20,13 +20,14 @@ use anyhow::{Context, Result, anyhow, ensure};
 use cfgsvc_tests::harness::{Cluster, ClusterOptions, eventually, eventually_some, run_binary};
 use rustix::process::Signal;
 
-use crate::clock::clock_of_file;
 use crate::nemesis::{Fault, Nemesis, prepare_clocks};
 use crate::seeds::{Numbers, setting};
+use clock::HostClock;
 use host::{Host, HostOptions, send};
 use judge::{Gaps, Run, judge, runs};
 use resource::{Resource, Writes};
 
+mod clock;
 mod host;
 mod judge;
 mod resource;
@@ -37,7 +38,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const TERM_MS: u64 = 2_000;
 const STOP_MS: u64 = 400;
 /// Jumps of a host's wall clock.
-const JUMPS: [&str; 3] = ["+3600", "-3600", "+0"];
+const JUMPS_S: [i64; 3] = [3_600, -3_600, 0];
+/// How much faster than the true one the clock of a host runs, parts per million; the second is
+/// what roles allow for.
+const RATES_PPM: [i64; 3] = [0, 90_000, -90_000];
+const ROLE_RATE_PPM: &str = "100000";
 
 /// What happens to the host that holds the role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,9 +71,11 @@ enum HostFault {
     Switched,
     /// The host's wall clock is set, and the role switched.
     ClockSet,
+    /// The host sleeps until another serves.
+    Suspended,
 }
 
-const HOST_FAULTS: [HostFault; 12] = [
+const HOST_FAULTS: [HostFault; 13] = [
     HostFault::ProgramKilled,
     HostFault::AgentKilled,
     HostFault::AgentEnded,
@@ -81,6 +88,7 @@ const HOST_FAULTS: [HostFault; 12] = [
     HostFault::AnswersLost,
     HostFault::Switched,
     HostFault::ClockSet,
+    HostFault::Suspended,
 ];
 
 const GROUP_FAULTS: [Fault; 8] = [
@@ -116,7 +124,6 @@ struct Lane {
     role: String,
     endpoints: String,
     hosts: Vec<Host>,
-    clock: PathBuf,
     log: PathBuf,
     numbers: Numbers,
     tallies: Tallies,
@@ -136,13 +143,15 @@ impl Lane {
                 &format!("{TERM_MS}ms"),
                 "--stop",
                 &format!("{STOP_MS}ms"),
+                "--rate-ppm",
+                ROLE_RATE_PPM,
             ],
         )?;
         let dir = cluster.directory().join(format!("lane-{number}"));
         fs::create_dir(&dir)?;
-        let (log, clock) = (dir.join("holders"), dir.join("clock"));
+        let log = dir.join("holders");
         fs::write(&log, "")?;
-        fs::write(&clock, "+0\n")?;
+        let library = clock::library(&dir)?;
         let mut members = Vec::new();
         for member in 0..cluster.count() {
             members.push(cluster.client_address(member)?);
@@ -157,31 +166,40 @@ impl Lane {
         let script = format!("{ignore}exec \"$@\"");
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let command = [
-            "sh".to_owned(),
-            "-c".to_owned(),
-            script,
-            "sh".to_owned(),
-            text(&program),
-            text(&log),
-            resource.address().to_string(),
-        ];
+            // The program notes the true time.
+            "env",
+            "--unset=LD_PRELOAD",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+            &text(&program),
+            &text(&log),
+            &resource.address().to_string(),
+        ]
+        .map(str::to_owned);
         let mut hosts = Vec::new();
-        for colo in ["akl", "wlg"] {
-            hosts.push(Host::start(HostOptions {
-                name: format!("{colo}{number}"),
+        // All pairs of rates come about.
+        let mut rates = RATES_PPM.into_iter().cycle().skip(usize::try_from(number)?);
+        let (first, mut others) = (rates.next(), rates.skip(usize::try_from(number / 3)?));
+        for (colo, rate) in [("akl", first), ("wlg", others.next())] {
+            let name = format!("{colo}{number}");
+            let rate = rate.unwrap_or_default();
+            let clock = HostClock::new(&library, dir.join(format!("{name}.clock")), rate)?;
+            let options = HostOptions {
+                name,
                 colo: colo.to_owned(),
                 role: role.clone(),
                 members: members.clone(),
                 dir: dir.clone(),
                 command: command.clone().into(),
-                environment: clock_of_file(&clock),
-            })?);
+            };
+            hosts.push(Host::start(options, Some(clock))?);
         }
         Ok(Self {
             role,
             endpoints,
             hosts,
-            clock,
             log,
             numbers: Numbers::new(seed ^ (number << 32)),
             tallies: Tallies::new(),
@@ -263,10 +281,11 @@ impl Lane {
             }
             HostFault::Switched => self.switch(other),
             HostFault::ClockSet => {
-                let jump = *self.numbers.one_of(&JUMPS);
-                fs::write(&self.clock, format!("{jump}\n"))?;
+                let jump = *self.numbers.one_of(&JUMPS_S);
+                self.hosts[holder].set_wall(jump)?;
                 self.switch(other)
             }
+            HostFault::Suspended => self.hosts[holder].suspend(),
         }
     }
 
@@ -502,15 +521,15 @@ fn restored(old: &mut Cluster, new: &mut Cluster, dir: &Path) -> Result<Gaps> {
     let program = cfgsvc_tests::harness::binary_path("trial-holder")?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let host = |colo: &str| {
-        Host::start(HostOptions {
+        let options = HostOptions {
             name: colo.to_owned(),
             colo: colo.to_owned(),
             role: "r".to_owned(),
             members: members.clone(),
             dir: dir.to_owned(),
             command: vec![text(&program), text(&log), resource.address().to_string()],
-            environment: Vec::new(),
-        })
+        };
+        Host::start(options, None)
     };
     let read = || -> Result<Vec<Run>> {
         let log = fs::read_to_string(&log)?;

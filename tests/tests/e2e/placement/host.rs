@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use cfgsvc_clock::Moment;
 use cfgsvc_tests::harness::{Network, binary_path, eventually, unused_address};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::clock::HostClock;
 
 /// For what must happen soon.
 const SOON: Duration = Duration::from_secs(30);
@@ -27,7 +30,6 @@ pub(super) struct HostOptions {
     pub(super) members: Vec<SocketAddr>,
     pub(super) dir: PathBuf,
     pub(super) command: Vec<String>,
-    pub(super) environment: Vec<(String, String)>,
 }
 
 pub(super) struct Host {
@@ -35,11 +37,21 @@ pub(super) struct Host {
     network: Network,
     endpoints: String,
     agent: Option<Child>,
+    /// Its own clocks; without, it has the true ones.
+    clock: Option<HostClock>,
+    suspended: Option<Suspended>,
+}
+
+/// A machine that sleeps.
+struct Suspended {
+    since: Moment,
+    guard: u32,
+    program: u32,
 }
 
 impl Host {
     /// Starts the agent.
-    pub(super) fn start(options: HostOptions) -> Result<Self> {
+    pub(super) fn start(options: HostOptions, clock: Option<HostClock>) -> Result<Self> {
         let network = Network::new(Arc::new(|_| Some(SELF)))?;
         let mut endpoints = Vec::new();
         for (number, member) in options.members.iter().enumerate() {
@@ -52,6 +64,8 @@ impl Host {
             options,
             network,
             agent: None,
+            clock,
+            suspended: None,
         };
         host.spawn()?;
         Ok(host)
@@ -73,7 +87,7 @@ impl Host {
             .arg(options.dir.join(&options.name))
             .arg("--")
             .args(&options.command)
-            .envs(options.environment.iter().cloned())
+            .envs(self.clock.iter().flat_map(HostClock::environment))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -130,9 +144,49 @@ impl Host {
         child_of(self.guard()?, "")
     }
 
+    /// Its wall clock is off by so much.
+    pub(super) fn set_wall(&self, seconds: i64) -> Result<()> {
+        self.clock
+            .as_ref()
+            .context("its clocks are true")?
+            .set_wall(seconds)
+    }
+
+    /// The machine sleeps: nothing of it runs, and its monotonic clocks stand still.
+    pub(super) fn suspend(&mut self) -> Result<()> {
+        let (guard, program) = (self.guard()?, self.program()?);
+        let since = Moment::now();
+        for process in [program, guard, self.agent_id()?] {
+            send(process, Signal::STOP)?;
+        }
+        self.suspended = Some(Suspended {
+            since,
+            guard,
+            program,
+        });
+        Ok(())
+    }
+
+    /// It wakes up. Which of its processes runs first is by chance; that the program does, before
+    /// the guard has stopped it, is for the resource to notice, and not looked at here.
+    fn resume(&mut self) -> Result<()> {
+        let Some(slept) = self.suspended.take() else {
+            return Ok(());
+        };
+        let clock = self.clock.as_mut().context("its clocks are true")?;
+        clock.slept(Moment::now().since(slept.since))?;
+        send(slept.guard, Signal::CONT)?;
+        eventually(SOON, "the guard to end the program", || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", slept.program));
+            stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z"))
+        })?;
+        self.signal_agent(Signal::CONT)
+    }
+
     /// Everything that was stopped goes on, everything that was ended runs again.
     pub(super) fn mend(&mut self) -> Result<()> {
         self.heal();
+        self.resume()?;
         let ended = match &mut self.agent {
             Some(agent) => agent.try_wait().context("look at the agent")?.is_some(),
             None => true,
@@ -151,6 +205,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // What sleeps is ended by its guard.
+        let _ = self.resume();
         if let Some(agent) = &mut self.agent {
             // The guard stops the program when the agent is gone. Fails only if it has ended.
             let _ = agent.kill();
