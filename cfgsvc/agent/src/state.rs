@@ -108,6 +108,18 @@ pub struct VerdictFile {
 }
 
 impl VerdictFile {
+    /// Reads the text of a file that must be about `role`; the error is what is wrong with it.
+    pub fn parse(text: &[u8], role: &RoleName) -> Result<Self, String> {
+        let file: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if file.format != FORMAT || file.role != role.as_str() || file.known_epoch < 0 {
+            return Err(format!(
+                "format {} for role '{}', expected format {FORMAT}",
+                file.format, file.role
+            ));
+        }
+        Ok(file)
+    }
+
     /// Whether it lets the host serve, at this moment of this boot.
     pub fn serves(&self, boot: &str, now_nanos: u64) -> bool {
         self.verdict == "serve" && self.boot == boot && now_nanos < self.deadline_nanos
@@ -243,16 +255,7 @@ pub fn read_verdict(dir: &Path, role: &RoleName) -> Result<Option<VerdictFile>, 
         Err(error) => return Err(failed(error)),
     }
     let text = fs::read(&path).map_err(failed)?;
-    let file: VerdictFile =
-        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    if file.format != FORMAT || file.role != role.as_str() || file.known_epoch < 0 {
-        let problem = format!(
-            "format {} for role '{}', expected format {FORMAT}",
-            file.format, file.role
-        );
-        return Err(damaged(problem));
-    }
-    Ok(Some(file))
+    VerdictFile::parse(&text, role).map(Some).map_err(damaged)
 }
 
 /// Puts `bytes` in the place of `path`, durably. Blocks.

@@ -9,6 +9,7 @@
 //! - a target depends on its input alone: no clock, no random number, nothing left behind on disk;
 //! - a target returns, whatever the input: what it panics on is a defect of the product.
 
+mod agent;
 mod client;
 mod commands;
 mod directory;
@@ -20,6 +21,7 @@ mod peer;
 mod receive;
 mod replica;
 mod requests;
+mod roles;
 mod snapshot;
 mod watch;
 
@@ -35,7 +37,8 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 18] = [
+    target("agent_files", agent::target),
     target("client_mirror", client::mirror),
     target("client_watch", client::watch),
     target("data_directory", directory::target),
@@ -45,6 +48,8 @@ pub const TARGETS: [Target; 15] = [
     target("log_store", log::target),
     target("peer_message", peer::target),
     target("restore", commands::restore),
+    target("role_commands", roles::commands),
+    target("role_restore", roles::restore),
     target("server_options", files::server_options),
     target("snapshot_file", snapshot::file),
     target("snapshot_receive", receive::target),

@@ -76,6 +76,7 @@ macro_rules! short_runs {
 }
 
 short_runs!(
+    agent_files,
     client_mirror,
     client_watch,
     data_directory,
@@ -85,6 +86,8 @@ short_runs!(
     log_store,
     peer_message,
     restore,
+    role_commands,
+    role_restore,
     server_options,
     snapshot_file,
     snapshot_receive,

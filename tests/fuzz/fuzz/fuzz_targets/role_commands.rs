@@ -1,0 +1,4 @@
+//! `role_commands` of the package above, for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cfgsvc_fuzz::run("role_commands", data));
