@@ -8,7 +8,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -29,7 +29,14 @@ fn main() -> Result<()> {
         variable("EPOCH")?,
     );
     let mut log = OpenOptions::new().append(true).create(true).open(log)?;
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let resource: SocketAddr = resource.parse().context("the resource is no address")?;
+    // In a namespace of its own the host has no other than that of its clients.
+    let own = if resource.ip().is_loopback() {
+        Ipv4Addr::LOCALHOST
+    } else {
+        Ipv4Addr::UNSPECIFIED
+    };
+    let socket = UdpSocket::bind((own, 0))?;
     loop {
         // One write is one line, whoever else writes.
         let line = format!("{epoch} {host} {}\n", Moment::now().nanos());

@@ -23,13 +23,15 @@ use rustix::process::Signal;
 use crate::nemesis::{Fault, Nemesis, prepare_clocks};
 use crate::seeds::{Numbers, setting};
 use clock::HostClock;
-use host::{Host, HostOptions, send};
+use host::{Host, HostOptions, Machine, send};
 use judge::{Gaps, Run, judge, runs};
+use namespace::Namespace;
 use resource::{Resource, Writes};
 
 mod clock;
 mod host;
 mod judge;
+mod namespace;
 mod resource;
 
 /// For a role to be served again.
@@ -175,7 +177,6 @@ impl Lane {
             "sh",
             &text(&program),
             &text(&log),
-            &resource.address().to_string(),
         ]
         .map(str::to_owned);
         let mut hosts = Vec::new();
@@ -186,15 +187,27 @@ impl Lane {
             let name = format!("{colo}{number}");
             let rate = rate.unwrap_or_default();
             let clock = HostClock::new(&library, dir.join(format!("{name}.clock")), rate)?;
+            // Every second lane, so that both kinds of cut are tried.
+            let namespace = number.is_multiple_of(2).then(namespace).flatten();
+            let reached = match &namespace {
+                Some(namespace) => resource.also_at(namespace.client_address())?,
+                None => resource.address(),
+            };
+            let mut command = command.to_vec();
+            command.push(reached.to_string());
             let options = HostOptions {
                 name,
                 colo: colo.to_owned(),
                 role: role.clone(),
                 members: members.clone(),
                 dir: dir.clone(),
-                command: command.clone().into(),
+                command,
             };
-            hosts.push(Host::start(options, Some(clock))?);
+            let machine = Machine {
+                clock: Some(clock),
+                namespace,
+            };
+            hosts.push(Host::start(options, machine)?);
         }
         Ok(Self {
             role,
@@ -267,18 +280,9 @@ impl Lane {
                 send(host.guard()?, Signal::STOP)?;
                 self.switch(other)
             }
-            HostFault::Cut => {
-                host.cut(true, true);
-                Ok(())
-            }
-            HostFault::RequestsLost => {
-                host.cut(true, false);
-                Ok(())
-            }
-            HostFault::AnswersLost => {
-                host.cut(false, true);
-                Ok(())
-            }
+            HostFault::Cut => host.cut(true, true),
+            HostFault::RequestsLost => host.cut(true, false),
+            HostFault::AnswersLost => host.cut(false, true),
             HostFault::Switched => self.switch(other),
             HostFault::ClockSet => {
                 let jump = *self.numbers.one_of(&JUMPS_S);
@@ -356,6 +360,17 @@ impl Lane {
         tally.trials += 1;
         tally.gaps.join(&gaps);
         Ok(())
+    }
+}
+
+/// A network for a host where root may make one.
+fn namespace() -> Option<Namespace> {
+    match Namespace::new() {
+        Ok(namespace) => Some(namespace),
+        Err(error) => {
+            eprintln!("a host behind proxies only: {error:#}");
+            None
+        }
     }
 }
 
@@ -529,7 +544,7 @@ fn restored(old: &mut Cluster, new: &mut Cluster, dir: &Path) -> Result<Gaps> {
             dir: dir.to_owned(),
             command: vec![text(&program), text(&log), resource.address().to_string()],
         };
-        Host::start(options, None)
+        Host::start(options, Machine::default())
     };
     let read = || -> Result<Vec<Run>> {
         let log = fs::read_to_string(&log)?;
@@ -552,7 +567,7 @@ fn restored(old: &mut Cluster, new: &mut Cluster, dir: &Path) -> Result<Gaps> {
     });
     moved?;
     let unknown = serves("wlg", known.epoch)?;
-    second.cut(true, true);
+    second.cut(true, true)?;
     old.kill(0)?;
     new.spawn(0)?;
     new.wait_ready(0)?;

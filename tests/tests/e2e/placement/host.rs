@@ -13,6 +13,7 @@ use cfgsvc_tests::harness::{Network, binary_path, eventually, unused_address};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::clock::HostClock;
+use super::namespace::Namespace;
 
 /// For what must happen soon.
 const SOON: Duration = Duration::from_secs(30);
@@ -37,9 +38,17 @@ pub(super) struct Host {
     network: Network,
     endpoints: String,
     agent: Option<Child>,
-    /// Its own clocks; without, it has the true ones.
-    clock: Option<HostClock>,
+    machine: Machine,
     suspended: Option<Suspended>,
+}
+
+/// What a host has of its own.
+#[derive(Default)]
+pub(super) struct Machine {
+    /// Without, it has the true clocks.
+    pub(super) clock: Option<HostClock>,
+    /// Without, it is cut off by its proxies.
+    pub(super) namespace: Option<Namespace>,
 }
 
 /// A machine that sleeps.
@@ -51,11 +60,14 @@ struct Suspended {
 
 impl Host {
     /// Starts the agent.
-    pub(super) fn start(options: HostOptions, clock: Option<HostClock>) -> Result<Self> {
+    pub(super) fn start(options: HostOptions, machine: Machine) -> Result<Self> {
         let network = Network::new(Arc::new(|_| Some(SELF)))?;
         let mut endpoints = Vec::new();
         for (number, member) in options.members.iter().enumerate() {
-            let listen = unused_address()?;
+            let listen = match &machine.namespace {
+                Some(namespace) => namespace.group_address()?,
+                None => unused_address()?,
+            };
             network.link(listen, *member, number + 1)?;
             endpoints.push(listen.to_string());
         }
@@ -64,7 +76,7 @@ impl Host {
             options,
             network,
             agent: None,
-            clock,
+            machine,
             suspended: None,
         };
         host.spawn()?;
@@ -80,14 +92,23 @@ impl Host {
         let options = &self.options;
         let log = options.dir.join(format!("{}.log", options.name));
         let log = File::options().create(true).append(true).open(log)?;
-        let agent = Command::new(binary_path("cfgagent")?)
+        let agent = binary_path("cfgagent")?;
+        let mut command = match &self.machine.namespace {
+            Some(namespace) => {
+                let mut command = namespace.command();
+                command.arg(agent);
+                command
+            }
+            None => Command::new(agent),
+        };
+        let agent = command
             .args(["run", "--host", &options.name, "--colo", &options.colo])
             .args(["--role", &options.role, "--endpoints", &self.endpoints])
             .args(["--http", "off", "--watchdog", "off", "--state-dir"])
             .arg(options.dir.join(&options.name))
             .arg("--")
             .args(&options.command)
-            .envs(self.clock.iter().flat_map(HostClock::environment))
+            .envs(self.machine.clock.iter().flat_map(HostClock::environment))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -98,7 +119,10 @@ impl Host {
     }
 
     /// What the group sends does not come, and the other way.
-    pub(super) fn cut(&self, to_group: bool, from_group: bool) {
+    pub(super) fn cut(&self, to_group: bool, from_group: bool) -> Result<()> {
+        if let Some(namespace) = &self.machine.namespace {
+            return namespace.cut(to_group, from_group);
+        }
         for member in 1..=self.options.members.len() {
             if to_group {
                 self.network.cut_one_way(SELF, member);
@@ -107,9 +131,13 @@ impl Host {
                 self.network.cut_one_way(member, SELF);
             }
         }
+        Ok(())
     }
 
     pub(super) fn heal(&self) {
+        if let Some(namespace) = &self.machine.namespace {
+            namespace.heal();
+        }
         self.network.heal();
     }
 
@@ -146,7 +174,8 @@ impl Host {
 
     /// Its wall clock is off by so much.
     pub(super) fn set_wall(&self, seconds: i64) -> Result<()> {
-        self.clock
+        self.machine
+            .clock
             .as_ref()
             .context("its clocks are true")?
             .set_wall(seconds)
@@ -173,7 +202,7 @@ impl Host {
         let Some(slept) = self.suspended.take() else {
             return Ok(());
         };
-        let clock = self.clock.as_mut().context("its clocks are true")?;
+        let clock = self.machine.clock.as_mut().context("its clocks are true")?;
         clock.slept(Moment::now().since(slept.since))?;
         send(slept.guard, Signal::CONT)?;
         eventually(SOON, "the guard to end the program", || {

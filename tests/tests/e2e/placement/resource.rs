@@ -2,7 +2,7 @@
 //! that looks at epochs, and one that takes whatever comes.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -71,6 +71,26 @@ impl Resource {
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// An address of this machine at which it is reached as well.
+    pub(super) fn also_at(&self, here: IpAddr) -> Result<SocketAddr> {
+        let socket = UdpSocket::bind((here, 0)).context("bind the resource")?;
+        socket.set_read_timeout(Some(LOOK)).context("set a limit")?;
+        let address = socket.local_addr().context("its address")?;
+        let onward = UdpSocket::bind("127.0.0.1:0").context("bind what passes writes on")?;
+        onward.connect(self.address).context("reach the resource")?;
+        let ends = Arc::clone(&self.end);
+        thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while !ends.load(Ordering::Relaxed) {
+                if let Ok(bytes) = socket.recv(&mut buffer) {
+                    // As unsure as the network is.
+                    let _ = onward.send(&buffer[..bytes]);
+                }
+            }
+        });
+        Ok(address)
     }
 
     /// What became of all writes.
