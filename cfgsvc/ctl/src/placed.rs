@@ -8,7 +8,7 @@ use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, json_event, pretty};
 use bytes::Bytes;
 use cfgsvc_client::{
-    CallError, Client, Event, EventKind, Get, KeyValue, Planned, Put, Verdict, Write,
+    CallError, Client, Delete, Event, EventKind, Get, KeyValue, Planned, Put, Verdict, Write,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -90,6 +90,33 @@ pub(crate) async fn write<T: Serialize>(
     Ok(Exit::Done)
 }
 
+/// Deletes an object that is there; `what` names it. `dry_run` prints the plan only.
+pub(crate) async fn delete(
+    context: &Context,
+    client: &Client,
+    (key, what): (Bytes, &str),
+    dry_run: bool,
+) -> Outcome {
+    let delete = Delete::new(key);
+    let missing = || {
+        let kind = what.split(' ').next().unwrap_or_default();
+        Diagnostic::refused(format!("there is no {what}"))
+            .hint(format!("`cfgctl {kind} list` prints those that there are"))
+    };
+    if dry_run {
+        let planned = client.plan(&Write::Delete(delete)).await?;
+        if planned.events.is_empty() {
+            return Err(missing());
+        }
+        return print_plan(context, &planned);
+    }
+    if client.delete(delete).await?.deleted == 0 {
+        return Err(missing());
+    }
+    context.printer.note(&format!("deleted {what}"));
+    Ok(Exit::Done)
+}
+
 /// Prints what a write would change: keys, and verdicts.
 pub(crate) fn print_plan(context: &Context, planned: &Planned) -> Outcome {
     let at = planned.header.as_ref().map_or(0, |header| header.revision);
@@ -130,11 +157,8 @@ pub(crate) fn print_plan(context: &Context, planned: &Planned) -> Outcome {
 /// one that the write would get.
 pub(crate) async fn foretell(context: &Context, client: &Client, write: &Write) -> Outcome {
     let planned = match client.plan(write).await {
-        Err(CallError::Unimplemented { .. }) => {
-            let note = "nothing was written; the member is too old to say whether it would refuse";
-            context.printer.note(note);
-            return Ok(Exit::Done);
-        }
+        // An older member, or etcd: it does not say what it would refuse.
+        Err(CallError::Unimplemented { .. }) => Planned::default(),
         planned => planned?,
     };
     for change in &planned.verdicts {

@@ -48,6 +48,15 @@ Example: cfgctl colo drain akl --reason 'power works'"
         #[arg(long)]
         dry_run: bool,
     },
+    /// Forget a colo that has no host and no role
+    #[command(after_help = "Example: cfgctl colo delete akl")]
+    Delete {
+        /// The colo
+        name: Name,
+        /// Print what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +64,15 @@ pub(crate) enum HostCommand {
     /// List the hosts, and the roles that each attends
     #[command(after_help = "Example: cfgctl host list")]
     List,
+    /// Forget a host whose agent is stopped for good, and which is no candidate of a role
+    #[command(after_help = "Example: cfgctl host delete h1")]
+    Delete {
+        /// The host
+        name: Name,
+        /// Print what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// Who can hold a role.

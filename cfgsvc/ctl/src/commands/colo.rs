@@ -5,7 +5,7 @@ use crate::Outcome;
 use crate::args::{ColoCommand, HostCommand};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::placed::{read, read_all, write};
+use crate::placed::{delete, read, read_all, write};
 use crate::render::Table;
 use cfgsvc_client::MoveTo;
 use cfgsvc_core::placement::{Attending, Colo, Host, keys};
@@ -42,6 +42,10 @@ pub(crate) async fn run(context: &Context, command: ColoCommand) -> Outcome {
             let mut colo = stored.object;
             colo.drained = !undo;
             write(context, &client, (key, Some(&stored.kv)), &colo, dry_run).await
+        }
+        ColoCommand::Delete { name, dry_run } => {
+            let what = format!("colo `{name}`");
+            delete(context, &client, (keys::colo(&name), &what), dry_run).await
         }
         ColoCommand::Activate { name, role, how } => {
             let to = MoveTo {
@@ -91,8 +95,11 @@ async fn list(context: &Context) -> Outcome {
 }
 
 pub(crate) async fn run_host(context: &Context, command: HostCommand) -> Outcome {
-    let HostCommand::List = command;
     let client = context.client()?;
+    if let HostCommand::Delete { name, dry_run } = command {
+        let what = format!("host `{name}`");
+        return delete(context, &client, (keys::host(&name), &what), dry_run).await;
+    }
     let hosts: Vec<(String, Host)> = read_all(&client, "/cfgsvc/hosts/").await?;
     let attending: Vec<(String, Attending)> = read_all(&client, "/cfgsvc/attending/").await?;
     let roles = |host: &str| -> Vec<String> {

@@ -4,9 +4,9 @@ use crate::Outcome;
 use crate::args::{DataArg, FailoverArg, KindArg, MoveArgs, RoleArgs, RoleCommand};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
-use crate::placed::{print_plan, read, verdict_json, verdict_name, write};
+use crate::placed::{delete, print_plan, read, verdict_json, verdict_name, write};
 use crate::render::Table;
-use cfgsvc_client::{Client, Delete, EventKind, MoveTo, Moved, RoleState, WatchOptions, Write};
+use cfgsvc_client::{Client, EventKind, MoveTo, Moved, RoleState, WatchOptions, Write};
 use cfgsvc_core::placement::objects::{Data, Failover, Kind};
 use cfgsvc_core::placement::{Grant, RoleName, Spec, keys};
 use serde_json::{Value, json};
@@ -47,7 +47,10 @@ pub(crate) async fn run(context: &Context, command: RoleCommand) -> Outcome {
             pause(context, &client, &role, (false, dry_run)).await
         }
         RoleCommand::Check { role, epoch } => check(context, &client, &role, epoch).await,
-        RoleCommand::Delete { role, dry_run } => delete(context, &client, &role, dry_run).await,
+        RoleCommand::Delete { role, dry_run } => {
+            let what = format!("role `{role}`");
+            delete(context, &client, (keys::role(&role), &what), dry_run).await
+        }
     }
 }
 
@@ -141,19 +144,6 @@ async fn pause(
 fn missing(role: &RoleName) -> Diagnostic {
     Diagnostic::refused(format!("there is no role `{role}`"))
         .hint("`cfgctl role list` prints those that there are")
-}
-
-async fn delete(context: &Context, client: &Client, role: &RoleName, dry_run: bool) -> Outcome {
-    let delete = Delete::new(keys::role(role));
-    if dry_run {
-        let planned = client.plan(&Write::Delete(delete)).await?;
-        return print_plan(context, &planned);
-    }
-    if client.delete(delete).await?.deleted == 0 {
-        return Err(missing(role));
-    }
-    context.printer.note(&format!("deleted role `{role}`"));
-    Ok(Exit::Done)
 }
 
 /// Whether an epoch is the newest; the exit code says it too.

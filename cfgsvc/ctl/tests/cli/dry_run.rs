@@ -17,10 +17,11 @@ fn a_dry_run_at_an_etcd_says_the_same() -> Result<()> {
 fn check(session: &Session) -> Result<()> {
     session.data(&["set", "a/x", "one"])?;
     session.data(&["set", "a/y", "one"])?;
+    session.data(&["set", "b", "one"])?;
     let dir = session.dir();
     std::fs::write(
         dir.join("change"),
-        "if\n value a/x = one\nthen\n put a/x two\n put b new\n del a/ prefix\n get a/y\n\
+        "if\n value a/x = one\nthen\n put b two\n put c new\n del a/ prefix\n get a/y\n\
          else\n get a/x\n",
     )?;
     std::fs::write(
@@ -49,33 +50,33 @@ fn check(session: &Session) -> Result<()> {
          get --prefix ''",
         expect![[r#"
             $ cfgctl set a/x two --dry-run
-            --- a/x at revision 3
+            --- a/x at revision 4
             +++ a/x as it would be
             @@ -1 +1 @@
             -one
             +two
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl set a/z two --dry-run -o json
             {
               "after": {
                 "value": "two"
               },
-              "at_revision": 3,
+              "at_revision": 4,
               "before": null,
               "key": "a/z"
             }
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl set a/x one --dry-run
-            --- a/x at revision 3
+            --- a/x at revision 4
             +++ a/x as it would be
             the value is the same
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl set a/x two --dry-run --if-revision 2 -o json
             {
               "after": {
                 "value": "two"
               },
-              "at_revision": 3,
+              "at_revision": 4,
               "before": {
                 "create_revision": 2,
                 "key": "a/x",
@@ -85,7 +86,7 @@ fn check(session: &Session) -> Result<()> {
               },
               "key": "a/x"
             }
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl set a/x two --dry-run --if-revision 9
             | error: key `a/x` changed: expected revision r9, found r2
             |
@@ -100,15 +101,15 @@ fn check(session: &Session) -> Result<()> {
             | error: the key is empty
             exit 1
             $ cfgctl del a/x --dry-run
-            --- a/x at revision 3
+            --- a/x at revision 4
             +++ a/x as it would be (does not exist)
             @@ -1 +0,0 @@
             -one
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl del a/x --dry-run -o json
             {
               "after": null,
-              "at_revision": 3,
+              "at_revision": 4,
               "before": {
                 "create_revision": 2,
                 "key": "a/x",
@@ -118,7 +119,7 @@ fn check(session: &Session) -> Result<()> {
               },
               "key": "a/x"
             }
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl del a/none --dry-run
             | error: key `a/none` does not exist
             exit 1
@@ -126,10 +127,10 @@ fn check(session: &Session) -> Result<()> {
             CHANGE  REVISION  KEY
             delete  2         a/x
             delete  3         a/y
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl del --prefix a/ --dry-run -o json
             {
-              "at_revision": 3,
+              "at_revision": 4,
               "changes": [
                 {
                   "change": "delete",
@@ -144,31 +145,31 @@ fn check(session: &Session) -> Result<()> {
               ],
               "count": 2
             }
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl del --prefix none/ --dry-run
             | error: no key begins with `none/`
             exit 1
             $ cfgctl txn change --dry-run
-            the conditions hold at revision 3
+            the conditions hold at revision 4
             put
-            --- a/x at revision 3
-            +++ a/x as it would be
+            --- b at revision 4
+            +++ b as it would be
             @@ -1 +1 @@
             -one
             +two
             put
-            --- b at revision 3 (does not exist)
-            +++ b as it would be
+            --- c at revision 4 (does not exist)
+            +++ c as it would be
             @@ -0,0 +1 @@
             +new
             del 2 keys
             - a/x at revision 2
             - a/y at revision 3
             get 1 key
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl txn change --dry-run -o json
             {
-              "revision": 3,
+              "revision": 4,
               "steps": [
                 {
                   "put": {
@@ -176,13 +177,13 @@ fn check(session: &Session) -> Result<()> {
                       "value": "two"
                     },
                     "before": {
-                      "create_revision": 2,
-                      "key": "a/x",
-                      "mod_revision": 2,
+                      "create_revision": 4,
+                      "key": "b",
+                      "mod_revision": 4,
                       "value": "one",
                       "version": 1
                     },
-                    "key": "a/x"
+                    "key": "b"
                   }
                 },
                 {
@@ -191,7 +192,7 @@ fn check(session: &Session) -> Result<()> {
                       "value": "new"
                     },
                     "before": null,
-                    "key": "b"
+                    "key": "c"
                   }
                 },
                 {
@@ -217,22 +218,22 @@ fn check(session: &Session) -> Result<()> {
               ],
               "succeeded": true
             }
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             $ cfgctl txn not --dry-run
-            the conditions do not hold at revision 3
+            the conditions do not hold at revision 4
             txn: the conditions hold
             put
-            --- a/x at revision 3
+            --- a/x at revision 4
             +++ a/x as it would be
             @@ -1 +1 @@
             -one
             +z
             end of txn
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             exit 1
             $ cfgctl txn not --dry-run -o json
             {
-              "revision": 3,
+              "revision": 4,
               "steps": [
                 {
                   "txn": {
@@ -259,12 +260,13 @@ fn check(session: &Session) -> Result<()> {
               ],
               "succeeded": false
             }
-            | nothing was written; the member is too old to say whether it would refuse
+            | nothing was written
             exit 1
             $ cfgctl get --prefix ''
             KEY  REVISION  VERSION  LEASE  VALUE
             a/x  2         1        -      one
             a/y  3         1        -      one
+            b    4         1        -      one
         "#]],
     )
 }

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 53] = [
+const COMMANDS: [&str; 55] = [
     "",
     "get",
     "set",
@@ -30,8 +30,10 @@ const COMMANDS: [&str; 53] = [
     "colo list",
     "colo activate",
     "colo drain",
+    "colo delete",
     "host",
     "host list",
+    "host delete",
     "role",
     "role create",
     "role list",

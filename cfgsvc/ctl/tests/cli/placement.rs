@@ -23,7 +23,12 @@ fn colos_are_added_drained_and_kept_while_something_needs_them() -> Result<()> {
          host list
          del /cfgsvc/colos/wlg
          del /cfgsvc/colos/wlg --dry-run
-         set /cfgsvc/hosts/h1 {\"colo\":\"nowhere\"} --dry-run",
+         set /cfgsvc/hosts/h1 {\"colo\":\"nowhere\"} --dry-run
+         colo delete wlg
+         host delete h1 --dry-run
+         host delete h1
+         host delete h1
+         colo delete wlg",
         expect![[r#"
             $ cfgctl colo add akl --address 192.0.2.1
             KEY                REVISION
@@ -123,6 +128,26 @@ fn colos_are_added_drained_and_kept_while_something_needs_them() -> Result<()> {
              }
             | error: the group refused: invalid object: key '/cfgsvc/hosts/h1': colo 'nowhere' does not exist; cfgctl colo add nowhere
             exit 1
+            $ cfgctl colo delete wlg
+            | error: the group refused: object is in use: colo 'wlg' has host 'h1'; delete it first
+            exit 1
+            $ cfgctl host delete h1 --dry-run
+            --- /cfgsvc/hosts/h1 at revision 6
+            +++ /cfgsvc/hosts/h1 as it would be (does not exist)
+            @@ -1,3 +0,0 @@
+            -{
+            -  "colo": "wlg"
+            -}
+            | nothing was written
+            $ cfgctl host delete h1
+            | deleted host `h1`
+            $ cfgctl host delete h1
+            | error: there is no host `h1`
+            |
+            | hint: `cfgctl host list` prints those that there are
+            exit 1
+            $ cfgctl colo delete wlg
+            | deleted colo `wlg`
         "#]],
     )
 }
