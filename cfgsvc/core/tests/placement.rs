@@ -20,6 +20,7 @@ use cfgsvc_proto::state::seed::Step as Seeding;
 use cfgsvc_proto::state::{LeaseExpire, Move, Seed};
 use proptest::prelude::*;
 
+mod data_roles;
 mod world;
 use world::{COLOS, Facts, HOSTS, LOCK, ROLES, World, attend, go, start, stop, whose};
 
@@ -623,6 +624,7 @@ fn no_epoch_of_a_snapshot_is_gone_on_with() {
         ..data
     };
     new.step("db", attend(h1, 203, back)).expect("it is there");
+    assert!(!new.grant("db").is_current(epochs[2]), "of a snapshot");
     let fenced = Verdict::Fenced(Fence::Restored);
     assert_eq!(new.verdict("db", "h1"), fenced);
     let old = new.step("db", start("h1", 203, epochs[2], "7"));

@@ -157,10 +157,12 @@ impl Roles for Api {
     ) -> Result<Response<AttendResponse>, Status> {
         self.check_leader(&request)?;
         let meta = RequestMeta::parse(request.metadata())?;
-        if self.0.is_full() {
+        let request = request.into_inner();
+        // A host that comes back must not wait until applications have made room: its key is small.
+        let lock = request.role.starts_with("locks/");
+        if self.0.status().no_space || lock && self.0.is_full() {
             return Err(status::no_space());
         }
-        let request = request.into_inner();
         let lease = rand::random_range(1..=i64::MAX);
         let step = Step::Attend(state::Attend {
             host: request.host,
@@ -343,7 +345,7 @@ impl Roles for Api {
             .unwrap_or_default();
         Ok(Response::new(CheckResponse {
             header: Some(self.0.header(revision)),
-            current: request.epoch != 0 && request.epoch == grant.epoch && !grant.closing(),
+            current: request.epoch != 0 && grant.is_current(request.epoch),
             epoch: grant.epoch,
             holder: grant.holder.map_or_else(String::new, String::from),
         }))

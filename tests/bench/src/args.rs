@@ -11,7 +11,7 @@ const EXAMPLES: &str = "Examples:
   bench put --endpoints 127.0.0.1:2379,127.0.0.1:2479 --rate 500 --pids 4242,4243
   bench mixed --writes 10 --clients 64 --json mixed.json
   bench watch --watchers 1000 --streams 10 --rate 10
-  bench hosts --hosts 10000 --roles 1000 --term 10 --pids 4242,4243,4244
+  bench role-hosts --hosts 10000 --roles 1000 --term 10 --pids 4242,4243,4244
   bench beside-etcd --quick --json ratios.json
 
 Without --rate the loop is closed: every client sends when its last request was answered. With

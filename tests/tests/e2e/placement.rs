@@ -7,7 +7,7 @@
 //! After each, the role must be served again. Nothing here depends on speed but the patience.
 //!
 //! `TRIAL_SEED` repeats the choice of faults (not the moments, as these are real processes),
-//! `TRIAL_ROUNDS` and `TRIAL_LANES` say how many there are.
+//! `TRIAL_ROUNDS` and `TRIAL_LANES` say how many there are, `TRIAL_TERM_MS` how long leases last.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,9 +36,8 @@ mod resource;
 
 /// For a role to be served again.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The lease's term, and the time to stop.
+/// The lease's term unless `TRIAL_TERM_MS` says another; the time to stop is a fifth of it.
 const TERM_MS: u64 = 2_000;
-const STOP_MS: u64 = 400;
 /// Jumps of a host's wall clock.
 const JUMPS_S: [i64; 3] = [3_600, -3_600, 0];
 /// How much faster than the true one the clock of a host runs, parts per million; the second is
@@ -134,6 +133,7 @@ struct Lane {
 impl Lane {
     fn start(number: u64, cluster: &Cluster, resource: &Resource, seed: u64) -> Result<Self> {
         let role = format!("trial/r{number}");
+        let term_ms = term_ms();
         let endpoints = cluster.endpoints();
         cfgctl(
             &endpoints,
@@ -142,9 +142,9 @@ impl Lane {
                 "create",
                 &role,
                 "--term",
-                &format!("{TERM_MS}ms"),
+                &format!("{term_ms}ms"),
                 "--stop",
-                &format!("{STOP_MS}ms"),
+                &format!("{}ms", term_ms / 5),
                 "--rate-ppm",
                 ROLE_RATE_PPM,
             ],
@@ -363,6 +363,10 @@ impl Lane {
     }
 }
 
+fn term_ms() -> u64 {
+    setting("TRIAL_TERM_MS", TERM_MS)
+}
+
 /// A network for a host where root may make one.
 fn namespace() -> Option<Namespace> {
     match Namespace::new() {
@@ -471,7 +475,7 @@ fn trials(cluster: &mut Cluster, seed: u64, rounds: u64, lanes: u64) -> Result<R
         let fault = GROUP_FAULTS[usize::try_from(round).unwrap_or(0) % GROUP_FAULTS.len()];
         let before: Result<Vec<_>> = lanes.iter().map(|lane| lane.serves(0)).collect();
         // Up to twice as long as a host may serve without the group.
-        let held = numbers.below(2 * TERM_MS);
+        let held = numbers.below(2 * term_ms());
         Nemesis::new(cluster, &GROUP_FAULTS, seed ^ round)
             .once(fault, Duration::from_millis(held))
             .with_context(|| format!("round {round}"))?;

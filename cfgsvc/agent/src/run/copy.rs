@@ -104,19 +104,23 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// Begins to follow the prefixes, with what the file has for the time being.
-    pub(crate) fn new(client: &Client, prefixes: &[String], path: PathBuf) -> io::Result<Self> {
-        let mut old = read(&path)?;
+    /// Begins to follow the prefixes, with what the file has for the time being. One that cannot be
+    /// read is no reason not to serve: it is made again.
+    pub(crate) fn new(client: &Client, prefixes: &[String], path: PathBuf) -> Self {
+        let mut old = read(&path).unwrap_or_else(|error| {
+            tracing::error!(%error, "goes on without the last copy of the configuration");
+            BTreeMap::new()
+        });
         old.retain(|prefix, _| prefixes.contains(prefix));
         let mirrors = prefixes.iter().map(|prefix| {
             let mirror = client.mirror(prefix.clone().into_bytes(), CONFIRMED);
             (prefix.clone(), mirror)
         });
-        Ok(Self {
+        Self {
             mirrors: mirrors.collect(),
             old: Mutex::new(old),
             path,
-        })
+        }
     }
 
     /// The key, from the first copy that has it.
@@ -228,16 +232,20 @@ fn copied(kv: &KeyValue) -> CopiedKey {
 
 /// What the file has; nothing when there is none.
 fn read(path: &Path) -> io::Result<BTreeMap<String, Old>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(error),
-    };
     let damaged = |problem: String| {
         let path = path.display();
-        io::Error::other(format!(
-            "{path} is damaged ({problem}); remove it, it is made again"
-        ))
+        io::Error::other(format!("{path} is damaged: {problem}"))
+    };
+    let text = match fs::metadata(path) {
+        Ok(found) if found.len() > COPY_BYTES_MAX as u64 => {
+            return Err(damaged(format!(
+                "{} bytes, at most {COPY_BYTES_MAX}",
+                found.len()
+            )));
+        }
+        Ok(_) => fs::read(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error),
     };
     let file: CopyFile =
         serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
@@ -299,6 +307,6 @@ mod tests {
         assert_eq!(value, Some(&[0xff, 0, 1][..]));
         state::replace(&path, b"{").expect("writable");
         let error = read(&path).expect_err("damaged").to_string();
-        assert!(error.contains("remove it"), "{error}");
+        assert!(error.contains("is damaged"), "{error}");
     }
 }

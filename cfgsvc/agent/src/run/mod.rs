@@ -147,7 +147,7 @@ async fn agent(args: RunArgs, state: StateDir) -> Result<(), RunError> {
     let group = Arc::new(Group::new(&args.endpoints, &author)?);
     let board = Arc::new(Board::default());
     let copies = copy::Copies::new(&group.client(), &args.copies, state.copy());
-    let copies = Arc::new(copies.map_err(system("read the copy of the configuration"))?);
+    let copies = Arc::new(copies);
     // Dropped, and ended with that, at the end.
     let mut helpers = JoinSet::new();
     if let HttpAddress::At(at) = args.http {

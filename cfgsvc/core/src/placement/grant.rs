@@ -39,6 +39,10 @@ pub struct Start {
 }
 
 /// Who holds a role, as the group says it; only the state machine writes it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact by itself, and they are stored by name"
+)]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
@@ -58,6 +62,9 @@ pub struct Grant {
     /// Last position of a holder that gave it up in order: the next one must have as much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<String>,
+    /// The move under way gives up what the holder wrote: where it stops is of no importance.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub loses: bool,
     /// What the data is of: the first holder's identity of it. Another is not the same data.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub identity: String,
@@ -168,6 +175,13 @@ pub enum Wrong {
 }
 
 impl Grant {
+    /// Whether `epoch` is one that somebody may write under: the newest, of a holder who is not
+    /// asked to stop; and not one of a snapshot, which may lack later ones.
+    pub fn is_current(&self, epoch: i64) -> bool {
+        let held = self.holder.is_some() && !self.restored && !self.closing();
+        held && self.epoch == epoch
+    }
+
     /// Whether those who serve are asked to stop.
     pub fn closing(&self) -> bool {
         self.next.is_some() || self.vacate
@@ -244,10 +258,15 @@ impl Grant {
         }
     }
 
-    /// A person, or a policy, wants `to` to hold the role; `None` that nobody does.
-    pub fn wish(&mut self, to: Option<Name>) {
+    /// A person, or a policy, wants `to` to hold the role; `None` that nobody does. `loses`: the
+    /// next holder may lack what the last one wrote, or will have written.
+    pub fn wish(&mut self, to: Option<Name>, loses: bool) {
         self.vacate = to.is_none() && self.holder.is_some();
         self.next = to.filter(|to| self.restored || self.holder.as_ref() != Some(to));
+        self.loses = loses && self.closing();
+        if loses {
+            self.left = None;
+        }
     }
 
     /// Gives the role to whom it is due, if nobody serves. `available` says who may take it now,
@@ -256,6 +275,7 @@ impl Grant {
         if self.serving > 0 {
             return;
         }
+        self.loses = false;
         let mut vacated = std::mem::take(&mut self.vacate);
         let next = self.next.take();
         let by_itself = spec.failover == Failover::Auto && !spec.paused;

@@ -80,6 +80,14 @@ impl Data {
         }
     }
 
+    /// Whether a store at `position` has anything: at the beginning of the sequence it is empty.
+    pub fn is_some(self, position: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Number => position.parse::<u64>() != Ok(0),
+        }
+    }
+
     /// Whether all that `position` covers is covered by `start`; `None` when that cannot be told.
     pub fn covers(self, start: &str, position: &str) -> Option<bool> {
         match self {

@@ -165,24 +165,21 @@ fn review_colo(view: &dyn View, name: &Name, change: &Change) -> Checked {
             "colo '{name}' is a candidate of role '{role}'"
         )));
     }
-    if let Some(role) = find(view, "grants", |grant: &Grant| named(grant, name))?
-        && holds_colo(view, &role)?
-    {
-        return Ok(in_use(format!("colo '{name}' holds role '{role}'")));
+    for role in super::read::roles(view)? {
+        let spec = load::<Spec>(view, &keys::role(&role))?.unwrap_or_default();
+        if spec.is_none_or(|(spec, _)| spec.kind != Kind::Colo) {
+            continue;
+        }
+        let grant = load::<Grant>(view, &keys::grant(&role))?.unwrap_or_default();
+        if grant.is_some_and(|(grant, _)| named(&grant, name)) {
+            return Ok(in_use(format!("colo '{name}' holds role '{role}'")));
+        }
     }
     Ok(Ok(()))
 }
 
 fn named(grant: &Grant, name: &Name) -> bool {
     grant.holder.as_ref() == Some(name) || grant.next.as_ref() == Some(name)
-}
-
-fn holds_colo(view: &dyn View, role: &str) -> io::Result<bool> {
-    let Ok(role) = role.parse::<RoleName>() else {
-        return Ok(false);
-    };
-    let spec = load::<Spec>(view, &keys::role(&role))?.unwrap_or_default();
-    Ok(spec.is_some_and(|(spec, _)| spec.kind == Kind::Colo))
 }
 
 fn review_host(view: &dyn View, name: &Name, change: &Change) -> Checked {

@@ -17,6 +17,7 @@ use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{self, Colo, Data, Failover, Host, Kind, Spec};
 use super::turn::{There, Turn, load, value};
+use super::verdict::{self, Verdict};
 use crate::lease;
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse};
@@ -225,7 +226,7 @@ fn admit(
         instance: request.instance.clone(),
         boot: request.boot.clone(),
         epoch: request.epoch,
-        has_data: request.has_data && spec.data != Data::None,
+        has_data: request.has_data && spec.data.is_some(&request.position),
         identity: request.identity.clone(),
         position: request.position.clone(),
         declines: false,
@@ -402,6 +403,8 @@ fn start(
     if let Err(wrong) = turn.starts(&host, request.epoch, data) {
         return Ok(Err(explain(&turn, &host, request, wrong)));
     }
+    // Who gave it up has seen another begin: it may have it again.
+    turn.forgive(writer.state)?;
     let grant = turn.finish(writer, leases)?;
     Ok(Ok(answer(&grant)))
 }
@@ -482,6 +485,7 @@ fn yield_role(
         return Ok(Err(refuse(Code::InvalidObject, detail)));
     }
     let (kind, epoch) = (turn.spec.kind, turn.grant.epoch);
+    let keeps = turn.spec.data != Data::None;
     let holder = turn.grant.holder.clone();
     let closing = turn.grant.closing();
     let mut served = false;
@@ -490,14 +494,17 @@ fn yield_role(
         let holds = there.now.holds_as(kind, &host) == holder.as_ref();
         // Who gives it up unasked would be given it again.
         there.now.declines |= holds && !closing && kind != Kind::Lock;
-        if served && !request.position.is_empty() {
+        if served && keeps {
+            // Where it began is not where its data ends: an end that it cannot say is known to
+            // nobody, and cannot be compared.
             there.now.epoch = epoch;
             there.now.has_data = true;
             there.now.position.clone_from(&request.position);
         }
     }
     turn.stops(writer.state, &host)?;
-    if served && kind == Kind::Host && !request.position.is_empty() {
+    let kept = served && kind == Kind::Host && !turn.grant.loses;
+    if kept && !request.position.is_empty() {
         turn.grant.left = Some(request.position);
     }
     if request.leave {
@@ -527,20 +534,28 @@ fn move_role(
         );
         return Ok(Err(refuse(Code::EpochChanged, detail)));
     }
-    let to = match goal(writer.state, &mut turn, &request.to)? {
+    let to = match goal(writer.state, &mut turn, request)? {
         Ok(to) => to,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    turn.grant.wish(to);
-    if request.accept_loss {
-        turn.grant.left = None;
+    if let Some(to) = &to
+        && let Some(there) = turn.there(writer.state, to)?
+    {
+        // A person knows better than it did.
+        there.now.declines = false;
     }
+    turn.grant.wish(to, request.accept_loss);
     let grant = turn.finish(writer, leases)?;
     Ok(Ok(answer(&grant)))
 }
 
 /// Whom the role is to go to.
-fn goal(view: &dyn View, turn: &mut Turn, to: &str) -> io::Result<Result<Option<Name>, Refusal>> {
+fn goal(
+    view: &dyn View,
+    turn: &mut Turn,
+    request: &Move,
+) -> io::Result<Result<Option<Name>, Refusal>> {
+    let to = request.to.as_str();
     let role = turn.role.clone();
     let automatic = turn.spec.failover == Failover::Auto && !turn.spec.paused;
     if to.is_empty() {
@@ -569,9 +584,23 @@ fn goal(view: &dyn View, turn: &mut Turn, to: &str) -> io::Result<Result<Option<
             Err(refusal) => Ok(Err(refusal)),
         };
     }
-    if turn.there(view, &to)?.is_none() {
+    let Some(there) = turn.there(view, &to)?.map(|there| there.now.clone()) else {
         let detail = format!("'{to}' does not attend role '{role}': is its agent running?");
         return none(detail);
+    };
+    let keeps = turn.spec.data != Data::None && turn.grant.holder.as_ref() != Some(&to);
+    if keeps && !request.accept_loss && !verdict::may_begin(&turn.spec, &turn.grant, &there) {
+        let why = match verdict::verdict(Some((&turn.spec, &turn.grant)), &to, Some(&there)) {
+            Verdict::Rebuild { why, .. } => why,
+            Verdict::Fenced(fence) => fence.to_string(),
+            Verdict::Standby { .. } | Verdict::Redirect { .. } | Verdict::Serve { .. } => {
+                "it said no data when it came".to_owned()
+            }
+        };
+        return none(format!(
+            "'{to}' may lack what was written last: {why}. Let it get that first, or give it up \
+             (--accept-loss)"
+        ));
     }
     Ok(Ok(Some(to)))
 }
@@ -609,7 +638,7 @@ pub(crate) fn restored(
             continue;
         };
         turn.grant.restored = turn.grant.epoch != 0;
-        turn.grant.wish(None);
+        turn.grant.wish(None, false);
         turn.grant.vacate = false;
         for (host, there) in turn.everybody(writer.state)? {
             turn.goes(writer.state, &host)?;

@@ -183,6 +183,38 @@ impl Turn {
         Ok(())
     }
 
+    /// Who gave the role up unasked could take it again.
+    pub(super) fn forgive(&mut self, view: &dyn View) -> io::Result<()> {
+        self.everybody(view)?;
+        for there in self.there.values_mut().flatten() {
+            there.now.declines = false;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody is there, in the order that costs least.
+    fn anybody(&self, view: &dyn View) -> io::Result<bool> {
+        if self.there.values().any(Option::is_some) {
+            return Ok(true);
+        }
+        let (first, end) = keys::all_attending(&self.role);
+        let prefix = first.len();
+        let mut found = false;
+        let range = tables::current_range(&first, &end);
+        tables::try_scan(view, &range, Direction::Ascending, &mut |stored, _| {
+            let host = std::str::from_utf8(stored.get(1 + prefix..).unwrap_or_default());
+            let host = host.ok().and_then(|host| host.parse::<Name>().ok());
+            // Those whose key goes in this commit are known not to be there.
+            found = host.is_some_and(|host| !self.there.contains_key(&host));
+            Ok(if found {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(found)
+    }
+
     /// `host` begins the epoch.
     pub(super) fn starts(
         &mut self,
@@ -280,6 +312,7 @@ impl Turn {
             self.everybody(writer.state)?;
         }
         let closing = self.grant.closing();
+        let anybody = self.anybody(writer.state)?;
         for (host, there) in std::mem::take(&mut self.there) {
             let Some(there) = there else { continue };
             close(writer, &there, closing, leases)?;
@@ -296,7 +329,7 @@ impl Turn {
             };
             writer.put(&keys::attending(&self.role, &host), new, there.stored)?;
         }
-        let unused = self.spec.kind == Kind::Lock && self.everybody(writer.state)?.is_empty();
+        let unused = self.spec.kind == Kind::Lock && !anybody;
         let Self {
             role,
             grant,

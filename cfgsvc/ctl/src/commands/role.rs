@@ -342,6 +342,9 @@ fn state(spec: &Spec, grant: &Grant) -> String {
     if let Some(next) = &grant.next {
         words.push(format!("goes to {next}"));
     }
+    if grant.restored {
+        words.push("restored: give it anew".to_owned());
+    }
     if grant.vacate {
         words.push("is given up".to_owned());
     }

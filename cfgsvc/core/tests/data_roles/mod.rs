@@ -1,0 +1,159 @@
+//! Roles with data, and people who move roles: who lacks what, and who may have it again.
+
+use cfgsvc_core::placement::{Name, Verdict};
+use cfgsvc_proto::etcd::DeleteRangeRequest;
+use cfgsvc_proto::state::command::Op;
+use cfgsvc_proto::state::reply::Result as Outcome;
+
+use super::loss;
+use super::world::{Facts, HOSTS, World, attend, go, start, stop};
+
+/// Two colos and role `db`, of which `spec` is said.
+fn world(spec: &str) -> World {
+    let mut world = World::new();
+    for colo in ["akl", "wlg"] {
+        world.put(&format!("/cfgsvc/colos/{colo}"), "{}");
+    }
+    let made = world.put("/cfgsvc/roles/db", spec);
+    assert!(matches!(made, Outcome::Put(_)), "{made:?}");
+    world
+}
+
+const NUMBER: &str = r#"{"data":"number"}"#;
+
+fn comes(world: &mut World, host: usize, lease: i64, (epoch, position): (i64, Option<u64>)) {
+    let facts = Facts {
+        instance: 0,
+        epoch,
+        position,
+    };
+    let come = attend(HOSTS[host], lease, facts);
+    world.step("db", come).expect("it is there");
+}
+
+/// The holder begins at `position`; its epoch.
+fn begins(world: &mut World, host: &str, lease: i64, position: &str) -> i64 {
+    let grant = world.grant("db");
+    assert_eq!(grant.holder.as_ref().map(Name::as_str), Some(host));
+    let begin = start(host, lease, grant.epoch, position);
+    world.step("db", begin).expect("it was given");
+    grant.epoch
+}
+
+#[test]
+fn a_stop_without_a_position_leaves_data_that_nobody_can_compare() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(100)));
+    let epoch = begins(&mut world, "h1", 1, "100");
+    comes(&mut world, 1, 2, (epoch, Some(100)));
+    world.step("db", go("h2")).expect("a person decides");
+    world.step("db", stop("h1", 1, "", false)).expect("stopped");
+    begins(&mut world, "h2", 2, "120");
+    let told = world.verdict("db", "h1");
+    assert!(matches!(told, Verdict::Rebuild { .. }), "{told:?}");
+}
+
+#[test]
+fn a_person_who_moves_a_role_to_a_host_that_lacks_writes_must_say_so() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 1, 1, (0, Some(10)));
+    let first = begins(&mut world, "h2", 1, "10");
+    world
+        .step("db", stop("h2", 1, "10", true))
+        .expect("it goes");
+    comes(&mut world, 0, 2, (first, Some(100)));
+    begins(&mut world, "h1", 2, "100");
+    // It wrote on after all, as the other did.
+    comes(&mut world, 1, 3, (first, Some(120)));
+    let refused = world
+        .step("db", go("h2"))
+        .expect_err("it lacks what h1 writes");
+    assert!(refused.contains("--accept-loss"), "{refused}");
+    world.step("db", loss("h2")).expect("a person gives it up");
+    world
+        .step("db", stop("h1", 2, "130", false))
+        .expect("stopped");
+    begins(&mut world, "h2", 3, "120");
+}
+
+#[test]
+fn a_loss_that_is_accepted_before_the_holder_stops_is_accepted_after_it() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(5)));
+    let epoch = begins(&mut world, "h1", 1, "5");
+    comes(&mut world, 1, 2, (epoch, Some(5)));
+    world.step("db", loss("h2")).expect("a person decides");
+    world
+        .step("db", stop("h1", 1, "110", false))
+        .expect("stopped");
+    begins(&mut world, "h2", 2, "5");
+    // The next move is another one.
+    let epoch = world.grant("db").epoch;
+    comes(&mut world, 2, 3, (epoch, Some(5)));
+    world.step("db", go("h3")).expect("a person decides");
+    world
+        .step("db", stop("h2", 2, "9", false))
+        .expect("stopped");
+    let begin = start("h3", 3, world.grant("db").epoch, "5");
+    let refused = world.step("db", begin).expect_err("it lacks 4 writes");
+    assert!(refused.contains("stopped at 9"), "{refused}");
+}
+
+#[test]
+fn an_empty_store_has_nothing_to_lose() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(0)));
+    comes(&mut world, 1, 2, (0, Some(0)));
+    begins(&mut world, "h1", 1, "0");
+    let told = world.verdict("db", "h2");
+    assert!(matches!(told, Verdict::Standby { .. }), "{told:?}");
+}
+
+#[test]
+fn who_gave_a_role_up_unasked_may_have_it_again_when_another_had_it() {
+    let mut world = world("{}");
+    comes(&mut world, 0, 1, (0, None));
+    comes(&mut world, 1, 2, (0, None));
+    begins(&mut world, "h1", 1, "");
+    world.step("db", go("h2")).expect("a person decides");
+    world.step("db", go("h1")).expect("and decides again");
+    // It was stopping by then, which nobody asks for any more.
+    world.step("db", stop("h1", 1, "", false)).expect("stopped");
+    let declines = |world: &World| world.attending("db", "h1").is_some_and(|at| at.declines);
+    assert!(declines(&world));
+    begins(&mut world, "h2", 2, "");
+    assert!(!declines(&world));
+    world.step("db", stop("h2", 2, "", true)).expect("it goes");
+    begins(&mut world, "h1", 1, "");
+}
+
+#[test]
+fn a_person_gives_a_role_to_one_who_gave_it_up() {
+    let mut world = world(r#"{"failover":"manual"}"#);
+    comes(&mut world, 0, 1, (0, None));
+    world.step("db", go("h1")).expect("a person decides");
+    begins(&mut world, "h1", 1, "");
+    world.step("db", stop("h1", 1, "", false)).expect("stopped");
+    world.step("db", go("h1")).expect("a person knows better");
+    begins(&mut world, "h1", 1, "");
+}
+
+#[test]
+fn a_colo_that_holds_a_role_stays_whatever_a_host_is_called() {
+    let mut world = world("{}");
+    world.put(
+        "/cfgsvc/roles/web",
+        r#"{"kind":"colo","failover":"manual"}"#,
+    );
+    world.step("web", go("akl")).expect("a person decides");
+    // A role before that one, held by a host of the same name.
+    let facts = Facts::default();
+    world
+        .step("db", attend(("akl", "wlg"), 1, facts))
+        .expect("it is there");
+    let gone = world.apply(Op::DeleteRange(DeleteRangeRequest {
+        key: "/cfgsvc/colos/akl".into(),
+        ..DeleteRangeRequest::default()
+    }));
+    assert!(matches!(gone, Outcome::Refusal(_)), "{gone:?}");
+}
