@@ -3,7 +3,7 @@
 //!
 //! Usage: trial-holder LOG RESOURCE
 //!
-//! A line of the log is `EPOCH HOST NANOS`, of the lease clock, which is one for all processes of a
+//! A line of the log is `EPOCH HOST PID NANOS`, of the lease clock, which is one for all processes of a
 //! machine. The resource (UDP) gets `ROLE EPOCH HOST`.
 
 use std::fs::OpenOptions;
@@ -37,9 +37,10 @@ fn main() -> Result<()> {
         Ipv4Addr::UNSPECIFIED
     };
     let socket = UdpSocket::bind((own, 0))?;
+    let process = std::process::id();
     loop {
         // One write is one line, whoever else writes.
-        let line = format!("{epoch} {host} {}\n", Moment::now().nanos());
+        let line = format!("{epoch} {host} {process} {}\n", Moment::now().nanos());
         log.write_all(line.as_bytes())?;
         let write = format!("{role} {epoch} {host}");
         socket.send_to(write.as_bytes(), resource)?;

@@ -224,13 +224,15 @@ impl Lane {
         runs(&log).map_err(|problem| anyhow!(problem))
     }
 
-    /// Waits until a run of a later epoch than `after` has lasted for some lines.
+    /// Waits until a run of a later epoch than `after` has lasted for some lines, and goes on.
     fn serves(&self, after: i64) -> Result<Run> {
         let what = format!("role {} to be served after epoch {after}", self.role);
         let waited = eventually_some(PATIENCE, what, || {
             let newest = self.runs().map(|mut runs| runs.pop());
             match newest {
-                Ok(Some(run)) if run.epoch > after && run.last > run.first => Some(Ok(run)),
+                Ok(Some(run)) if run.epoch > after && run.last > run.first && run.goes_on() => {
+                    Some(Ok(run))
+                }
                 Ok(_) => None,
                 Err(error) => Some(Err(error)),
             }

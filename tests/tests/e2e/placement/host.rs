@@ -234,8 +234,11 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // What sleeps is ended by its guard.
+        // What sleeps, or was stopped, is ended by its guard.
         let _ = self.resume();
+        if let Ok(guard) = self.guard() {
+            let _ = send(guard, Signal::CONT);
+        }
         if let Some(agent) = &mut self.agent {
             // The guard stops the program when the agent is gone. Fails only if it has ended.
             let _ = agent.kill();
