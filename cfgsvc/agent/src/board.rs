@@ -29,8 +29,14 @@ pub(crate) struct Status {
 pub(crate) enum Part {
     /// What is asked of the group.
     Group,
+    /// The stream of verdicts.
+    Verdicts,
     /// The hook that says where the data ends.
     Position,
+    /// The hook beside the program.
+    Serve,
+    /// The hook that fences after the program.
+    Fence,
     /// Writing the verdict file.
     File,
 }

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cfgsvc_client::{CallError, Client, Options, OptionsError};
+use cfgsvc_client::{CallError, Client, Options, OptionsError, Refusal};
 
 /// Longest time for one attempt, and for a connection.
 pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(2);
@@ -27,6 +27,14 @@ impl AskError {
     /// The group has said no: asking again soon will not help.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Call(CallError::Refused { .. }))
+    }
+
+    /// Which no it was, if it is a known one.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Call(error) => error.refusal(),
+            Self::Late(_) => None,
+        }
     }
 }
 

@@ -7,12 +7,20 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
+use cfgsvc_clock::Moment;
+
 use crate::signals::{drained, listen};
+
+/// How long `on-serve` may take to end before `on-fence` is run.
+const SERVE_STOP: Duration = Duration::from_millis(100);
+/// Between two looks at that.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Why it ended early.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +71,9 @@ fn serve(hook: Option<PathBuf>, asked: &UnixStream, ended: &UnixStream) -> Resul
     loop {
         wait(asked, ended).map_err(HoldError::Signals)?;
         if drained(asked) {
-            // The guard has told the hook as well, and kills it if it stays.
+            if let Some((child, _)) = &mut running {
+                end(child).map_err(HoldError::Signals)?;
+            }
             return Ok(());
         }
         drained(ended);
@@ -78,6 +88,21 @@ fn serve(hook: Option<PathBuf>, asked: &UnixStream, ended: &UnixStream) -> Resul
             }
         }
     }
+}
+
+/// Waits for the end of `on-serve`, which the guard has told as well, and then ends it: what it
+/// would still put up must not come after `on-fence`.
+fn end(child: &mut Child) -> io::Result<()> {
+    let until = Moment::now() + SERVE_STOP;
+    while child.try_wait()?.is_none() {
+        if Moment::now() >= until {
+            child.kill()?;
+            child.wait()?;
+            break;
+        }
+        std::thread::park_timeout(LOOK);
+    }
+    Ok(())
 }
 
 /// Starts a hook, by another verdict than the one in this program's environment, if given.

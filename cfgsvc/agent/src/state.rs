@@ -16,12 +16,14 @@
 //! beside, synced, renamed, and the directory synced.
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cfgsvc_core::placement::RoleName;
 use fs_err as fs;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
 /// Largest file of a verdict that is read, bytes; the longest that is written has a fraction of it.
@@ -181,6 +183,11 @@ impl StateDir {
         program_lock(&self.dir)
     }
 
+    /// The file that is there while the watchdog device is armed.
+    pub fn watchdog_mark(&self) -> PathBuf {
+        self.dir.join("watchdog-armed")
+    }
+
     /// The copy of the configuration.
     pub fn copy(&self) -> PathBuf {
         self.dir.join("copy.json")
@@ -203,6 +210,13 @@ pub fn hold(lock: &Path) -> io::Result<fs::File> {
     let file = open_lock(lock)?;
     flock(&file, FlockOperation::LockShared)?;
     Ok(file)
+}
+
+/// The same, for what is started while the file is open as well.
+pub fn hold_inherited(lock: &Path) -> io::Result<OwnedFd> {
+    let lock = OwnedFd::from(hold(lock)?);
+    fcntl_setfd(&lock, FdFlags::empty())?;
+    Ok(lock)
 }
 
 fn program_lock(dir: &Path) -> PathBuf {

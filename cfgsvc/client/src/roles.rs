@@ -56,7 +56,7 @@ pub struct Verdicts {
 
 impl Verdicts {
     /// Whether the client has moved on from the member that says this, since it was silent.
-    pub(crate) fn left_behind(&self) -> bool {
+    pub fn left_behind(&self) -> bool {
         self.client.pool.current().0 != self.endpoint.0
     }
 

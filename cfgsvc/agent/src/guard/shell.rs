@@ -16,13 +16,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
 use cfgsvc_clock::Moment;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 use rustix::time::{
@@ -137,7 +137,9 @@ impl Guard {
             .map_err(system("make the agent's socket non-blocking"))?;
         processes::check()?;
         let hold = match &options.hold {
-            Some(lock) => Some(inheritable(lock).map_err(system("hold the program's lock"))?),
+            Some(lock) => {
+                Some(state::hold_inherited(lock).map_err(system("hold the program's lock"))?)
+            }
             None => None,
         };
         set_child_subreaper(Some(getpid())).map_err(system("become a child subreaper"))?;
@@ -301,13 +303,6 @@ impl Guard {
     fn say(&mut self, report: Report) {
         let _ = self.agent.write(format!("{report}\n").as_bytes());
     }
-}
-
-/// Locks the file, for the program too.
-fn inheritable(lock: &Path) -> io::Result<OwnedFd> {
-    let lock = OwnedFd::from(state::hold(lock)?);
-    fcntl_setfd(&lock, FdFlags::empty())?;
-    Ok(lock)
 }
 
 fn is_later(error: &io::Error) -> bool {

@@ -1,8 +1,8 @@
 //! The process that becomes the program: it binds itself to the guard, then calls `exec`.
 //!
 //! Why a process of its own: only a process itself can ask the kernel for a signal at the death of
-//! its parent, and the program does not. The wish survives `exec`, except of a program that changes
-//! its user or its capabilities by being executed.
+//! its parent, and the program does not. The wish survives `exec`; it ends when the program's user,
+//! group or capabilities change, by being executed or by itself (`PR_SET_PDEATHSIG`).
 
 use std::ffi::OsString;
 use std::io;

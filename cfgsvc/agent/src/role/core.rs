@@ -15,6 +15,7 @@
 //!   told that it has stopped.
 //! - The group is told so only when no process of the program is left.
 //! - A verdict counts only for the lease that it was asked for; what is not known is fenced.
+//! - A host whose disk does not take what it is told takes no role, and does not keep one.
 
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use cfgsvc_clock::Moment;
 pub const ATTEND_PAUSE: Duration = Duration::from_millis(250);
 /// Wait after a start that the group refused: until the host has what it lacks, or a person helps.
 pub const BEGIN_PAUSE: Duration = Duration::from_millis(250);
+/// Starts that are refused before the host comes again: others that wait are tried first then.
+const BEGIN_TRIES: u32 = 8;
 /// Wait after a program that ended by itself, before this host stands for the role again.
 pub const ENDED_PAUSE: Duration = Duration::from_secs(2);
 
@@ -152,10 +155,15 @@ pub enum Event {
     },
     /// What was to be written is on disk, up to this number.
     Synced(u64),
-    /// No process of the program is left, or none was started.
+    /// The program is gone; what fences after it is not done yet. May be left out.
+    Ended,
+    /// No process of the program is left, or none was started, and the host is fenced.
     NothingLeft,
-    /// The group knows that this host has stopped, or cannot be told and need not be.
-    Yielded,
+    /// The group was told that this host has stopped.
+    Yielded {
+        /// It answered.
+        known: bool,
+    },
     /// This host has the data of this epoch's holder now.
     Rebuilt {
         /// The epoch.
@@ -214,6 +222,10 @@ pub enum Effect {
         lease: i64,
         /// The host goes away.
         leave: bool,
+        /// It has served, so that the group is told where its data ends.
+        served: bool,
+        /// By then the lease is over, and nobody need be told.
+        until: Moment,
     },
     /// The agent may end.
     Done,
@@ -244,8 +256,8 @@ enum Phase {
     },
     /// The program runs.
     Serving { epoch: i64, lease: i64 },
-    /// The program is being stopped.
-    Stopping { lease: i64 },
+    /// The program is being stopped, or has ended by itself and the host is being fenced.
+    Stopping { lease: i64, ended: bool },
     /// Nothing is left; that it does not serve is being written down.
     Unwriting {
         lease: i64,
@@ -256,6 +268,14 @@ enum Phase {
     Yielding,
     /// The agent may end.
     Over,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refused {
+    why: String,
+    /// It is tried again then.
+    again: Moment,
+    times: u32,
 }
 
 /// The agent's state about one role.
@@ -269,8 +289,8 @@ pub struct Core {
     comes_again: bool,
     told: Option<Told>,
     stream: u64,
-    /// Why the epoch that was granted cannot be begun, and when it is tried again.
-    refused: Option<(String, Moment)>,
+    /// Why the epoch that was granted cannot be begun.
+    refused: Option<Refused>,
     phase: Phase,
     /// What was written last, and its number.
     written: Option<Written>,
@@ -315,12 +335,13 @@ impl Core {
     /// When an [`Event::Tick`] is due, if nothing else happens before.
     pub fn next_wake(&self) -> Option<Moment> {
         let lease = self.lease.as_ref();
-        let renew = lease.filter(|lease| !lease.renewing && !lease.closing);
+        let renew = lease.filter(|lease| self.renews() && !lease.renewing && !lease.closing);
         let deadline = lease.map(|lease| lease.until);
         let attend = self.may_attend().then_some(self.attend_at);
         let may_start = matches!(self.told, Some(Told::MayStart { .. }));
-        let begins = may_start && self.phase == Phase::Idle && !self.attending && !self.ends;
-        let begin = self.refused.as_ref().filter(|_| begins).map(|(_, at)| *at);
+        let begins = may_start && self.may_begin();
+        let begin = self.refused.as_ref().filter(|_| begins);
+        let begin = begin.map(|refused| refused.again);
         let times = [renew.map(|lease| lease.renew_at), deadline, attend, begin];
         times.into_iter().flatten().min()
     }
@@ -389,26 +410,50 @@ impl Core {
             Event::NotBegun { refused } => {
                 if matches!(self.phase, Phase::Beginning { .. }) {
                     self.phase = Phase::Idle;
-                    self.refused = refused.map(|why| (why, now + BEGIN_PAUSE));
+                    let times = self.refused.as_ref().map_or(0, |last| last.times) + 1;
+                    self.comes_again |= refused.is_some() && times == BEGIN_TRIES;
+                    self.refused = refused.map(|why| Refused {
+                        why,
+                        again: now + BEGIN_PAUSE,
+                        times,
+                    });
                     // What the group said is not so any more; or the start is committed, and then
                     // it says so.
                     self.follow(effects);
                 }
             }
             Event::Synced(number) => self.on_disk = self.on_disk.max(number),
-            Event::NothingLeft => self.nothing_left(),
-            Event::Yielded => {
-                if self.phase == Phase::Yielding {
-                    self.phase = Phase::Idle;
-                    self.follow(effects);
+            Event::Ended => {
+                if let Phase::Serving { lease, .. } = self.phase {
+                    self.phase = Phase::Stopping { lease, ended: true };
                 }
             }
+            Event::NothingLeft => self.nothing_left(),
+            Event::Yielded { known } => self.yielded(known, now, effects),
             Event::Rebuilt { epoch } => {
                 self.known = self.known.max(epoch);
                 self.comes_again = true;
             }
             Event::End => self.ends = true,
         }
+    }
+
+    fn yielded(&mut self, known: bool, now: Moment, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Yielding {
+            return;
+        }
+        self.phase = Phase::Idle;
+        if !known {
+            // What was asked may still be on its way: it counts for that lease alone.
+            self.lease = None;
+            self.attend_at = now;
+        }
+        if let Some(lease) = &mut self.lease {
+            // Who serves no more is not asked to stop.
+            lease.closing = false;
+            lease.renew_at = now;
+        }
+        self.follow(effects);
     }
 
     fn is_lease(&self, id: i64) -> bool {
@@ -486,12 +531,14 @@ impl Core {
     fn stop(&mut self, effects: &mut Vec<Effect>) {
         match self.phase {
             Phase::Serving { lease, .. } => {
-                self.phase = Phase::Stopping { lease };
+                let ended = false;
+                self.phase = Phase::Stopping { lease, ended };
                 effects.push(Effect::Stop);
             }
             // Committed and not started: there is nothing to stop, but the group counts it.
             Phase::Writing { lease, .. } => {
-                self.phase = Phase::Stopping { lease };
+                let ended = false;
+                self.phase = Phase::Stopping { lease, ended };
                 self.nothing_left();
             }
             Phase::Idle
@@ -524,11 +571,13 @@ impl Core {
             number,
             ended,
         } = self.phase
-            && on_disk(number)
         {
-            if !self.is_lease(lease) {
-                // Its lease is over: the group has counted it out.
+            let Some(until) = self.until().filter(|_| self.is_lease(lease)) else {
+                // Its lease is over: the group has counted it out, and so has what is on disk.
                 self.phase = Phase::Idle;
+                return;
+            };
+            if !on_disk(number) {
                 return;
             }
             self.phase = Phase::Yielding;
@@ -537,13 +586,18 @@ impl Core {
                 self.lease = None;
                 self.attend_at = now + ENDED_PAUSE;
             }
-            effects.push(Effect::Yield { lease, leave });
+            effects.push(Effect::Yield {
+                lease,
+                leave,
+                served: true,
+                until,
+            });
         }
     }
 
     fn nothing_left(&mut self) {
         let (lease, ended) = match self.phase {
-            Phase::Stopping { lease } => (lease, false),
+            Phase::Stopping { lease, ended } => (lease, ended),
             // By itself: this host does not do what it stands for.
             Phase::Serving { lease, .. } => (lease, true),
             Phase::Idle
@@ -572,7 +626,7 @@ impl Core {
     }
 
     fn follow_verdict(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(lease) = self.lease.as_ref().map(|at| at.terms.lease) else {
+        let Some((lease, until)) = self.lease.as_ref().map(|at| (at.terms.lease, at.until)) else {
             return;
         };
         if self.ends {
@@ -580,7 +634,12 @@ impl Core {
             if self.phase == Phase::Idle {
                 self.phase = Phase::Yielding;
                 self.lease = None;
-                effects.push(Effect::Yield { lease, leave: true });
+                effects.push(Effect::Yield {
+                    lease,
+                    leave: true,
+                    served: false,
+                    until,
+                });
             }
             return;
         }
@@ -590,7 +649,8 @@ impl Core {
         }
         match (&self.told, &self.phase) {
             (Some(Told::MayStart { .. }), Phase::Idle)
-                if self.refused.as_ref().is_some_and(|(_, at)| now < *at) => {}
+                if !self.may_begin()
+                    || self.refused.as_ref().is_some_and(|last| now < last.again) => {}
             (Some(Told::MayStart { epoch }), Phase::Idle) => {
                 let epoch = *epoch;
                 self.phase = Phase::Beginning { epoch };
@@ -620,10 +680,28 @@ impl Core {
         }
     }
 
+    /// Nothing runs, nothing is asked, and the disk has taken what it was told.
+    fn may_begin(&self) -> bool {
+        let free = self.phase == Phase::Idle && !self.attending && !self.ends;
+        free && self.on_disk >= self.number
+    }
+
     /// While something of the former lease runs, no other is asked for.
     fn may_attend(&self) -> bool {
-        let free = self.phase == Phase::Idle && !self.attending && !self.ends;
-        free && self.lease.is_none()
+        self.may_begin() && self.lease.is_none()
+    }
+
+    /// Whether the lease is kept. Not for as long as the disk takes: a role must not hang on it.
+    fn renews(&self) -> bool {
+        match self.phase {
+            Phase::Writing { .. } | Phase::Unwriting { .. } => false,
+            Phase::Idle
+            | Phase::Beginning { .. }
+            | Phase::Serving { .. }
+            | Phase::Stopping { .. }
+            | Phase::Yielding
+            | Phase::Over => true,
+        }
     }
 
     fn keep_lease(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -631,8 +709,9 @@ impl Core {
         if self.lease.is_some() && self.comes_again && idle {
             self.attend(effects);
         }
+        let renews = self.renews();
         if let Some(lease) = &mut self.lease {
-            if !lease.renewing && !lease.closing && lease.renew_at <= now {
+            if renews && !lease.renewing && !lease.closing && lease.renew_at <= now {
                 lease.renewing = true;
                 effects.push(Effect::Renew(lease.terms.lease));
             }
@@ -667,8 +746,8 @@ impl Core {
             (_, None, _) => standing("no lease of the group"),
             (..) => match (&self.written, &self.refused) {
                 // Its hooks are told nothing: it follows the last holder on, to get what it lacks.
-                (Some(Written::Not(last)), Some((why, _))) => Written::Not(Standing {
-                    reason: why.clone(),
+                (Some(Written::Not(last)), Some(refused)) => Written::Not(Standing {
+                    reason: refused.why.clone(),
                     ..last.clone()
                 }),
                 (Some(last @ Written::Not(_)), None) => last.clone(),

@@ -193,7 +193,7 @@ impl World {
                 self.stopping = true;
                 self.calls.push(Call::StopProgram);
             }
-            Effect::Yield { lease, leave } => {
+            Effect::Yield { lease, leave, .. } => {
                 assert!(self.program.is_none(), "the program is gone first");
                 let serves = matches!(self.synced, Some(Written::Serve { .. }));
                 assert!(!serves, "what is on disk says so no more");
@@ -308,7 +308,7 @@ impl World {
                     self.group.end_lease(lease);
                 }
                 self.group.settle();
-                Event::Yielded
+                Event::Yielded { known: !lost }
             }
             Call::Sync(number) => {
                 // A later one may be on disk already.
@@ -408,7 +408,8 @@ proptest! {
                 }
                 Step::ProgramEnds => if world.program.take().is_some() {
                     world.calls.retain(|call| !matches!(call, Call::StopProgram));
-                    world.event(Event::NothingLeft);
+                    world.calls.push(Call::StopProgram);
+                    world.event(Event::Ended);
                 },
             }
             world.check();
@@ -440,16 +441,142 @@ fn a_host_that_is_given_the_role_serves_and_hands_over() {
     assert_eq!(world.runs, 1);
 }
 
+/// What comes of an event on a host whose disk takes at once what it is told.
+fn on(core: &mut Core, event: Event, now: Moment) -> Vec<Effect> {
+    let mut effects = core.on(event, now);
+    let mut next = 0;
+    while let Some(effect) = effects.get(next) {
+        next += 1;
+        if let Effect::Write { number, .. } = effect {
+            let event = Event::Synced(*number);
+            effects.extend(core.on(event, now));
+        }
+    }
+    effects
+}
+
+/// A host that attends with lease 7, and was told that it may begin epoch 9.
+fn may_start() -> Core {
+    let mut core = Core::new(3, at(0));
+    on(&mut core, Event::Tick, at(0));
+    let terms = Terms {
+        lease: 7,
+        serve: SERVE,
+    };
+    on(&mut core, Event::Attends { sent: at(0), terms }, at(1));
+    let told = Told::MayStart { epoch: 9 };
+    let effects = on(&mut core, Event::Told { stream: 1, told }, at(2));
+    assert_eq!(effects, [Effect::Begin { lease: 7, epoch: 9 }]);
+    core
+}
+
+/// The same, and it serves.
+fn serves() -> Core {
+    let mut core = may_start();
+    let effects = on(&mut core, Event::Begun { lease: 7, epoch: 9 }, at(3));
+    let run = |effect: &Effect| matches!(effect, Effect::Run { epoch: 9, .. });
+    assert!(effects.iter().any(run), "{effects:?}");
+    core
+}
+
+#[test]
+fn a_host_whose_disk_takes_nothing_asks_for_nothing_and_keeps_nothing() {
+    let mut core = Core::new(3, at(0));
+    let effects = core.on(Event::Tick, at(0));
+    assert!(!effects.contains(&Effect::Attend), "{effects:?}");
+    assert_eq!(core.next_wake(), None, "it waits for the disk");
+    assert_eq!(core.on(Event::Synced(1), at(5)), [Effect::Attend]);
+    // The disk fails when the start is committed.
+    let mut core = may_start();
+    core.on(Event::Begun { lease: 7, epoch: 9 }, at(3));
+    let end = at(0) + SERVE;
+    assert_eq!(core.next_wake(), Some(end), "its lease is not renewed");
+    let effects = core.on(Event::Tick, end);
+    let only_written = effects
+        .iter()
+        .all(|effect| matches!(effect, Effect::Write { .. }));
+    assert!(only_written, "{effects:?}");
+    // And it ends when it is asked to, without the disk.
+    assert!(core.on(Event::End, end).contains(&Effect::Done));
+}
+
+#[test]
+fn a_host_that_has_handed_over_keeps_its_lease() {
+    let mut core = serves();
+    let asked = Event::Renewed {
+        lease: 7,
+        sent: at(4),
+        renewal: Renewal::Closing,
+    };
+    assert!(on(&mut core, asked, at(4)).contains(&Effect::Stop));
+    let effects = on(&mut core, Event::NothingLeft, at(5));
+    let told = Effect::Yield {
+        lease: 7,
+        leave: false,
+        served: true,
+        until: at(0) + SERVE,
+    };
+    assert!(effects.contains(&told), "{effects:?}");
+    let effects = on(&mut core, Event::Yielded { known: true }, at(6));
+    assert!(effects.contains(&Effect::Renew(7)), "{effects:?}");
+}
+
+#[test]
+fn what_is_not_known_of_a_yield_counts_for_no_lease_that_follows() {
+    let mut core = serves();
+    let told = Told::Other(Standing::fenced(9, "handed over"));
+    on(&mut core, Event::Told { stream: 1, told }, at(4));
+    on(&mut core, Event::NothingLeft, at(5));
+    let effects = on(&mut core, Event::Yielded { known: false }, at(6));
+    assert!(effects.contains(&Effect::Attend), "{effects:?}");
+}
+
+#[test]
+fn a_program_that_has_ended_is_not_served_while_the_host_is_being_fenced() {
+    let mut core = serves();
+    let effects = on(&mut core, Event::Ended, at(4));
+    let fenced = |effect: &Effect| matches!(effect, Effect::Write { what: Written::Not(said), .. } if said.verdict == "fenced");
+    assert!(effects.iter().any(fenced), "{effects:?}");
+    let effects = on(&mut core, Event::NothingLeft, at(5));
+    let leaves = |effect: &Effect| matches!(effect, Effect::Yield { leave: true, .. });
+    assert!(
+        effects.iter().any(leaves),
+        "it does not do what it stands for: {effects:?}"
+    );
+}
+
+#[test]
+fn a_host_that_cannot_begin_comes_again_so_that_others_are_tried() {
+    let mut core = may_start();
+    let mut now = at(3);
+    for time in 1..=BEGIN_TRIES {
+        let refused = Some("it lacks 5".to_owned());
+        let effects = on(&mut core, Event::NotBegun { refused }, now);
+        let came = effects.contains(&Effect::Attend);
+        assert_eq!(came, time == BEGIN_TRIES, "{effects:?}");
+        now = now + BEGIN_PAUSE;
+        let renewed = Event::Renewed {
+            lease: 7,
+            sent: now,
+            renewal: Renewal::Renewed,
+        };
+        on(&mut core, renewed, now);
+        let told = Told::MayStart { epoch: 9 };
+        let stream = core.stream;
+        on(&mut core, Event::Told { stream, told }, now);
+    }
+}
+
 #[test]
 fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
     let mut core = Core::new(3, at(0));
-    let effects = core.on(Event::Tick, at(0));
+    let effects = on(&mut core, Event::Tick, at(0));
     assert!(effects.contains(&Effect::Attend), "{effects:?}");
     let terms = Terms {
         lease: 7,
         serve: SERVE,
     };
-    core.on(Event::Attends { sent: at(0), terms }, at(1));
+    on(&mut core, Event::Attends { sent: at(0), terms }, at(1));
     let told = Told::Other(Standing {
         verdict: "rebuild",
         epoch: 9,
@@ -457,9 +584,9 @@ fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
         addresses: Vec::new(),
         reason: String::new(),
     });
-    core.on(Event::Told { stream: 1, told }, at(2));
+    on(&mut core, Event::Told { stream: 1, told }, at(2));
     assert_eq!(core.known(), 3, "it lacks what the epoch has");
-    let effects = core.on(Event::Rebuilt { epoch: 9 }, at(3));
+    let effects = on(&mut core, Event::Rebuilt { epoch: 9 }, at(3));
     assert!(effects.contains(&Effect::Attend), "{effects:?}");
     assert_eq!(core.known(), 9);
     // The lease that it comes with takes the place of the other, whose end is no news.
@@ -473,14 +600,14 @@ fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
         told: Told::NotAttending,
     };
     for event in [gone, over] {
-        let effects = core.on(event, at(4));
+        let effects = on(&mut core, event, at(4));
         let written = effects
             .iter()
             .any(|done| matches!(done, Effect::Write { .. }));
         assert!(!written, "{effects:?}");
     }
     let terms = Terms { lease: 8, ..terms };
-    let effects = core.on(Event::Attends { sent: at(3), terms }, at(5));
+    let effects = on(&mut core, Event::Attends { sent: at(3), terms }, at(5));
     let follow = Effect::Follow {
         stream: 2,
         lease: 8,
@@ -493,12 +620,12 @@ fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
 #[test]
 fn a_start_that_is_refused_is_tried_again_and_says_why() {
     let mut core = Core::new(3, at(0));
-    core.on(Event::Tick, at(0));
+    on(&mut core, Event::Tick, at(0));
     let terms = Terms {
         lease: 7,
         serve: SERVE,
     };
-    core.on(Event::Attends { sent: at(0), terms }, at(1));
+    on(&mut core, Event::Attends { sent: at(0), terms }, at(1));
     let standby = Standing {
         verdict: "standby",
         epoch: 3,
@@ -507,13 +634,13 @@ fn a_start_that_is_refused_is_tried_again_and_says_why() {
         reason: "other holds it".to_owned(),
     };
     let told = Told::Other(standby.clone());
-    core.on(Event::Told { stream: 1, told }, at(2));
+    on(&mut core, Event::Told { stream: 1, told }, at(2));
     let told = Told::MayStart { epoch: 9 };
     let begin = Effect::Begin { lease: 7, epoch: 9 };
-    let effects = core.on(Event::Told { stream: 1, told }, at(3));
+    let effects = on(&mut core, Event::Told { stream: 1, told }, at(3));
     assert_eq!(effects, std::slice::from_ref(&begin));
     let refused = Some("it lacks 5".to_owned());
-    let effects = core.on(Event::NotBegun { refused }, at(4));
+    let effects = on(&mut core, Event::NotBegun { refused }, at(4));
     let follow = Effect::Follow {
         stream: 2,
         lease: 7,
@@ -523,16 +650,17 @@ fn a_start_that_is_refused_is_tried_again_and_says_why() {
     let number = 3;
     assert_eq!(effects, [follow, Effect::Write { number, what }]);
     let told = Told::MayStart { epoch: 9 };
-    assert_eq!(core.on(Event::Told { stream: 2, told }, at(5)), []);
+    assert_eq!(on(&mut core, Event::Told { stream: 2, told }, at(5)), []);
     let again = at(4) + BEGIN_PAUSE;
     assert_eq!(core.next_wake(), Some(again));
-    assert_eq!(core.on(Event::Tick, again), [begin]);
+    assert_eq!(on(&mut core, Event::Tick, again), [begin]);
     let begun = Event::Begun { lease: 7, epoch: 9 };
-    let effects = core.on(begun, again);
+    let effects = on(&mut core, begun, again);
     let serve = Written::Serve {
         epoch: 9,
         until: at(0) + SERVE,
     };
     let what = serve;
-    assert_eq!(effects, [Effect::Write { number: 4, what }]);
+    let write = Effect::Write { number: 4, what };
+    assert_eq!(effects.first(), Some(&write));
 }

@@ -23,6 +23,8 @@ use crate::state;
 const CONFIRMED: Duration = Duration::from_secs(10);
 /// Time between two writes of the file.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// Wait after the file could not be written.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// Largest file, bytes.
 const COPY_BYTES_MAX: usize = 64 << 20;
 const FORMAT: u32 = 1;
@@ -160,26 +162,40 @@ impl Copies {
 
     /// Writes the file when a copy has changed, until the task is dropped.
     pub(crate) async fn keep(&self) {
-        let mut written = BTreeMap::new();
+        let mut written = None;
+        let mut pause = WRITE_EVERY;
         loop {
-            tokio::time::sleep(WRITE_EVERY).await;
-            let now: BTreeMap<_, _> = self
-                .mirrors
-                .iter()
-                .map(|(prefix, mirror)| (prefix.clone(), mirror.confirmed_revision()))
-                .collect();
+            tokio::time::sleep(pause).await;
+            pause = WRITE_EVERY;
             // A prefix that has not been loaded would take the place of what is known of it.
-            if now == written || now.values().any(|revision| *revision == 0) {
+            let mut mirrors = self.mirrors.iter();
+            if mirrors.any(|(_, mirror)| mirror.confirmed_revision() == 0) {
+                continue;
+            }
+            let now = self.prints();
+            if written.as_ref() == Some(&now) {
                 continue;
             }
             match self.write().await {
-                Ok(()) => written = now,
+                Ok(()) => written = Some(now),
                 Err(error) => {
                     let path = self.path.display();
                     tracing::error!(%path, %error, "cannot write the copy of the configuration");
+                    pause = FAILED_PAUSE;
                 }
             }
         }
+    }
+
+    /// What tells one copy from another: how many keys there are, and the newest change of one.
+    /// The group's revision moves on whatever is written anywhere.
+    fn prints(&self) -> Vec<(usize, i64)> {
+        let print = |(_, mirror): &(String, Mirror)| {
+            let (keys, _) = mirror.snapshot();
+            let newest = keys.values().map(|kv| kv.mod_revision).max();
+            (keys.len(), newest.unwrap_or(0))
+        };
+        self.mirrors.iter().map(print).collect()
     }
 
     async fn write(&self) -> io::Result<()> {

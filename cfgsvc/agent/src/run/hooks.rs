@@ -26,6 +26,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::role::core::Event;
+use crate::state;
 
 /// First wait before a failed hook is tried again; it doubles.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
@@ -81,6 +82,8 @@ pub(crate) struct Hooks {
     pub(crate) colo: String,
     /// The verdict file.
     pub(crate) file: PathBuf,
+    /// What a hook that writes the data holds: the next agent waits for it.
+    pub(crate) lock: PathBuf,
 }
 
 /// The last news that a hook was told without failure. Whoever runs a hook or the program of the
@@ -125,30 +128,50 @@ impl Hooks {
     pub(crate) fn start(&self, name: &str, told: &Told) -> Option<io::Result<Child>> {
         let path = self.path(name)?;
         tracing::info!(role = %self.role, epoch = told.epoch, hook = name, "runs a hook");
-        Some(self.spawn(&path, told, Stdio::inherit()))
+        let mut held = None;
+        if name == "on-rebuild" {
+            // An agent that is killed leaves it behind; no program may start over it.
+            match state::hold_inherited(&self.lock) {
+                Ok(lock) => held = Some(lock),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let spawned = self.spawn(&path, told, Stdio::inherit());
+        drop(held);
+        Some(spawned)
     }
 
-    /// Runs the hook `name` again and again until it succeeds. Missing is success.
-    pub(crate) async fn until_done(&self, name: &str, told: &Told) {
+    /// Runs the hook `name` again and again until it succeeds, and notes why it does not. Missing
+    /// is success.
+    pub(crate) async fn until_done(
+        &self,
+        name: &str,
+        told: &Told,
+        problem: impl Fn(Option<String>),
+    ) {
         loop {
-            match self.start(name, told) {
-                None => return,
+            let how = match self.start(name, told) {
+                None => break,
                 Some(Ok(mut child)) => match child.wait().await {
-                    Ok(status) if status.success() => return,
+                    Ok(status) if status.success() => break,
                     ended => self.failed(name, ended),
                 },
                 Some(Err(error)) => self.failed(name, Err(error)),
-            }
+            };
+            problem(Some(format!("hook {name}: {how}; it is tried again")));
             tokio::time::sleep(AGAIN_MIN).await;
         }
+        problem(None);
     }
 
-    fn failed(&self, name: &str, ended: io::Result<ExitStatus>) {
+    /// Logs it; how it failed.
+    pub(crate) fn failed(&self, name: &str, ended: io::Result<ExitStatus>) -> String {
         let how = match ended {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
         tracing::error!(role = %self.role, hook = name, how, "a hook failed");
+        how
     }
 
     /// What the hook `position` says: identity and position. None without the hook, or data.
@@ -247,7 +270,7 @@ pub(crate) async fn tell(
                 }
                 continue;
             }
-            Some(ended) => hooks.failed(hook, ended),
+            Some(ended) => drop(hooks.failed(hook, ended)),
             None => {}
         }
         drop(last);

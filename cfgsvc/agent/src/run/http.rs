@@ -7,16 +7,25 @@
 //! | `/config/KEY` | the key of the local copy; `cfgsvc-confirmed`: whether the group confirms it |
 //! | `/livez` | 200 |
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use cfgsvc_clock::Moment;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 use super::copy::Copies;
 use crate::board::Board;
@@ -28,8 +37,91 @@ pub(crate) struct Known {
     pub(crate) copies: Arc<Copies>,
 }
 
+/// Connections at a time; more wait.
+const CONNECTIONS_MAX: usize = 256;
+/// Longest time that a connection lasts, whether it is used or not: idle ones must not keep out
+/// who asks.
+const CONNECTION_MAX: Duration = Duration::from_secs(30);
+
+/// The connections of a listener, few and not for long.
+struct Bounded {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+/// One of them.
+struct Connection {
+    stream: TcpStream,
+    over: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let Ok(place) = place else {
+            // Nobody closes it.
+            return std::future::pending().await;
+        };
+        // Tries again, after a pause, when the kernel has no room for a connection.
+        let (stream, from) = Listener::accept(&mut self.listener).await;
+        let over = Box::pin(tokio::time::sleep(CONNECTION_MAX));
+        let connection = Connection {
+            stream,
+            over,
+            _place: place,
+        };
+        (connection, from)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.over.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.over.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// Answers until the task is dropped.
 pub(crate) async fn serve(listener: TcpListener, known: Known) {
+    let listener = Bounded {
+        listener,
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
     let routes = Router::new()
         .route("/", get(all))
         .route("/livez", get(async || "ok\n"))
@@ -42,7 +134,7 @@ pub(crate) async fn serve(listener: TcpListener, known: Known) {
 }
 
 /// Listens.
-pub(crate) async fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
+pub(crate) async fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(at).await
 }
 

@@ -27,9 +27,13 @@ use crate::guard::processes::{self, ProcError};
 use crate::state::{self, StateDir, StateError, VerdictFile};
 use hooks::Hooks;
 use role::Settings;
+use watchdog::Watchdog;
 
 /// Wait between two looks at what the last agent left.
 const LEFT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest wait for the watchdog to be disarmed.
+const WATCHDOG_MAX: Duration = Duration::from_secs(1);
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +107,9 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 /// once, and the guards stop what runs.
 pub fn run(args: RunArgs) -> Result<(), RunError> {
     check(&args)?;
-    let state = StateDir::open(&args.state_dir, || {
+    // Programs and hooks are told files below it, and may change their directory.
+    let state_dir = std::path::absolute(&args.state_dir).map_err(system("find the directory"))?;
+    let state = StateDir::open(&state_dir, || {
         // Before anything else runs here, and with nobody to tell when the last one is gone.
         let until = cfgsvc_clock::Moment::now() + LEFT_PAUSE;
         while cfgsvc_clock::Moment::now() < until {
@@ -166,9 +172,15 @@ async fn agent(args: RunArgs, state: StateDir) -> Result<(), RunError> {
         device: args.watchdog.clone(),
         source,
     })?;
-    if let Some(device) = device {
-        helpers.spawn(watchdog::feed(device, Arc::clone(&board)));
-    }
+    let (serves_no_more, over) = watch::channel(false);
+    let watched = device.map(|device| {
+        let mark = state.watchdog_mark();
+        let dog = Watchdog { device, mark };
+        if let Err(error) = dog.disarm_left() {
+            tracing::error!(%error, "cannot disarm the watchdog that was left armed");
+        }
+        tokio::spawn(dog.feed(Arc::clone(&board), over))
+    });
     let boot = state::boot_id().map_err(system("read /proc/sys/kernel/random/boot_id"))?;
     let (end, ending) = watch::channel(false);
     let mut roles = JoinSet::new();
@@ -183,6 +195,11 @@ async fn agent(args: RunArgs, state: StateDir) -> Result<(), RunError> {
     tokio::select! {
         () = async { while roles.join_next().await.is_some() {} } => {}
         () = signals.next() => tracing::warn!("ends at once: the guards stop what runs"),
+    }
+    serves_no_more.send_replace(true);
+    if let Some(watched) = watched {
+        // It only writes to its device; one that does not take it is left armed.
+        let _ = tokio::time::timeout(WATCHDOG_MAX, watched).await;
     }
     Ok(())
 }
@@ -214,6 +231,7 @@ fn settings(
             host: text(args.host.as_str()),
             colo: text(args.colo.as_str()),
             file: state.verdict_path(role),
+            lock: state.program_lock(),
         },
         page,
     })

@@ -5,19 +5,22 @@
 //! - It ends when no process of the program is left, and `on-fence` has succeeded; not before.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cfgsvc_client::sleep_until;
 use cfgsvc_clock::Moment;
 use tokio::process::Child;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::hooks::{self, Hooks, Last, Told};
-use crate::board::Board;
+use crate::board::{Board, Part};
 use crate::guard::handle::{GuardError, GuardHandle, GuardOptions};
 use crate::guard::protocol::Report;
+use crate::role::core::Event;
 
 /// How much later than it should a guard may be before it is killed with all it guards.
 const LATE: Duration = Duration::from_millis(500);
@@ -44,9 +47,23 @@ pub(crate) struct Program {
     pub(crate) board: Arc<Board>,
 }
 
+/// The end of a hook that was started, or could not be.
+async fn ended(hook: &mut Option<io::Result<Child>>) -> io::Result<ExitStatus> {
+    match hook {
+        Some(Ok(child)) => child.wait().await,
+        Some(Err(error)) => Err(io::Error::other(error.to_string())),
+        None => std::future::pending().await,
+    }
+}
+
 impl Program {
     /// Runs it until it is gone.
-    pub(crate) async fn run(self, mut orders: watch::Receiver<Orders>, last: Last) {
+    pub(crate) async fn run(
+        self,
+        mut orders: watch::Receiver<Orders>,
+        last: Last,
+        events: mpsc::Sender<Event>,
+    ) {
         let stopped = |orders: &Orders| orders.stop || orders.until <= Moment::now();
         let mut last = tokio::select! {
             last = last.lock_owned() => last,
@@ -55,14 +72,20 @@ impl Program {
         };
         *last = Some(self.told.clone());
         self.guarded(&mut orders).await;
-        self.set(|status| status.running = false);
+        self.set(|status| {
+            status.running = false;
+            // No process is left: what fences after it is not the watchdog's matter.
+            status.gone_by = None;
+        });
+        // Nobody to tell: the role is left.
+        let _ = events.send(Event::Ended).await;
         let fenced = Told {
             verdict: "fenced",
             reason: "stopped".to_owned(),
             ..self.told.clone()
         };
-        self.hooks.until_done("on-fence", &fenced).await;
-        self.set(|status| status.gone_by = None);
+        let problem = |problem| self.board.problem(&self.hooks.role, Part::Fence, problem);
+        self.hooks.until_done("on-fence", &fenced, problem).await;
         *last = Some(fenced);
     }
 
@@ -119,7 +142,7 @@ impl Program {
         &self,
         guard: &mut GuardHandle,
         orders: &mut watch::Receiver<Orders>,
-        on_serve: &mut Option<std::io::Result<Child>>,
+        on_serve: &mut Option<io::Result<Child>>,
     ) -> Result<(), GuardError> {
         let now = *orders.borrow_and_update();
         let mut gone_by = now.until + self.stop;
@@ -144,6 +167,15 @@ impl Program {
                     }
                     self.set(|status| status.gone_by = Some(gone_by));
                 }
+                status = ended(on_serve) => {
+                    *on_serve = None;
+                    let failed = !status.as_ref().is_ok_and(ExitStatus::success);
+                    if failed {
+                        let how = self.hooks.failed("on-serve", status);
+                        let problem = format!("hook on-serve: {how}");
+                        self.board.problem(&self.hooks.role, Part::Serve, Some(problem));
+                    }
+                }
                 report = guard.next() => match report? {
                     Some(report) => self.heard(report, on_serve),
                     None => return Ok(()),
@@ -153,7 +185,7 @@ impl Program {
         }
     }
 
-    fn heard(&self, report: Report, on_serve: &mut Option<std::io::Result<Child>>) {
+    fn heard(&self, report: Report, on_serve: &mut Option<io::Result<Child>>) {
         let (role, epoch) = (&self.hooks.role, self.told.epoch);
         match report {
             Report::Started { pid } => {
@@ -161,10 +193,8 @@ impl Program {
                 self.set(|status| status.running = true);
                 // Without a command, the program is what runs the hook.
                 if !self.command.is_empty() {
+                    self.board.problem(role, Part::Serve, None);
                     *on_serve = self.hooks.start("on-serve", &self.told);
-                    if let Some(Err(error)) = on_serve {
-                        tracing::error!(role, %error, hook = "on-serve", "a hook failed");
-                    }
                 }
             }
             Report::Stopping(reason) => {

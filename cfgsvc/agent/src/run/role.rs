@@ -7,12 +7,13 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cfgsvc_client::{
     Attend, Attended, CallError, Refusal, RenewState, Start, StepNumbers, Verdict, VerdictKind,
-    Yield, sleep_until,
+    Verdicts, Yield, sleep_until,
 };
 use cfgsvc_clock::Moment;
 use tokio::sync::{mpsc, watch};
@@ -31,7 +32,9 @@ const EVENTS_MAX: usize = 64;
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 /// Wait before a stream of verdicts that broke is opened again.
 const STREAM_PAUSE: Duration = Duration::from_millis(100);
-/// Longest wait for the group to hear that the role is not served any more.
+/// Wait before the hook `position` is asked again where the data ends that was served.
+const POSITION_PAUSE: Duration = Duration::from_millis(250);
+/// Wait before the group is told again that the role is not served any more.
 const YIELD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who this host is, and what it does in the role.
@@ -108,6 +111,8 @@ struct Role {
     orders: Option<watch::Sender<Orders>>,
     /// Those of the newest lease.
     terms: Arc<Mutex<Attended>>,
+    /// It began an epoch with data.
+    has_data: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
@@ -139,6 +144,7 @@ impl Role {
             stream: None,
             orders: None,
             terms: Arc::default(),
+            has_data: Arc::default(),
             tasks,
         }
     }
@@ -161,7 +167,12 @@ impl Role {
             Effect::Run { epoch, until } => self.start(epoch, until),
             Effect::Until(until) => self.order(|orders| orders.until = until),
             Effect::Stop => self.order(|orders| orders.stop = true),
-            Effect::Yield { lease, leave } => self.give_up(lease, leave),
+            Effect::Yield {
+                lease,
+                leave,
+                served,
+                until,
+            } => self.give_up(lease, leave, (served, until)),
             Effect::Done => return true,
         }
         false
@@ -240,12 +251,22 @@ impl Role {
         });
     }
 
-    fn give_up(&mut self, lease: i64, leave: bool) {
+    fn give_up(&mut self, lease: i64, leave: bool, (served, until): (bool, Moment)) {
         let asker = self.asker();
-        let give_up = Moment::now() + Duration::from_millis(self.terms().lease_ms);
         self.later(async move {
-            asker.give_up(lease, leave, give_up).await;
-            Event::Yielded
+            let told = async {
+                let position = if served {
+                    asker.last_position().await
+                } else {
+                    String::new()
+                };
+                asker.give_up(lease, leave, position).await;
+            };
+            tokio::select! {
+                () = told => Event::Yielded { known: true },
+                // The lease ends by itself.
+                () = sleep_until(until) => Event::Yielded { known: false },
+            }
         });
     }
 
@@ -333,9 +354,9 @@ impl Role {
         };
         let (orders, heard) = watch::channel(Orders { until, stop: false });
         self.orders = Some(orders);
-        let last = Arc::clone(&self.last);
+        let (last, events) = (Arc::clone(&self.last), self.events.clone());
         self.later(async move {
-            program.run(heard, last).await;
+            program.run(heard, last, events).await;
             Event::NothingLeft
         });
     }
@@ -352,6 +373,7 @@ impl Role {
             group: Arc::clone(&self.group),
             board: Arc::clone(&self.board),
             told: self.news.borrow().clone(),
+            has_data: Arc::clone(&self.has_data),
         }
     }
 }
@@ -363,6 +385,8 @@ struct Asker {
     board: Arc<Board>,
     /// For the position hook's environment.
     told: News,
+    /// It began an epoch with data.
+    has_data: Arc<AtomicBool>,
 }
 
 impl Asker {
@@ -423,6 +447,7 @@ impl Asker {
     async fn begin(&self, lease: i64, epoch: i64) -> Result<(), Option<String>> {
         let cannot = |why: &dyn fmt::Display| format!("cannot begin epoch {epoch}: {why}");
         let position = self.position().await.map_err(|why| Some(cannot(&why)))?;
+        self.has_data.store(position.is_some(), Ordering::Relaxed);
         let (identity, position) = position.unwrap_or_default();
         let request = Start {
             role: self.settings.role.clone(),
@@ -451,11 +476,26 @@ impl Asker {
         }
     }
 
-    /// Tells the group that the role is not served any more, until it knows, or needs not.
-    async fn give_up(&self, lease: i64, leave: bool, give_up: Moment) {
-        // Not known, it is left out: the next one begins from its own.
-        let position = self.position().await.ok().flatten();
-        let position = position.unwrap_or_default().1;
+    /// Where the data ends that was served, as soon as that can be said: the next holder must have
+    /// as much. Empty without data.
+    async fn last_position(&self) -> String {
+        loop {
+            match self.position().await {
+                Ok(Some((_, position))) => return position,
+                Ok(None) if !self.has_data.load(Ordering::Relaxed) => return String::new(),
+                Ok(None) => {
+                    let problem = "hook position says nothing, of data that was served".to_owned();
+                    self.board
+                        .problem(&self.settings.role, Part::Position, Some(problem));
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(POSITION_PAUSE).await;
+        }
+    }
+
+    /// Tells the group that the role is not served any more, until it knows.
+    async fn give_up(&self, lease: i64, leave: bool, position: String) {
         let request = Yield {
             role: self.settings.role.clone(),
             host: self.settings.host.clone(),
@@ -471,13 +511,15 @@ impl Asker {
                     client.yield_role(&request).await
                 })
                 .await;
-            let refused = asked.as_ref().is_err_and(AskError::is_refusal);
-            // Refused: the lease is not there, or an earlier attempt has done it.
-            if refused || self.heard("give the role up", asked).is_some() {
-                return;
-            }
-            if Moment::now() >= give_up {
-                // The lease ends by itself.
+            let refusal = asked.as_ref().err().and_then(AskError::refusal);
+            let over = [
+                Refusal::LeaseNotFound,
+                Refusal::RequestTooOld,
+                Refusal::RoleNotFound,
+            ];
+            // The lease is not there, or an earlier attempt has done it.
+            let over = refusal.is_some_and(|refusal| over.contains(&refusal));
+            if over || self.heard("give the role up", asked).is_some() {
                 return;
             }
             tokio::time::sleep(YIELD_PAUSE).await;
@@ -490,30 +532,40 @@ impl Asker {
         loop {
             let at = self.group.at();
             let client = self.group.client();
-            if let Ok(mut verdicts) = client.verdicts(&settings.role, &settings.host, lease).await {
-                loop {
-                    let verdict = tokio::select! {
-                        verdict = verdicts.next() => verdict,
-                        // The member that is followed does not answer others either.
-                        () = self.left(at) => break,
-                    };
-                    let Ok(verdict) = verdict else {
-                        break;
-                    };
-                    let told = told(verdict);
-                    if events.send(Event::Told { stream, told }).await.is_err() {
-                        return;
-                    }
-                }
+            let opened = client.verdicts(&settings.role, &settings.host, lease);
+            let problem = match opened.await {
+                Ok(verdicts) => self.hear(verdicts, at, (stream, &events)).await,
+                Err(error) => Some(error),
+            };
+            let problem = problem.map(|error| format!("cannot hear verdicts: {error}"));
+            self.board.problem(&settings.role, Part::Verdicts, problem);
+            if events.is_closed() {
+                return;
             }
             tokio::time::sleep(STREAM_PAUSE).await;
         }
     }
 
-    /// Waits until another client is asked than this.
-    async fn left(&self, at: usize) {
-        while self.group.at() == at {
-            tokio::time::sleep(STREAM_PAUSE).await;
+    /// Passes on what is said until the stream breaks, or its member is silent to others: renewals,
+    /// and the client's other calls.
+    async fn hear(
+        &self,
+        mut verdicts: Verdicts,
+        at: usize,
+        (stream, events): (u64, &mpsc::Sender<Event>),
+    ) -> Option<CallError> {
+        loop {
+            let told = match tokio::time::timeout(STREAM_PAUSE, verdicts.next()).await {
+                Ok(Ok(verdict)) => told(verdict),
+                Ok(Err(error)) => return Some(error),
+                Err(_) if self.group.at() != at || verdicts.left_behind() => return None,
+                Err(_) => continue,
+            };
+            self.board
+                .problem(&self.settings.role, Part::Verdicts, None);
+            if events.send(Event::Told { stream, told }).await.is_err() {
+                return None;
+            }
         }
     }
 }

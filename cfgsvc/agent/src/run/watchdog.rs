@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use cfgsvc_clock::Moment;
 use fs_err as fs;
+use tokio::sync::watch;
 
 use crate::board::{Board, Status};
 
@@ -20,6 +21,8 @@ use crate::board::{Board, Status};
 const FEED_EVERY: Duration = Duration::from_millis(250);
 /// A program may be so much later than it should before the machine is reset.
 const LATE: Duration = Duration::from_secs(1);
+/// What ends the watch: without it, closing the device does not (the kernel's "magic close").
+const DISARM: &[u8] = b"V";
 /// The device that `auto` means.
 const DEVICE: &str = "/dev/watchdog";
 
@@ -75,32 +78,67 @@ fn timeout(device: &std::fs::Metadata) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Arms, feeds and disarms the device by what is on the board, until the task is dropped; then it
-/// is left as it is: whoever ends in order has nothing served.
-pub(crate) async fn feed(device: PathBuf, board: Arc<Board>) {
-    let mut armed: Option<fs::File> = None;
-    let mut said = false;
-    loop {
-        let need = need(board.all().values(), Moment::now());
-        let path = device.display();
-        let done = match (need, armed.as_mut()) {
-            (Need::Off, None) | (Need::Starve, _) => Ok(()),
-            (Need::Off, Some(open)) => open.write_all(b"V"),
-            (Need::Feed, Some(open)) => open.write_all(b"\0"),
-            (Need::Feed, None) => open(&device).map(|open| armed = Some(open)),
-        };
-        if need == Need::Off {
-            armed = None;
+/// The device, and a file that is there while it is armed, for the next agent.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    pub(crate) device: PathBuf,
+    pub(crate) mark: PathBuf,
+}
+
+impl Watchdog {
+    /// Disarms what a former agent left armed: nothing that it served is left when this one begins.
+    pub(crate) fn disarm_left(&self) -> io::Result<()> {
+        if self.mark.exists() {
+            open(&self.device)?.write_all(DISARM)?;
+            fs::remove_file(&self.mark)?;
         }
-        match done {
-            Ok(()) => said = false,
-            Err(error) if !said => {
-                tracing::error!(device = %path, %error, "cannot use the watchdog");
-                said = true;
+        Ok(())
+    }
+
+    fn arm(&self) -> io::Result<fs::File> {
+        fs::write(&self.mark, "")?;
+        open(&self.device)
+    }
+
+    fn disarm(&self, device: &mut fs::File) -> io::Result<()> {
+        device.write_all(DISARM)?;
+        fs::remove_file(&self.mark)
+    }
+
+    /// Arms, feeds and disarms the device by what is on the board, until `ends` is true: once more
+    /// then. What is served still, by a guard alone, leaves it armed.
+    pub(crate) async fn feed(self, board: Arc<Board>, mut ends: watch::Receiver<bool>) {
+        let mut armed: Option<fs::File> = None;
+        let mut said = false;
+        loop {
+            let over = *ends.borrow_and_update();
+            let need = need(board.all().values(), Moment::now());
+            let done = match (need, armed.as_mut()) {
+                (Need::Off, None) | (Need::Starve, _) => Ok(()),
+                (Need::Off, Some(open)) => self.disarm(open),
+                (Need::Feed, Some(open)) => open.write_all(b"\0"),
+                (Need::Feed, None) => self.arm().map(|open| armed = Some(open)),
+            };
+            if need == Need::Off {
+                armed = None;
             }
-            Err(_) => {}
+            match done {
+                Ok(()) => said = false,
+                Err(error) if !said => {
+                    let device = self.device.display();
+                    tracing::error!(%device, %error, "cannot use the watchdog");
+                    said = true;
+                }
+                Err(_) => {}
+            }
+            if over {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FEED_EVERY) => {}
+                changed = ends.changed() => if changed.is_err() { return },
+            }
         }
-        tokio::time::sleep(FEED_EVERY).await;
     }
 }
 
@@ -134,5 +172,44 @@ mod tests {
         assert_eq!(need([&role(None), &in_time], at(5)), Need::Feed);
         assert_eq!(need([&late, &in_time], at(5)), Need::Starve);
         assert_eq!(need([&in_time, &late], at(5)), Need::Starve);
+    }
+
+    /// A plain file in the place of the device: what was written to it stays there.
+    fn watchdog(dir: &Path) -> Watchdog {
+        let (device, mark) = (dir.join("device"), dir.join("armed"));
+        fs::write(&device, "").expect("writable");
+        Watchdog { device, mark }
+    }
+
+    #[tokio::test]
+    async fn whoever_ends_in_order_leaves_it_disarmed_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dog = watchdog(dir.path());
+        let (device, mark) = (dog.device.clone(), dog.mark.clone());
+        let board = Arc::new(Board::default());
+        let serve = |gone_by| board.change("r", |status| status.gone_by = gone_by);
+        serve(Some(Moment::now() + Duration::from_hours(1)));
+        let (end, ends) = watch::channel(false);
+        let task = tokio::spawn(dog.feed(Arc::clone(&board), ends));
+        while !mark.exists() || fs::read(&device).expect("a file").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        serve(None);
+        end.send_replace(true);
+        task.await.expect("it ends");
+        let written = fs::read(&device).expect("a file");
+        assert!(written.ends_with(b"V") && !mark.exists(), "{written:?}");
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_armed_is_disarmed_and_nothing_else_is_touched() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dog = watchdog(dir.path());
+        dog.disarm_left().expect("nothing is left");
+        assert!(fs::read(&dog.device).expect("a file").is_empty());
+        drop(dog.arm().expect("armed"));
+        dog.disarm_left().expect("disarmed");
+        assert_eq!(fs::read(&dog.device).expect("a file"), b"V");
+        assert!(!dog.mark.exists());
     }
 }

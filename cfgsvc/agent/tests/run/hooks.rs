@@ -101,6 +101,40 @@ fn the_role_is_not_given_up_before_on_fence_succeeds() -> Result<()> {
 }
 
 #[test]
+fn the_role_is_not_given_up_before_it_is_known_where_its_data_ends() -> Result<()> {
+    // Longer than the test: the lease must not end meanwhile.
+    let setup = Setup::new("--term 10m --stop 2s --data number --candidates a1,b1")?;
+    let file = |name: &str| setup.dir.path().join(name);
+    let (hidden, copy) = (file("hidden"), file("b1.position"));
+    fs::write(&copy, "")?;
+    let said = format!("test ! -e {} && echo orders 100", hidden.display());
+    let (copied, copies) = (
+        format!("cat {}", copy.display()),
+        format!("echo orders 100 > {}", copy.display()),
+    );
+    let hooks_a = setup.hooks(&[("position", &said), ("on-serve", "")])?;
+    let hooks_b = setup.hooks(&[("position", &copied), ("on-standby", &copies)])?;
+    let a = setup.agent("a1", &["--hook-dir", hooks_a.dir()])?;
+    a.serves()?;
+    let b = setup.agent("b1", &["--hook-dir", hooks_b.dir()])?;
+    hooks_b.told("on-standby a1")?;
+    // A database that was stopped says nothing for a while.
+    fs::write(&hidden, "")?;
+    let mut switch = setup.cfgctl_started("role switch db/orders b1 --wait 5m")?;
+    eventually(PATIENCE, "the agent to say what it waits for", || {
+        let shown = a.role().map(|(_, shown)| shown["problem"].to_string());
+        shown.is_ok_and(|problem| problem.contains("hook position"))
+    })?;
+    assert_eq!(b.role()?.0, 503);
+    fs::remove_file(&hidden)?;
+    b.serves()?;
+    let switched = eventually_some(PATIENCE, "the switch", || switch.try_wait().transpose())??;
+    assert!(switched.success(), "{switched}");
+    a.end()?;
+    b.end()
+}
+
+#[test]
 fn a_host_that_lacks_writes_rebuilds_and_then_stands_by() -> Result<()> {
     let setup = Setup::new("--term 2s --stop 500ms --data number --candidates a1,b1")?;
     let at = |name: &str| setup.dir.path().join(format!("{name}.position"));

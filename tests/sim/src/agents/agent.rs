@@ -216,7 +216,7 @@ impl RoleTask {
                     self.tell(Event::NothingLeft);
                 }
             }
-            Effect::Yield { lease, leave } => self.yield_role(lease, leave),
+            Effect::Yield { lease, leave, .. } => self.yield_role(lease, leave),
             Effect::Done => {}
         }
     }
@@ -382,7 +382,7 @@ impl RoleTask {
             while matches!(calls.repeat(STEP, ask.clone()).await, Answer::Unknown) {
                 sleep(REFUSED_PAUSE).await;
             }
-            drop(events.try_send(Event::Yielded));
+            drop(events.try_send(Event::Yielded { known: true }));
         });
     }
 
