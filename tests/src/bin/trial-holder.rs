@@ -3,8 +3,8 @@
 //!
 //! Usage: trial-holder LOG RESOURCE
 //!
-//! A line of the log is `EPOCH HOST PID NANOS`, of the lease clock, which is one for all processes of a
-//! machine. The resource (UDP) gets `ROLE EPOCH HOST`.
+//! A line of the log is `EPOCH HOST PID NANOS`, of the lease clock, which is one for all processes
+//! of a machine. The resource (UDP) gets `ROLE EPOCH HOST`.
 
 use std::fs::OpenOptions;
 use std::io::Write;

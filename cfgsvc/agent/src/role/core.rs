@@ -407,21 +407,7 @@ impl Core {
                     self.phase = Phase::Idle;
                 }
             }
-            Event::NotBegun { refused } => {
-                if matches!(self.phase, Phase::Beginning { .. }) {
-                    self.phase = Phase::Idle;
-                    let times = self.refused.as_ref().map_or(0, |last| last.times) + 1;
-                    self.comes_again |= refused.is_some() && times == BEGIN_TRIES;
-                    self.refused = refused.map(|why| Refused {
-                        why,
-                        again: now + BEGIN_PAUSE,
-                        times,
-                    });
-                    // What the group said is not so any more; or the start is committed, and then
-                    // it says so.
-                    self.follow(effects);
-                }
-            }
+            Event::NotBegun { refused } => self.not_begun(refused, now, effects),
             Event::Synced(number) => self.on_disk = self.on_disk.max(number),
             Event::Ended => {
                 if let Phase::Serving { lease, .. } = self.phase {
@@ -436,6 +422,22 @@ impl Core {
             }
             Event::End => self.ends = true,
         }
+    }
+
+    fn not_begun(&mut self, refused: Option<String>, now: Moment, effects: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Beginning { .. }) {
+            return;
+        }
+        self.phase = Phase::Idle;
+        let times = self.refused.as_ref().map_or(0, |last| last.times) + 1;
+        self.comes_again |= refused.is_some() && times.is_multiple_of(BEGIN_TRIES);
+        self.refused = refused.map(|why| Refused {
+            why,
+            again: now + BEGIN_PAUSE,
+            times,
+        });
+        // What the group said is not so any more; or the start is committed, and then it says so.
+        self.follow(effects);
     }
 
     fn yielded(&mut self, known: bool, now: Moment, effects: &mut Vec<Effect>) {
