@@ -210,9 +210,11 @@ impl Grant {
         if !spec.data.is_position(position) {
             return Err(Wrong::NotAPosition);
         }
-        let identity = match data.identity {
-            "" => attending.identity.as_str(),
-            said => said,
+        let identity = match (spec.data, data.identity) {
+            // Whatever is said of data where none is kept: it must not shut others out.
+            (Data::None, _) => "",
+            (Data::Number, "") => attending.identity.as_str(),
+            (Data::Number, said) => said,
         }
         .to_owned();
         if !self.identity.is_empty() && self.identity != identity {

@@ -225,7 +225,12 @@ fn admit(
         colo,
         instance: request.instance.clone(),
         boot: request.boot.clone(),
-        epoch: request.epoch,
+        // A client of a lock keeps nothing from one epoch to the next.
+        epoch: if spec.kind == Kind::Lock {
+            0
+        } else {
+            request.epoch
+        },
         has_data: request.has_data && spec.data.is_some(&request.position),
         identity: request.identity.clone(),
         position: request.position.clone(),

@@ -2,8 +2,10 @@
 
 use cfgsvc_core::placement::{Name, Verdict};
 use cfgsvc_proto::etcd::DeleteRangeRequest;
+use cfgsvc_proto::state::Attend;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
+use cfgsvc_proto::state::role_command::Step;
 
 use super::loss;
 use super::world::{Facts, HOSTS, World, attend, go, start, stop};
@@ -156,4 +158,33 @@ fn a_colo_that_holds_a_role_stays_whatever_a_host_is_called() {
         ..DeleteRangeRequest::default()
     }));
     assert!(matches!(gone, Outcome::Refusal(_)), "{gone:?}");
+}
+
+#[test]
+fn what_is_said_of_data_that_is_not_kept_shuts_nobody_out() {
+    let mut world = world("{}");
+    for (host, lease, identity) in [(0, 1, "orders"), (1, 2, ""), (2, 3, "other")] {
+        let Step::Attend(mut come) = attend(HOSTS[host], lease, Facts::default()) else {
+            unreachable!("it attends");
+        };
+        identity.clone_into(&mut come.identity);
+        let lock = Attend {
+            colo: String::new(),
+            lease: 10 + lease,
+            epoch: 1_000,
+            ..come.clone()
+        };
+        world.step("db", Step::Attend(come)).expect("it is there");
+        world.step("locks/l", Step::Attend(lock)).expect("it waits");
+    }
+    for (host, lease) in [("h1", 1), ("h2", 2), ("h3", 3)] {
+        begins(&mut world, host, lease, "");
+        world
+            .step("db", stop(host, lease, "", true))
+            .expect("it goes");
+        let epoch = world.grant("locks/l").epoch;
+        assert_eq!(world.verdict("locks/l", host), Verdict::Serve { epoch });
+        let done = stop(host, 10 + lease, "", true);
+        world.step("locks/l", done).expect("it goes");
+    }
 }
