@@ -121,7 +121,8 @@ const FOUND: [(Defect, u64, &[&str]); 25] = [
     (
         Defect::OldVerdictBelieved,
         600,
-        &["without a start", "counts it out"],
+        // Or it leaves a lease because of what was said of the one before, again and again.
+        &["without a start", "counts it out", "nobody serves"],
     ),
     (Defect::RunBeforeStart, 20, &["without a start"]),
     (Defect::VerdictNotSynced, 20, &["without a verdict on disk"]),
