@@ -1,6 +1,8 @@
 //! The rules of the repository, over every file in it.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn every_file_keeps_the_rules() {
@@ -19,4 +21,25 @@ fn every_file_keeps_the_rules() {
         complaints.len(),
         complaints.join("\n")
     );
+}
+
+/// A machine of which the compiler brings `libclang-cpp`, and nothing that binds to C, has none.
+#[test]
+fn a_build_takes_no_other_library_for_libclang() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let found = || {
+        let script = "eval \"$(sed -n '/^_cfgsvc_find_libclang()/,/^}/p' ../deploy/build-env)\"
+            _cfgsvc_find_libclang && echo \"$_cfgsvc_libclang\"";
+        let mut bash = Command::new("bash");
+        bash.args(["-c", script]).env("LIBCLANG_PATH", dir.path());
+        bash.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = bash.output().expect("bash runs");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        Path::new(String::from_utf8_lossy(&output.stdout).trim()) == dir.path()
+    };
+    let has = |name| fs::write(dir.path().join(name), "").expect("writable");
+    has("libclang-cpp.so.14");
+    assert!(!found(), "it is another library");
+    has("libclang-14.so.1");
+    assert!(found());
 }
