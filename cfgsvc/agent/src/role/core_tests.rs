@@ -455,15 +455,24 @@ fn on(core: &mut Core, event: Event, now: Moment) -> Vec<Effect> {
     effects
 }
 
-/// A host that attends with lease 7, and was told that it may begin epoch 9.
-fn may_start() -> Core {
+const TERMS: Terms = Terms {
+    lease: 7,
+    serve: SERVE,
+};
+
+/// A host that knows epoch 3, and attends with lease 7.
+fn attends() -> Core {
     let mut core = Core::new(3, at(0));
-    on(&mut core, Event::Tick, at(0));
-    let terms = Terms {
-        lease: 7,
-        serve: SERVE,
-    };
-    on(&mut core, Event::Attends { sent: at(0), terms }, at(1));
+    let effects = on(&mut core, Event::Tick, at(0));
+    assert!(effects.contains(&Effect::Attend), "{effects:?}");
+    let (sent, terms) = (at(0), TERMS);
+    on(&mut core, Event::Attends { sent, terms }, at(1));
+    core
+}
+
+/// The same, and it was told that it may begin epoch 9.
+fn may_start() -> Core {
+    let mut core = attends();
     let told = Told::MayStart { epoch: 9 };
     let effects = on(&mut core, Event::Told { stream: 1, told }, at(2));
     assert_eq!(effects, [Effect::Begin { lease: 7, epoch: 9 }]);
@@ -569,14 +578,7 @@ fn a_host_that_cannot_begin_comes_again_so_that_others_are_tried() {
 
 #[test]
 fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
-    let mut core = Core::new(3, at(0));
-    let effects = on(&mut core, Event::Tick, at(0));
-    assert!(effects.contains(&Effect::Attend), "{effects:?}");
-    let terms = Terms {
-        lease: 7,
-        serve: SERVE,
-    };
-    on(&mut core, Event::Attends { sent: at(0), terms }, at(1));
+    let mut core = attends();
     let told = Told::Other(Standing {
         verdict: "rebuild",
         epoch: 9,
@@ -606,7 +608,7 @@ fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
             .any(|done| matches!(done, Effect::Write { .. }));
         assert!(!written, "{effects:?}");
     }
-    let terms = Terms { lease: 8, ..terms };
+    let terms = Terms { lease: 8, ..TERMS };
     let effects = on(&mut core, Event::Attends { sent: at(3), terms }, at(5));
     let follow = Effect::Follow {
         stream: 2,
@@ -619,13 +621,7 @@ fn a_host_that_was_rebuilt_comes_again_with_the_epoch_it_has() {
 /// tries again.
 #[test]
 fn a_start_that_is_refused_is_tried_again_and_says_why() {
-    let mut core = Core::new(3, at(0));
-    on(&mut core, Event::Tick, at(0));
-    let terms = Terms {
-        lease: 7,
-        serve: SERVE,
-    };
-    on(&mut core, Event::Attends { sent: at(0), terms }, at(1));
+    let mut core = attends();
     let standby = Standing {
         verdict: "standby",
         epoch: 3,

@@ -7,12 +7,9 @@
 //! | `/config/KEY` | the key of the local copy; `cfgsvc-confirmed`: whether the group confirms it |
 //! | `/livez` | 200 |
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,12 +17,12 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use axum::serve::Listener;
 use cfgsvc_clock::Moment;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::copy::Copies;
 use crate::board::Board;
@@ -42,94 +39,36 @@ const CONNECTIONS_MAX: usize = 256;
 /// Longest time that a connection lasts, whether it is used or not: idle ones must not keep out
 /// who asks.
 const CONNECTION_MAX: Duration = Duration::from_secs(30);
-
-/// The connections of a listener, few and not for long.
-struct Bounded {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-}
-
-/// One of them.
-struct Connection {
-    stream: TcpStream,
-    over: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let Ok(place) = place else {
-            // Nobody closes it.
-            return std::future::pending().await;
-        };
-        // Tries again, after a pause, when the kernel has no room for a connection.
-        let (stream, from) = Listener::accept(&mut self.listener).await;
-        let over = Box::pin(tokio::time::sleep(CONNECTION_MAX));
-        let connection = Connection {
-            stream,
-            over,
-            _place: place,
-        };
-        (connection, from)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.over.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.over.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
+/// Wait after a connection could not be taken: the kernel has no room for it.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers until the task is dropped.
 pub(crate) async fn serve(listener: TcpListener, known: Known) {
-    let listener = Bounded {
-        listener,
-        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-    };
     let routes = Router::new()
         .route("/", get(all))
         .route("/livez", get(async || "ok\n"))
         .route("/role/{*role}", get(role))
         .route("/config/{*key}", get(config))
         .with_state(known);
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "HTTP is not answered any more");
+    let mut open = JoinSet::new();
+    loop {
+        let has_room = open.len() < CONNECTIONS_MAX;
+        tokio::select! {
+            Some(_) = open.join_next() => {}
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok((stream, _)) => {
+                    let routes = TowerToHyperService::new(routes.clone());
+                    let stream = TokioIo::new(stream);
+                    let answered = http1::Builder::new().serve_connection(stream, routes);
+                    // What fails of it the client sees.
+                    open.spawn(tokio::time::timeout(CONNECTION_MAX, answered));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
     }
 }
 

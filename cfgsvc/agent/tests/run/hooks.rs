@@ -1,13 +1,13 @@
 //! Hooks: who is told what in which order, and what their end means.
 
-use std::fs;
+use std::{fs, io};
 
 use anyhow::Result;
 use cfgsvc_tests::harness::{eventually, eventually_some};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{PATIENCE, Setup};
+use crate::harness::{Agent, PATIENCE, Setup};
 
 const TELL_ALL: [(&str, &str); 5] = [
     ("on-serve", ""),
@@ -84,20 +84,12 @@ fn the_role_is_not_given_up_before_on_fence_succeeds() -> Result<()> {
     fs::write(setup.dir.path().join("fencing-works.asked"), "")?;
     let b = setup.agent("b1", &[])?;
     b.verdict("standby")?;
-    // It waits until b1 has the role.
-    let mut switch = setup.cfgctl_started("role switch db/orders b1 --wait 5m")?;
-    // The guard's try, the agent's, and one more: it has not been given up.
-    eventually(PATIENCE, "three tries", || {
+    let tried = |_: &Agent| {
+        // The guard's try, the agent's, and one more.
         let told = hooks.told("on-fence").unwrap_or_default();
         told.iter().filter(|hook| *hook == "on-fence").count() >= 4
-    })?;
-    assert_eq!(b.role()?.0, 503);
-    fs::write(&works, "")?;
-    b.serves()?;
-    let switched = eventually_some(PATIENCE, "the switch", || switch.try_wait().transpose())??;
-    assert!(switched.success(), "{switched}");
-    a.end()?;
-    b.end()
+    };
+    hands_over_late(&setup, (a, b), tried, || fs::write(&works, ""))
 }
 
 #[test]
@@ -120,13 +112,26 @@ fn the_role_is_not_given_up_before_it_is_known_where_its_data_ends() -> Result<(
     hooks_b.told("on-standby a1")?;
     // A database that was stopped says nothing for a while.
     fs::write(&hidden, "")?;
-    let mut switch = setup.cfgctl_started("role switch db/orders b1 --wait 5m")?;
-    eventually(PATIENCE, "the agent to say what it waits for", || {
+    let says_so = |a: &Agent| {
         let shown = a.role().map(|(_, shown)| shown["problem"].to_string());
         shown.is_ok_and(|problem| problem.contains("hook position"))
-    })?;
+    };
+    hands_over_late(&setup, (a, b), says_so, || fs::remove_file(&hidden))
+}
+
+/// Switches the role from the first, who serves, to the second. Something keeps it from stopping,
+/// as `is_kept` shows, until it is set `free`: the role is not given up before.
+fn hands_over_late(
+    setup: &Setup,
+    (a, b): (Agent, Agent),
+    is_kept: impl Fn(&Agent) -> bool,
+    free: impl FnOnce() -> io::Result<()>,
+) -> Result<()> {
+    // It waits until b1 has the role.
+    let mut switch = setup.cfgctl_started("role switch db/orders b1 --wait 5m")?;
+    eventually(PATIENCE, "the holder to be kept", || is_kept(&a))?;
     assert_eq!(b.role()?.0, 503);
-    fs::remove_file(&hidden)?;
+    free()?;
     b.serves()?;
     let switched = eventually_some(PATIENCE, "the switch", || switch.try_wait().transpose())??;
     assert!(switched.success(), "{switched}");
