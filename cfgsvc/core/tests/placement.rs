@@ -108,6 +108,8 @@ struct Observer {
     instances: BTreeMap<(usize, usize), u8>,
     /// Epoch in which each may be serving.
     serving: BTreeMap<(usize, usize), i64>,
+    /// Who began each epoch of a role, and with which lease.
+    begun: BTreeMap<(usize, i64), (usize, i64)>,
     /// Last epoch and its holder, of each role.
     epochs: BTreeMap<usize, (i64, String)>,
 }
@@ -292,6 +294,9 @@ impl Observer {
             .is_ok()
         {
             self.serving.insert((role, host), epoch);
+            let by = (host, lease);
+            let first = *self.begun.entry((role, epoch)).or_insert(by);
+            assert!(role == 1 || first == by, "{name}: {epoch} is begun again");
             assert_eq!(world.verdict(name, host_name), Verdict::Serve { epoch });
             let begun = world
                 .grant(name)
@@ -491,12 +496,11 @@ fn a_holder_that_comes_again_and_never_begins_gives_way_to_others() {
     world
         .step("one", start("h1", 101, epoch, ""))
         .expect("it begins");
-    // Its agent starts again: it goes on, at the same epoch.
+    // Its agent starts again: it goes on, and what it writes is told from what it wrote before.
     attended(&mut world, "one", h1, 103);
-    assert_eq!(
-        (holder(&world, "one"), world.grant("one").epoch),
-        ("h1".to_owned(), epoch)
-    );
+    assert_eq!(holder(&world, "one"), "h1");
+    let (before, epoch) = (epoch, world.grant("one").epoch);
+    assert!(epoch > before, "{epoch} after {before}");
     attended(&mut world, "one", h1, 104);
     assert_eq!(holder(&world, "one"), "h2", "it has not begun");
     assert!(world.grant("one").epoch > epoch);

@@ -14,6 +14,8 @@
 //!
 //! Invariants
 //! - `epoch` only grows: it is the revision of the commit that granted.
+//! - a host or client begins an epoch once: who comes again, though it be of the same name, gets a
+//!   new one, so that what the former still writes is told from it, and its start is known.
 //! - the position from which an epoch begins is in `starts` before its holder may serve.
 
 use std::collections::VecDeque;
@@ -62,7 +64,8 @@ pub struct Grant {
     /// Last position of a holder that gave it up in order: the next one must have as much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<String>,
-    /// The move under way gives up what the holder wrote: where it stops is of no importance.
+    /// A person gave up what the last holder wrote: where it stops, and whether the next one has
+    /// it, is of no importance until that one begins.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub loses: bool,
     /// What the data is of: the first holder's identity of it. Another is not the same data.
@@ -132,6 +135,8 @@ pub struct Taker {
     pub name: Name,
     /// The group would choose it by itself.
     pub by_itself: bool,
+    /// Nothing that was written is known to be missing there.
+    pub complete: bool,
 }
 
 impl Attending {
@@ -171,7 +176,11 @@ pub enum Wrong {
     OtherData {
         /// What the role's is of.
         expected: String,
+        /// What its own is of.
+        found: String,
     },
+    /// Its store is empty, and others began before.
+    Empty,
 }
 
 impl Grant {
@@ -185,6 +194,12 @@ impl Grant {
     /// Whether those who serve are asked to stop.
     pub fn closing(&self) -> bool {
         self.next.is_some() || self.vacate
+    }
+
+    /// Whether something was written, as far as is known: then an empty store lacks it.
+    pub fn is_written(&self, data: Data) -> bool {
+        let nothing_left = self.left.as_ref().is_some_and(|left| !data.is_some(left));
+        data != Data::None && !self.starts.is_empty() && !nothing_left
     }
 
     /// `host` begins epoch `epoch` with the data that it says; from here on it may serve. `true`
@@ -218,8 +233,10 @@ impl Grant {
         }
         .to_owned();
         if !self.identity.is_empty() && self.identity != identity {
-            let expected = self.identity.clone();
-            return Err(Wrong::OtherData { expected });
+            return Err(Wrong::OtherData {
+                expected: self.identity.clone(),
+                found: identity,
+            });
         }
         if let Some(left) = &self.left
             && spec.data.covers(position, left) != Some(true)
@@ -227,7 +244,11 @@ impl Grant {
             let left = left.clone();
             return Err(Wrong::Behind { left });
         }
+        if self.is_written(spec.data) && !self.loses && !spec.data.is_some(position) {
+            return Err(Wrong::Empty);
+        }
         self.left = None;
+        self.loses = false;
         self.identity.clone_from(&identity);
         attending.identity = identity;
         attending.serving = epoch;
@@ -237,8 +258,7 @@ impl Grant {
         attending.has_data = spec.data != Data::None;
         position.clone_into(&mut attending.position);
         self.serving += 1;
-        let begun = self.starts.back().is_some_and(|last| last.epoch == epoch);
-        if spec.kind == Kind::Host && !begun {
+        if spec.kind == Kind::Host && !self.is_begun() {
             if self.starts.len() == STARTS_MAX {
                 self.starts.pop_front();
                 self.trimmed = true;
@@ -250,6 +270,12 @@ impl Grant {
             });
         }
         Ok(true)
+    }
+
+    /// Whether a host has begun the epoch.
+    fn is_begun(&self) -> bool {
+        let last = self.starts.back();
+        last.is_some_and(|last| last.epoch == self.epoch)
     }
 
     /// `attending` serves no more: it has stopped, or its lease is over.
@@ -264,8 +290,9 @@ impl Grant {
     /// next holder may lack what the last one wrote, or will have written.
     pub fn wish(&mut self, to: Option<Name>, loses: bool) {
         self.vacate = to.is_none() && self.holder.is_some();
+        let begins = self.serving == 0 && to.is_some();
         self.next = to.filter(|to| self.restored || self.holder.as_ref() != Some(to));
-        self.loses = loses && self.closing();
+        self.loses = loses && (self.closing() || begins);
         if loses {
             self.left = None;
         }
@@ -277,9 +304,9 @@ impl Grant {
         if self.serving > 0 {
             return;
         }
-        self.loses = false;
         let mut vacated = std::mem::take(&mut self.vacate);
         let next = self.next.take();
+        let meant = next.clone().or_else(|| self.holder.clone());
         let by_itself = spec.failover == Failover::Auto && !spec.paused;
         if vacated && (spec.kind == Kind::Lock || by_itself) {
             // Whoever attends a lock waits for it: it is the turn of the first of them. And a role
@@ -288,16 +315,16 @@ impl Grant {
             self.holder = None;
         }
         let is_there = |name: &Name| available.iter().any(|one| one.name == *name);
-        let tried = |name: &Name| {
-            available
-                .iter()
-                .any(|one| one.name == *name && one.tries > 0)
+        // It can go on, has not come in vain, and has what it wrote, or a person gave that up.
+        let goes_on = |name: &Name| {
+            let fit = |one: &Taker| one.tries == 0 && (one.complete || self.loses);
+            available.iter().any(|one| one.name == *name && fit(one))
         };
         let stays = match (&self.holder, spec.kind) {
             (None, _) => false,
             // Whether a colo is lost is not told by who attends: all its agents may start again.
             (Some(_), Kind::Colo) => true,
-            (Some(holder), Kind::Host | Kind::Lock) => is_there(holder) && !tried(holder),
+            (Some(holder), Kind::Host | Kind::Lock) => goes_on(holder),
         };
         let can_take = |next: &Name| spec.kind == Kind::Colo || is_there(next);
         let successor = match next.filter(can_take) {
@@ -305,7 +332,6 @@ impl Grant {
             None if vacated => None,
             // Others may have written in epochs that the snapshot lacks: a person decides.
             None if self.restored && spec.data != Data::None => return,
-            None if stays && !self.restored => return,
             None if stays => self.holder.clone(),
             // Also when the one that was wished for went away.
             None if by_itself => {
@@ -314,9 +340,17 @@ impl Grant {
             }
             None => None,
         };
+        self.loses &= successor.is_none() || successor == meant;
+        let begun = match spec.kind {
+            Kind::Host => self.is_begun(),
+            // It is begun by being given.
+            Kind::Lock => true,
+            Kind::Colo => false,
+        };
         match successor {
-            // Nobody held it since: an epoch does not change hands.
-            Some(successor) if !self.restored && self.holder.as_ref() == Some(&successor) => {}
+            // Nobody began it since: it is still to be begun.
+            Some(successor)
+                if !self.restored && !begun && self.holder.as_ref() == Some(&successor) => {}
             Some(successor) => {
                 self.holder = Some(successor);
                 self.epoch = revision;

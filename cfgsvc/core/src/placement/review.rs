@@ -4,6 +4,7 @@
 //! It is looked at after everything of the commit is written, on top of the store, so that a
 //! transaction may make a colo and a host in it; what is refused is thrown away whole.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -13,7 +14,7 @@ use cfgsvc_proto::state::{KeyRecord, Refusal};
 use cluster_core::store::{Direction, View};
 use serde::de::DeserializeOwned;
 
-use super::grant::{Attending, Grant};
+use super::grant::Grant;
 use super::keys::{self, PREFIX, Place};
 use super::name::{Name, RoleName};
 use super::objects::{Colo, Host, Kind, Spec, check_addresses};
@@ -66,8 +67,9 @@ pub(crate) fn review(
             })
         })
         .collect();
+    let mut users = Users::default();
     for change in &changes {
-        if let Err(refusal) = one(writer, change, leases)? {
+        if let Err(refusal) = one(writer, &mut users, change, leases)? {
             return Ok(Err(refusal));
         }
     }
@@ -108,6 +110,7 @@ fn settle_all(
 
 fn one(
     writer: &mut RevisionWriter<'_, '_>,
+    users: &mut Users,
     change: &Change,
     leases: &mut Vec<LeaseChange>,
 ) -> Checked {
@@ -126,8 +129,8 @@ fn one(
         Place::Grant(_) | Place::Attending(..) => {
             Ok(Err(reserved("is written by the group alone")))
         }
-        Place::Colo(colo) => review_colo(writer.state, &colo, change),
-        Place::Host(host) => review_host(writer.state, &host, change),
+        Place::Colo(colo) => review_colo(writer.state, users, (&colo, change)),
+        Place::Host(host) => review_host(writer.state, users, (&host, change)),
         Place::Role(role) => review_role(writer, &role, change, leases),
     }
 }
@@ -146,43 +149,39 @@ fn in_use(what: String) -> Result<(), Refusal> {
     Err(refuse(Code::InUse, what))
 }
 
-fn review_colo(view: &dyn View, name: &Name, change: &Change) -> Checked {
+fn review_colo(view: &dyn View, users: &mut Users, (name, change): (&Name, &Change)) -> Checked {
     if let Some((value, _)) = &change.new {
         let colo: Result<Colo, Refusal> = parse(&change.key, value);
         return Ok(colo.and_then(|colo| {
             check_addresses(&colo.addresses).map_err(|why| invalid(&change.key, why))
         }));
     }
-    let host = find(view, "hosts", |host: &Host| host.colo == *name)?;
-    if let Some(host) = host {
+    let used = users.known(view)?;
+    if let Some(host) = used.colo_hosts.get(name) {
         return Ok(in_use(format!(
-            "colo '{name}' has host '{host}'; delete it first"
+            "colo '{name}' has host '{host}': cfgctl host delete {host}"
         )));
     }
-    let colo_role = |spec: &Spec| spec.kind == Kind::Colo && spec.candidates.contains(name);
-    if let Some(role) = find(view, "roles", colo_role)? {
-        return Ok(in_use(format!(
-            "colo '{name}' is a candidate of role '{role}'"
-        )));
+    if let Some(role) = used.candidates.get(&(Kind::Colo, name.clone())) {
+        return Ok(in_use(no_candidate("colo", name, role)));
     }
-    for role in super::read::roles(view)? {
-        let spec = load::<Spec>(view, &keys::role(&role))?.unwrap_or_default();
-        if spec.is_none_or(|(spec, _)| spec.kind != Kind::Colo) {
-            continue;
-        }
-        let grant = load::<Grant>(view, &keys::grant(&role))?.unwrap_or_default();
-        if grant.is_some_and(|(grant, _)| named(&grant, name)) {
-            return Ok(in_use(format!("colo '{name}' holds role '{role}'")));
-        }
+    if let Some(role) = used.colo_roles.get(name) {
+        return Ok(in_use(format!(
+            "colo '{name}' holds role '{role}': cfgctl colo activate OTHER --role {role}, or \
+             cfgctl role delete {role}"
+        )));
     }
     Ok(Ok(()))
 }
 
-fn named(grant: &Grant, name: &Name) -> bool {
-    grant.holder.as_ref() == Some(name) || grant.next.as_ref() == Some(name)
+fn no_candidate(kind: &str, name: &Name, role: &RoleName) -> String {
+    format!(
+        "{kind} '{name}' is a candidate of role '{role}': say others first (cfgctl role create \
+         {role} --candidates ...)"
+    )
 }
 
-fn review_host(view: &dyn View, name: &Name, change: &Change) -> Checked {
+fn review_host(view: &dyn View, users: &mut Users, (name, change): (&Name, &Change)) -> Checked {
     let before = change
         .previous
         .as_ref()
@@ -195,20 +194,18 @@ fn review_host(view: &dyn View, name: &Name, change: &Change) -> Checked {
         None => None,
     };
     let stays = after.as_ref().map(|host| &host.colo) == before.as_ref().map(|host| &host.colo);
-    if before.is_some() && !stays {
-        let last = format!("/{name}");
-        if let Some(at) = find_key::<Attending>(view, "attending", |at, _| at.ends_with(&last))? {
-            return Ok(in_use(format!(
-                "host '{name}' attends: {at}; stop its agent first"
-            )));
-        }
+    if before.is_some()
+        && !stays
+        && let Some(role) = users.known(view)?.attending.get(name)
+    {
+        return Ok(in_use(format!(
+            "host '{name}' attends role '{role}'; stop its agent first"
+        )));
     }
     let Some(host) = after else {
-        let candidate = |spec: &Spec| spec.kind == Kind::Host && spec.candidates.contains(name);
-        if let Some(role) = find(view, "roles", candidate)? {
-            return Ok(in_use(format!(
-                "host '{name}' is a candidate of role '{role}'"
-            )));
+        let candidate = (Kind::Host, name.clone());
+        if let Some(role) = users.known(view)?.candidates.get(&candidate) {
+            return Ok(in_use(no_candidate("host", name, role)));
         }
         return Ok(Ok(()));
     };
@@ -246,10 +243,14 @@ fn review_role(
     if spec.kind == Kind::Lock {
         return Ok(Err(invalid(&change.key, "kind 'lock' is for locks")));
     }
-    let turn = match Turn::of(writer.state, role, spec)? {
+    let mut turn = match Turn::of(writer.state, role, spec)? {
         Ok(turn) => turn,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    if turn.is_new() {
+        // Who took part in a role of this name that was deleted knows epochs before this one only.
+        turn.grant.epoch = writer.next_revision();
+    }
     let before: Option<Spec> = change
         .previous
         .as_ref()
@@ -299,39 +300,97 @@ fn delete_role(writer: &mut RevisionWriter<'_, '_>, role: &RoleName, change: &Ch
     Ok(Ok(()))
 }
 
-/// Name of the first object of a table that is `wanted`.
-fn find<T: DeserializeOwned>(
-    view: &dyn View,
-    table: &str,
-    mut wanted: impl FnMut(&T) -> bool,
-) -> io::Result<Option<String>> {
-    find_key(view, table, |_, object| wanted(object))
+/// What colos and hosts are used for, by a commit in which some of them go. It is read once,
+/// however many go.
+#[derive(Default)]
+struct Users(Option<Used>);
+
+#[derive(Default)]
+struct Used {
+    /// A host of each colo.
+    colo_hosts: BTreeMap<Name, Name>,
+    /// A role that each host attends. Clients of locks are no hosts.
+    attending: BTreeMap<Name, RoleName>,
+    /// A role of which each is a candidate.
+    candidates: BTreeMap<(Kind, Name), RoleName>,
+    /// A role that each colo holds, or gets next.
+    colo_roles: BTreeMap<Name, RoleName>,
 }
 
-/// The same, by the object's name too.
-fn find_key<T: DeserializeOwned>(
+impl Users {
+    fn known(&mut self, view: &dyn View) -> io::Result<&Used> {
+        if self.0.is_none() {
+            self.0 = Some(Used::read(view)?);
+        }
+        Ok(self.0.get_or_insert_default())
+    }
+}
+
+impl Used {
+    fn read(view: &dyn View) -> io::Result<Self> {
+        let mut used = Self::default();
+        scan(view, "hosts", |name, host: &Host| {
+            if let Ok(name) = name.parse() {
+                used.colo_hosts.insert(host.colo.clone(), name);
+            }
+        })?;
+        scan(view, "attending", |name, _: &serde::de::IgnoredAny| {
+            if let Some((role, host)) = name.rsplit_once('/')
+                && let (Ok(role), Ok(host)) = (role.parse::<RoleName>(), host.parse())
+                && !role.is_lock()
+            {
+                used.attending.insert(host, role);
+            }
+        })?;
+        let mut colo_roles = Vec::new();
+        scan(view, "roles", |name, spec: &Spec| {
+            let Ok(role) = name.parse::<RoleName>() else {
+                return;
+            };
+            for candidate in &spec.candidates {
+                let candidate = (spec.kind, candidate.clone());
+                used.candidates.insert(candidate, role.clone());
+            }
+            if spec.kind == Kind::Colo {
+                colo_roles.push(role);
+            }
+        })?;
+        for role in colo_roles {
+            let grant = load::<Grant>(view, &keys::grant(&role))?.unwrap_or_default();
+            for colo in grant
+                .into_iter()
+                .flat_map(|(grant, _)| [grant.holder, grant.next])
+            {
+                if let Some(colo) = colo {
+                    used.colo_roles.insert(colo, role.clone());
+                }
+            }
+        }
+        Ok(used)
+    }
+}
+
+/// The objects of a table, by name. What says nothing is left out.
+fn scan<T: DeserializeOwned>(
     view: &dyn View,
     table: &str,
-    mut wanted: impl FnMut(&str, &T) -> bool,
-) -> io::Result<Option<String>> {
+    mut each: impl FnMut(&str, &T),
+) -> io::Result<()> {
     let prefix = format!("/cfgsvc/{table}/");
     let end = format!("/cfgsvc/{table}0");
     let range = tables::current_range(prefix.as_bytes(), end.as_bytes());
-    let mut found = None;
     tables::try_scan(view, &range, Direction::Ascending, &mut |stored, value| {
         let record: KeyRecord = tables::decode(stored, value)?;
         let name = stored.get(1 + prefix.len()..).unwrap_or_default();
         if let (Ok(name), Ok(object)) = (
             std::str::from_utf8(name),
             serde_json::from_slice(&record.value),
-        ) && wanted(name, &object)
-        {
-            found = Some(name.to_owned());
-            return Ok(ControlFlow::Break(()));
+        ) {
+            each(name, &object);
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{self, Colo, Data, Failover, Host, Kind, Spec};
 use super::turn::{There, Turn, load, value};
-use super::verdict::{self, Verdict};
+use super::verdict::{self, Fence, Verdict};
 use crate::lease;
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse};
@@ -442,9 +442,16 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
             let detail = no_position(turn.spec.data, position);
             refuse(Code::InvalidObject, format!("role '{role}': {detail}"))
         }
-        Wrong::OtherData { expected } => {
-            let detail = format!("the data of role '{role}' is of '{expected}', another");
-            refuse(Code::InvalidObject, detail)
+        Wrong::OtherData { expected, found } => {
+            let fence = Fence::OtherData { expected, found };
+            refuse(
+                Code::InvalidObject,
+                format!("role '{role}', '{host}': {fence}"),
+            )
+        }
+        Wrong::Empty => {
+            let detail = format!("role '{role}', '{host}': {}", Fence::Empty);
+            refuse(Code::Behind, detail)
         }
     }
 }
@@ -486,7 +493,11 @@ fn yield_role(
     if !request.position.is_empty() && !turn.spec.data.is_position(&request.position)
         || request.position.len() > TEXT_BYTES_MAX
     {
-        let detail = format!("'{}' is no position", request.position);
+        let detail = match request.position.len() {
+            0..=TEXT_BYTES_MAX => no_position(turn.spec.data, &request.position),
+            bytes => format!("the position is {bytes} bytes, at most {TEXT_BYTES_MAX}"),
+        };
+        let detail = format!("role '{role}': {detail}");
         return Ok(Err(refuse(Code::InvalidObject, detail)));
     }
     let (kind, epoch) = (turn.spec.kind, turn.grant.epoch);
@@ -593,7 +604,13 @@ fn goal(
         let detail = format!("'{to}' does not attend role '{role}': is its agent running?");
         return none(detail);
     };
-    let keeps = turn.spec.data != Data::None && turn.grant.holder.as_ref() != Some(&to);
+    let fence = verdict::never(&turn.spec, &turn.grant, &there);
+    if let Some(fence @ (Fence::OtherData { .. } | Fence::UnknownData)) = fence {
+        return none(format!("'{to}' cannot take role '{role}': {fence}"));
+    }
+    let holds = turn.grant.holder.as_ref() == Some(&to);
+    let goes_on = holds && (there.serving != 0 || turn.grant.restored);
+    let keeps = turn.spec.data != Data::None && !goes_on;
     if keeps && !request.accept_loss && !verdict::may_begin(&turn.spec, &turn.grant, &there) {
         let why = match verdict::verdict(Some((&turn.spec, &turn.grant)), &to, Some(&there)) {
             Verdict::Rebuild { why, .. } => why,

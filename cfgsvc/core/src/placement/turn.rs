@@ -103,6 +103,11 @@ impl Turn {
         }))
     }
 
+    /// Whether nothing is said of it yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.stored.is_none()
+    }
+
     /// Who attends as `host`.
     pub(super) fn there(&mut self, view: &dyn View, host: &Name) -> io::Result<Option<&mut There>> {
         if !self.there.contains_key(host) {
@@ -283,6 +288,7 @@ impl Turn {
                 tries,
                 name,
                 by_itself,
+                complete,
             };
             ranked.push((tries, listed.unwrap_or(usize::MAX), came, taker));
         }
@@ -312,7 +318,7 @@ impl Turn {
             self.everybody(writer.state)?;
         }
         let closing = self.grant.closing();
-        let anybody = self.anybody(writer.state)?;
+        let unused = self.spec.kind == Kind::Lock && !self.anybody(writer.state)?;
         for (host, there) in std::mem::take(&mut self.there) {
             let Some(there) = there else { continue };
             close(writer, &there, closing, leases)?;
@@ -329,7 +335,6 @@ impl Turn {
             };
             writer.put(&keys::attending(&self.role, &host), new, there.stored)?;
         }
-        let unused = self.spec.kind == Kind::Lock && !anybody;
         let Self {
             role,
             grant,

@@ -7,6 +7,7 @@
 //! | data of something else, or data without a known epoch | | fenced: a person decides |
 //! | an epoch older than | its own | fenced: the group has gone back in time |
 //! | it holds the role, and began | | serve |
+//! | it holds the role, of which others wrote | an empty store | fenced: a person decides |
 //! | it holds the role | | fenced until it has begun the epoch |
 //! | those who serve must stop | it holds the role | fenced: it hands over |
 //! | a snapshot says who holds it | | fenced until it is given anew |
@@ -100,6 +101,8 @@ pub enum Fence {
     },
     /// It has data and knows no epoch.
     UnknownData,
+    /// It holds the role, and its store is empty where others wrote.
+    Empty,
 }
 
 impl fmt::Display for Fence {
@@ -125,11 +128,16 @@ impl fmt::Display for Fence {
             Self::OtherData { expected, found } => {
                 write!(
                     f,
-                    "its data is of '{found}', that of the role of '{expected}'"
+                    "its data is of '{found}', that of the role of '{expected}': give it the right \
+                     store, or an empty one to rebuild"
                 )
             }
             Self::UnknownData => f.write_str(
                 "it has data and knows no epoch: empty it to rebuild, or restore its verdict file",
+            ),
+            Self::Empty => f.write_str(
+                "its store is empty, and others began before: is its volume mounted? Bring the \
+                 data back, or give it up (cfgctl role switch --accept-loss)",
             ),
         }
     }
@@ -178,6 +186,9 @@ pub fn verdict(
         if me.serving == epoch {
             return Verdict::Serve { epoch };
         }
+        if !me.has_data && grant.is_written(spec.data) && !grant.loses {
+            return Verdict::Fenced(Fence::Empty);
+        }
         return Verdict::Fenced(Fence::NotBegun { epoch });
     }
     match lacks(spec.data, grant, me) {
@@ -191,7 +202,7 @@ pub fn verdict(
 }
 
 /// What no grant can mend.
-fn never(spec: &Spec, grant: &Grant, me: &Attending) -> Option<Fence> {
+pub(super) fn never(spec: &Spec, grant: &Grant, me: &Attending) -> Option<Fence> {
     if me.epoch > grant.epoch {
         let (known, found) = (me.epoch, grant.epoch);
         return Some(Fence::BackInTime { known, found });
@@ -221,7 +232,7 @@ pub(super) fn may_begin(spec: &Spec, grant: &Grant, who: &Attending) -> bool {
         Lacks::Nothing | Lacks::NotKnown => true,
         Lacks::Something(_) => false,
     };
-    let empty = spec.data != Data::None && !who.has_data && !grant.starts.is_empty();
+    let empty = !who.has_data && grant.is_written(spec.data);
     complete && !empty && never(spec, grant, who).is_none()
 }
 
@@ -280,6 +291,8 @@ mod tests {
         NoHolder,
         Mine,
         MineBegun,
+        /// Its store is empty.
+        Empty,
         Closing,
         /// Another holds it, and has not begun.
         Unbegun,
@@ -289,7 +302,7 @@ mod tests {
         NoCandidate,
     }
 
-    const FACTS: [Fact; 13] = [
+    const FACTS: [Fact; 14] = [
         Fact::NoRole,
         Fact::NotThere,
         Fact::Later,
@@ -298,6 +311,7 @@ mod tests {
         Fact::NoHolder,
         Fact::Mine,
         Fact::MineBegun,
+        Fact::Empty,
         Fact::Closing,
         Fact::Unbegun,
         Fact::More,
@@ -354,6 +368,7 @@ mod tests {
                     grant.holder = Some(name("me"));
                     me.serving = 20;
                 }
+                Fact::Empty => me.has_data = false,
                 Fact::Closing => grant.next = Some(name("third")),
                 Fact::Unbegun => drop(grant.starts.pop_back()),
                 Fact::More => me.position = "51".to_owned(),
@@ -394,21 +409,22 @@ mod tests {
         check(
             rows,
             expect![[r#"
-            [] -> standby other
-            [NoRole] -> fenced: there is no such role
-            [NotThere] -> fenced: this host has no lease
-            [Later] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [OtherData] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [UnknownData] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [NoHolder] -> fenced: nobody holds the role
-            [Mine] -> fenced: epoch 20 is granted, and not begun
-            [MineBegun] -> serve 20
-            [Closing] -> standby other
-            [Unbegun] -> fenced: other has not begun, so it is not known from where
-            [More] -> rebuild other: it is at 51, and other began epoch 20 at 50
-            [Trimmed] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
-            [NoCandidate] -> redirect other
-        "#]],
+                [] -> standby other
+                [NoRole] -> fenced: there is no such role
+                [NotThere] -> fenced: this host has no lease
+                [Later] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [OtherData] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [UnknownData] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [NoHolder] -> fenced: nobody holds the role
+                [Mine] -> fenced: epoch 20 is granted, and not begun
+                [MineBegun] -> serve 20
+                [Empty] -> standby other
+                [Closing] -> standby other
+                [Unbegun] -> fenced: other has not begun, so it is not known from where
+                [More] -> rebuild other: it is at 51, and other began epoch 20 at 50
+                [Trimmed] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
+                [NoCandidate] -> redirect other
+            "#]],
         );
     }
 
@@ -423,85 +439,98 @@ mod tests {
         check(
             pairs,
             expect![[r#"
-            [NoRole, NotThere] -> fenced: there is no such role
-            [NoRole, Later] -> fenced: there is no such role
-            [NoRole, OtherData] -> fenced: there is no such role
-            [NoRole, UnknownData] -> fenced: there is no such role
-            [NoRole, NoHolder] -> fenced: there is no such role
-            [NoRole, Mine] -> fenced: there is no such role
-            [NoRole, MineBegun] -> fenced: there is no such role
-            [NoRole, Closing] -> fenced: there is no such role
-            [NoRole, Unbegun] -> fenced: there is no such role
-            [NoRole, More] -> fenced: there is no such role
-            [NoRole, Trimmed] -> fenced: there is no such role
-            [NoRole, NoCandidate] -> fenced: there is no such role
-            [NotThere, Later] -> fenced: this host has no lease
-            [NotThere, OtherData] -> fenced: this host has no lease
-            [NotThere, UnknownData] -> fenced: this host has no lease
-            [NotThere, NoHolder] -> fenced: this host has no lease
-            [NotThere, Mine] -> fenced: this host has no lease
-            [NotThere, MineBegun] -> fenced: this host has no lease
-            [NotThere, Closing] -> fenced: this host has no lease
-            [NotThere, Unbegun] -> fenced: this host has no lease
-            [NotThere, More] -> fenced: this host has no lease
-            [NotThere, Trimmed] -> fenced: this host has no lease
-            [NotThere, NoCandidate] -> fenced: this host has no lease
-            [Later, OtherData] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, UnknownData] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [Later, NoHolder] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, Mine] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, MineBegun] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, Closing] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, Unbegun] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, More] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, Trimmed] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [Later, NoCandidate] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
-            [OtherData, UnknownData] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, NoHolder] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, Mine] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, MineBegun] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, Closing] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, Unbegun] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, More] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, Trimmed] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [OtherData, NoCandidate] -> fenced: its data is of 'stock', that of the role of 'orders'
-            [UnknownData, NoHolder] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [UnknownData, Mine] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [UnknownData, MineBegun] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [UnknownData, Closing] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [UnknownData, Unbegun] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [UnknownData, More] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [UnknownData, Trimmed] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [UnknownData, NoCandidate] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
-            [NoHolder, Mine] -> fenced: epoch 20 is granted, and not begun
-            [NoHolder, MineBegun] -> serve 20
-            [NoHolder, Closing] -> fenced: nobody holds the role
-            [NoHolder, Unbegun] -> fenced: nobody holds the role
-            [NoHolder, More] -> fenced: nobody holds the role
-            [NoHolder, Trimmed] -> fenced: nobody holds the role
-            [NoHolder, NoCandidate] -> fenced: nobody holds the role
-            [Mine, MineBegun] -> serve 20
-            [Mine, Closing] -> fenced: hands over to third
-            [Mine, Unbegun] -> fenced: epoch 20 is granted, and not begun
-            [Mine, More] -> fenced: epoch 20 is granted, and not begun
-            [Mine, Trimmed] -> fenced: epoch 20 is granted, and not begun
-            [Mine, NoCandidate] -> fenced: epoch 20 is granted, and not begun
-            [MineBegun, Closing] -> fenced: hands over to third
-            [MineBegun, Unbegun] -> serve 20
-            [MineBegun, More] -> serve 20
-            [MineBegun, Trimmed] -> serve 20
-            [MineBegun, NoCandidate] -> serve 20
-            [Closing, Unbegun] -> fenced: other has not begun, so it is not known from where
-            [Closing, More] -> rebuild other: it is at 51, and other began epoch 20 at 50
-            [Closing, Trimmed] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
-            [Closing, NoCandidate] -> redirect other
-            [Unbegun, More] -> fenced: other has not begun, so it is not known from where
-            [Unbegun, Trimmed] -> fenced: other has not begun, so it is not known from where
-            [Unbegun, NoCandidate] -> fenced: other has not begun, so it is not known from where
-            [More, Trimmed] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
-            [More, NoCandidate] -> rebuild other: it is at 51, and other began epoch 20 at 50
-            [Trimmed, NoCandidate] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
-        "#]],
+                [NoRole, NotThere] -> fenced: there is no such role
+                [NoRole, Later] -> fenced: there is no such role
+                [NoRole, OtherData] -> fenced: there is no such role
+                [NoRole, UnknownData] -> fenced: there is no such role
+                [NoRole, NoHolder] -> fenced: there is no such role
+                [NoRole, Mine] -> fenced: there is no such role
+                [NoRole, MineBegun] -> fenced: there is no such role
+                [NoRole, Empty] -> fenced: there is no such role
+                [NoRole, Closing] -> fenced: there is no such role
+                [NoRole, Unbegun] -> fenced: there is no such role
+                [NoRole, More] -> fenced: there is no such role
+                [NoRole, Trimmed] -> fenced: there is no such role
+                [NoRole, NoCandidate] -> fenced: there is no such role
+                [NotThere, Later] -> fenced: this host has no lease
+                [NotThere, OtherData] -> fenced: this host has no lease
+                [NotThere, UnknownData] -> fenced: this host has no lease
+                [NotThere, NoHolder] -> fenced: this host has no lease
+                [NotThere, Mine] -> fenced: this host has no lease
+                [NotThere, MineBegun] -> fenced: this host has no lease
+                [NotThere, Empty] -> fenced: this host has no lease
+                [NotThere, Closing] -> fenced: this host has no lease
+                [NotThere, Unbegun] -> fenced: this host has no lease
+                [NotThere, More] -> fenced: this host has no lease
+                [NotThere, Trimmed] -> fenced: this host has no lease
+                [NotThere, NoCandidate] -> fenced: this host has no lease
+                [Later, OtherData] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, UnknownData] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [Later, NoHolder] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, Mine] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, MineBegun] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, Empty] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, Closing] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, Unbegun] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, More] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, Trimmed] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [Later, NoCandidate] -> fenced: this host knows epoch 21, the group 20: the group has gone back in time
+                [OtherData, UnknownData] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, NoHolder] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, Mine] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, MineBegun] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, Empty] -> standby other
+                [OtherData, Closing] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, Unbegun] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, More] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, Trimmed] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [OtherData, NoCandidate] -> fenced: its data is of 'stock', that of the role of 'orders': give it the right store, or an empty one to rebuild
+                [UnknownData, NoHolder] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [UnknownData, Mine] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [UnknownData, MineBegun] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [UnknownData, Empty] -> standby other
+                [UnknownData, Closing] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [UnknownData, Unbegun] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [UnknownData, More] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [UnknownData, Trimmed] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [UnknownData, NoCandidate] -> fenced: it has data and knows no epoch: empty it to rebuild, or restore its verdict file
+                [NoHolder, Mine] -> fenced: epoch 20 is granted, and not begun
+                [NoHolder, MineBegun] -> serve 20
+                [NoHolder, Empty] -> fenced: nobody holds the role
+                [NoHolder, Closing] -> fenced: nobody holds the role
+                [NoHolder, Unbegun] -> fenced: nobody holds the role
+                [NoHolder, More] -> fenced: nobody holds the role
+                [NoHolder, Trimmed] -> fenced: nobody holds the role
+                [NoHolder, NoCandidate] -> fenced: nobody holds the role
+                [Mine, MineBegun] -> serve 20
+                [Mine, Empty] -> fenced: its store is empty, and others began before: is its volume mounted? Bring the data back, or give it up (cfgctl role switch --accept-loss)
+                [Mine, Closing] -> fenced: hands over to third
+                [Mine, Unbegun] -> fenced: epoch 20 is granted, and not begun
+                [Mine, More] -> fenced: epoch 20 is granted, and not begun
+                [Mine, Trimmed] -> fenced: epoch 20 is granted, and not begun
+                [Mine, NoCandidate] -> fenced: epoch 20 is granted, and not begun
+                [MineBegun, Empty] -> serve 20
+                [MineBegun, Closing] -> fenced: hands over to third
+                [MineBegun, Unbegun] -> serve 20
+                [MineBegun, More] -> serve 20
+                [MineBegun, Trimmed] -> serve 20
+                [MineBegun, NoCandidate] -> serve 20
+                [Empty, Closing] -> standby other
+                [Empty, Unbegun] -> standby other
+                [Empty, More] -> standby other
+                [Empty, Trimmed] -> standby other
+                [Empty, NoCandidate] -> redirect other
+                [Closing, Unbegun] -> fenced: other has not begun, so it is not known from where
+                [Closing, More] -> rebuild other: it is at 51, and other began epoch 20 at 50
+                [Closing, Trimmed] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
+                [Closing, NoCandidate] -> redirect other
+                [Unbegun, More] -> fenced: other has not begun, so it is not known from where
+                [Unbegun, Trimmed] -> fenced: other has not begun, so it is not known from where
+                [Unbegun, NoCandidate] -> fenced: other has not begun, so it is not known from where
+                [More, Trimmed] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
+                [More, NoCandidate] -> rebuild other: it is at 51, and other began epoch 20 at 50
+                [Trimmed, NoCandidate] -> rebuild other: it knew epoch 10, and from where the next one began is no longer known
+            "#]],
         );
     }
 
@@ -514,7 +543,9 @@ mod tests {
                 .filter(|bit| set & (1 << bit) != 0)
                 .map(|bit| FACTS[bit])
                 .collect();
-            if !matches!(of(&facts), Verdict::Serve { .. }) {
+            // Who begins has data.
+            let possible = !(facts.contains(&Fact::MineBegun) && facts.contains(&Fact::Empty));
+            if !possible || !matches!(of(&facts), Verdict::Serve { .. }) {
                 continue;
             }
             served += 1;

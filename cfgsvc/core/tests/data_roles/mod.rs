@@ -1,11 +1,18 @@
 //! Roles with data, and people who move roles: who lacks what, and who may have it again.
 
-use cfgsvc_core::placement::{Name, Verdict};
+use std::cell::Cell;
+use std::io;
+
+use bytes::Bytes;
+use cfgsvc_core::Machine;
+use cfgsvc_core::placement::{Fence, Name, Verdict};
 use cfgsvc_proto::etcd::DeleteRangeRequest;
-use cfgsvc_proto::state::Attend;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::role_command::Step;
+use cfgsvc_proto::state::{Attend, Command, Reply};
+use cluster_core::store::{Direction, KeyRange, Overlay, View, Visit};
+use prost::Message;
 
 use super::loss;
 use super::world::{Facts, HOSTS, World, attend, go, start, stop};
@@ -187,4 +194,175 @@ fn what_is_said_of_data_that_is_not_kept_shuts_nobody_out() {
         let done = stop(host, 10 + lease, "", true);
         world.step("locks/l", done).expect("it goes");
     }
+}
+
+#[test]
+fn a_holder_that_comes_back_empty_does_not_begin_over_what_it_wrote() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(50)));
+    let epoch = begins(&mut world, "h1", 1, "50");
+    // Its volume is not mounted.
+    comes(&mut world, 0, 2, (epoch, Some(0)));
+    assert_eq!(world.verdict("db", "h1"), Verdict::Fenced(Fence::Empty));
+    // It is looked at again when it begins.
+    let epoch = world.grant("db").epoch;
+    for empty in ["0", "00"] {
+        let refused = world.step("db", start("h1", 2, epoch, empty));
+        let refused = refused.expect_err("it lost what it wrote");
+        assert!(refused.contains("volume"), "{refused}");
+    }
+    let refused = world.step("db", go("h1")).expect_err("nobody said so");
+    assert!(refused.contains("--accept-loss"), "{refused}");
+    // Who has the data is given it.
+    comes(&mut world, 1, 3, (epoch, Some(90)));
+    begins(&mut world, "h2", 3, "90");
+}
+
+#[test]
+fn a_person_may_let_a_holder_begin_with_an_empty_store() {
+    let mut world = world(r#"{"data":"number","failover":"manual"}"#);
+    comes(&mut world, 0, 1, (0, Some(50)));
+    world.step("db", go("h1")).expect("a person decides");
+    let epoch = begins(&mut world, "h1", 1, "50");
+    comes(&mut world, 0, 2, (epoch, Some(0)));
+    world.step("db", loss("h1")).expect("a person gives it up");
+    begins(&mut world, "h1", 2, "0");
+    // That was for this once.
+    let epoch = world.grant("db").epoch;
+    comes(&mut world, 0, 3, (epoch, Some(0)));
+    assert_eq!(world.verdict("db", "h1"), Verdict::Fenced(Fence::Empty));
+}
+
+#[test]
+fn a_store_that_was_empty_to_the_end_may_begin_again() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(0)));
+    let epoch = begins(&mut world, "h1", 1, "0");
+    world.step("db", stop("h1", 1, "0", true)).expect("it goes");
+    comes(&mut world, 0, 2, (epoch, Some(0)));
+    begins(&mut world, "h1", 2, "0");
+}
+
+#[test]
+fn a_holder_with_other_data_makes_room_for_one_that_has_it() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(50)));
+    let epoch = begins(&mut world, "h1", 1, "50");
+    comes(&mut world, 1, 2, (epoch, Some(50)));
+    let facts = Facts {
+        instance: 0,
+        epoch,
+        position: Some(70),
+    };
+    let Step::Attend(mut other) = attend(HOSTS[0], 3, facts) else {
+        unreachable!("it attends");
+    };
+    "stock".clone_into(&mut other.identity);
+    world.step("db", Step::Attend(other)).expect("it is there");
+    begins(&mut world, "h2", 2, "50");
+    // Nor does a person give it to whom no grant could help.
+    let refused = world.step("db", loss("h1")).expect_err("it has other data");
+    assert!(refused.contains("of 'stock'"), "{refused}");
+}
+
+/// Of a host that is lost and whose name another takes, say, or that starts again with less.
+#[test]
+fn who_comes_again_begins_an_epoch_of_its_own() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(50)));
+    let first = begins(&mut world, "h1", 1, "50");
+    // It wrote up to 100, and 90 is what its disk kept.
+    comes(&mut world, 0, 2, (first, Some(90)));
+    let second = begins(&mut world, "h1", 2, "90");
+    assert!(second > first);
+    comes(&mut world, 1, 3, (first, Some(100)));
+    let told = world.verdict("db", "h2");
+    assert!(matches!(told, Verdict::Rebuild { .. }), "{told:?}");
+}
+
+#[test]
+fn a_role_that_is_made_again_is_given_to_who_knew_the_former() {
+    let mut world = world("{}");
+    comes(&mut world, 0, 1, (0, None));
+    let epoch = begins(&mut world, "h1", 1, "");
+    world.step("db", stop("h1", 1, "", true)).expect("it goes");
+    let gone = world.apply(Op::DeleteRange(DeleteRangeRequest {
+        key: "/cfgsvc/roles/db".into(),
+        ..DeleteRangeRequest::default()
+    }));
+    assert!(matches!(gone, Outcome::DeleteRange(_)), "{gone:?}");
+    world.put("/cfgsvc/roles/db", "{}");
+    comes(&mut world, 0, 2, (epoch, None));
+    begins(&mut world, "h1", 2, "");
+}
+
+#[test]
+fn a_client_of_a_lock_is_no_host() {
+    let mut world = world("{}");
+    let hosts = world.put("/cfgsvc/hosts/h1", r#"{"colo":"akl"}"#);
+    assert!(matches!(hosts, Outcome::Put(_)), "{hosts:?}");
+    let Step::Attend(mut lock) = attend(HOSTS[0], 1, Facts::default()) else {
+        unreachable!("it attends");
+    };
+    lock.colo = String::new();
+    world.step("locks/l", Step::Attend(lock)).expect("it waits");
+    let moved = world.put("/cfgsvc/hosts/h1", r#"{"colo":"wlg"}"#);
+    assert!(matches!(moved, Outcome::Put(_)), "{moved:?}");
+}
+
+/// A view that counts what scans visit.
+struct Counting<'a>(&'a World, Cell<usize>);
+
+impl View for Counting<'_> {
+    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        View::get(&self.0.state, key)
+    }
+
+    fn scan(
+        &self,
+        range: &KeyRange,
+        direction: Direction,
+        visit: &mut Visit<'_>,
+    ) -> io::Result<()> {
+        self.0.state.scan(range, direction, &mut |key, value| {
+            self.1.set(self.1.get() + 1);
+            visit(key, value)
+        })
+    }
+}
+
+/// Every member reads it when it is applied, and nothing else is applied meanwhile.
+#[test]
+fn what_is_read_for_hosts_that_go_is_the_same_for_one_and_for_a_hundred() {
+    let mut world = world("{}");
+    for number in 0..100 {
+        world.put(&format!("/cfgsvc/hosts/gone-{number}"), r#"{"colo":"akl"}"#);
+        let host = format!("here-{number}");
+        let come = attend((&host, "akl"), 1 + number, Facts::default());
+        world.step("db", come).expect("it is there");
+    }
+    let view = Counting(&world, Cell::new(0));
+    let mut machine = Machine::load(&view).expect("memory");
+    let mut visited = |end: &str| {
+        let command = Command {
+            op: Some(Op::DeleteRange(DeleteRangeRequest {
+                key: "/cfgsvc/hosts/gone-".into(),
+                range_end: format!("/cfgsvc/hosts/gone-{end}").into(),
+                ..DeleteRangeRequest::default()
+            })),
+            ..Command::default()
+        };
+        view.1.set(0);
+        let mut overlay = Overlay::new(&view);
+        let command = command.encode_to_vec().into();
+        let applied = machine.apply(&mut overlay, command).expect("memory");
+        let reply = Reply::decode(applied.reply).expect("a reply").result;
+        let Some(Outcome::DeleteRange(gone)) = reply else {
+            unreachable!("{reply:?}");
+        };
+        (gone.deleted, view.1.get())
+    };
+    let ((one, few), (all, many)) = (visited("00"), visited(":"));
+    assert_eq!((one, all), (1, 100));
+    assert!(many < few + 3 * 100, "{few} for one, {many} for all");
 }
