@@ -144,13 +144,25 @@ impl Client {
 
     /// What a write would change, keys and verdicts; the error is the one that it would get.
     pub async fn plan(&self, write: &Write) -> Result<Planned, CallError> {
+        self.planned(write, false).await
+    }
+
+    /// The same for verdicts alone: of a large delete the keys are no small answer.
+    pub async fn plan_verdicts(&self, write: &Write) -> Result<Planned, CallError> {
+        self.planned(write, true).await
+    }
+
+    async fn planned(&self, write: &Write, verdicts_only: bool) -> Result<Planned, CallError> {
         let write = match write {
             Write::Put(put) => v1::plan_request::Write::Put(put.to_request()),
             Write::Delete(delete) => v1::plan_request::Write::DeleteRange(delete.to_request()),
             Write::Txn(txn) => v1::plan_request::Write::Txn(txn.clone().into_request()),
             Write::Move(to) => v1::plan_request::Write::Move(to.to_request()),
         };
-        let request = v1::PlanRequest { write: Some(write) };
+        let request = v1::PlanRequest {
+            write: Some(write),
+            verdicts_only,
+        };
         self.call(Safety::Repeatable, &request, |channel, request| {
             let mut roles = self.roles_client(channel);
             async move { roles.plan(request).await.map(Response::into_inner) }

@@ -156,7 +156,7 @@ pub(crate) fn print_plan(context: &Context, planned: &Planned) -> Outcome {
 /// Tells what a write that was shown already would change besides: whose verdicts. The error is the
 /// one that the write would get.
 pub(crate) async fn foretell(context: &Context, client: &Client, write: &Write) -> Outcome {
-    let planned = match client.plan(write).await {
+    let planned = match client.plan_verdicts(write).await {
         // An older member, or etcd: it does not say what it would refuse.
         Err(CallError::Unimplemented { .. }) => Planned::default(),
         planned => planned?,

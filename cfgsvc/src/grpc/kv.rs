@@ -131,7 +131,7 @@ impl Kv for Api {
     }
 }
 
-fn check_space(service: &Service) -> Result<(), Status> {
+pub(super) fn check_space(service: &Service) -> Result<(), Status> {
     if service.is_full() {
         return Err(status::no_space());
     }
@@ -159,7 +159,7 @@ fn is_serializable(request: &TxnRequest) -> bool {
 }
 
 /// Whether a transaction may put anything.
-fn puts(request: &TxnRequest) -> bool {
+pub(super) fn puts(request: &TxnRequest) -> bool {
     request.success.iter().chain(&request.failure).any(op_puts)
 }
 

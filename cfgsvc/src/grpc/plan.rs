@@ -20,6 +20,7 @@ use cluster_core::store::Overlay;
 use prost::Message;
 use tonic::{Response, Status};
 
+use super::kv::{self, check_space};
 use super::metadata::RequestMeta;
 use super::roles::wire;
 use super::status;
@@ -48,6 +49,7 @@ pub(super) async fn plan(
     meta: RequestMeta,
     request: PlanRequest,
 ) -> Result<Response<PlanResponse>, Status> {
+    let verdicts_only = request.verdicts_only;
     let op = match request.write {
         Some(Write::Put(put)) => Op::Put(put),
         Some(Write::DeleteRange(delete)) => Op::DeleteRange(delete),
@@ -69,9 +71,18 @@ pub(super) async fn plan(
     if command.encoded_len() > service.limits.request_bytes {
         return Err(status::too_large());
     }
+    if puts(&command) {
+        check_space(service)?;
+    }
     service.barrier().await?;
     let tried = service
-        .read_large(move |view| attempt(view, &command))
+        .read_large(move |view| {
+            let mut tried = attempt(view, &command)?;
+            if let (Ok(tried), true) = (&mut tried, verdicts_only) {
+                tried.events.clear();
+            }
+            Ok(tried)
+        })
         .await?
         .map_err(|refusal| status::of_refusal(&refusal))?;
     Ok(Response::new(PlanResponse {
@@ -107,6 +118,15 @@ fn attempt(view: &dyn View, command: &Command) -> io::Result<Result<Tried, Refus
         verdicts,
         revision,
     }))
+}
+
+/// Whether it needs room, as the write itself does.
+fn puts(command: &Command) -> bool {
+    match &command.op {
+        Some(Op::Put(_)) => true,
+        Some(Op::Txn(txn)) => kv::puts(txn),
+        _ => false,
+    }
 }
 
 /// The roles of which something changes.

@@ -7,7 +7,7 @@
 //! Invariants
 //! - a lease is due no earlier than its TTL after the last of: its grant became known here, the
 //!   leader took over, its renewal was confirmed.
-//! - a lease whose end was proposed is not renewed until the outcome is known.
+//! - a lease whose end was proposed is not renewed until the outcome of every proposal is known.
 //! - a lease that is closing is not renewed: a hand-over takes no longer than its time.
 //! - `by_deadline` holds exactly the leases that are counted: while leading, all that are not
 //!   ending.
@@ -34,6 +34,25 @@ struct Lease {
     /// Its holder is asked to stop: it is not renewed.
     closing: bool,
     count: Count,
+}
+
+/// The proposals to end some leases in one term. One whose outcome is not known may be executed
+/// later, whatever becomes of those that follow, until one of these is: the log keeps their order.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    unknown: bool,
+}
+
+impl Attempts {
+    /// Takes the outcome of the newest: the error says whether it is certain that it was not and
+    /// will not be executed. Returns whether it is known what became of all of them.
+    pub fn settled(&mut self, outcome: Result<(), bool>) -> bool {
+        self.unknown = match outcome {
+            Ok(()) => false,
+            Err(not_executed) => self.unknown || !not_executed,
+        };
+        !self.unknown
+    }
 }
 
 /// What became of a renewal.

@@ -182,3 +182,17 @@ fn remaining_time_counts_down_on_the_leader_only() {
     assert_eq!(left(&book, 50_500), Some(9));
     assert_eq!(book.remaining(at(0), 8), None);
 }
+
+#[test]
+fn what_was_proposed_and_not_answered_may_be_executed_after_a_refusal() {
+    let (unknown, refused) = (Err(false), Err(true));
+    let settled = |outcomes: &[Result<(), bool>]| {
+        let mut attempts = Attempts::default();
+        let each = outcomes.iter().map(|outcome| attempts.settled(*outcome));
+        each.last()
+    };
+    assert_eq!(settled(&[refused]), Some(true));
+    assert_eq!(settled(&[unknown]), Some(false));
+    assert_eq!(settled(&[unknown, refused]), Some(false));
+    assert_eq!(settled(&[unknown, refused, Ok(())]), Some(true));
+}

@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 use tokio::sync::Notify;
 
-use super::book::{LeaseBook, Renewal};
+use super::book::{Attempts, LeaseBook, Renewal};
 use super::wire::{LeaseAnswer, LeaseCall, Renewed, Seen, decode};
 use super::{Known, LeaseListener};
 use crate::clock::{self, Moment};
@@ -129,12 +129,11 @@ impl Keeper {
             ..Command::default()
         };
         let command = Bytes::from(command.encode_to_vec());
+        let mut attempts = Attempts::default();
         loop {
-            let outcome = group.propose(command.clone()).await;
-            let certain = outcome
-                .as_ref()
-                .err()
-                .is_none_or(ProposeError::not_executed);
+            let outcome = group.propose(command.clone()).await.map(drop);
+            let settled = outcome.as_ref().copied();
+            let certain = attempts.settled(settled.map_err(ProposeError::not_executed));
             let left = if certain {
                 // What ended has arrived in `changed` before.
                 self.book().not_ended(Moment::now(), term, &ids)

@@ -6,7 +6,8 @@ use cfgsvc_proto::etcd::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest,
     RangeResponse, RequestOp, TxnRequest,
 };
-use cfgsvc_proto::v1::HistoryRequest;
+use cfgsvc_proto::v1::plan_request::Write;
+use cfgsvc_proto::v1::{HistoryRequest, PlanRequest};
 use cluster::{ProposeError, ReadError};
 use expect_test::expect;
 use tonic::Status;
@@ -340,6 +341,14 @@ async fn without_space_puts_are_refused_and_the_rest_goes_on() {
         ..TxnRequest::default()
     };
     let refused = "ResourceExhausted: etcdserver: mvcc: database space exceeded";
+    for write in [Write::Put(request.clone()), Write::Txn(txn.clone())] {
+        let plan = PlanRequest {
+            write: Some(write),
+            ..PlanRequest::default()
+        };
+        let planned = clients.roles.clone().plan(plan).await;
+        assert_eq!(error(planned), refused, "as the write itself");
+    }
     assert_eq!(error(kv.put(request).await), refused);
     assert_eq!(error(kv.txn(txn).await), refused);
     let grant = LeaseGrantRequest { ttl: 10, id: 0 };

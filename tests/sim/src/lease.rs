@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cfgsvc::lease::book::Renewal;
+use cfgsvc::lease::book::{Attempts, Renewal};
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::{Command, LeaseExpire};
-use cluster::{ProposeError, ReadError};
+use cluster::ReadError;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use prost::Message as _;
 
@@ -104,10 +104,10 @@ async fn end(member: &Member, term: u64, ids: Vec<i64>) {
         ..Command::default()
     };
     let command = Bytes::from(command.encode_to_vec());
+    let mut attempts = Attempts::default();
     loop {
-        let outcome = member.propose(command.clone()).await;
-        let error = outcome.as_ref().err();
-        let certain = error.is_none_or(ProposeError::not_executed);
+        let outcome = member.propose(command.clone()).await.map(drop);
+        let certain = attempts.settled(outcome.map_err(|error| error.not_executed()));
         let left = if certain {
             lock(&member.book().book).not_ended(moment(), term, &ids)
         } else {

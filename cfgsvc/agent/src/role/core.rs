@@ -1,7 +1,9 @@
 //! What the agent does about one role when: a state machine without a clock, a socket or a file.
 //!
 //! ```text
-//!        verdict: may start        start committed          synced: "serve"
+//!  Fencing: what the last agent left is put down
+//!    ▼ done
+//!    │   verdict: may start        start committed          synced: "serve"
 //!   Idle ─────────────────▶ Beginning ─────────────▶ Writing ─────────────▶ Serving
 //!    ▲ ▲                      │ refused                                       │ verdict, deadline,
 //!    │ └──────────────────────┘                                               ▼ lease lost, asked
@@ -15,11 +17,16 @@
 //!   told that it has stopped.
 //! - The group is told so only when no process of the program is left.
 //! - A verdict counts only for the lease that it was asked for; what is not known is fenced.
+//! - The group is asked for nothing before the host is fenced.
+//! - A host with data follows a new epoch only by a verdict on where its data ended after that had
+//!   begun; and one that says it has none does not come to know epochs by that.
 //! - A host whose disk does not take what it is told takes no role, and does not keep one.
 
 use std::time::Duration;
 
 use cfgsvc_clock::Moment;
+
+pub use super::events::{Effect, Event, HostData, Renewal, Standing, Terms, Told, Written};
 
 /// Shortest time between two tries to attend.
 pub const ATTEND_PAUSE: Duration = Duration::from_millis(250);
@@ -27,209 +34,12 @@ pub const ATTEND_PAUSE: Duration = Duration::from_millis(250);
 pub const BEGIN_PAUSE: Duration = Duration::from_millis(250);
 /// Starts that are refused before the host comes again: others that wait are tried first then.
 const BEGIN_TRIES: u32 = 8;
+/// Wait after the host could not say where its data ends, before it is asked again.
+pub const POSITION_PAUSE: Duration = Duration::from_secs(2);
+/// Wait before a host whose store is empty, and which is fenced for that, is asked again.
+const EMPTY_PAUSE: Duration = Duration::from_secs(5);
 /// Wait after a program that ended by itself, before this host stands for the role again.
 pub const ENDED_PAUSE: Duration = Duration::from_secs(2);
-
-/// The terms of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// Its id.
-    pub lease: i64,
-    /// How long the host may serve after sending a renewal; the time to stop is not in it.
-    pub serve: Duration,
-}
-
-/// What became of a renewal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewal {
-    /// It has its whole time again.
-    Renewed,
-    /// It is not renewed: the holder is asked to stop.
-    Closing,
-    /// There is no such lease.
-    Gone,
-}
-
-/// What the group says this host may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// It holds the epoch, which has begun.
-    Serve {
-        /// The epoch.
-        epoch: i64,
-    },
-    /// It was given the epoch, and may begin it.
-    MayStart {
-        /// The epoch.
-        epoch: i64,
-    },
-    /// Its lease is not there.
-    NotAttending,
-    /// Anything else: standby, redirect, rebuild, fenced.
-    Other(Standing),
-}
-
-/// A verdict that does not let the host serve, as it is written down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// `standby`, `redirect`, `rebuild` or `fenced`.
-    pub verdict: &'static str,
-    /// The role's epoch.
-    pub epoch: i64,
-    /// Who holds it; empty when nobody does.
-    pub holder: String,
-    /// Where the holder is reached.
-    pub addresses: Vec<String>,
-    /// In words.
-    pub reason: String,
-}
-
-impl Standing {
-    /// Nothing is known: not the group, not its answer.
-    pub fn fenced(epoch: i64, reason: &str) -> Self {
-        Self {
-            verdict: "fenced",
-            epoch,
-            holder: String::new(),
-            addresses: Vec::new(),
-            reason: reason.to_owned(),
-        }
-    }
-}
-
-/// What is written down for the host's programs, and for the agent after a start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// This host serves.
-    Serve {
-        /// The epoch.
-        epoch: i64,
-        /// Until then, unless it is written again.
-        until: Moment,
-    },
-    /// It does not.
-    Not(Standing),
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The group took the host in; `sent` is when it was asked.
-    Attends {
-        /// When it was asked.
-        sent: Moment,
-        /// What it gave.
-        terms: Terms,
-    },
-    /// It did not, or did not answer.
-    NotAttended,
-    /// A renewal was answered.
-    Renewed {
-        /// Which lease.
-        lease: i64,
-        /// When it was asked.
-        sent: Moment,
-        /// The answer.
-        renewal: Renewal,
-    },
-    /// A renewal got no answer.
-    NotRenewed,
-    /// The group says what this host may do.
-    Told {
-        /// On which stream.
-        stream: u64,
-        /// What.
-        told: Told,
-    },
-    /// The start is committed.
-    Begun {
-        /// With which lease.
-        lease: i64,
-        /// The epoch.
-        epoch: i64,
-    },
-    /// The start was refused, which says why; or nobody knows what became of it.
-    NotBegun {
-        /// Why the group refused it.
-        refused: Option<String>,
-    },
-    /// What was to be written is on disk, up to this number.
-    Synced(u64),
-    /// The program is gone; what fences after it is not done yet. May be left out.
-    Ended,
-    /// No process of the program is left, or none was started, and the host is fenced.
-    NothingLeft,
-    /// The group was told that this host has stopped.
-    Yielded {
-        /// It answered.
-        known: bool,
-    },
-    /// This host has the data of this epoch's holder now.
-    Rebuilt {
-        /// The epoch.
-        epoch: i64,
-    },
-    /// The agent is asked to end.
-    End,
-    /// Time has passed.
-    Tick,
-}
-
-/// What to do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask the group for a lease. Answered by [`Event::Attends`] or [`Event::NotAttended`].
-    Attend,
-    /// Follow the verdicts for this lease on a new stream, and on no other. Its first one is of a
-    /// read that begins now.
-    Follow {
-        /// Number of the stream.
-        stream: u64,
-        /// The lease.
-        lease: i64,
-    },
-    /// Renew. Answered by [`Event::Renewed`] or [`Event::NotRenewed`].
-    Renew(i64),
-    /// Tell the group that the epoch begins. Answered by [`Event::Begun`] or [`Event::NotBegun`].
-    Begin {
-        /// With which lease.
-        lease: i64,
-        /// The epoch.
-        epoch: i64,
-    },
-    /// Write it down, and sync it. Answered by [`Event::Synced`], by a later one's at the latest.
-    Write {
-        /// Numbers ascend.
-        number: u64,
-        /// What.
-        what: Written,
-    },
-    /// Start the program, which may run until then.
-    Run {
-        /// The epoch, for its environment.
-        epoch: i64,
-        /// Its deadline.
-        until: Moment,
-    },
-    /// The program may run until then.
-    Until(Moment),
-    /// Stop the program. Answered by [`Event::NothingLeft`].
-    Stop,
-    /// Tell the group that it has stopped; `leave`: that the host goes away. Answered by
-    /// [`Event::Yielded`].
-    Yield {
-        /// With which lease.
-        lease: i64,
-        /// The host goes away.
-        leave: bool,
-        /// It has served, so that the group is told where its data ends.
-        served: bool,
-        /// By then the lease is over, and nobody need be told.
-        until: Moment,
-    },
-    /// The agent may end.
-    Done,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Lease {
@@ -244,6 +54,8 @@ struct Lease {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
+    /// What the last agent left may still be there: the host is being fenced.
+    Fencing,
     /// Nothing runs.
     Idle,
     /// The group was asked to begin this epoch.
@@ -287,7 +99,11 @@ pub struct Core {
     /// What the group counts as this host's data is what it said when it came: it has other data
     /// now and comes again, with its lease until the new one is there.
     comes_again: bool,
+    /// When a host is asked again that has said it has no data.
+    look_at: Moment,
     told: Option<Told>,
+    /// The epoch of which it was told, and for which it came again to say where its data ends.
+    asked_of: i64,
     stream: u64,
     /// Why the epoch that was granted cannot be begun.
     refused: Option<Refused>,
@@ -310,10 +126,12 @@ impl Core {
             attending: false,
             attend_at: now,
             comes_again: false,
+            look_at: now,
             told: None,
+            asked_of: 0,
             stream: 0,
             refused: None,
-            phase: Phase::Idle,
+            phase: Phase::Fencing,
             written: None,
             number: 0,
             on_disk: 0,
@@ -342,7 +160,14 @@ impl Core {
         let begins = may_start && self.may_begin();
         let begin = self.refused.as_ref().filter(|_| begins);
         let begin = begin.map(|refused| refused.again);
-        let times = [renew.map(|lease| lease.renew_at), deadline, attend, begin];
+        let again = self.comes_again_at();
+        let times = [
+            renew.map(|lease| lease.renew_at),
+            deadline,
+            attend,
+            begin,
+            again,
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -358,7 +183,8 @@ impl Core {
         self.write_down(&mut effects);
         self.synced(now, &mut effects);
         self.keep_lease(now, &mut effects);
-        if self.ends && self.phase == Phase::Idle && self.lease.is_none() {
+        let nothing_runs = matches!(self.phase, Phase::Fencing | Phase::Idle);
+        if self.ends && nothing_runs && self.lease.is_none() {
             self.phase = Phase::Over;
             effects.push(Effect::Done);
         }
@@ -375,6 +201,13 @@ impl Core {
                 self.lease = None;
                 self.told = None;
             }
+            Event::NotAsked => {
+                self.attending = false;
+                self.attend_at = now + POSITION_PAUSE;
+                // It keeps what it has, and is asked again.
+                self.comes_again = true;
+                self.follow(effects);
+            }
             Event::Renewed {
                 lease,
                 sent,
@@ -390,7 +223,7 @@ impl Core {
                 if !matches!(told, Told::MayStart { .. }) {
                     self.refused = None;
                 }
-                self.told = Some(told);
+                self.hears(told, effects);
             }
             Event::Told { .. } | Event::Tick => {}
             Event::Begun { lease, epoch } => {
@@ -458,6 +291,28 @@ impl Core {
         self.follow(effects);
     }
 
+    /// Takes a verdict; not one by where the data ended before the epoch began.
+    fn hears(&mut self, told: Told, effects: &mut Vec<Effect>) {
+        let new = match &told {
+            Told::Other(standing) if matches!(standing.verdict, "standby" | "redirect") => {
+                standing.epoch.max(self.known)
+            }
+            Told::Other(_) | Told::Serve { .. } | Told::MayStart { .. } | Told::NotAttending => {
+                self.known
+            }
+        };
+        let data = self.lease.as_ref().map(|at| at.terms.data);
+        let keeps = data.is_some_and(|data| data != HostData::NotKept);
+        if keeps && new > self.known && new != self.asked_of {
+            self.asked_of = new;
+            self.told = None;
+            self.comes_again = true;
+            self.stop(effects);
+        } else {
+            self.told = Some(told);
+        }
+    }
+
     fn is_lease(&self, id: i64) -> bool {
         self.lease.as_ref().is_some_and(|at| at.terms.lease == id)
     }
@@ -484,13 +339,15 @@ impl Core {
             renewing: false,
             closing: false,
         });
+        self.look_at = sent + EMPTY_PAUSE;
         self.follow(effects);
     }
 
     fn renewed(&mut self, (id, sent): (i64, Moment), renewal: Renewal, effects: &mut Vec<Effect>) {
         let serving = match self.phase {
             Phase::Serving { lease, .. } => lease == id,
-            Phase::Idle
+            Phase::Fencing
+            | Phase::Idle
             | Phase::Beginning { .. }
             | Phase::Writing { .. }
             | Phase::Stopping { .. }
@@ -543,7 +400,8 @@ impl Core {
                 self.phase = Phase::Stopping { lease, ended };
                 self.nothing_left();
             }
-            Phase::Idle
+            Phase::Fencing
+            | Phase::Idle
             | Phase::Beginning { .. }
             | Phase::Stopping { .. }
             | Phase::Unwriting { .. }
@@ -602,6 +460,10 @@ impl Core {
             Phase::Stopping { lease, ended } => (lease, ended),
             // By itself: this host does not do what it stands for.
             Phase::Serving { lease, .. } => (lease, true),
+            Phase::Fencing => {
+                self.phase = Phase::Idle;
+                return;
+            }
             Phase::Idle
             | Phase::Beginning { .. }
             | Phase::Writing { .. }
@@ -682,6 +544,12 @@ impl Core {
         }
     }
 
+    /// It said that it has no data, where data is kept.
+    fn is_empty(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|at| at.terms.data == HostData::Empty)
+    }
+
     /// Nothing runs, nothing is asked, and the disk has taken what it was told.
     fn may_begin(&self) -> bool {
         let free = self.phase == Phase::Idle && !self.attending && !self.ends;
@@ -693,11 +561,31 @@ impl Core {
         self.may_begin() && self.lease.is_none()
     }
 
+    /// When it comes again with the lease that it has, if it does: it has something to say.
+    fn comes_again_at(&self) -> Option<Moment> {
+        self.lease.as_ref()?;
+        let fenced = matches!(&self.told, Some(Told::Other(at)) if at.verdict == "fenced");
+        // For its lack of data, perhaps, which may be there by now.
+        let empty = fenced && self.is_empty();
+        if self.phase != Phase::Idle || self.attending || self.ends {
+            return None;
+        }
+        let empty = empty.then_some(self.look_at.max(self.attend_at));
+        if self.comes_again {
+            Some(self.attend_at)
+        } else {
+            empty
+        }
+    }
+
     /// Whether the lease is kept. Not for as long as the disk takes: a role must not hang on it.
     fn renews(&self) -> bool {
+        let may_start = matches!(self.told, Some(Told::MayStart { .. }));
         match self.phase {
             Phase::Writing { .. } | Phase::Unwriting { .. } => false,
-            Phase::Idle
+            Phase::Idle if may_start => self.on_disk >= self.number,
+            Phase::Fencing
+            | Phase::Idle
             | Phase::Beginning { .. }
             | Phase::Serving { .. }
             | Phase::Stopping { .. }
@@ -707,8 +595,7 @@ impl Core {
     }
 
     fn keep_lease(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let idle = self.phase == Phase::Idle && !self.attending && !self.ends;
-        if self.lease.is_some() && self.comes_again && idle {
+        if self.comes_again_at().is_some_and(|at| at <= now) {
             self.attend(effects);
         }
         let renews = self.renews();
@@ -761,6 +648,8 @@ impl Core {
         if let Written::Not(at) = &wanted
             && at.verdict != "rebuild"
             && at.verdict != "fenced"
+            // Who had data, and says it has none, may have it again.
+            && (self.known == 0 || !self.is_empty())
         {
             self.known = self.known.max(at.epoch);
         }

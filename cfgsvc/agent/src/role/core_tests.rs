@@ -23,6 +23,7 @@ fn at(ms: u64) -> Moment {
 /// What is under way, and what it will be answered with.
 #[derive(Debug, Clone)]
 enum Call {
+    Fence,
     Attend { sent: Moment },
     Renew { sent: Moment, lease: i64 },
     Begin { lease: i64, epoch: i64 },
@@ -134,7 +135,7 @@ impl World {
             core: Core::new(0, at(0)),
             group,
             now: at(0),
-            calls: Vec::new(),
+            calls: vec![Call::Fence],
             stream: (0, 0),
             told: VecDeque::new(),
             program: None,
@@ -249,16 +250,23 @@ impl World {
         }
         let call = self.calls.remove(nth % self.calls.len());
         let event = match call {
+            Call::Fence => Event::NothingLeft,
+            // The hook that says where the data ends has failed.
+            Call::Attend { .. } if lost && nth.is_multiple_of(2) => Event::NotAsked,
             Call::Attend { sent } => {
+                let fencing = self.calls.iter().any(|call| matches!(call, Call::Fence));
+                assert!(!fencing, "it is fenced first");
                 let lease = self.group.next + 1;
                 self.group.next = lease;
                 if let Some((old, _)) = self.group.lease {
                     self.group.end_lease(old);
                 }
                 self.group.lease = Some((lease, self.now + KEPT));
+                let datas = [HostData::NotKept, HostData::Empty, HostData::Some];
                 let terms = Terms {
                     lease,
                     serve: SERVE,
+                    data: datas[nth % datas.len()],
                 };
                 if lost {
                     Event::NotAttended
@@ -458,16 +466,33 @@ fn on(core: &mut Core, event: Event, now: Moment) -> Vec<Effect> {
 const TERMS: Terms = Terms {
     lease: 7,
     serve: SERVE,
+    data: HostData::NotKept,
 };
 
 /// A host that knows epoch 3, and attends with lease 7.
 fn attends() -> Core {
+    attends_with(HostData::NotKept)
+}
+
+fn attends_with(data: HostData) -> Core {
     let mut core = Core::new(3, at(0));
     let effects = on(&mut core, Event::Tick, at(0));
+    assert!(!effects.contains(&Effect::Attend), "it is not fenced yet");
+    let effects = on(&mut core, Event::NothingLeft, at(0));
     assert!(effects.contains(&Effect::Attend), "{effects:?}");
-    let (sent, terms) = (at(0), TERMS);
+    let (sent, terms) = (at(0), Terms { data, ..TERMS });
     on(&mut core, Event::Attends { sent, terms }, at(1));
     core
+}
+
+fn standby(epoch: i64) -> Told {
+    Told::Other(Standing {
+        verdict: "standby",
+        epoch,
+        holder: "other".to_owned(),
+        addresses: Vec::new(),
+        reason: "other holds it".to_owned(),
+    })
 }
 
 /// The same, and it was told that it may begin epoch 9.
@@ -491,7 +516,8 @@ fn serves() -> Core {
 #[test]
 fn a_host_whose_disk_takes_nothing_asks_for_nothing_and_keeps_nothing() {
     let mut core = Core::new(3, at(0));
-    let effects = core.on(Event::Tick, at(0));
+    core.on(Event::Tick, at(0));
+    let effects = core.on(Event::NothingLeft, at(0));
     assert!(!effects.contains(&Effect::Attend), "{effects:?}");
     assert_eq!(core.next_wake(), None, "it waits for the disk");
     assert_eq!(core.on(Event::Synced(1), at(5)), [Effect::Attend]);
@@ -507,6 +533,107 @@ fn a_host_whose_disk_takes_nothing_asks_for_nothing_and_keeps_nothing() {
     assert!(only_written, "{effects:?}");
     // And it ends when it is asked to, without the disk.
     assert!(core.on(Event::End, end).contains(&Effect::Done));
+    // The disk fails before it is given the role: it does not keep that from others.
+    let mut core = attends();
+    let told = standby(3);
+    core.on(Event::Told { stream: 1, told }, at(2));
+    let told = Told::MayStart { epoch: 9 };
+    assert_eq!(core.on(Event::Told { stream: 1, told }, at(3)), []);
+    assert_eq!(core.next_wake(), Some(end), "its lease is not renewed");
+}
+
+#[test]
+fn an_agent_ends_while_its_host_cannot_be_fenced() {
+    let mut core = Core::new(3, at(0));
+    on(&mut core, Event::Tick, at(0));
+    assert!(on(&mut core, Event::End, at(1)).contains(&Effect::Done));
+}
+
+#[test]
+fn a_host_with_data_follows_a_new_epoch_by_where_its_data_ended_then() {
+    let mut core = attends_with(HostData::Some);
+    let told = standby(3);
+    on(&mut core, Event::Told { stream: 1, told }, at(2));
+    // It has followed the last holder on, since it came.
+    let told = standby(9);
+    let effects = on(&mut core, Event::Told { stream: 1, told }, at(3));
+    assert_eq!(effects, [Effect::Attend]);
+    assert_eq!(core.known(), 3, "that is what it says it knows");
+    let (sent, data) = (at(3), HostData::Some);
+    let terms = Terms {
+        lease: 8,
+        data,
+        ..TERMS
+    };
+    on(&mut core, Event::Attends { sent, terms }, at(4));
+    let told = standby(9);
+    let effects = on(&mut core, Event::Told { stream: 2, told }, at(5));
+    assert!(!effects.contains(&Effect::Attend), "{effects:?}");
+    assert_eq!(core.known(), 9);
+}
+
+#[test]
+fn a_host_that_says_its_store_is_empty_knows_no_more_by_following() {
+    let mut core = attends_with(HostData::Empty);
+    let mut stream = 1;
+    for _ in 0..2 {
+        let told = standby(9);
+        on(&mut core, Event::Told { stream, told }, at(2));
+        let (sent, data) = (at(2), HostData::Empty);
+        let terms = Terms { data, ..TERMS };
+        on(&mut core, Event::Attends { sent, terms }, at(3));
+        stream = core.stream;
+    }
+    assert_eq!(core.known(), 3, "its volume may be mounted again");
+    // But a host that never had any does.
+    on(&mut core, Event::Rebuilt { epoch: 9 }, at(4));
+    assert_eq!(core.known(), 9);
+}
+
+#[test]
+fn a_host_that_is_fenced_with_an_empty_store_is_looked_at_again() {
+    let mut core = attends_with(HostData::Empty);
+    let told = Told::Other(Standing::fenced(9, "its store is empty"));
+    on(&mut core, Event::Told { stream: 1, told }, at(2));
+    let renew = core.next_wake().expect("it renews");
+    assert!(!on(&mut core, Event::Tick, renew).contains(&Effect::Attend));
+    let again = at(0) + EMPTY_PAUSE;
+    let renewed = Event::Renewed {
+        lease: 7,
+        sent: again,
+        renewal: Renewal::Renewed,
+    };
+    on(&mut core, renewed, at(5));
+    assert!(on(&mut core, Event::Tick, again).contains(&Effect::Attend));
+}
+
+#[test]
+fn a_host_that_cannot_say_where_its_data_ends_keeps_what_it_has() {
+    let mut core = attends_with(HostData::Some);
+    let told = standby(3);
+    on(&mut core, Event::Told { stream: 1, told }, at(2));
+    let effects = on(&mut core, Event::Rebuilt { epoch: 3 }, at(3));
+    assert_eq!(effects, [Effect::Attend]);
+    let effects = on(&mut core, Event::NotAsked, at(4));
+    let follow = Effect::Follow {
+        stream: 2,
+        lease: 7,
+    };
+    assert_eq!(effects, [follow], "nothing is written, and nothing ends");
+    let renewed = Event::Renewed {
+        lease: 7,
+        sent: at(5),
+        renewal: Renewal::Renewed,
+    };
+    on(&mut core, renewed, at(5));
+    let again = at(4) + POSITION_PAUSE;
+    let renewed = Event::Renewed {
+        lease: 7,
+        sent: again,
+        renewal: Renewal::Renewed,
+    };
+    on(&mut core, renewed, again);
+    assert!(on(&mut core, Event::Tick, again).contains(&Effect::Attend) || core.attending);
 }
 
 #[test]

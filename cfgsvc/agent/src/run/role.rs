@@ -16,7 +16,8 @@ use cfgsvc_client::{
     Verdicts, Yield, sleep_until,
 };
 use cfgsvc_clock::Moment;
-use tokio::sync::{mpsc, watch};
+use cfgsvc_core::placement::objects::Data;
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::hooks::{self, Hooks, Last, Told as News};
@@ -24,7 +25,7 @@ use super::program::{Orders, Program};
 use super::writer::{self, Page};
 use crate::board::{Board, Part};
 use crate::group::{ATTEMPT_MAX, AskError, Group};
-use crate::role::core::{Core, Effect, Event, Renewal, Standing, Terms, Told, Written};
+use crate::role::core::{Core, Effect, Event, HostData, Renewal, Standing, Terms, Told, Written};
 
 /// Events that wait to be taken; who finds no room waits.
 const EVENTS_MAX: usize = 64;
@@ -63,7 +64,11 @@ pub(crate) async fn run(
     mut ending: watch::Receiver<bool>,
 ) {
     let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
-    let mut role = Role::new(settings, group, board, events);
+    let last = Last::default();
+    // No other hook of the role runs before what the last agent left is put down.
+    let first = Arc::clone(&last).lock_owned().await;
+    let mut role = Role::new(settings, (group, board), events, last);
+    role.fence(first);
     let mut core = Core::new(role.settings.page.known_epoch, Moment::now());
     let mut event = Event::Tick;
     let mut ends = false;
@@ -119,13 +124,12 @@ struct Role {
 impl Role {
     fn new(
         settings: Settings,
-        group: Arc<Group>,
-        board: Arc<Board>,
+        (group, board): (Arc<Group>, Arc<Board>),
         events: mpsc::Sender<Event>,
+        last: Last,
     ) -> Self {
         let (news, heard) = watch::channel(News::default());
         let (pages, written) = watch::channel((0, settings.page.clone()));
-        let last = Last::default();
         let mut tasks = JoinSet::new();
         let hooks = settings.hooks.clone();
         tasks.spawn(hooks::tell(hooks, Arc::clone(&last), heard, events.clone()));
@@ -147,6 +151,23 @@ impl Role {
             has_data: Arc::default(),
             tasks,
         }
+    }
+
+    /// Fences the host, whatever the last agent left.
+    fn fence(&mut self, mut last: OwnedMutexGuard<Option<News>>) {
+        let (hooks, board) = (self.settings.hooks.clone(), Arc::clone(&self.board));
+        let fenced = News {
+            verdict: "fenced",
+            epoch: self.settings.page.known_epoch,
+            reason: "the agent begins".to_owned(),
+            ..News::default()
+        };
+        self.later(async move {
+            let problem = |problem| board.problem(&hooks.role, Part::Fence, problem);
+            hooks.until_done("on-fence", &fenced, problem).await;
+            *last = Some(fenced);
+            Event::NothingLeft
+        });
     }
 
     fn until(&self, until: Option<Moment>) {
@@ -192,11 +213,16 @@ impl Role {
         self.end_stream();
         let (asker, terms) = (self.asker(), Arc::clone(&self.terms));
         self.later(async move {
-            match asker.attend(known).await {
+            let Ok(position) = asker.position().await else {
+                return Event::NotAsked;
+            };
+            let data = asker.data(position.as_ref());
+            match asker.attend(known, position).await {
                 Ok((sent, attended)) => {
                     let given = Terms {
                         lease: attended.lease,
                         serve: Duration::from_millis(attended.serve_ms),
+                        data,
                     };
                     *terms.lock().unwrap_or_else(PoisonError::into_inner) = attended;
                     Event::Attends { sent, terms: given }
@@ -410,10 +436,22 @@ impl Asker {
         position
     }
 
+    /// What that says of the host's data.
+    fn data(&self, position: Option<&(String, String)>) -> HostData {
+        match position {
+            None if self.settings.hooks.path("position").is_none() => HostData::NotKept,
+            Some((_, position)) if Data::Number.is_some(position) => HostData::Some,
+            Some(_) | None => HostData::Empty,
+        }
+    }
+
     /// When it was asked, and what the group gave; or how long to wait before asking again.
-    async fn attend(&self, known: i64) -> Result<(Moment, Attended), Duration> {
+    async fn attend(
+        &self,
+        known: i64,
+        position: Option<(String, String)>,
+    ) -> Result<(Moment, Attended), Duration> {
         let settings = &self.settings;
-        let position = self.position().await.map_err(|_| REFUSED_PAUSE)?;
         let has_data = position.is_some();
         let (identity, position) = position.unwrap_or_default();
         let request = Attend {

@@ -189,3 +189,39 @@ fn a_host_that_lacks_writes_rebuilds_and_then_stands_by() -> Result<()> {
     a.end()?;
     b.end()
 }
+
+/// An address that is still up, say: it would stay up for good once another verdict is told.
+#[test]
+fn what_the_last_agent_left_is_put_down_before_the_host_takes_part_again() -> Result<()> {
+    let setup = Setup::new("--term 2s --stop 200ms")?;
+    let works = setup.dir.path().join("fencing-works");
+    fs::write(&works, "")?;
+    let script = format!("test -e {}", works.display());
+    let hooks = [("on-fence", &*script), ("on-serve", ""), ("on-standby", "")];
+    let hooks = setup.hooks(&hooks)?;
+    let mut a = setup.agent("a1", &["--hook-dir", hooks.dir()])?;
+    a.serves()?;
+    let b = setup.agent("b1", &[])?;
+    b.verdict("standby")?;
+    fs::remove_file(&works)?;
+    a.signal(Signal::KILL)?;
+    a.exit()?;
+    b.serves()?;
+    let fenced = || {
+        let told = hooks.told("on-fence").unwrap_or_default();
+        told.iter().filter(|hook| *hook == "on-fence").count()
+    };
+    let before = fenced();
+    let a = setup.agent("a1", &["--hook-dir", hooks.dir()])?;
+    eventually(PATIENCE, "two tries", || fenced() >= before + 2)?;
+    let shown: Value = serde_json::from_str(&setup.cfgctl("role show db/orders -o json")?)?;
+    let mut there = shown["attending"].as_array().into_iter().flatten();
+    assert!(there.all(|there| there["host"] != "a1"), "{shown}");
+    let problem = a.role()?.1["problem"].to_string();
+    assert!(problem.contains("on-fence"), "{problem}");
+    fs::write(&works, "")?;
+    let told = hooks.told("on-standby b1")?;
+    assert_eq!(told[told.len() - 2], "on-fence", "{told:?}");
+    a.end()?;
+    b.end()
+}

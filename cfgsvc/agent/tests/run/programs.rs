@@ -134,8 +134,8 @@ fn a_state_directory_has_one_agent_and_what_the_last_one_ran_is_waited_for() -> 
     a.exit()?;
     let again = setup.agent("a1", &program)?;
     again.serves()?;
-    // The same agent, started again: the role stays here.
-    assert_eq!(again.verdict("serve")?.epoch, epoch);
+    // What it writes is told from what the last one wrote.
+    assert!(again.verdict("serve")?.epoch > epoch);
     again.end()
 }
 

@@ -357,13 +357,9 @@ impl Used {
         })?;
         for role in colo_roles {
             let grant = load::<Grant>(view, &keys::grant(&role))?.unwrap_or_default();
-            for colo in grant
-                .into_iter()
-                .flat_map(|(grant, _)| [grant.holder, grant.next])
-            {
-                if let Some(colo) = colo {
-                    used.colo_roles.insert(colo, role.clone());
-                }
+            let colos = grant.map(|(grant, _)| [grant.holder, grant.next]);
+            for colo in colos.into_iter().flatten().flatten() {
+                used.colo_roles.insert(colo, role.clone());
             }
         }
         Ok(used)

@@ -106,7 +106,9 @@ pub(crate) async fn run_host(context: &Context, command: HostCommand) -> Outcome
         let of_host = attending.iter().filter_map(|(name, there)| {
             let (role, name) = name.rsplit_once('/')?;
             let star = if there.serving == 0 { "" } else { "*" };
-            (name == host).then(|| format!("{role}{star}"))
+            // A lock has clients of any name.
+            let attends = name == host && !role.starts_with("locks/");
+            attends.then(|| format!("{role}{star}"))
         });
         of_host.collect()
     };

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::placed::{delete, print_plan, read, verdict_json, verdict_name, write};
 use crate::render::Table;
-use cfgsvc_client::{Client, EventKind, MoveTo, Moved, RoleState, WatchOptions, Write};
+use cfgsvc_client::{Client, EventKind, MoveTo, Moved, Refusal, RoleState, WatchOptions, Write};
 use cfgsvc_core::placement::objects::{Data, Failover, Kind};
 use cfgsvc_core::placement::{Grant, RoleName, Spec, keys};
 use serde_json::{Value, json};
@@ -220,6 +220,14 @@ pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &Mo
 fn not_over(to: &MoveTo, grant: &Grant, wait: Duration) -> Diagnostic {
     let wait = humantime::format_duration(wait);
     let (role, epoch) = (&to.role, grant.epoch);
+    if epoch == 0 {
+        return Diagnostic::refused(format!(
+            "the group has not said within {wait} who holds role `{role}`"
+        ))
+        .hint(format!(
+            "the move is done or under way: `cfgctl role show {role}`"
+        ));
+    }
     let holder = grant
         .holder
         .as_ref()
@@ -259,7 +267,11 @@ async fn handed_over(
         .await?;
     let mut kind = Kind::Lock;
     // A lock that nobody uses any more is forgotten.
-    if let Some(role) = client.roles(&to.role).await?.first() {
+    let roles = match client.roles(&to.role).await {
+        Err(error) if error.refusal() == Some(Refusal::RoleNotFound) => Vec::new(),
+        roles => roles?,
+    };
+    if let Some(role) = roles.first() {
         kind = spec_of(role)?.kind;
         *grant = grant_of(role)?;
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cfgsvc::lease::book::Renewal as Booked;
-use cfgsvc_agent::role::core::{Core, Effect, Event, Renewal, Terms, Told};
+use cfgsvc_agent::role::core::{Core, Effect, Event, HostData, Renewal, Terms, Told};
 use cfgsvc_core::placement::objects::{Data, Kind};
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{Attend, RoleReply, Start, Yield};
@@ -123,7 +123,8 @@ impl RoleTask {
     /// Returns when the host has gone away in order.
     async fn run(mut self, mut inbox: Receiver<Event>) {
         let mut core = Core::new(self.known(), moment());
-        let mut event = Event::Tick;
+        // Its guard has ended what ran before.
+        let mut event = Event::NothingLeft;
         let mut idle_ticks = IdleTicks::default();
         while self.world.failure().is_none() {
             if let Err(why) = idle_ticks.count(&event) {
@@ -498,5 +499,9 @@ fn terms(reply: &RoleReply, role: &RolePlan, defect: Option<Defect>) -> Terms {
     Terms {
         lease: reply.lease,
         serve: Duration::from_millis(serve_ms),
+        data: match spec.data {
+            Data::None => HostData::NotKept,
+            Data::Number => HostData::Some,
+        },
     }
 }
