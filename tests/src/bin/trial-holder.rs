@@ -4,7 +4,7 @@
 //! Usage: trial-holder LOG RESOURCE
 //!
 //! A line of the log is `EPOCH HOST PID NANOS`, of the lease clock, which is one for all processes
-//! of a machine. The resource (UDP) gets `ROLE EPOCH HOST`.
+//! of a machine. The resource (UDP) gets `ROLE EPOCH HOST NANOS`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -40,9 +40,10 @@ fn main() -> Result<()> {
     let process = std::process::id();
     loop {
         // One write is one line, whoever else writes.
-        let line = format!("{epoch} {host} {process} {}\n", Moment::now().nanos());
+        let now = Moment::now().nanos();
+        let line = format!("{epoch} {host} {process} {now}\n");
         log.write_all(line.as_bytes())?;
-        let write = format!("{role} {epoch} {host}");
+        let write = format!("{role} {epoch} {host} {now}");
         socket.send_to(write.as_bytes(), resource)?;
         std::thread::park_timeout(PAUSE);
     }

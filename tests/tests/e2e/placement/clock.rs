@@ -8,6 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cfgsvc_clock::Moment;
+use cfgsvc_tests::harness::Cluster;
+
+use crate::nemesis::clock_environment;
 
 const SOURCE: &str = include_str!("host_clock.c");
 
@@ -18,6 +22,7 @@ pub(super) fn library(dir: &Path) -> Result<PathBuf> {
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
         .args([&library, &source])
+        .arg("-ldl")
         .output()
         .context("run cc")?;
     let said = String::from_utf8_lossy(&built.stderr);
@@ -30,6 +35,7 @@ pub(super) fn library(dir: &Path) -> Result<PathBuf> {
 pub(super) struct HostClock {
     library: PathBuf,
     file: PathBuf,
+    rate_ppm: i64,
     slept: Duration,
 }
 
@@ -41,6 +47,7 @@ impl HostClock {
         Ok(Self {
             library: library.to_owned(),
             file,
+            rate_ppm,
             slept: Duration::ZERO,
         })
     }
@@ -51,6 +58,12 @@ impl HostClock {
             ("LD_PRELOAD", &self.library),
             ("CFGSVC_HOST_CLOCK", &self.file),
         ]
+    }
+
+    /// What the host's lease clock shows at a true moment, nanoseconds: it counts sleep.
+    pub(super) fn shows(&self, at: Moment) -> i128 {
+        let nanos = i128::from(at.nanos());
+        nanos + nanos * i128::from(self.rate_ppm) / 1_000_000
     }
 
     fn set(&self, number: u64, to: i64) -> Result<()> {
@@ -69,4 +82,24 @@ impl HostClock {
     pub(super) fn set_wall(&self, seconds: i64) -> Result<()> {
         self.set(2, seconds * 1_000_000_000)
     }
+}
+
+/// The members of a group that does not run yet get clocks that run faster by so much, before those
+/// that faults set.
+pub(super) fn skew(cluster: &mut Cluster, rate_ppm: i64) -> Result<()> {
+    let directory = cluster.directory().to_owned();
+    let library = library(&directory)?;
+    let clock = HostClock::new(&library, directory.join("group.clock"), rate_ppm)?;
+    for member in 0..cluster.count() {
+        let mut all = clock_environment(cluster, member);
+        for (name, path) in clock.environment() {
+            let path = path.to_string_lossy();
+            match all.iter_mut().find(|(other, _)| other == name) {
+                Some((_, later)) => *later = format!("{path}:{later}"),
+                None => all.push((name.to_owned(), path.into_owned())),
+            }
+        }
+        cluster.set_environment(member, all)?;
+    }
+    Ok(())
 }

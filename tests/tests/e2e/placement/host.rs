@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use cfgsvc_clock::Moment;
 use cfgsvc_tests::harness::{Network, binary_path, eventually, unused_address};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::clock::HostClock;
 use super::namespace::Namespace;
@@ -172,6 +173,30 @@ impl Host {
         child_of(self.guard()?, "")
     }
 
+    /// Until when the host serves by its own lease clock, nanoseconds, if its agent has written
+    /// down that it does.
+    pub(super) fn deadline(&self) -> Result<Option<u64>> {
+        let file = format!("{}.json", self.options.role.replace('/', "+"));
+        let state = self.options.dir.join(&self.options.name);
+        let text = fs::read_to_string(state.join("roles").join(file))?;
+        let file: Value = serde_json::from_str(&text).context("a verdict")?;
+        let serves = file["verdict"] == "serve";
+        Ok(file["deadline_nanos"].as_u64().filter(|_| serves))
+    }
+
+    /// What it wrote is of its own clock: not before `from`, not much later than now.
+    pub(super) fn check_deadline(&self, deadline: u64, from: Moment, term: Duration) -> Result<()> {
+        let clock = self.machine.clock.as_ref().context("its clocks are true")?;
+        let rounding = 10_000_000;
+        let least = clock.shows(from) - rounding;
+        let most = clock.shows(Moment::now().plus(term)) + rounding;
+        ensure!(
+            (least..=most).contains(&i128::from(deadline)),
+            "the deadline {deadline} is not of {clock:?}, which is {least} to {most}"
+        );
+        Ok(())
+    }
+
     /// Its wall clock is off by so much.
     pub(super) fn set_wall(&self, seconds: i64) -> Result<()> {
         self.machine
@@ -196,8 +221,24 @@ impl Host {
         Ok(())
     }
 
-    /// It wakes up. Which of its processes runs first is by chance; that the program does, before
-    /// the guard has stopped it, is for the resource to notice, and not looked at here.
+    /// The program of the machine that sleeps.
+    pub(super) fn sleeping_program(&self) -> Result<u32> {
+        let sleeps = self.suspended.as_ref().context("the machine is awake")?;
+        Ok(sleeps.program)
+    }
+
+    /// Stops the sleeping machine's program again, which was woken, and waits until it stands.
+    pub(super) fn stop_program(&self) -> Result<()> {
+        let program = self.sleeping_program()?;
+        send(program, Signal::STOP)?;
+        eventually(SOON, "the program to stand", || {
+            let stat = fs::read_to_string(format!("/proc/{program}/stat"));
+            stat.is_ok_and(|stat| stat.contains(") T"))
+        })
+    }
+
+    /// It wakes up, the guard first. Which of its processes runs first is by chance; a trial in
+    /// which the program does wakes it before.
     fn resume(&mut self) -> Result<()> {
         let Some(slept) = self.suspended.take() else {
             return Ok(());
@@ -215,6 +256,9 @@ impl Host {
     /// Everything that was stopped goes on, everything that was ended runs again.
     pub(super) fn mend(&mut self) -> Result<()> {
         self.heal();
+        if self.machine.clock.is_some() {
+            self.set_wall(0)?;
+        }
         self.resume()?;
         let ended = match &mut self.agent {
             Some(agent) => agent.try_wait().context("look at the agent")?.is_some(),
