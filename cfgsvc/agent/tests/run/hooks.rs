@@ -19,7 +19,8 @@ const TELL_ALL: [(&str, &str); 5] = [
 
 #[test]
 fn hooks_serve_without_a_command_and_are_told_in_order() -> Result<()> {
-    let setup = Setup::new("--term 2s --stop 500ms --candidates a1,b1")?;
+    // Longer than the test: a lease that ends would be told of as well.
+    let setup = Setup::new("--term 10m --stop 2s --candidates a1,b1")?;
     let (hooks_a, hooks_b) = (setup.hooks(&TELL_ALL)?, setup.hooks(&TELL_ALL)?);
     let a = setup.agent("a1", &["--hook-dir", hooks_a.dir()])?;
     // Nobody serves on a guess: before anything else, it is told not to.
@@ -45,7 +46,8 @@ fn hooks_serve_without_a_command_and_are_told_in_order() -> Result<()> {
 
 #[test]
 fn a_stopped_agents_hooks_fence_by_the_guard() -> Result<()> {
-    let setup = Setup::new("--term 2s --stop 500ms")?;
+    // To be waited for, and yet not lost before because the machine is slow.
+    let setup = Setup::new("--term 10s --stop 500ms")?;
     let hooks = setup.hooks(&TELL_ALL)?;
     let a = setup.agent("a1", &["--hook-dir", hooks.dir()])?;
     hooks.told("on-serve")?;

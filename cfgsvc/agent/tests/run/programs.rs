@@ -10,6 +10,8 @@ use rustix::process::Signal;
 use crate::harness::{PATIENCE, Setup, runs};
 
 const ROLE: &str = "--term 2s --stop 500ms";
+/// Longer than a test: the lease must not end meanwhile, however slow the machine is.
+const LONG: &str = "--term 10m --stop 500ms";
 
 fn verdict(setup: &Setup, host: &str) -> Result<Output> {
     let asked = Command::new(env!("CARGO_BIN_EXE_cfgagent"))
@@ -21,7 +23,7 @@ fn verdict(setup: &Setup, host: &str) -> Result<Output> {
 
 #[test]
 fn one_serves_and_the_other_stands_by_until_it_is_switched() -> Result<()> {
-    let setup = Setup::new(ROLE)?;
+    let setup = Setup::new(LONG)?;
     let place = setup.dir.path().join("a-program");
     let place = place.to_str().context("text")?;
     let program = ["--", "sh", "-c", "sleep 1000 & wait", place];
@@ -108,7 +110,7 @@ fn a_host_without_the_group_stops_in_time_and_says_so() -> Result<()> {
 
 #[test]
 fn a_state_directory_has_one_agent_and_what_the_last_one_ran_is_waited_for() -> Result<()> {
-    let setup = Setup::new(ROLE)?;
+    let setup = Setup::new(LONG)?;
     let place = setup.dir.path().join("a-program");
     let place = place.to_str().context("text")?;
     // It does not listen to SIGTERM, so that its guard needs a while.
