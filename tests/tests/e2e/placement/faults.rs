@@ -18,7 +18,8 @@ pub(super) enum HostFault {
     GuardKilled,
     /// SIGKILL for agent and guard at once.
     BothKilled,
-    /// SIGSTOP for the guard, and the role is switched to the other.
+    /// SIGSTOP for the guard, and the role is switched to the other or, in half of the trials, the
+    /// host is cut off.
     GuardStopped,
     /// Nothing between host and group passes; its clients reach it.
     Cut,

@@ -260,6 +260,10 @@ impl Host {
             self.set_wall(0)?;
         }
         self.resume()?;
+        if let Ok(guard) = self.guard() {
+            // Fails only for a guard that its agent has killed meanwhile.
+            let _ = send(guard, Signal::CONT);
+        }
         let ended = match &mut self.agent {
             Some(agent) => agent.try_wait().context("look at the agent")?.is_some(),
             None => true,

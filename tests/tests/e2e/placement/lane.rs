@@ -233,6 +233,9 @@ impl<'a> Lane<'a> {
             }
             HostFault::GuardStopped => {
                 send(host.guard()?, Signal::STOP)?;
+                if other_way {
+                    return host.cut(true, true);
+                }
                 self.switch(other)
             }
             HostFault::Cut => host.cut(true, true),
