@@ -45,9 +45,10 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The host takes part in each ROLE. When the group gives one to it, the COMMAND is started, or the
-hook on-serve when there is no COMMAND; it is stopped (SIGTERM, SIGKILL when the role's stop_ms are
-over) before the lease is, whatever happens to the agent. What the host may do is in DIR/roles, on
-http://127.0.0.1:2383/role/ROLE (200 while it serves, else 503), and told to the hooks.
+hook on-serve when there is no COMMAND; it is stopped (SIGTERM, SIGKILL after three quarters of the
+role's stop_ms) before the lease is over, whatever happens to the agent. What the host may do is in
+DIR/roles, on http://127.0.0.1:2383/role/ROLE (200 while it serves, else 503), and told to the
+hooks.
 
 Hooks are the files on-serve, on-standby, on-redirect, on-rebuild, on-fence and position of the
 hook directory; those that are missing are not run. See deploy/AGENT.md.

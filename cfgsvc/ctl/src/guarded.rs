@@ -6,6 +6,7 @@
 //! commands `guard` and `shield`.
 
 use crate::signals::Signals;
+use cfgsvc_agent::guard::core::given_up_at;
 use cfgsvc_agent::guard::handle::{GuardError, GuardHandle, GuardOptions};
 use cfgsvc_agent::guard::protocol::{Ending, Reason, Report};
 use cfgsvc_client::{LeaseLost, LeaseState, LockGuard, Moment, sleep_until};
@@ -133,10 +134,10 @@ impl Run<'_> {
         }
     }
 
-    /// By when nothing may be left.
+    /// When the guard is given up: nothing should be left then, and there is time to see to it.
     fn over_by(&self) -> Moment {
         let stops = self.stopping.map_or(self.until, |at| at.min(self.until));
-        stops + self.lock.stop_time()
+        given_up_at(stops, self.lock.stop_time())
     }
 
     fn hear(&mut self, report: Report) {

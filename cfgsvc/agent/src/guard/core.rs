@@ -11,8 +11,8 @@
 //! Invariants
 //! - The program is started once at most, only before a deadline, and never after stopping began.
 //! - At the deadline and later the program has been sent TERM.
-//! - KILL comes `stop` after TERM, and no later than `stop` after the deadline: who finds after a
-//!   suspend that both are over kills at once.
+//! - KILL comes [`kill_after`] of the stop margin after TERM, and no later than that after the
+//!   deadline: who finds after a suspend that both are over kills at once.
 //! - A deadline that is moved counts from then on; one that comes after stopping began does not.
 //! - The end is said once, when nothing is left, and nothing is done after it.
 
@@ -29,6 +29,19 @@ pub const AGAIN: Duration = Duration::from_millis(10);
 /// The furthest deadline that is taken for one. No lease is as long: a figure beyond it is of
 /// another unit or another machine.
 pub const FURTHEST: Duration = Duration::from_hours(24);
+
+/// From TERM to KILL, of the stop margin `stop`: the time from the deadline until all is gone. What
+/// is left of it is for KILL to take effect, and for whoever steps in when the guard does not run.
+pub fn kill_after(stop: Duration) -> Duration {
+    stop * 3 / 4
+}
+
+/// When the guard is given up whose program was to stop from `stops` on: if it has not said `gone`
+/// by then, whoever started it kills all. Half of what the guard's own KILL leaves of the margin
+/// has passed, and half is there for this one.
+pub fn given_up_at(stops: Moment, stop: Duration) -> Moment {
+    stops + stop * 7 / 8
+}
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,13 +124,13 @@ enum Phase {
 /// The state of one guard, which runs its program once.
 #[derive(Debug)]
 pub struct Core {
-    /// From TERM to KILL.
+    /// From the deadline until all is gone.
     stop: Duration,
     phase: Phase,
 }
 
 impl Core {
-    /// `stop`: the time between TERM and KILL, and between the deadline and KILL at most.
+    /// `stop`: the time from the deadline, or an earlier TERM, until all must be gone.
     pub fn new(stop: Duration) -> Self {
         Self {
             stop,
@@ -188,7 +201,7 @@ impl Core {
                 self.over(effects);
             }
             Phase::Running { until } => {
-                let kill_at = now.min(until) + self.stop;
+                let kill_at = now.min(until) + kill_after(self.stop);
                 self.phase = Phase::Stopping { kill_at };
                 effects.push(Effect::Signal(Sent::Term));
                 effects.push(Effect::Say(Report::Stopping(reason)));

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const STOP: Duration = Duration::from_millis(500);
+const STOP: Duration = Duration::from_millis(400);
+/// Three quarters of that.
+const KILL_AFTER: Duration = Duration::from_millis(300);
 
 fn at(ms: u64) -> Moment {
     Moment::since_boot(Duration::from_millis(ms))
@@ -79,7 +81,7 @@ impl World {
                 );
                 let absurd = matches!(event, Event::Until(at) if now.until(at) > FURTHEST);
                 assert!(asked || absurd || now >= until, "stopped before {until}");
-                self.kill_due = Some(now.min(until) + STOP);
+                self.kill_due = Some(now.min(until) + KILL_AFTER);
             }
             Effect::Signal(Sent::Kill) => {
                 let due = self.kill_due.expect("TERM comes first");
@@ -214,9 +216,9 @@ fn an_extended_deadline_is_honoured_and_a_shorter_one_too() {
     world.pass(Duration::from_secs(1), false);
     assert_eq!(world.kill_due, None);
     world.event(Event::Until(at(2_900)));
-    assert_eq!(world.kill_due, Some(at(3_400)));
+    assert_eq!(world.kill_due, Some(at(3_200)));
     world.event(Event::Until(at(9_000)));
-    world.pass(Duration::from_millis(500), false);
+    world.pass(KILL_AFTER, false);
     assert!(
         world.killed,
         "a deadline after stopping began does not count"
@@ -255,7 +257,19 @@ fn what_the_main_process_leaves_is_stopped() {
     let mut world = World::new();
     world.event(Event::Until(at(9_000)));
     world.event(Event::Exited(Ending::Code(3)));
-    assert_eq!(world.kill_due, Some(at(1_500)));
+    assert_eq!(world.kill_due, Some(at(1_300)));
     world.event(Event::NothingLeft);
     assert_eq!(world.said, ["exited 3", "stopping exited", "gone"]);
+}
+
+#[test]
+fn within_the_margin_the_guard_kills_and_then_who_gave_it_up_does() {
+    let stops = at(1_000);
+    let mut core = Core::new(STOP);
+    core.on(Event::Until(stops), at(0));
+    core.on(Event::Tick, stops);
+    let (kill, over) = (core.next_wake(), stops + STOP);
+    assert_eq!(kill, Some(at(1_300)));
+    assert_eq!(given_up_at(stops, STOP), at(1_350));
+    assert!(given_up_at(stops, STOP) < over);
 }

@@ -18,7 +18,7 @@ use super::{shell, shield};
 enum Entry {
     /// Run a program until the deadlines that come on standard input.
     Guard {
-        /// From SIGTERM to SIGKILL, in milliseconds.
+        /// From the deadline until all is gone, in milliseconds; SIGKILL at three quarters.
         #[arg(long)]
         stop_ms: u64,
         /// Hold this file, with the program, so that the next agent waits for the last one's.

@@ -33,7 +33,10 @@ pub struct GuardOptions {
     pub executable: PathBuf,
     /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// From SIGTERM to SIGKILL. Sent as whole milliseconds, rounded down.
+    /// The stop margin: from the deadline until all is gone. SIGTERM comes at its beginning,
+    /// SIGKILL after [`super::core::kill_after`] of it; who has not heard `gone` at
+    /// [`super::core::given_up_at`] calls [`GuardHandle::kill_all`]. Sent as whole milliseconds,
+    /// rounded down.
     pub stop: Duration,
     /// A file that the guard and the program keep locked (`flock`, shared) while they are there.
     pub hold: Option<PathBuf>,
@@ -156,7 +159,7 @@ impl GuardHandle {
         self.guard.id()
     }
 
-    /// The program may run until `moment`: SIGTERM comes then, SIGKILL the stop time later.
+    /// The program may run until `moment`: SIGTERM comes then, SIGKILL within the stop margin.
     pub fn until(&mut self, moment: Moment) -> Result<(), GuardError> {
         self.tell(Command::Until(moment))
     }

@@ -43,7 +43,7 @@ pub const LOOK: Duration = Duration::from_millis(100);
 /// What the guard is to do.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// From SIGTERM to SIGKILL.
+    /// From the deadline until all is gone; SIGKILL comes before that.
     pub stop: Duration,
     /// The program and its arguments.
     pub command: Vec<OsString>,

@@ -18,14 +18,15 @@ use tokio::sync::{mpsc, watch};
 
 use super::hooks::{self, Hooks, Last, Told};
 use crate::board::{Board, Part};
+use crate::guard::core::given_up_at;
 use crate::guard::handle::{GuardError, GuardHandle, GuardOptions};
 use crate::guard::protocol::Report;
 use crate::role::core::Event;
 
-/// How much later than it should a guard may be before it is killed with all it guards.
-const LATE: Duration = Duration::from_millis(500);
 /// How long the last resort looks for processes before it says which do not end.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Wait before it looks again.
+const KILL_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the program is told; the last word counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +133,7 @@ impl Program {
         tracing::error!(role, epoch, %error, cause, "kills all processes of the program");
         while let Err(error) = guard.kill_all(PATIENCE).await {
             tracing::error!(role, epoch, %error, "the program is not gone");
-            tokio::time::sleep(LATE).await;
+            tokio::time::sleep(KILL_PAUSE).await;
         }
         tracing::info!(role, epoch, "the program is gone, killed");
     }
@@ -145,8 +146,9 @@ impl Program {
         on_serve: &mut Option<io::Result<Child>>,
     ) -> Result<(), GuardError> {
         let now = *orders.borrow_and_update();
-        let mut gone_by = now.until + self.stop;
-        self.set(|status| status.gone_by = Some(gone_by));
+        // When it must begin to stop.
+        let mut stops = now.until;
+        self.set(|status| status.gone_by = Some(stops + self.stop));
         let mut stopping = now.stop;
         if stopping {
             guard.stop()?;
@@ -159,13 +161,13 @@ impl Program {
                     let now = *orders.borrow_and_update();
                     if changed.is_err() || now.stop {
                         stopping = true;
-                        gone_by = gone_by.min(Moment::now() + self.stop);
+                        stops = stops.min(Moment::now());
                         guard.stop()?;
                     } else {
-                        gone_by = now.until + self.stop;
+                        stops = now.until;
                         guard.until(now.until)?;
                     }
-                    self.set(|status| status.gone_by = Some(gone_by));
+                    self.set(|status| status.gone_by = Some(stops + self.stop));
                 }
                 status = ended(on_serve) => {
                     *on_serve = None;
@@ -180,7 +182,7 @@ impl Program {
                     Some(report) => self.heard(report, on_serve),
                     None => return Ok(()),
                 },
-                () = sleep_until(gone_by + LATE) => return Err(GuardError::Late),
+                () = sleep_until(given_up_at(stops, self.stop)) => return Err(GuardError::Late),
             }
         }
     }

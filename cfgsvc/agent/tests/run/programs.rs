@@ -1,11 +1,15 @@
 //! A guarded program, the verdict file, HTTP and the local copy.
 
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use cfgsvc_agent::state::boot_id;
+use anyhow::{Context, Result, ensure};
+use cfgsvc_agent::state::{VerdictFile, boot_id};
+use cfgsvc_clock::Moment;
 use cfgsvc_tests::harness::{eventually, http_get};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{PATIENCE, Setup, runs};
 
@@ -108,6 +112,52 @@ fn a_host_without_the_group_stops_in_time_and_says_so() -> Result<()> {
     a.end()
 }
 
+/// When the pipe's last writer was gone.
+fn gone_at(mut pipe: BufReader<File>) -> Result<Moment> {
+    let more = pipe.read_to_end(&mut Vec::new())?;
+    ensure!(more == 0, "{more} bytes more");
+    Ok(Moment::now())
+}
+
+#[test]
+fn a_guard_that_is_stopped_is_no_reason_to_serve_beyond_the_lease() -> Result<()> {
+    // An eighth of the margin, a second and a half, is what the agent's own kill has.
+    let stop = Duration::from_secs(12);
+    let mut setup = Setup::new("--term 24s --stop 12s")?;
+    let path = setup.dir.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&path).status()?;
+    ensure!(made.success(), "mkfifo: {made}");
+    let script = format!(
+        "exec > {}; echo $PPID; trap '' TERM; sleep 1000 & wait",
+        path.display()
+    );
+    let a = setup.agent("a1", &["--", "sh", "-c", &script])?;
+    let mut pipe = BufReader::new(File::open(&path)?);
+    let mut guard = String::new();
+    pipe.read_line(&mut guard)?;
+    a.serves()?;
+    let guard = Pid::from_raw(guard.trim().parse()?).context("a process")?;
+    kill_process(guard, Signal::STOP)?;
+    setup.cluster.kill(0)?;
+    let ended = std::thread::spawn(move || gone_at(pipe));
+    // Each renewal puts the deadline off; the last one counts.
+    let file = setup.state("a1").join("roles/db+orders.json");
+    let mut deadline = None;
+    eventually(3 * PATIENCE, "the program's end", || {
+        let text = fs::read(&file).unwrap_or_default();
+        let page = serde_json::from_slice::<VerdictFile>(&text).ok();
+        if let Some(page) = page.filter(|page| page.verdict == "serve") {
+            deadline = Some(page.deadline_nanos);
+        }
+        ended.is_finished()
+    })?;
+    let gone = ended.join().expect("it does not panic")?;
+    let deadline = Duration::from_nanos(deadline.context("it served")?);
+    let over = Moment::since_boot(deadline) + stop;
+    assert!(gone < over, "gone at {gone}, the lease was over at {over}");
+    a.end()
+}
+
 #[test]
 fn a_state_directory_has_one_agent_and_what_the_last_one_ran_is_waited_for() -> Result<()> {
     let setup = Setup::new(LONG)?;
@@ -165,8 +215,8 @@ fn what_cannot_be_is_refused_with_the_next_step() -> Result<()> {
     assert_eq!(said.status.code(), Some(1), "{text}");
     assert!(text.contains("give another --http"), "{text}");
     let file = setup.state("a1").join("roles/db+orders.json");
-    std::fs::write(&file, "{")?;
+    fs::write(&file, "{")?;
     refused(&[], "is damaged or of a later version")?;
-    assert_eq!(std::fs::read_to_string(&file)?, "{", "it is left as it was");
+    assert_eq!(fs::read_to_string(&file)?, "{", "it is left as it was");
     Ok(())
 }

@@ -41,9 +41,9 @@ pub(crate) struct ClaimArgs {
     after_help = "Who asks first has it first. The command finds its fencing token, which is
 greater for each later holder, in EPOCH and CFGSVC_EPOCH, the role to check it with in CFGSVC_ROLE,
 and the holder's name in CFGSVC_HOST. It runs under a guard of its own: when the lock could not be
-renewed, it gets SIGTERM at the deadline and SIGKILL when the time to stop is over, also when
-cfgctl is killed or stopped. So do all processes that it has started, also when it ends by itself.
-Its standard input is empty. SIGINT, SIGTERM and SIGHUP stop it, and then release the lock.
+renewed, it gets SIGTERM at the deadline and SIGKILL after three quarters of the time to stop, also
+when cfgctl is killed or stopped. So do all processes that it has started, also when it ends by
+itself. Its standard input is empty. SIGINT, SIGTERM and SIGHUP stop it, and then release the lock.
 
 Term, time to stop and lock-delay are those of the first who asks while nobody uses the lock.
 

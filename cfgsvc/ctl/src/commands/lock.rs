@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   renewal sent                     deadline
-//!   ├─ the command runs ─────────────┤ SIGTERM ── stop ── SIGKILL │ clocks, lock-delay │ the next
+//!   ├─ the command runs ─────────────┤ SIGTERM ─ stop ─ SIGKILL ─ gone │ clocks, lock-delay │ next
 //! ```
 //! Invariant: the lock is released only when no process of the command is left.
 

@@ -127,8 +127,7 @@ impl Guarded {
     }
 
     async fn run(self: Arc<Self>, mut inbox: Receiver<Event>) {
-        // What is left of the time to stop is for the kill.
-        let mut core = Core::new(self.stop * 3 / 4);
+        let mut core = Core::new(self.stop);
         loop {
             let event = match core.next_wake() {
                 Some(wake) => timeout(moment().until(wake), inbox.recv())
