@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/agent.lock       held by the agent that runs
-//! DIR/program.lock     held by each guard and its program: the next agent waits for them
+//! DIR/program.lock     held by each guard and its program, which inherit it from their agent: the
+//!                      next agent waits for them
 //! DIR/instance         the directory's random name
 //! DIR/roles/ROLE.json  the verdict on ROLE, a slash of its name written as '+'
 //! DIR/copy.json        the copy of the configuration

@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,9 +20,6 @@ enum Entry {
         /// From the deadline until all is gone, in milliseconds; SIGKILL at three quarters.
         #[arg(long)]
         stop_ms: u64,
-        /// Hold this file, with the program, so that the next agent waits for the last one's.
-        #[arg(long)]
-        hold: Option<PathBuf>,
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
@@ -44,15 +40,10 @@ pub fn entered() -> Option<ExitCode> {
         return None;
     }
     Some(match Entry::parse() {
-        Entry::Guard {
-            stop_ms,
-            hold,
-            command,
-        } => {
+        Entry::Guard { stop_ms, command } => {
             let options = shell::Options {
                 stop: Duration::from_millis(stop_ms),
                 command,
-                hold,
             };
             match shell::run(options) {
                 Ok(()) => ExitCode::SUCCESS,

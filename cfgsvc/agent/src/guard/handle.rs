@@ -25,6 +25,7 @@ use tokio::process::{Child, Command as Process};
 use super::core::AGAIN;
 use super::processes::{self, MARK_VARIABLE, Remains};
 use super::protocol::{Command, LineError, Lines, Report};
+use crate::state;
 
 /// What is guarded, and how.
 #[derive(Clone, Debug)]
@@ -38,7 +39,8 @@ pub struct GuardOptions {
     /// [`super::core::given_up_at`] calls [`GuardHandle::kill_all`]. Sent as whole milliseconds,
     /// rounded down.
     pub stop: Duration,
-    /// A file that the guard and the program keep locked (`flock`, shared) while they are there.
+    /// A file that the guard and the program keep locked (`flock`, shared) while they are there;
+    /// they inherit it locked, so that it is so from before they begin.
     pub hold: Option<PathBuf>,
     /// Added to the environment of the program.
     pub environment: Vec<(OsString, OsString)>,
@@ -123,9 +125,8 @@ impl GuardHandle {
             .arg0("cfgagent")
             .args(["guard", "--stop-ms"])
             .arg(options.stop.as_millis().to_string());
-        if let Some(lock) = &options.hold {
-            guard.arg("--hold").arg(lock);
-        }
+        let lock = options.hold.as_deref().map(state::hold_inherited);
+        let held = lock.transpose().map_err(GuardError::Start)?;
         let guard = guard
             .arg("--")
             .args(&options.command)
@@ -140,6 +141,8 @@ impl GuardHandle {
             .process_group(0)
             .spawn()
             .map_err(GuardError::Start)?;
+        // The guard has it now.
+        drop(held);
         Ok(Self {
             guard,
             ours,

@@ -16,7 +16,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
@@ -34,7 +33,6 @@ use super::core::{Asker, Core, Effect, Event, Loss, Sent};
 use super::processes::{self, ProcError};
 use super::protocol::{Command, Ending, Lines, Report};
 use crate::signals::{drained, listen};
-use crate::state;
 
 /// Longest time between two looks at the lease clock. The timer's clock is slewed by NTP and the
 /// lease clock is not: even at a tenth of the rate, they differ by 10 ms over this time.
@@ -47,8 +45,6 @@ pub struct Options {
     pub stop: Duration,
     /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// A file that is locked while the guard, or anybody of the program, is there.
-    pub hold: Option<PathBuf>,
 }
 
 /// Why the guard does not guard.
@@ -117,8 +113,6 @@ struct Guard {
     /// The main process, until it is reaped.
     main: Option<Pid>,
     done: bool,
-    /// Held as long as it is open, here or in the program.
-    _hold: Option<OwnedFd>,
 }
 
 impl Guard {
@@ -136,12 +130,6 @@ impl Guard {
             .set_nonblocking(true)
             .map_err(system("make the agent's socket non-blocking"))?;
         processes::check()?;
-        let hold = match &options.hold {
-            Some(lock) => {
-                Some(state::hold_inherited(lock).map_err(system("hold the program's lock"))?)
-            }
-            None => None,
-        };
         set_child_subreaper(Some(getpid())).map_err(system("become a child subreaper"))?;
         let timer = timerfd_create(
             TimerfdClockId::Boottime,
@@ -156,7 +144,6 @@ impl Guard {
             lines: Lines::default(),
             asked: listen(&[SIGTERM, SIGINT, SIGHUP]).map_err(system("catch signals"))?,
             ended: listen(&[SIGCHLD]).map_err(system("catch signals"))?,
-            _hold: hold,
             timer,
             started: false,
             main: None,

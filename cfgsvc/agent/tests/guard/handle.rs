@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use cfgsvc_agent::guard::handle::{GuardError, GuardHandle, GuardOptions};
 use cfgsvc_agent::guard::protocol::{Ending, Reason, Report};
 use cfgsvc_clock::Moment;
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -144,6 +145,29 @@ async fn a_guard_that_reads_nothing_is_an_error_and_no_wait() -> Result<()> {
     assert!(matches!(deaf, Some(GuardError::Deaf(_))), "{deaf:?}");
     run.handle.kill_all(LONG).await?;
     gone(run.pipe).await
+}
+
+#[tokio::test]
+async fn the_lock_is_held_from_the_start_to_the_last_process() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("program.lock");
+    let lock = File::create(&path)?;
+    let free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let mut handle = GuardHandle::spawn(&GuardOptions {
+        executable: PathBuf::from(env!("CARGO_BIN_EXE_cfgagent")),
+        command: ["sleep", "1000"].map(OsString::from).into(),
+        stop: LONG,
+        hold: Some(path),
+        environment: Vec::new(),
+    })?;
+    assert!(!free(), "the guard has hardly begun");
+    handle.until(Moment::now() + 10 * LONG)?;
+    while !matches!(next(&mut handle).await?, Some(Report::Started { .. })) {}
+    assert!(!free(), "the program runs");
+    handle.stop()?;
+    while next(&mut handle).await?.is_some() {}
+    assert!(free(), "nobody is left");
+    Ok(())
 }
 
 #[tokio::test]
