@@ -71,6 +71,7 @@ pub(crate) async fn run(
     let guard = GuardHandle::spawn(&GuardOptions {
         executable: GuardOptions::own_executable(),
         command: command.to_vec(),
+        beside: None,
         stop: lock.stop_time(),
         hold: None,
         environment: environment
@@ -148,7 +149,11 @@ impl Run<'_> {
             Report::Late | Report::Stopping(Reason::Deadline) => {
                 self.ended.get_or_insert(Ended::Lost(LeaseLost::NotRenewed));
             }
-            Report::Ready { .. } | Report::Started { .. } | Report::Stopping(_) | Report::Gone => {}
+            Report::Ready { .. }
+            | Report::Started { .. }
+            | Report::Beside(_)
+            | Report::Stopping(_)
+            | Report::Gone => {}
         }
     }
 

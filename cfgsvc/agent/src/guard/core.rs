@@ -56,6 +56,8 @@ pub enum Event {
     NotStarted,
     /// The main process has ended.
     Exited(Ending),
+    /// What was started beside it has ended, or could not be started.
+    BesideEnded(Ending),
     /// No process of the program is left.
     NothingLeft,
     /// Time has passed.
@@ -83,7 +85,7 @@ pub enum Loss {
 /// What to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Start the program.
+    /// Start the program, and what is to run beside it.
     Start,
     /// Send this to every process of the program.
     Signal(Sent),
@@ -167,6 +169,12 @@ impl Core {
             Event::Exited(ending) => {
                 effects.push(Effect::Say(Report::Exited(ending)));
                 self.stop(Reason::Exited, now, &mut effects);
+            }
+            // While it is stopped, it ends by that.
+            Event::BesideEnded(ending) => {
+                if matches!(self.phase, Phase::Running { .. }) && ending != Ending::Code(0) {
+                    effects.push(Effect::Say(Report::Beside(ending)));
+                }
             }
             Event::NothingLeft => {
                 self.stop(Reason::Exited, now, &mut effects);

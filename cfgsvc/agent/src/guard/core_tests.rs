@@ -93,6 +93,10 @@ impl World {
                     let nothing = matches!(event, Event::NothingLeft | Event::NotStarted);
                     assert!(nothing || !self.started, "gone while something is left");
                 }
+                if let Report::Beside(ending) = report {
+                    assert_eq!(event, Event::BesideEnded(ending));
+                    assert!(self.kill_due.is_none(), "it was stopped");
+                }
                 self.said.push(report.to_string());
             }
             Effect::Done => self.over = true,
@@ -156,6 +160,8 @@ fn step() -> impl Strategy<Value = Step> {
         Event::NotStarted,
         Event::Exited(Ending::Code(3)),
         Event::Exited(Ending::Signal(15)),
+        Event::BesideEnded(Ending::Code(0)),
+        Event::BesideEnded(Ending::Code(1)),
         Event::NothingLeft,
         Event::Tick,
     ]);
@@ -181,9 +187,13 @@ proptest! {
                     let ms = world.now.nanos() / 1_000_000;
                     world.event(Event::Until(at(ms.saturating_add_signed(after))));
                 }
-                // The shell reports the main process and its remains only if there are any.
-                Step::Event(Event::Exited(_) | Event::NothingLeft | Event::NotStarted)
-                    if !world.started || world.over => {}
+                // The shell reports what it has started and its remains only if there are any.
+                Step::Event(
+                    Event::Exited(_)
+                    | Event::BesideEnded(_)
+                    | Event::NothingLeft
+                    | Event::NotStarted,
+                ) if !world.started || world.over => {}
                 Step::Event(event) => world.event(event),
                 Step::Pass { ms, asleep } => world.pass(Duration::from_millis(ms), asleep),
             }
@@ -272,4 +282,16 @@ fn within_the_margin_the_guard_kills_and_then_who_gave_it_up_does() {
     assert_eq!(kill, Some(at(1_300)));
     assert_eq!(given_up_at(stops, STOP), at(1_350));
     assert!(given_up_at(stops, STOP) < over);
+}
+
+#[test]
+fn what_fails_beside_the_program_is_said_and_changes_nothing() {
+    let mut world = World::new();
+    world.event(Event::Until(at(9_000)));
+    world.event(Event::BesideEnded(Ending::Code(0)));
+    world.event(Event::BesideEnded(Ending::Code(3)));
+    assert_eq!(world.kill_due, None);
+    world.event(Event::Stop(Asker::Agent));
+    world.event(Event::BesideEnded(Ending::Signal(15)));
+    assert_eq!(world.said, ["beside 3", "stopping asked"]);
 }

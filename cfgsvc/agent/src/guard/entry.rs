@@ -20,6 +20,9 @@ enum Entry {
         /// From the deadline until all is gone, in milliseconds; SIGKILL at three quarters.
         #[arg(long)]
         stop_ms: u64,
+        /// Start this too, after the command, and end it with that.
+        #[arg(long)]
+        beside: Option<OsString>,
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
@@ -40,10 +43,15 @@ pub fn entered() -> Option<ExitCode> {
         return None;
     }
     Some(match Entry::parse() {
-        Entry::Guard { stop_ms, command } => {
+        Entry::Guard {
+            stop_ms,
+            beside,
+            command,
+        } => {
             let options = shell::Options {
                 stop: Duration::from_millis(stop_ms),
                 command,
+                beside,
             };
             match shell::run(options) {
                 Ok(()) => ExitCode::SUCCESS,

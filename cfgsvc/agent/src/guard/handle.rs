@@ -34,6 +34,9 @@ pub struct GuardOptions {
     pub executable: PathBuf,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// Started once after the program, and ended with it and like it, with all that descends from
+    /// it; its failure is [`Report::Beside`].
+    pub beside: Option<PathBuf>,
     /// The stop margin: from the deadline until all is gone. SIGTERM comes at its beginning,
     /// SIGKILL after [`super::core::kill_after`] of it; who has not heard `gone` at
     /// [`super::core::given_up_at`] calls [`GuardHandle::kill_all`]. Sent as whole milliseconds,
@@ -125,6 +128,9 @@ impl GuardHandle {
             .arg0("cfgagent")
             .args(["guard", "--stop-ms"])
             .arg(options.stop.as_millis().to_string());
+        if let Some(beside) = &options.beside {
+            guard.arg("--beside").arg(beside);
+        }
         let lock = options.hold.as_deref().map(state::hold_inherited);
         let held = lock.transpose().map_err(GuardError::Start)?;
         let guard = guard
@@ -219,7 +225,11 @@ impl GuardHandle {
             match report {
                 Report::Started { pid } => self.program = i32::try_from(pid).ok(),
                 Report::Gone => self.gone = true,
-                Report::Ready { .. } | Report::Late | Report::Stopping(_) | Report::Exited(_) => {}
+                Report::Ready { .. }
+                | Report::Late
+                | Report::Beside(_)
+                | Report::Stopping(_)
+                | Report::Exited(_) => {}
             }
             self.heard.push_back(report);
         }

@@ -13,6 +13,7 @@
 //! | `ready locked`, `ready unlocked` | it listens; its memory is locked or may be swapped out |
 //! | `late` | the deadline was over when it came, so nothing was started |
 //! | `started PID` | the process that becomes the program exists, and leads a group |
+//! | `beside CODE`, `beside signal N` | what was started beside the program has failed |
 //! | `stopping REASON` | the program has been sent SIGTERM |
 //! | `exited CODE`, `exited signal N` | the main process has ended |
 //! | `gone` | no process of the program is left; the guard ends |
@@ -51,6 +52,9 @@ pub enum Report {
         /// The process id.
         pid: u32,
     },
+    /// What was started beside the main process has failed. That it has succeeded is not said, nor
+    /// how it ended when the program was being stopped.
+    Beside(Ending),
     /// The program has been sent SIGTERM; nothing is started any more.
     Stopping(Reason),
     /// The main process has ended.
@@ -78,7 +82,7 @@ pub enum Reason {
     NotStarted,
 }
 
-/// How the main process ended.
+/// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// With this code.
@@ -140,6 +144,7 @@ impl fmt::Display for Report {
             Self::Ready { locked: false } => f.write_str("ready unlocked"),
             Self::Late => f.write_str("late"),
             Self::Started { pid } => write!(f, "started {pid}"),
+            Self::Beside(ending) => write!(f, "beside {ending}"),
             Self::Stopping(reason) => write!(f, "stopping {reason}"),
             Self::Exited(ending) => write!(f, "exited {ending}"),
             Self::Gone => f.write_str("gone"),
@@ -173,11 +178,19 @@ impl Report {
                 .find(|(_, known)| known == name)
                 .map(|(reason, _)| Self::Stopping(*reason))
                 .ok_or(LineError::Unknown),
-            ["exited", code] => Ok(Self::Exited(Ending::Code(number(code)?))),
-            ["exited", "signal", signal] => Ok(Self::Exited(Ending::Signal(number(signal)?))),
+            ["exited", how @ ..] => Ok(Self::Exited(ending(how)?)),
+            ["beside", how @ ..] => Ok(Self::Beside(ending(how)?)),
             ["gone"] => Ok(Self::Gone),
             _ => Err(LineError::Unknown),
         }
+    }
+}
+
+fn ending(words: &[&str]) -> Result<Ending, LineError> {
+    match words {
+        [code] => Ok(Ending::Code(number(code)?)),
+        ["signal", signal] => Ok(Ending::Signal(number(signal)?)),
+        _ => Err(LineError::Unknown),
     }
 }
 
@@ -242,6 +255,8 @@ mod tests {
             Report::Started { pid: u32::MAX },
             Report::Exited(Ending::Code(255)),
             Report::Exited(Ending::Signal(9)),
+            Report::Beside(Ending::Code(1)),
+            Report::Beside(Ending::Signal(9)),
             Report::Gone,
         ];
         reports.extend(REASONS.map(|(reason, _)| Report::Stopping(reason)));

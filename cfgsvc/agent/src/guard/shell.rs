@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command as Process, Stdio};
+use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use cfgsvc_clock::Moment;
@@ -45,6 +45,8 @@ pub struct Options {
     pub stop: Duration,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// Started after the program, and ended with it.
+    pub beside: Option<OsString>,
 }
 
 /// Why the guard does not guard.
@@ -100,6 +102,8 @@ fn lock_memory() -> bool {
 struct Guard {
     core: Core,
     command: Vec<OsString>,
+    /// To be started after it.
+    beside: Option<OsString>,
     agent: UnixStream,
     /// Nothing more is read from the agent.
     agent_lost: bool,
@@ -112,6 +116,8 @@ struct Guard {
     started: bool,
     /// The main process, until it is reaped.
     main: Option<Pid>,
+    /// What was started beside it, until it is reaped.
+    beside_it: Option<Pid>,
     done: bool,
 }
 
@@ -139,6 +145,7 @@ impl Guard {
         Ok(Self {
             core: Core::new(options.stop),
             command: options.command,
+            beside: options.beside,
             agent,
             agent_lost: false,
             lines: Lines::default(),
@@ -147,6 +154,7 @@ impl Guard {
             timer,
             started: false,
             main: None,
+            beside_it: None,
             done: false,
         })
     }
@@ -253,6 +261,10 @@ impl Guard {
                     self.main = None;
                     self.event(Event::Exited(ending(status)));
                 }
+                Ok(Some((pid, status))) if Some(pid) == self.beside_it => {
+                    self.beside_it = None;
+                    self.event(Event::BesideEnded(ending(status)));
+                }
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Err(error) if processes::childless(error) => {
                     return self.event(Event::NothingLeft);
@@ -263,25 +275,27 @@ impl Guard {
     }
 
     fn start(&mut self) {
-        // The same file that runs here, though another may have its name by now.
-        let spawned = Process::new("/proc/self/exe")
-            .arg0("cfgagent")
-            .args(["shield", "--guard"])
-            .arg(getpid().as_raw_pid().to_string())
-            .arg("--")
-            .args(&self.command)
-            .stdin(Stdio::null())
-            .process_group(0)
-            .spawn();
-        match spawned {
+        match shielded(&self.command) {
             Ok(child) => {
                 self.started = true;
                 self.main = Some(Pid::from_child(&child));
                 self.say(Report::Started { pid: child.id() });
+                self.start_beside();
                 // What starting has added.
                 lock_memory();
             }
             Err(_) => self.event(Event::NotStarted),
+        }
+    }
+
+    fn start_beside(&mut self) {
+        let Some(beside) = self.beside.take() else {
+            return;
+        };
+        match shielded(&[beside]) {
+            Ok(child) => self.beside_it = Some(Pid::from_child(&child)),
+            // As shells say that something cannot be run.
+            Err(_) => self.event(Event::BesideEnded(Ending::Code(126))),
         }
     }
 
@@ -290,6 +304,20 @@ impl Guard {
     fn say(&mut self, report: Report) {
         let _ = self.agent.write(format!("{report}\n").as_bytes());
     }
+}
+
+/// Starts a process that becomes `command`, in a group of its own, and dies with this one.
+fn shielded(command: &[OsString]) -> io::Result<Child> {
+    // The same file that runs here, though another may have its name by now.
+    Process::new("/proc/self/exe")
+        .arg0("cfgagent")
+        .args(["shield", "--guard"])
+        .arg(getpid().as_raw_pid().to_string())
+        .arg("--")
+        .args(command)
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
 }
 
 fn is_later(error: &io::Error) -> bool {

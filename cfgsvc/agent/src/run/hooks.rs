@@ -289,7 +289,7 @@ async fn overtaken(news: &mut watch::Receiver<Told>, told: &Told) -> bool {
 }
 
 /// Ends a hook and its group.
-pub(crate) async fn end(child: &mut Child) {
+async fn end(child: &mut Child) {
     signal(child, Signal::TERM);
     if tokio::time::timeout(HOOK_STOP, child.wait()).await.is_err() {
         signal(child, Signal::KILL);

@@ -1,22 +1,19 @@
 //! The life of a role's program, from its start to the end of its last process: one task.
 //!
 //! Invariants
-//! - While it lives, no hook of the role runs but `on-serve`.
+//! - While it lives, no hook of the role runs but `on-serve`, which the guard starts and ends.
 //! - It ends when no process of the program is left, and `on-fence` has succeeded; not before.
 
 use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cfgsvc_client::sleep_until;
 use cfgsvc_clock::Moment;
-use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 
-use super::hooks::{self, Hooks, Last, Told};
+use super::hooks::{Hooks, Last, Told};
 use crate::board::{Board, Part};
 use crate::guard::core::given_up_at;
 use crate::guard::handle::{GuardError, GuardHandle, GuardOptions};
@@ -46,15 +43,6 @@ pub(crate) struct Program {
     pub(crate) told: Told,
     pub(crate) hooks: Hooks,
     pub(crate) board: Arc<Board>,
-}
-
-/// The end of a hook that was started, or could not be.
-async fn ended(hook: &mut Option<io::Result<Child>>) -> io::Result<ExitStatus> {
-    match hook {
-        Some(Ok(child)) => child.wait().await,
-        Some(Err(error)) => Err(io::Error::other(error.to_string())),
-        None => std::future::pending().await,
-    }
 }
 
 impl Program {
@@ -105,9 +93,12 @@ impl Program {
         } else {
             self.command.clone()
         };
+        // Without a command, the program is what runs the hook.
+        let beside = (!self.command.is_empty()).then(|| self.hooks.path("on-serve"));
         GuardOptions {
             executable,
             command,
+            beside: beside.flatten(),
             stop: self.stop,
             environment: self.hooks.environment(&self.told),
             hold: Some(self.lock.clone()),
@@ -121,12 +112,7 @@ impl Program {
             Ok(guard) => guard,
             Err(error) => return tracing::error!(role, epoch, %error, "cannot start the program"),
         };
-        let mut on_serve = None;
-        let ended = self.follow(&mut guard, orders, &mut on_serve).await;
-        if let Some(Ok(child)) = &mut on_serve {
-            hooks::end(child).await;
-        }
-        let Err(error) = ended else {
+        let Err(error) = self.follow(&mut guard, orders).await else {
             return tracing::info!(role, epoch, "the program is gone");
         };
         let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -143,7 +129,6 @@ impl Program {
         &self,
         guard: &mut GuardHandle,
         orders: &mut watch::Receiver<Orders>,
-        on_serve: &mut Option<io::Result<Child>>,
     ) -> Result<(), GuardError> {
         let now = *orders.borrow_and_update();
         // When it must begin to stop.
@@ -169,17 +154,8 @@ impl Program {
                     }
                     self.set(|status| status.gone_by = Some(stops + self.stop));
                 }
-                status = ended(on_serve) => {
-                    *on_serve = None;
-                    let failed = !status.as_ref().is_ok_and(ExitStatus::success);
-                    if failed {
-                        let how = self.hooks.failed("on-serve", status);
-                        let problem = format!("hook on-serve: {how}");
-                        self.board.problem(&self.hooks.role, Part::Serve, Some(problem));
-                    }
-                }
                 report = guard.next() => match report? {
-                    Some(report) => self.heard(report, on_serve),
+                    Some(report) => self.heard(report),
                     None => return Ok(()),
                 },
                 () = sleep_until(given_up_at(stops, self.stop)) => return Err(GuardError::Late),
@@ -187,17 +163,17 @@ impl Program {
         }
     }
 
-    fn heard(&self, report: Report, on_serve: &mut Option<io::Result<Child>>) {
+    fn heard(&self, report: Report) {
         let (role, epoch) = (&self.hooks.role, self.told.epoch);
         match report {
             Report::Started { pid } => {
                 tracing::info!(role, epoch, pid, "serves");
                 self.set(|status| status.running = true);
-                // Without a command, the program is what runs the hook.
-                if !self.command.is_empty() {
-                    self.board.problem(role, Part::Serve, None);
-                    *on_serve = self.hooks.start("on-serve", &self.told);
-                }
+                self.board.problem(role, Part::Serve, None);
+            }
+            Report::Beside(ending) => {
+                let problem = format!("hook on-serve ended with {ending}");
+                self.board.problem(role, Part::Serve, Some(problem));
             }
             Report::Stopping(reason) => {
                 tracing::info!(role, epoch, %reason, "stops the program");

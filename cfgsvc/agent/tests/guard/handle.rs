@@ -1,8 +1,9 @@
 //! The agent's side, with real guards. The program holds a named pipe: its end is everybody's end.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use cfgsvc_agent::guard::handle::{GuardError, GuardHandle, GuardOptions};
 use cfgsvc_agent::guard::protocol::{Ending, Reason, Report};
 use cfgsvc_clock::Moment;
+use cfgsvc_tests::harness::eventually;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -23,6 +25,18 @@ struct Run {
     _dir: TempDir,
 }
 
+/// What guards a shell that runs `script`.
+fn options(script: &str) -> GuardOptions {
+    GuardOptions {
+        executable: PathBuf::from(env!("CARGO_BIN_EXE_cfgagent")),
+        command: ["sh", "-c", script].map(OsString::from).into(),
+        beside: None,
+        stop: LONG,
+        hold: None,
+        environment: Vec::new(),
+    }
+}
+
 /// A guard whose program runs `script` with the pipe as its output, and has said `up`.
 async fn running(script: &str) -> Result<Run> {
     let dir = tempfile::tempdir()?;
@@ -30,13 +44,8 @@ async fn running(script: &str) -> Result<Run> {
     let made = Command::new("mkfifo").arg(&path).status()?;
     ensure!(made.success(), "mkfifo: {made}");
     let mut handle = GuardHandle::spawn(&GuardOptions {
-        executable: PathBuf::from(env!("CARGO_BIN_EXE_cfgagent")),
-        command: ["sh", "-c", &format!("exec > \"$HELD\"; {script}")]
-            .map(OsString::from)
-            .into(),
-        stop: LONG,
-        hold: None,
         environment: vec![("HELD".into(), path.clone().into())],
+        ..options(&format!("exec > \"$HELD\"; {script}"))
     })?;
     let ready = next(&mut handle).await?;
     ensure!(matches!(ready, Some(Report::Ready { .. })), "{ready:?}");
@@ -154,11 +163,8 @@ async fn the_lock_is_held_from_the_start_to_the_last_process() -> Result<()> {
     let lock = File::create(&path)?;
     let free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
     let mut handle = GuardHandle::spawn(&GuardOptions {
-        executable: PathBuf::from(env!("CARGO_BIN_EXE_cfgagent")),
-        command: ["sleep", "1000"].map(OsString::from).into(),
-        stop: LONG,
         hold: Some(path),
-        environment: Vec::new(),
+        ..options("exec sleep 1000")
     })?;
     assert!(!free(), "the guard has hardly begun");
     handle.until(Moment::now() + 10 * LONG)?;
@@ -167,6 +173,65 @@ async fn the_lock_is_held_from_the_start_to_the_last_process() -> Result<()> {
     handle.stop()?;
     while next(&mut handle).await?.is_some() {}
     assert!(free(), "nobody is left");
+    Ok(())
+}
+
+/// An executable file in `dir`.
+fn script(dir: &TempDir, text: &str) -> Result<PathBuf> {
+    let path = dir.path().join("beside");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+#[tokio::test]
+async fn what_runs_beside_the_program_ends_with_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (lock, up) = (dir.path().join("lock"), dir.path().join("up"));
+    // With a daemon, and without an ear for SIGTERM; the lock is whoever is left.
+    let text = format!(
+        "trap '' TERM; setsid sleep 1000 & touch {}; wait",
+        up.display()
+    );
+    let mut handle = GuardHandle::spawn(&GuardOptions {
+        beside: Some(script(&dir, &text)?),
+        hold: Some(lock.clone()),
+        stop: Duration::from_millis(100),
+        ..options("exec sleep 1000")
+    })?;
+    handle.until(Moment::now() + 10 * LONG)?;
+    eventually(LONG, "the one beside", || up.exists())?;
+    handle.stop()?;
+    let mut heard = Vec::new();
+    while let Some(report) = next(&mut handle).await? {
+        heard.push(report);
+    }
+    assert_eq!(heard.last(), Some(&Report::Gone), "{heard:?}");
+    let told = heard
+        .iter()
+        .any(|report| matches!(report, Report::Beside(_)));
+    assert!(!told, "it was stopped: {heard:?}");
+    flock(File::open(&lock)?, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_fails_beside_the_program_is_said_and_the_program_runs_on() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for (text, ending) in [("exit 5", 5), ("/nowhere/to/be/found", 127)] {
+        let mut handle = GuardHandle::spawn(&GuardOptions {
+            beside: Some(script(&dir, text)?),
+            ..options("exec sleep 1000")
+        })?;
+        handle.until(Moment::now() + 10 * LONG)?;
+        while !matches!(next(&mut handle).await?, Some(Report::Started { .. })) {}
+        let failed = Report::Beside(Ending::Code(ending));
+        assert_eq!(next(&mut handle).await?, Some(failed));
+        handle.stop()?;
+        let stopping = Report::Stopping(Reason::Asked);
+        assert_eq!(next(&mut handle).await?, Some(stopping));
+        while next(&mut handle).await?.is_some() {}
+    }
     Ok(())
 }
 

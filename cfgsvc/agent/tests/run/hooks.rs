@@ -1,5 +1,6 @@
 //! Hooks: who is told what in which order, and what their end means.
 
+use std::path::PathBuf;
 use std::{fs, io};
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use cfgsvc_tests::harness::{eventually, eventually_some};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Agent, PATIENCE, Setup};
+use crate::harness::{Agent, Hooks, PATIENCE, Setup, runs};
 
 const TELL_ALL: [(&str, &str); 5] = [
     ("on-serve", ""),
@@ -56,6 +57,47 @@ fn a_stopped_agents_hooks_fence_by_the_guard() -> Result<()> {
         hooks.told("on-fence")?,
         ["on-fence", "on-serve", "on-fence"]
     );
+    a.signal(Signal::CONT)?;
+    a.serves()?;
+    a.end()
+}
+
+/// A setup, and an agent whose program and hook `on-serve` both run; the hook can be found by the
+/// path that comes with them.
+fn slow_hook_beside(role: &str) -> Result<(Setup, Hooks, Agent, PathBuf)> {
+    let setup = Setup::new(role)?;
+    let place = setup.dir.path().join("a-slow-hook");
+    let script = format!("exec sh -c 'sleep 1000 & wait' {}", place.display());
+    let hooks = setup.hooks(&[("on-serve", &script), ("on-fence", "")])?;
+    let agent = agent_beside(&setup, &hooks)?;
+    agent.serves()?;
+    eventually(PATIENCE, "the hook", || runs(&place))?;
+    Ok((setup, hooks, agent, place))
+}
+
+fn agent_beside(setup: &Setup, hooks: &Hooks) -> Result<Agent> {
+    let program = ["--hook-dir", hooks.dir(), "--", "sleep", "1000"];
+    setup.agent("a1", &program)
+}
+
+#[test]
+fn a_hook_beside_the_program_does_not_outlive_a_killed_agent() -> Result<()> {
+    let (setup, hooks, mut a, place) = slow_hook_beside("--term 2s --stop 1s")?;
+    hooks.told("on-serve")?;
+    a.signal(Signal::KILL)?;
+    a.exit()?;
+    let fencing = setup.hooks(&[("on-fence", "")])?;
+    let again = agent_beside(&setup, &fencing)?;
+    fencing.told("on-fence")?;
+    assert!(!runs(&place), "what it puts up would come after on-fence");
+    again.end()
+}
+
+#[test]
+fn a_hook_beside_the_program_ends_with_it_while_the_agent_is_stopped() -> Result<()> {
+    let (_setup, _hooks, a, place) = slow_hook_beside("--term 2s --stop 1s")?;
+    a.signal(Signal::STOP)?;
+    eventually(PATIENCE, "the hook's end", || !runs(&place))?;
     a.signal(Signal::CONT)?;
     a.serves()?;
     a.end()
