@@ -35,9 +35,12 @@ pub enum Command {
     /// Be the program of a role that is served by hooks
     #[command(hide = true)]
     Hold {
-        /// Where the hooks are
+        /// Run this at the start
         #[arg(long)]
-        hook_dir: Option<PathBuf>,
+        on_serve: Option<PathBuf>,
+        /// Run this at the end
+        #[arg(long)]
+        on_fence: Option<PathBuf>,
     },
 }
 
@@ -51,7 +54,8 @@ DIR/roles, on http://127.0.0.1:2383/role/ROLE (200 while it serves, else 503), a
 hooks.
 
 Hooks are the files on-serve, on-standby, on-redirect, on-rebuild, on-fence and position of the
-hook directory; those that are missing are not run. See deploy/AGENT.md.
+hook directory; those that are missing when it starts are not run.
+See deploy/AGENT.md.
 
 Example: cfgagent run --host a1 --colo akl --role db/orders -- mariadbd --datadir /srv/orders
 Example: cfgagent run --host w1 --colo akl --role web/vip --hook-dir /etc/cfgagent/hooks")]

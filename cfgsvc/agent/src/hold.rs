@@ -47,16 +47,13 @@ pub enum HoldError {
     },
 }
 
-/// Serves until SIGTERM. Ends at once when `on-serve` fails, with `on-fence` run all the same.
-pub fn run(hook_dir: Option<&Path>) -> Result<(), HoldError> {
-    let hook = |name: &str| {
-        let path = hook_dir?.join(name);
-        path.exists().then_some(path)
-    };
+/// Serves until SIGTERM. Ends at once when `on-serve` fails, with `on-fence` run all the same. The
+/// agent says which of them there are: one that is not there any more has failed.
+pub fn run(on_serve: Option<PathBuf>, on_fence: Option<PathBuf>) -> Result<(), HoldError> {
     let asked = listen(&[SIGTERM, SIGINT, SIGHUP]).map_err(HoldError::Signals)?;
     let ended = listen(&[SIGCHLD]).map_err(HoldError::Signals)?;
-    let served = serve(hook("on-serve"), &asked, &ended);
-    let fenced = match hook("on-fence") {
+    let served = serve(on_serve, &asked, &ended);
+    let fenced = match on_fence {
         Some(path) => finished(&path, start(&path, Some("fenced"))?.wait()),
         None => Ok(()),
     };

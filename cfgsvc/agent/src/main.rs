@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             }
         },
         Command::Verdict(args) => verdict(&args),
-        Command::Hold { hook_dir } => ended(hold::run(hook_dir.as_deref())),
+        Command::Hold { on_serve, on_fence } => ended(hold::run(on_serve, on_fence)),
     }
 }
 

@@ -4,6 +4,9 @@
 //! was not run when something newer is to be told is left out; a hook that the next one overtakes
 //! is ended. A hook that fails is tried again, later and later, while nothing newer is to be told.
 //!
+//! Invariant: which hooks there are is known from the agent's start on. One that was there then and
+//! cannot be run (its directory is not mounted any more, say) has failed.
+//!
 //! | file | when | what its end means |
 //! | --- | --- | --- |
 //! | `on-serve` | it serves from now on | without a COMMAND, a failure gives the role up |
@@ -13,6 +16,7 @@
 //! | `on-fence` | do not serve; may come twice | the role is given up only after a success |
 //! | `position` | prints where the data ends: `IDENTITY POSITION`; nothing: no data | |
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,10 +77,36 @@ impl Told {
     }
 }
 
+/// The hooks that are there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files(BTreeMap<&'static str, PathBuf>);
+
+impl Files {
+    const NAMES: [&str; 6] = [
+        "on-serve",
+        "on-standby",
+        "on-redirect",
+        "on-rebuild",
+        "on-fence",
+        "position",
+    ];
+
+    /// Those that `dir` has an entry for now, be it one that leads nowhere.
+    pub(crate) fn find(dir: &Path) -> io::Result<Self> {
+        let mut found = BTreeMap::new();
+        for entry in fs_err::read_dir(dir)? {
+            let file = entry?.file_name();
+            let known = Self::NAMES.into_iter().find(|name| file == **name);
+            found.extend(known.map(|name| (name, dir.join(name))));
+        }
+        Ok(Self(found))
+    }
+}
+
 /// Who is told, where.
 #[derive(Clone, Debug)]
 pub(crate) struct Hooks {
-    pub(crate) dir: Option<PathBuf>,
+    pub(crate) files: Files,
     pub(crate) role: String,
     pub(crate) host: String,
     pub(crate) colo: String,
@@ -91,10 +121,9 @@ pub(crate) struct Hooks {
 pub(crate) type Last = Arc<Mutex<Option<Told>>>;
 
 impl Hooks {
-    /// The hook's file, if there is one.
-    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
-        let path = self.dir.as_ref()?.join(name);
-        path.exists().then_some(path)
+    /// The hook's file, if there was one at the start.
+    pub(crate) fn path(&self, name: &str) -> Option<&Path> {
+        self.files.0.get(name).map(PathBuf::as_path)
     }
 
     /// What hooks and programs find in their environment.
@@ -136,7 +165,7 @@ impl Hooks {
                 Err(error) => return Some(Err(error)),
             }
         }
-        let spawned = self.spawn(&path, told, Stdio::inherit());
+        let spawned = self.spawn(path, told, Stdio::inherit());
         drop(held);
         Some(spawned)
     }
@@ -180,7 +209,7 @@ impl Hooks {
             return Ok(None);
         };
         let asked = async {
-            let mut child = self.spawn(&path, told, Stdio::piped())?;
+            let mut child = self.spawn(path, told, Stdio::piped())?;
             let mut said = String::new();
             if let Some(output) = child.stdout.take() {
                 let mut output = output.take(POSITION_BYTES_MAX);
@@ -305,3 +334,7 @@ fn signal(child: &Child, signal: Signal) {
         let _ = kill_process_group(pid, signal);
     }
 }
+
+#[cfg(test)]
+#[path = "hooks_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ use crate::board::Board;
 use crate::group::Group;
 use crate::guard::processes::{self, ProcError};
 use crate::state::{self, StateDir, StateError, VerdictFile};
-use hooks::Hooks;
+use hooks::{Files, Hooks};
 use role::Settings;
 use watchdog::Watchdog;
 
@@ -52,7 +52,7 @@ pub enum RunError {
         /// Which.
         role: RoleName,
     },
-    /// The hook directory is not there.
+    /// The hook directory is not there, or cannot be read.
     #[error("cannot use the hook directory {}", .dir.display())]
     HookDir {
         /// The directory.
@@ -107,6 +107,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 /// once, and the guards stop what runs.
 pub fn run(args: RunArgs) -> Result<(), RunError> {
     check(&args)?;
+    let hooks = hooks(&args)?;
     // Programs and hooks are told files below it, and may change their directory.
     let state_dir = std::path::absolute(&args.state_dir).map_err(system("find the directory"))?;
     let state = StateDir::open(&state_dir, || {
@@ -120,7 +121,7 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(system("start"))?;
-    let ended = runtime.block_on(Box::pin(agent(args, state)));
+    let ended = runtime.block_on(Box::pin(agent(args, hooks, state)));
     // What still waits (a file, a process that does not end) is not waited for.
     runtime.shutdown_background();
     ended
@@ -138,16 +139,18 @@ fn check(args: &RunArgs) -> Result<(), RunError> {
             return Err(RunError::RoleTwice { role });
         }
     }
-    if let Some(dir) = &args.hook_dir
-        && let Err(source) = fs_err::read_dir(dir)
-    {
-        let dir = dir.clone();
-        return Err(RunError::HookDir { dir, source });
-    }
     Ok(())
 }
 
-async fn agent(args: RunArgs, state: StateDir) -> Result<(), RunError> {
+fn hooks(args: &RunArgs) -> Result<Files, RunError> {
+    let Some(dir) = &args.hook_dir else {
+        return Ok(Files::default());
+    };
+    let dir = dir.clone();
+    Files::find(&dir).map_err(|source| RunError::HookDir { dir, source })
+}
+
+async fn agent(args: RunArgs, hooks: Files, state: StateDir) -> Result<(), RunError> {
     let mut signals = Signals::listen().map_err(system("watch for signals"))?;
     let author = format!("cfgagent {}", args.host.as_str());
     let group = Arc::new(Group::new(&args.endpoints, &author)?);
@@ -185,7 +188,7 @@ async fn agent(args: RunArgs, state: StateDir) -> Result<(), RunError> {
     let (end, ending) = watch::channel(false);
     let mut roles = JoinSet::new();
     for role in &args.roles {
-        let settings = settings(&args, &state, role, &boot)?;
+        let settings = settings(&args, &hooks, &state, (role, &boot))?;
         let (group, board) = (Arc::clone(&group), Arc::clone(&board));
         roles.spawn(role::run(settings, group, board, ending.clone()));
     }
@@ -206,9 +209,9 @@ async fn agent(args: RunArgs, state: StateDir) -> Result<(), RunError> {
 
 fn settings(
     args: &RunArgs,
+    files: &Files,
     state: &StateDir,
-    role: &RoleName,
-    boot: &str,
+    (role, boot): (&RoleName, &str),
 ) -> Result<Settings, RunError> {
     let page = state.verdict(role)?.unwrap_or_else(|| VerdictFile {
         role: role.as_str().to_owned(),
@@ -226,7 +229,7 @@ fn settings(
         program_lock: state.program_lock(),
         attempts: StepNumbers::default(),
         hooks: Hooks {
-            dir: args.hook_dir.clone(),
+            files: files.clone(),
             role: text(role.as_str()),
             host: text(args.host.as_str()),
             colo: text(args.colo.as_str()),

@@ -5,7 +5,7 @@
 //! - It ends when no process of the program is left, and `on-fence` has succeeded; not before.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,8 +86,10 @@ impl Program {
         let executable = GuardOptions::own_executable();
         let command = if self.command.is_empty() {
             let mut command = vec![executable.clone().into_os_string(), "hold".into()];
-            if let Some(dir) = &self.hooks.dir {
-                command.extend(["--hook-dir".into(), dir.clone().into()]);
+            for hook in ["on-serve", "on-fence"] {
+                if let Some(path) = self.hooks.path(hook) {
+                    command.extend([format!("--{hook}").into(), path.into()]);
+                }
             }
             command
         } else {
@@ -98,7 +100,7 @@ impl Program {
         GuardOptions {
             executable,
             command,
-            beside: beside.flatten(),
+            beside: beside.flatten().map(Path::to_owned),
             stop: self.stop,
             environment: self.hooks.environment(&self.told),
             hold: Some(self.lock.clone()),
