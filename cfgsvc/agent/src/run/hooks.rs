@@ -143,18 +143,19 @@ impl Hooks {
         ]
     }
 
-    fn spawn(&self, path: &Path, told: &Told, output: Stdio) -> io::Result<Child> {
-        Command::new(path)
+    fn spawn(&self, path: &Path, told: &Told, output: Stdio) -> io::Result<Running> {
+        let spawned = Command::new(path)
             .envs(self.environment(told))
             .stdin(Stdio::null())
             .stdout(output)
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()
+            .spawn();
+        spawned.map(Running)
     }
 
     /// Starts the hook `name`, if there is one.
-    pub(crate) fn start(&self, name: &str, told: &Told) -> Option<io::Result<Child>> {
+    pub(crate) fn start(&self, name: &str, told: &Told) -> Option<io::Result<Running>> {
         let path = self.path(name)?;
         tracing::info!(role = %self.role, epoch = told.epoch, hook = name, "runs a hook");
         let mut held = None;
@@ -181,7 +182,7 @@ impl Hooks {
         loop {
             let how = match self.start(name, told) {
                 None => break,
-                Some(Ok(mut child)) => match child.wait().await {
+                Some(Ok(mut running)) => match running.0.wait().await {
                     Ok(status) if status.success() => break,
                     ended => self.failed(name, ended),
                 },
@@ -205,25 +206,33 @@ impl Hooks {
 
     /// What the hook `position` says: identity and position. None without the hook, or data.
     pub(crate) async fn position(&self, told: &Told) -> Result<Option<(String, String)>, String> {
+        self.position_within(POSITION_MAX, told).await
+    }
+
+    async fn position_within(
+        &self,
+        limit: Duration,
+        told: &Told,
+    ) -> Result<Option<(String, String)>, String> {
         let Some(path) = self.path("position") else {
             return Ok(None);
         };
         let asked = async {
-            let mut child = self.spawn(path, told, Stdio::piped())?;
+            let mut running = self.spawn(path, told, Stdio::piped())?;
             let mut said = String::new();
-            if let Some(output) = child.stdout.take() {
+            if let Some(output) = running.0.stdout.take() {
                 let mut output = output.take(POSITION_BYTES_MAX);
                 output.read_to_string(&mut said).await?;
             }
-            let status = child.wait().await?;
+            let status = running.0.wait().await?;
             io::Result::Ok((status, said))
         };
-        let (status, said) = match tokio::time::timeout(POSITION_MAX, asked).await {
+        let (status, said) = match tokio::time::timeout(limit, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(format!("hook position: {error}")),
             Err(_) => {
-                let limit = POSITION_MAX.as_secs();
-                return Err(format!("hook position did not end within {limit} s"));
+                let limit = limit.as_millis();
+                return Err(format!("hook position did not end within {limit} ms"));
             }
         };
         if !status.success() {
@@ -262,22 +271,22 @@ pub(crate) async fn tell(
             again = AGAIN_MIN;
             continue;
         };
-        let mut child = match hooks.start(hook, &told) {
+        let mut running = match hooks.start(hook, &told) {
             None => {
                 *last = Some(told);
                 continue;
             }
-            Some(Ok(child)) => Some(child),
+            Some(Ok(running)) => Some(running),
             Some(Err(error)) => {
                 hooks.failed(hook, Err(error));
                 None
             }
         };
-        let ended = match &mut child {
-            Some(child) => tokio::select! {
-                ended = child.wait() => Some(ended),
+        let ended = match &mut running {
+            Some(running) => tokio::select! {
+                ended = running.0.wait() => Some(ended),
                 overtaken = overtaken(&mut news, &told) => {
-                    end(child).await;
+                    running.end().await;
                     if overtaken {
                         continue;
                     }
@@ -317,21 +326,36 @@ async fn overtaken(news: &mut watch::Receiver<Told>, told: &Told) -> bool {
         .is_ok()
 }
 
-/// Ends a hook and its group.
-async fn end(child: &mut Child) {
-    signal(child, Signal::TERM);
-    if tokio::time::timeout(HOOK_STOP, child.wait()).await.is_err() {
-        signal(child, Signal::KILL);
-        // Killed: it ends, or the kernel holds it and nothing can be done.
-        let _ = tokio::time::timeout(HOOK_STOP, child.wait()).await;
+/// A hook that runs, and its process group. Dropped before its end is known, by a task that is
+/// ended or a time that is over, it takes its group along: what it has started would run on
+/// without anybody who knows.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Ends it and its group.
+    async fn end(&mut self) {
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(HOOK_STOP, self.0.wait()).await;
+        if ended.is_err() {
+            self.signal(Signal::KILL);
+            // Killed: it ends, or the kernel holds it and nothing can be done.
+            let _ = tokio::time::timeout(HOOK_STOP, self.0.wait()).await;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.0.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid.and_then(Pid::from_raw) {
+            // Not reaped, so the group is its own. An error: nobody of it is left.
+            let _ = kill_process_group(pid, signal);
+        }
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    if let Some(pid) = pid.and_then(Pid::from_raw) {
-        // Not reaped, so the group is its own. An error: nobody of it is left.
-        let _ = kill_process_group(pid, signal);
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use cfgsvc_tests::harness::eventually;
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::*;
@@ -79,4 +81,28 @@ async fn a_directory_that_vanishes_makes_its_hooks_fail_until_it_is_back() {
     let back = || fs::rename(&away, &there).expect("writable");
     let problem = fenced(&hooks, back).await;
     assert!(problem.is_some_and(|problem| problem.contains("tried again")));
+}
+
+#[tokio::test]
+async fn a_hook_that_is_not_waited_for_any_longer_leaves_nobody() {
+    let dir = dir();
+    let (lock, started) = (dir.path().join("lock"), dir.path().join("started"));
+    // The child holds a lock as long as it is there.
+    let script = format!(
+        "exec 9> {}; flock 9; sleep 1000 & touch {}; wait",
+        lock.display(),
+        started.display()
+    );
+    hook(dir.path(), "position", &script);
+    let hooks = hooks(dir.path());
+    let mut limit = Duration::from_millis(100);
+    // It must have come so far before its time was over.
+    while !started.exists() {
+        let position = hooks.position_within(limit, &Told::default()).await;
+        assert!(position.is_err_and(|why| why.contains("did not end")));
+        limit *= 2;
+    }
+    let file = fs::File::open(&lock).expect("it is there");
+    let free = || flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    eventually(Duration::from_mins(1), "the child's end", free).expect("it is killed");
 }
