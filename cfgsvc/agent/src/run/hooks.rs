@@ -13,7 +13,7 @@
 //! | `on-standby` | another serves it; follow it | with `position`: success: it is asked again |
 //! | `on-redirect` | another serves it | |
 //! | `on-rebuild` | it may have writes that the holder lacks | success: it has the holder's data |
-//! | `on-fence` | do not serve; may come twice | the role is given up only after a success |
+//! | `on-fence` | do not serve; may come twice | success: the role is given up, if it is held yet |
 //! | `position` | prints where the data ends: `IDENTITY POSITION`; nothing: no data | |
 
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ use crate::state;
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 /// Longest such wait.
 const AGAIN_MAX: Duration = Duration::from_mins(1);
+/// A hook that the role waits for, and that takes longer, is shown as a problem.
+const SLOW: Duration = Duration::from_secs(1);
 /// From SIGTERM to SIGKILL, for a hook that something newer overtakes.
 const HOOK_STOP: Duration = Duration::from_secs(5);
 /// Longest time for the position hook.
@@ -171,8 +173,8 @@ impl Hooks {
         Some(spawned)
     }
 
-    /// Runs the hook `name` again and again until it succeeds, and notes why it does not. Missing
-    /// is success.
+    /// Runs the hook `name` again and again until it succeeds, and notes why it does not, or that
+    /// it takes long. Missing is success.
     pub(crate) async fn until_done(
         &self,
         name: &str,
@@ -182,10 +184,19 @@ impl Hooks {
         loop {
             let how = match self.start(name, told) {
                 None => break,
-                Some(Ok(mut running)) => match running.0.wait().await {
-                    Ok(status) if status.success() => break,
-                    ended => self.failed(name, ended),
-                },
+                Some(Ok(mut running)) => {
+                    let in_time = tokio::time::timeout(SLOW, running.0.wait()).await;
+                    if in_time.is_err() {
+                        let limit = SLOW.as_secs();
+                        let slow = format!("hook {name} has been running for more than {limit} s");
+                        problem(Some(slow));
+                    }
+                    // Asked again, it says the same.
+                    match running.0.wait().await {
+                        Ok(status) if status.success() => break,
+                        ended => self.failed(name, ended),
+                    }
+                }
                 Some(Err(error)) => self.failed(name, Err(error)),
             };
             problem(Some(format!("hook {name}: {how}; it is tried again")));

@@ -106,3 +106,15 @@ async fn a_hook_that_is_not_waited_for_any_longer_leaves_nobody() {
     let free = || flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
     eventually(Duration::from_mins(1), "the child's end", free).expect("it is killed");
 }
+
+#[tokio::test]
+async fn a_hook_that_hangs_is_shown_while_the_role_waits_for_it() {
+    let dir = dir();
+    let go = dir.path().join("go");
+    let script = format!("until test -e {}; do sleep 0.01; done", go.display());
+    hook(dir.path(), "on-fence", &script);
+    let hooks = hooks(dir.path());
+    let problem = fenced(&hooks, || fs::write(&go, "").expect("writable")).await;
+    let expected = "hook on-fence has been running for more than 1 s";
+    assert_eq!(problem.as_deref(), Some(expected));
+}
