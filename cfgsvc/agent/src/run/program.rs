@@ -45,6 +45,21 @@ pub(crate) struct Program {
     pub(crate) board: Arc<Board>,
 }
 
+/// What may be left of a program.
+trait Left {
+    /// Kills it; an error if somebody is still there.
+    fn kill(&mut self) -> impl Future<Output = Result<(), GuardError>> + Send;
+}
+
+impl Left for Option<GuardHandle> {
+    async fn kill(&mut self) -> Result<(), GuardError> {
+        match self {
+            Some(guard) => guard.kill_all(PATIENCE).await,
+            None => Ok(()),
+        }
+    }
+}
+
 impl Program {
     /// Runs it until it is gone.
     pub(crate) async fn run(
@@ -60,14 +75,8 @@ impl Program {
             _ = orders.wait_for(stopped) => return,
         };
         *last = Some(self.told.clone());
-        self.guarded(&mut orders).await;
-        self.set(|status| {
-            status.running = false;
-            // No process is left: what fences after it is not the watchdog's matter.
-            status.gone_by = None;
-        });
-        // Nobody to tell: the role is left.
-        let _ = events.send(Event::Ended).await;
+        let left = self.guarded(&mut orders).await;
+        self.end(&events, left).await;
         let fenced = Told {
             verdict: "fenced",
             reason: "stopped".to_owned(),
@@ -107,23 +116,41 @@ impl Program {
         }
     }
 
-    async fn guarded(&self, orders: &mut watch::Receiver<Orders>) {
+    /// Runs it under a guard until it has ended; with a guard that is not relied on any more,
+    /// processes may be left.
+    async fn guarded(&self, orders: &mut watch::Receiver<Orders>) -> Option<GuardHandle> {
         let role = &self.hooks.role;
         let epoch = self.told.epoch;
         let mut guard = match GuardHandle::spawn(&self.options()) {
             Ok(guard) => guard,
-            Err(error) => return tracing::error!(role, epoch, %error, "cannot start the program"),
+            Err(error) => {
+                tracing::error!(role, epoch, %error, "cannot start the program");
+                return None;
+            }
         };
-        let Err(error) = self.follow(&mut guard, orders).await else {
-            return tracing::info!(role, epoch, "the program is gone");
-        };
+        let error = self.follow(&mut guard, orders).await.err()?;
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(role, epoch, %error, cause, "kills all processes of the program");
-        while let Err(error) = guard.kill_all(PATIENCE).await {
-            tracing::error!(role, epoch, %error, "the program is not gone");
+        Some(guard)
+    }
+
+    /// Says that it serves no more, and then kills until nobody is left, and notes who does not
+    /// die: that may take as long as a disk hangs.
+    async fn end(&self, events: &mpsc::Sender<Event>, mut left: impl Left) {
+        let role = &self.hooks.role;
+        self.set(|status| status.running = false);
+        // Nobody to tell: the role is left.
+        let _ = events.send(Event::Ended).await;
+        while let Err(error) = left.kill().await {
+            let problem = format!("the program is not gone: {error}");
+            self.board.problem(role, Part::Program, Some(problem));
             tokio::time::sleep(KILL_PAUSE).await;
         }
-        tracing::info!(role, epoch, "the program is gone, killed");
+        self.board.problem(role, Part::Program, None);
+        let epoch = self.told.epoch;
+        tracing::info!(role, epoch, "the program is gone");
+        // No process is left: what fences after it is not the watchdog's matter.
+        self.set(|status| status.gone_by = None);
     }
 
     /// Passes on orders and hears reports until the program is gone.
@@ -190,6 +217,76 @@ impl Program {
                 );
             }
             Report::Ready { locked: true } | Report::Gone => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::hooks::Files;
+
+    /// Two rounds of processes that do not die, and what was known in each.
+    struct Stubborn {
+        board: Arc<Board>,
+        events: mpsc::Receiver<Event>,
+        rounds: usize,
+    }
+
+    impl Left for &mut Stubborn {
+        async fn kill(&mut self) -> Result<(), GuardError> {
+            self.rounds += 1;
+            let mut status = self.board.role("r").unwrap_or_default();
+            assert!(!status.running && status.gone_by.is_some());
+            let problem = status.problems.remove(&Part::Program);
+            match self.rounds {
+                1 => assert_eq!(self.events.try_recv(), Ok(Event::Ended)),
+                2 => assert!(problem.is_some_and(|problem| problem.contains("[17, 18]"))),
+                _ => return Ok(()),
+            }
+            Err(GuardError::Remain {
+                pids: vec![17, 18],
+                patience: PATIENCE,
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_die_serves_no_more_and_is_shown_until_it_is_gone() {
+        let board = Arc::new(Board::default());
+        let program = program(Arc::clone(&board));
+        program.set(|status| {
+            status.running = true;
+            status.gone_by = Some(Moment::now());
+        });
+        let (sender, events) = mpsc::channel(1);
+        let rounds = 0;
+        let mut stubborn = Stubborn {
+            board: Arc::clone(&board),
+            events,
+            rounds,
+        };
+        program.end(&sender, &mut stubborn).await;
+        assert_eq!(stubborn.rounds, 3);
+        let status = board.role("r").unwrap_or_default();
+        assert!(status.problems.is_empty() && status.gone_by.is_none());
+    }
+
+    fn program(board: Arc<Board>) -> Program {
+        Program {
+            command: vec!["true".into()],
+            stop: Duration::from_secs(1),
+            lock: PathBuf::new(),
+            told: Told::default(),
+            hooks: Hooks {
+                files: Files::default(),
+                role: "r".to_owned(),
+                host: "a1".to_owned(),
+                colo: "akl".to_owned(),
+                file: PathBuf::new(),
+                lock: PathBuf::new(),
+            },
+            board,
         }
     }
 }
