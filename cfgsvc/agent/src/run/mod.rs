@@ -11,11 +11,13 @@ mod writer;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cfgsvc_client::{OptionsError, StepNumbers};
 use cfgsvc_core::placement::RoleName;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,6 +33,15 @@ use watchdog::Watchdog;
 
 /// Wait between two looks at what the last agent left.
 const LEFT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Threads for what may block in one role at a time: its verdict file, and a look at `/proc`.
+const THREADS_PER_ROLE: usize = 2;
+/// Threads for the copy of the configuration and for names that are looked up.
+const SPARE_THREADS: usize = 16;
+/// Longest wait for them.
+const THREADS_MAX: Duration = Duration::from_secs(10);
+/// How long they stay without work.
+const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Longest wait for the watchdog to be disarmed.
 const WATCHDOG_MAX: Duration = Duration::from_secs(1);
@@ -117,14 +128,40 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
             std::thread::park_timeout(LEFT_PAUSE);
         }
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("start"))?;
+    let threads = SPARE_THREADS + THREADS_PER_ROLE * args.roles.len();
+    let runtime = runtime(threads).map_err(system("start"))?;
     let ended = runtime.block_on(Box::pin(agent(args, hooks, state)));
     // What still waits (a file, a process that does not end) is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// A runtime that never needs another thread. For what blocks, tokio starts one when none is idle,
+/// and ends the process when there is none and none can be had: so all are started here, and stay.
+fn runtime(threads: usize) -> io::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(threads)
+        .thread_keep_alive(FOR_EVER)
+        .build()?;
+    let (started, all) = sync_channel(threads);
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..threads {
+        let (started, gate) = (started.clone(), Arc::clone(&gate));
+        runtime.spawn_blocking(move || {
+            // Nobody listens any more only if it has failed.
+            let _ = started.send(());
+            // Until all are there: else one could do the work of two.
+            drop(gate.lock());
+        });
+    }
+    for _ in 0..threads {
+        all.recv_timeout(THREADS_MAX)
+            .map_err(|_| io::Error::other(format!("{threads} threads cannot be had")))?;
+    }
+    drop(closed);
+    Ok(runtime)
 }
 
 fn check(args: &RunArgs) -> Result<(), RunError> {
@@ -258,5 +295,27 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_thread_is_started_after_the_start() {
+        let runtime = runtime(3).expect("threads can be had");
+        let threads = || fs_err::read_dir("/proc/self/task").map(Iterator::count);
+        let at_the_start = threads().expect("readable");
+        let all = runtime.block_on(async {
+            let tasks = (0..9).map(|_| tokio::task::spawn_blocking(threads));
+            let tasks: Vec<_> = tasks.collect();
+            let mut found = Vec::new();
+            for task in tasks {
+                found.push(task.await.expect("it ends").expect("readable"));
+            }
+            found
+        });
+        assert_eq!(all, [at_the_start; 9]);
     }
 }
