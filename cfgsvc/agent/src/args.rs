@@ -110,8 +110,8 @@ pub struct RunArgs {
 /// `cfgagent verdict`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints the verdict and why. Exits with 0 when this host serves the role, by a lease that is not over
-on this machine's clock and was written down since its boot; else with 1.
+Prints the verdict and why. Exits with 0 when this host serves the role: the agent runs, and the
+lease that it has written down since the boot is not over on this machine's clock; else with 1.
 
 Example: cfgagent verdict db/orders --state-dir /var/lib/cfgagent && run-backup")]
 pub struct VerdictArgs {

@@ -63,9 +63,13 @@ fn verdict(args: &VerdictArgs) -> ExitCode {
             dir: "/proc".into(),
             source,
         })?;
-        Ok((file, boot))
+        let has_agent = state::has_agent(&args.state_dir).map_err(|source| {
+            let dir = args.state_dir.clone();
+            state::StateError::Io { dir, source }
+        })?;
+        Ok((file, boot, has_agent))
     });
-    let (file, boot) = match known {
+    let (file, boot, has_agent) = match known {
         Ok(known) => known,
         Err(error) => return failure(&error, 1),
     };
@@ -76,7 +80,14 @@ fn verdict(args: &VerdictArgs) -> ExitCode {
         let _ = writeln!(out, "fenced: nothing is known about role '{role}' in {dir}");
         return 1.into();
     };
-    if file.serves(&boot, Moment::now().nanos()) {
+    let serves = file.serves(&boot, Moment::now().nanos());
+    if serves && !has_agent {
+        // What it ran ends with it, and before the deadline.
+        let epoch = file.epoch;
+        let _ = writeln!(out, "fenced: the agent that served epoch {epoch} is gone");
+        return 1.into();
+    }
+    if serves {
         let _ = writeln!(out, "serve: epoch {}: {}", file.epoch, file.reason);
         return ExitCode::SUCCESS;
     }

@@ -24,13 +24,16 @@ use std::time::Duration;
 use cfgsvc_core::placement::RoleName;
 use fs_err as fs;
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
 /// Largest file of a verdict that is read, bytes; the longest that is written has a fraction of it.
 const VERDICT_BYTES_MAX: u64 = 1 << 20;
 /// The form of the verdict file that is written here.
 pub const FORMAT: u32 = 1;
+/// How often an agent looks whether its directory is free: who asks [`has_agent`] holds the lock
+/// for a moment too.
+const TRIES_MAX: u32 = 10;
 /// Wait for what the last agent left.
 pub const LEFT_MAX: Duration = Duration::from_mins(1);
 
@@ -146,19 +149,24 @@ impl StateDir {
             source,
         };
         fs::create_dir_all(dir.join("roles")).map_err(failed)?;
-        let lock = open_lock(&dir.join("agent.lock")).map_err(failed)?;
-        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if error == rustix::io::Errno::WOULDBLOCK {
+        let lock = open_lock(&agent_lock(dir)).map_err(failed)?;
+        let mut tries = 0;
+        while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(failed(error.into()));
+            }
+            tries += 1;
+            if tries == TRIES_MAX {
                 let dir = dir.to_owned();
                 return Err(StateError::InUse { dir });
             }
-            return Err(failed(error.into()));
+            wait();
         }
         let program = program_lock(dir);
         let left = open_lock(&program).map_err(failed)?;
         let give_up = cfgsvc_clock::Moment::now() + LEFT_MAX;
         while let Err(error) = flock(&left, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+            if error != Errno::WOULDBLOCK {
                 return Err(failed(error.into()));
             }
             if cfgsvc_clock::Moment::now() >= give_up {
@@ -218,6 +226,24 @@ pub fn hold_inherited(lock: &Path) -> io::Result<OwnedFd> {
     let lock = OwnedFd::from(hold(lock)?);
     fcntl_setfd(&lock, FdFlags::empty())?;
     Ok(lock)
+}
+
+/// Whether an agent runs with this state directory.
+pub fn has_agent(dir: &Path) -> io::Result<bool> {
+    let lock = match fs::File::open(agent_lock(dir)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn agent_lock(dir: &Path) -> PathBuf {
+    dir.join("agent.lock")
 }
 
 fn program_lock(dir: &Path) -> PathBuf {
@@ -309,10 +335,25 @@ mod tests {
             matches!(second, Err(StateError::InUse { .. })),
             "{second:?}"
         );
+        let has_agent = || has_agent(dir.path()).expect("readable");
+        assert!(has_agent());
         let name = first.instance().to_owned();
         drop(first);
+        assert!(!has_agent());
         let third = StateDir::open(dir.path(), || {}).expect("it is free again");
         assert_eq!(third.instance(), name);
+        assert!(has_agent());
+    }
+
+    #[test]
+    fn who_asks_for_an_agent_does_not_keep_one_from_starting() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(dir.path()).expect("writable");
+        let asks = open_lock(&agent_lock(dir.path())).expect("writable");
+        flock(&asks, FlockOperation::LockShared).expect("nobody has it");
+        let mut asks = Some(asks);
+        let opened = StateDir::open(dir.path(), || drop(asks.take()));
+        assert!(opened.is_ok(), "{opened:?}");
     }
 
     #[test]

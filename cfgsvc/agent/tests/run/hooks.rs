@@ -48,7 +48,7 @@ fn hooks_serve_without_a_command_and_are_told_in_order() -> Result<()> {
 #[test]
 fn a_stopped_agents_hooks_fence_by_the_guard() -> Result<()> {
     // To be waited for, and yet not lost before because the machine is slow.
-    let setup = Setup::new("--term 10s --stop 500ms")?;
+    let setup = Setup::new("--term 10s --stop 2s")?;
     let hooks = setup.hooks(&TELL_ALL)?;
     let a = setup.agent("a1", &["--hook-dir", hooks.dir()])?;
     hooks.told("on-serve")?;

@@ -192,6 +192,21 @@ fn a_state_directory_has_one_agent_and_what_the_last_one_ran_is_waited_for() -> 
 }
 
 #[test]
+fn what_a_dead_agent_left_behind_is_not_taken_for_serving() -> Result<()> {
+    let setup = Setup::new("--term 10m --stop 2s")?;
+    let mut a = setup.agent("a1", &["--", "sleep", "1000"])?;
+    a.serves()?;
+    assert!(verdict(&setup, "a1")?.status.success());
+    a.signal(Signal::KILL)?;
+    a.exit()?;
+    let said = verdict(&setup, "a1")?;
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let said = String::from_utf8_lossy(&said.stdout);
+    assert!(said.starts_with("fenced: the agent that served"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_next_step() -> Result<()> {
     let setup = Setup::new(ROLE)?;
     let refused = |rest: &[&str], why: &str| -> Result<()> {
