@@ -85,6 +85,19 @@ impl Defect {
         Self::StepsWithoutNumbers,
     ];
 
+    /// Those that need a plan of their own to show.
+    pub const FAVOURED: [Self; 9] = [
+        Self::LeaderRestore,
+        Self::LeaseRead,
+        Self::LateAnswer,
+        Self::OldImageAccepted,
+        Self::WipedDiskAccepted,
+        Self::DeadlineFromAnswer,
+        Self::ClockRateIgnored,
+        Self::TakeOverAtOnce,
+        Self::RenewalNotConfirmed,
+    ];
+
     /// Whether it shows only where hosts serve roles.
     pub fn needs_hosts(self) -> bool {
         self >= Self::DeadlineFromAnswer

@@ -175,17 +175,23 @@ impl Host {
 
     /// Syncs are slow for a while.
     pub fn slow_disk(&self, span: Duration) {
-        lock(&self.inner).faults.slow_until = world_time() + span;
+        let mut inner = lock(&self.inner);
+        let faults = &mut inner.faults;
+        faults.slow_until = faults.slow_until.max(world_time() + span);
     }
 
     /// No sync ends for a while.
     pub fn stuck_disk(&self, span: Duration) {
-        lock(&self.inner).faults.stuck_until = world_time() + span;
+        let mut inner = lock(&self.inner);
+        let faults = &mut inner.faults;
+        faults.stuck_until = faults.stuck_until.max(world_time() + span);
     }
 
     /// Every write fails for a while.
     pub fn full_disk(&self, span: Duration) {
-        lock(&self.inner).faults.full_until = world_time() + span;
+        let mut inner = lock(&self.inner);
+        let faults = &mut inner.faults;
+        faults.full_until = faults.full_until.max(world_time() + span);
     }
 
     /// The next write fails.

@@ -1,4 +1,7 @@
 //! What a message meets between two machines: delay, loss, doubling, one-way cuts.
+//!
+//! Invariant: the end of a fault puts right what that fault did, and nothing else: a link that two
+//! have cut is open when both are over.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +12,20 @@ use crate::rng::Rng;
 /// How late a message comes that was lost on a stream.
 const RETRANSMIT: Duration = Duration::from_millis(200);
 
+/// A fault of links: what is done to them is its own until it is healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkFault(u64);
+
 /// What the links are like now.
 pub struct Links {
     rng: Rng,
-    /// One-way cuts.
-    cut: BTreeSet<(u64, u64)>,
+    faults: u64,
+    /// One-way cuts, from and to, and whose they are.
+    cut: BTreeSet<(u64, u64, LinkFault)>,
     /// More delay on a link.
-    slow: BTreeMap<(u64, u64), Duration>,
+    slow: BTreeMap<(u64, u64, LinkFault), Duration>,
+    /// More messages are lost, of 1000.
+    bursts: BTreeMap<LinkFault, u64>,
     /// Of 1000 messages.
     pub loss: u64,
     /// Of 1000 calls.
@@ -33,8 +43,10 @@ impl Links {
     pub fn new(rng: Rng) -> Self {
         Self {
             rng,
+            faults: 0,
             cut: BTreeSet::new(),
             slow: BTreeMap::new(),
+            bursts: BTreeMap::new(),
             loss: 0,
             doubled: 0,
             delay_us: (100, 1500),
@@ -43,26 +55,40 @@ impl Links {
         }
     }
 
+    /// A fault that has done nothing yet.
+    pub fn fault(&mut self) -> LinkFault {
+        self.faults += 1;
+        LinkFault(self.faults)
+    }
+
     /// Cuts `from` off from `to`, one way.
-    pub fn cut(&mut self, from: u64, to: u64) {
-        self.cut.insert((from, to));
+    pub fn cut(&mut self, fault: LinkFault, from: u64, to: u64) {
+        self.cut.insert((from, to, fault));
     }
 
     /// Adds to the delay of a link, both ways.
-    pub fn slow_down(&mut self, a: u64, b: u64, by: Duration) {
-        self.slow.insert((a, b), by);
-        self.slow.insert((b, a), by);
+    pub fn slow_down(&mut self, fault: LinkFault, (a, b): (u64, u64), by: Duration) {
+        self.slow.insert((a, b, fault), by);
+        self.slow.insert((b, a, fault), by);
     }
 
-    /// No cuts, no slow links.
-    pub fn heal(&mut self) {
+    /// As many of 1000 messages are lost, on all links.
+    pub fn lose(&mut self, fault: LinkFault, loss: u64) {
+        self.bursts.insert(fault, loss);
+    }
+
+    /// A fault is over, with all that it did.
+    pub fn heal(&mut self, fault: LinkFault) {
+        self.cut.retain(|(.., whose)| *whose != fault);
+        self.slow.retain(|(.., whose), _| *whose != fault);
+        self.bursts.remove(&fault);
+    }
+
+    /// No faults at all, whosever they are.
+    pub fn perfect(&mut self) {
         self.cut.clear();
         self.slow.clear();
-    }
-
-    /// No faults at all.
-    pub fn perfect(&mut self) {
-        self.heal();
+        self.bursts.clear();
         self.loss = 0;
         self.doubled = 0;
         self.stragglers = false;
@@ -70,21 +96,29 @@ impl Links {
 
     /// Whether messages of `from` to `to` do not pass.
     pub fn is_cut(&self, from: u64, to: u64) -> bool {
-        self.cut.contains(&(from, to))
+        let all = (from, to, LinkFault(0))..=(from, to, LinkFault(u64::MAX));
+        self.cut.range(all).next().is_some()
+    }
+
+    /// Whether the next message is lost.
+    fn is_lost(&mut self) -> bool {
+        let burst = self.bursts.values().max().copied().unwrap_or(0);
+        self.rng.chance(self.loss.max(burst))
     }
 
     fn delay(&mut self, from: u64, to: u64) -> Duration {
         let (low, high) = self.delay_us;
-        let slow = self.slow.get(&(from, to)).copied().unwrap_or_default();
+        let all = (from, to, LinkFault(0))..=(from, to, LinkFault(u64::MAX));
+        let slow = self.slow.range(all).map(|(_, by)| *by).max();
         let late = self.stragglers && self.rng.chance(10);
         let burst = if late { high * 20 } else { 0 };
-        self.rng.micros(low, high + burst) + slow
+        self.rng.micros(low, high + burst) + slow.unwrap_or_default()
     }
 
     /// How long a message of a stream is on its way: what is lost there comes late.
     pub fn delay_on_stream(&mut self, from: u64, to: u64) -> Duration {
         let delay = self.delay(from, to);
-        if self.rng.chance(self.loss) {
+        if self.is_lost() {
             delay + RETRANSMIT
         } else {
             delay
@@ -93,7 +127,7 @@ impl Links {
 
     /// When the copies of a message arrive; none when it is lost.
     pub fn passage(&mut self, from: u64, to: u64, may_double: bool) -> Vec<Duration> {
-        if self.is_cut(from, to) || self.rng.chance(self.loss) {
+        if self.is_cut(from, to) || self.is_lost() {
             return Vec::new();
         }
         let mut copies = vec![self.delay(from, to)];
@@ -130,12 +164,40 @@ mod tests {
     #[test]
     fn cut_stops_one_way_until_it_heals() {
         let mut links = links();
-        links.cut(1, 2);
+        let fault = links.fault();
+        links.cut(fault, 1, 2);
         assert!(links.passage(1, 2, true).is_empty());
         assert_eq!(links.passage(2, 1, true).len(), 1);
         assert_eq!(links.passage(1, 3, true).len(), 1);
-        links.heal();
+        links.heal(fault);
         assert_eq!(links.passage(1, 2, true).len(), 1);
+    }
+
+    #[test]
+    fn end_of_a_fault_leaves_what_others_did() {
+        let mut links = links();
+        let (one, other) = (links.fault(), links.fault());
+        links.cut(one, 1, 2);
+        links.cut(other, 1, 2);
+        links.cut(other, 2, 3);
+        let by = Duration::from_secs(1);
+        links.slow_down(one, (1, 3), by);
+        links.slow_down(other, (1, 3), by);
+        links.lose(one, 1000);
+        links.lose(other, 1000);
+        links.heal(one);
+        assert!(links.is_cut(1, 2) && links.is_cut(2, 3));
+        assert!(links.delay(3, 1) >= by);
+        assert!(links.is_lost());
+        links.heal(other);
+        assert!(!links.is_cut(1, 2) && !links.is_cut(2, 3));
+        assert!(links.delay(3, 1) < by);
+        assert!(!links.is_lost());
+        let last = links.fault();
+        links.cut(last, 1, 2);
+        links.lose(last, 1000);
+        links.perfect();
+        assert!(!links.is_cut(1, 2) && !links.is_lost());
     }
 
     #[test]
@@ -174,7 +236,8 @@ mod tests {
         links.perfect();
         assert!(drawn(&mut links).iter().all(|delay| *delay <= late));
         let by = Duration::from_millis(50);
-        links.slow_down(2, 1, by);
+        let fault = links.fault();
+        links.slow_down(fault, (2, 1), by);
         assert!(drawn(&mut links).iter().all(|delay| *delay >= by));
         assert!(links.delay(1, 3) < by);
     }

@@ -10,6 +10,7 @@ use openraft_rt_sim::SimRuntime;
 use crate::defect::Defect;
 use crate::disk::{Crash, Stage};
 use crate::host::{Host, HostImage, Out};
+use crate::links::LinkFault;
 use crate::member::Member;
 use crate::membership;
 use crate::network::{self, From};
@@ -197,9 +198,8 @@ impl Nemesis {
             Fault::LossBurst => {
                 let span = rng.millis(100, 1500);
                 let loss = rng.between(100, 600);
-                lock(&self.world.links).loss = loss;
-                let before = self.world.plan.loss;
-                self.later(span, move |world| lock(&world.links).loss = before);
+                let fault = self.link_fault(span);
+                lock(&self.world.links).lose(fault, loss);
             }
             Fault::SlowDisk => host.slow_disk(rng.millis(200, 4000)),
             Fault::StuckDisk => host.stuck_disk(rng.millis(200, 5000)),
@@ -300,10 +300,11 @@ impl Nemesis {
             return;
         };
         let first = first.id;
+        let fault = lock(&self.world.links).fault();
         let cut = move |world: &World, other: u64| {
             let mut links = lock(&world.links);
-            links.cut(leader, other);
-            links.cut(other, leader);
+            links.cut(fault, leader, other);
+            links.cut(fault, other, leader);
         };
         cut(&self.world, first);
         let (rest, world) = (rest.to_vec(), self.world.clone());
@@ -324,67 +325,73 @@ impl Nemesis {
                 world.event(&format!("member {first} stands for election: {stood:?}"));
             }
             SimRuntime::sleep(heal).await;
-            lock(&world.links).heal();
+            lock(&world.links).heal(fault);
         });
     }
 
     fn pause(&mut self, host: &Arc<Host>) {
         let Some(life) = host.life() else { return };
-        life.pause(true);
+        life.pause();
         let span = self.rng.millis(50, 6000);
-        self.later(span, move |_| life.pause(false));
+        self.later(span, move |_| life.resume());
     }
 
     fn ids(&self) -> Vec<u64> {
         self.world.hosts().iter().map(|host| host.id).collect()
     }
 
-    fn heal_links_later(&mut self) {
-        let span = self.rng.millis(100, 5000);
-        self.later(span, |world| lock(&world.links).heal());
+    /// A fault of links that is over after `span`.
+    fn link_fault(&self, span: Duration) -> LinkFault {
+        let fault = lock(&self.world.links).fault();
+        self.later(span, move |world| lock(&world.links).heal(fault));
+        fault
     }
 
     fn isolate(&mut self, host: &Host) {
         let ways = [(true, true), (true, false), (false, true)];
         let (inward, outward) = self.rng.pick(&ways).copied().unwrap_or((true, true));
+        let span = self.rng.millis(100, 5000);
+        let fault = self.link_fault(span);
         for other in self.ids().into_iter().filter(|other| *other != host.id) {
             let mut links = lock(&self.world.links);
             if inward {
-                links.cut(other, host.id);
+                links.cut(fault, other, host.id);
             }
             if outward {
-                links.cut(host.id, other);
+                links.cut(fault, host.id, other);
             }
         }
-        self.heal_links_later();
     }
 
     fn one_way_cut(&mut self, host: &Host) {
+        let span = self.rng.millis(100, 5000);
         if let Some(other) = self.rng.pick(&self.ids()) {
-            lock(&self.world.links).cut(host.id, *other);
+            let fault = self.link_fault(span);
+            lock(&self.world.links).cut(fault, host.id, *other);
         }
-        self.heal_links_later();
     }
 
     fn split(&mut self) {
         let ids = self.ids();
         let sides: Vec<bool> = ids.iter().map(|_| self.rng.chance(500)).collect();
+        let span = self.rng.millis(100, 5000);
+        let fault = self.link_fault(span);
         for (a, side) in ids.iter().zip(&sides) {
             for (b, other) in ids.iter().zip(&sides) {
                 if side != other {
-                    lock(&self.world.links).cut(*a, *b);
+                    lock(&self.world.links).cut(fault, *a, *b);
                 }
             }
         }
-        self.heal_links_later();
     }
 
     fn slow_link(&mut self, host: &Host) {
         let by = self.rng.millis(20, 400);
+        let span = self.rng.millis(100, 5000);
         if let Some(other) = self.rng.pick(&self.ids()) {
-            lock(&self.world.links).slow_down(host.id, *other, by);
+            let fault = self.link_fault(span);
+            lock(&self.world.links).slow_down(fault, (host.id, *other), by);
         }
-        self.heal_links_later();
     }
 
     fn transfer(&mut self, host: &Host) {

@@ -18,6 +18,10 @@ use crate::nemesis::Fault;
 use crate::rng::Rng;
 use crate::runtime::RIGHT_RATE;
 
+/// Of 1000 seeds without a defect, how many have the plan that one needs to show.
+const FAVOURED: u64 = 200;
+/// Makes the source of that draw another than that of the rest of the plan.
+const SALT: u64 = 0x2545_f491_4f6c_dd1d;
 /// Election timeout where messages take long.
 const SLOW_ELECTION: Duration = Duration::from_millis(400);
 
@@ -28,6 +32,9 @@ pub struct Plan {
     pub seed: u64,
     /// A defect to show.
     pub defect: Option<Defect>,
+    /// The defect for which the plan has what it needs to show: that of the run, or in some runs
+    /// without one any: what finds a defect must find nothing where there is none.
+    pub favoured: Option<Defect>,
     /// Founding members.
     pub founders: u64,
     /// Clients that write and read.
@@ -70,6 +77,13 @@ pub struct Plan {
     pub placement: Option<Placement>,
 }
 
+/// For which defect the plan of a seed without one is made, if for any.
+fn favoured(seed: u64) -> Option<Defect> {
+    let mut rng = Rng::new(seed ^ SALT);
+    let any = rng.chance(FAVOURED);
+    rng.pick(&Defect::FAVOURED).copied().filter(|_| any)
+}
+
 impl Plan {
     /// The plan of `seed`.
     pub fn new(seed: u64, defect: Option<Defect>) -> Self {
@@ -84,6 +98,7 @@ impl Plan {
         let mut plan = Self {
             seed,
             defect,
+            favoured: defect.or_else(|| favoured(seed)),
             founders: if rng.chance(700) { 3 } else { 5 },
             clients: rng.between(2, 5),
             watchers: rng.between(1, 3),
@@ -122,13 +137,14 @@ impl Plan {
             plan.election = plan.election.max(SLOW_ELECTION);
         }
         plan.heartbeat = plan.election / u32::try_from(rng.between(3, 6)).unwrap_or(4);
-        plan.favour(defect);
-        plan.placement = Placement::new(seed, plan.skewed_clocks, defect);
+        plan.favour();
+        plan.placement = Placement::new(seed, plan.skewed_clocks, (defect, plan.favoured));
         plan
     }
 
     /// Makes likely what a defect needs to show.
-    fn favour(&mut self, defect: Option<Defect>) {
+    fn favour(&mut self) {
+        let defect = self.favoured;
         let needed: &[Fault] = match defect {
             Some(Defect::OldImageAccepted) => &[Fault::OldImage],
             Some(Defect::WipedDiskAccepted) => &[Fault::Wipe],
@@ -149,7 +165,7 @@ impl Plan {
         }
         match defect {
             // What clients see of it is another rule's.
-            Some(Defect::TakeOverAtOnce) => self.sessions = false,
+            Some(Defect::TakeOverAtOnce) => (self.sessions, self.doubled) = (false, 0),
             Some(Defect::ClockRateIgnored) => {
                 self.skewed_clocks = true;
                 self.faults.clear();
@@ -170,7 +186,7 @@ impl Plan {
 
     /// The rate of a member's clock.
     pub fn clock_rate(&self, rng: &mut Rng) -> u64 {
-        if self.defect == Some(Defect::ClockRateIgnored) {
+        if self.favoured == Some(Defect::ClockRateIgnored) {
             FASTEST_CLOCK
         } else if self.skewed_clocks {
             rng.between(2 * RIGHT_RATE - FASTEST_CLOCK, FASTEST_CLOCK)

@@ -232,7 +232,7 @@ fn look(world: &Arc<World>, host: &Arc<Host>, rng: &mut Rng, heal: bool) {
         return world.crash(host.id, crash, "at an await");
     }
     if heal && life.paused() {
-        life.pause(false);
+        life.resume_for_all();
     }
     let Some(member) = host.member() else { return };
     let state = {

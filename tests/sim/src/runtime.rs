@@ -55,7 +55,8 @@ pub struct Life {
 #[derive(Default)]
 struct LifeState {
     ended: bool,
-    paused: bool,
+    /// How many stop it: it goes on when none does.
+    paused: u32,
     /// Polls left until the life ends by itself.
     polls_left: Option<u64>,
     next_task: u64,
@@ -110,14 +111,29 @@ impl Life {
         lock(&self.state).ended
     }
 
-    /// Stops all its tasks, or lets them go on.
-    pub fn pause(&self, paused: bool) {
+    /// Stops all its tasks, until [`Self::resume`] was called as often.
+    pub fn pause(&self) {
+        lock(&self.state).paused += 1;
+    }
+
+    /// Lets its tasks go on, unless somebody else has stopped them too.
+    pub fn resume(&self) {
+        let left = lock(&self.state).paused.saturating_sub(1);
+        self.set_paused(left);
+    }
+
+    /// Lets its tasks go on, whoever has stopped them.
+    pub fn resume_for_all(&self) {
+        self.set_paused(0);
+    }
+
+    fn set_paused(&self, paused: u32) {
         let wakers: Vec<Waker> = {
             let mut state = lock(&self.state);
             state.paused = paused;
             state.tasks.values().cloned().collect()
         };
-        if !paused {
+        if paused == 0 {
             for waker in wakers {
                 waker.wake();
             }
@@ -126,7 +142,7 @@ impl Life {
 
     /// Whether it is stopped.
     pub fn paused(&self) -> bool {
-        lock(&self.state).paused
+        lock(&self.state).paused > 0
     }
 
     /// What a task of it panicked with.
@@ -140,7 +156,7 @@ impl Life {
             return Turn::End;
         }
         state.tasks.entry(task).or_insert_with(|| waker.clone());
-        if state.paused {
+        if state.paused > 0 {
             return Turn::Park;
         }
         match &mut state.polls_left {

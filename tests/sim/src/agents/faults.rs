@@ -9,6 +9,7 @@ use openraft_rt_sim::SimRuntime;
 
 use super::agent;
 use super::machine::Machine;
+use crate::links::LinkFault;
 use crate::rng::Rng;
 use crate::runtime::{lock, spawn_world, world_time};
 use crate::world::World;
@@ -41,11 +42,14 @@ pub enum HostFault {
     CutAndPause,
     /// The host is cut off, and then its agent is killed.
     CutAndKill,
+    /// The leader and the other members do not hear each other; hosts hear all of them, for longer
+    /// than a term and an election.
+    LeaderCut,
 }
 
 impl HostFault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Power,
         Self::AgentKill,
         Self::AgentPause,
@@ -57,6 +61,7 @@ impl HostFault {
         Self::SlowDisk,
         Self::CutAndPause,
         Self::CutAndKill,
+        Self::LeaderCut,
     ];
 
     fn name(self) -> &'static str {
@@ -72,6 +77,7 @@ impl HostFault {
             Self::SlowDisk => "host fault: slow disk",
             Self::CutAndPause => "host fault: cut and agent paused",
             Self::CutAndKill => "host fault: cut and agent killed",
+            Self::LeaderCut => "host fault: leader cut from the members",
         }
     }
 }
@@ -143,14 +149,14 @@ impl HostNemesis {
                 } else {
                     (member, machine.id)
                 };
-                lock(&self.world.links).cut(from, to);
-                self.heal_later();
+                let fault = self.link_fault();
+                lock(&self.world.links).cut(fault, from, to);
             }
             HostFault::SlowLink => {
                 let by = self.rng.millis(20, 600);
                 let member = self.member();
-                lock(&self.world.links).slow_down(machine.id, member, by);
-                self.heal_later();
+                let fault = self.link_fault();
+                lock(&self.world.links).slow_down(fault, (machine.id, member), by);
             }
             HostFault::SlowDisk => machine.slow_disk(self.rng.millis(200, 4_000)),
             HostFault::CutAndPause => {
@@ -163,6 +169,7 @@ impl HostNemesis {
                 let machine = machine.clone();
                 self.later(after, move |_| machine.kill_agent());
             }
+            HostFault::LeaderCut => self.cut_leader(),
         }
     }
 
@@ -181,27 +188,54 @@ impl HostNemesis {
 
     fn pause(&mut self, machine: &Machine) {
         let Some(life) = machine.agent() else { return };
-        life.pause(true);
+        life.pause();
         let span = self.rng.millis(20, 6_000);
-        self.later(span, move |_| life.pause(false));
+        self.later(span, move |_| life.resume());
     }
 
     fn cut(&mut self, machine: &Machine, out: bool, into: bool) {
+        let fault = self.link_fault();
         for host in self.world.hosts() {
             let mut links = lock(&self.world.links);
             if out {
-                links.cut(machine.id, host.id);
+                links.cut(fault, machine.id, host.id);
             }
             if into {
-                links.cut(host.id, machine.id);
+                links.cut(fault, host.id, machine.id);
             }
         }
-        self.heal_later();
     }
 
-    fn heal_later(&mut self) {
+    /// The leader stays leader in its own eyes, and of the hosts that ask it, while the others
+    /// choose another, which gives roles on.
+    fn cut_leader(&mut self) {
+        let Some(leader) = self.world.leader().map(|leader| leader.id()) else {
+            return;
+        };
+        let Some(placement) = &self.world.plan.placement else {
+            return;
+        };
+        let terms = placement.roles.iter().map(|role| role.spec.lease_ms());
+        let term = Duration::from_millis(terms.max().unwrap_or(0));
+        let more = self.rng.millis(0, 3_000);
+        let fault = self.link_fault_of(term + self.world.plan.election * 2 + more);
+        for host in self.world.hosts() {
+            let mut links = lock(&self.world.links);
+            links.cut(fault, leader, host.id);
+            links.cut(fault, host.id, leader);
+        }
+    }
+
+    /// A fault of links that is over after a while.
+    fn link_fault(&mut self) -> LinkFault {
         let span = self.rng.millis(100, 5_000);
-        self.later(span, |world| lock(&world.links).heal());
+        self.link_fault_of(span)
+    }
+
+    fn link_fault_of(&self, span: Duration) -> LinkFault {
+        let fault = lock(&self.world.links).fault();
+        self.later(span, move |world| lock(&world.links).heal(fault));
+        fault
     }
 }
 
@@ -220,7 +254,7 @@ pub async fn supervise(world: Arc<World>) {
             }
             if let Some(life) = machine.agent() {
                 if healing && life.paused() {
-                    life.pause(false);
+                    life.resume_for_all();
                 }
                 due.remove(&machine.id);
                 continue;

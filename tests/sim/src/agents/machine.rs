@@ -210,7 +210,8 @@ impl Machine {
 
     /// Syncs are slow for a while.
     pub fn slow_disk(&self, span: Duration) {
-        lock(&self.inner).slow_disk_until = world_time() + span;
+        let mut inner = lock(&self.inner);
+        inner.slow_disk_until = inner.slow_disk_until.max(world_time() + span);
     }
 
     /// No more faults.

@@ -70,10 +70,15 @@ fn role(text: &str) -> RoleName {
 }
 
 impl Placement {
-    /// The hosts of `seed`, if it has any. A defect that shows only at hosts makes sure of them.
-    pub fn new(seed: u64, skewed: bool, defect: Option<Defect>) -> Option<Self> {
+    /// The hosts of `seed`, if it has any. A defect that shows only at hosts makes sure of them, as
+    /// does a plan that is made for one.
+    pub fn new(
+        seed: u64,
+        skewed: bool,
+        (defect, favoured): (Option<Defect>, Option<Defect>),
+    ) -> Option<Self> {
         let mut rng = Rng::new(seed ^ SALT);
-        let must = defect.is_some_and(Defect::needs_hosts);
+        let must = favoured.is_some_and(Defect::needs_hosts);
         if defect.is_some() && !must {
             // What the group alone shows is looked for without them.
             return None;
@@ -127,7 +132,7 @@ impl Placement {
             program_life: Duration::from_millis(*rng.pick(&[2_000, 60_000]).unwrap_or(&60_000)),
             slowest: false,
         };
-        placement.favour(defect);
+        placement.favour(favoured);
         Some(placement)
     }
 
@@ -144,7 +149,7 @@ impl Placement {
                 HostFault::CutAndPause,
             ],
             // A leader that nobody follows any more and that hosts still hear: other faults end it.
-            Some(Defect::RenewalNotConfirmed) => &[HostFault::AgentPause],
+            Some(Defect::RenewalNotConfirmed) => &[HostFault::AgentPause, HostFault::LeaderCut],
             Some(_) | None => return,
         };
         self.faults = needed.to_vec();
