@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::disk::{Crash, SimDisk, Stage};
 use crate::member::Member;
 use crate::rng::Rng;
-use crate::runtime::{Life, lock, world_time};
+use crate::runtime::{Clock, Life, lock, world_time};
 use crate::state::{StateDisk, StateImage};
 use crate::world::World;
 
@@ -31,8 +31,6 @@ pub enum Out {
 pub struct Host {
     /// Member id.
     pub id: u64,
-    /// Thousandths of the right rate.
-    pub clock_rate: u64,
     /// The log's disk.
     pub disk: Arc<SimDisk>,
     /// The state's disk.
@@ -42,6 +40,7 @@ pub struct Host {
 
 struct Inner {
     rng: Rng,
+    clock: Clock,
     incarnation: String,
     process: Option<Process>,
     out: Option<Out>,
@@ -77,13 +76,13 @@ pub struct HostImage {
 
 impl Host {
     /// A new machine with empty disks.
-    pub fn new(id: u64, clock_rate: u64, state: Arc<StateDisk>, rng: Rng) -> Arc<Self> {
+    pub fn new(id: u64, clock_rate: u64, state: Arc<StateDisk>, mut rng: Rng) -> Arc<Self> {
         Arc::new(Self {
             id,
-            clock_rate,
             disk: Arc::default(),
             state,
             inner: Mutex::new(Inner {
+                clock: Clock::up(clock_rate, &mut rng),
                 rng,
                 incarnation: format!("directory-{id}"),
                 process: None,
@@ -92,6 +91,11 @@ impl Host {
                 may_stop: false,
             }),
         })
+    }
+
+    /// The clock of its boot.
+    pub fn clock(&self) -> Clock {
+        lock(&self.inner).clock
     }
 
     /// Id of its data directory.
@@ -141,9 +145,13 @@ impl Host {
     /// Leaves on the disks what a crash leaves; returns the count of batches lost.
     pub fn crash_disks(&self, crash: Crash) -> std::io::Result<usize> {
         let mut inner = lock(&self.inner);
+        let inner = &mut *inner;
         inner.faults.armed = None;
         inner.faults.fail_next = false;
         inner.may_stop = false;
+        if crash == Crash::Power {
+            inner.clock = Clock::booted(inner.clock.rate, &mut inner.rng);
+        }
         self.state.crash(crash, &mut inner.rng);
         self.disk.crash(crash, &mut inner.rng)
     }

@@ -11,7 +11,8 @@
 //!
 //! Invariants
 //! - no task of a life that has ended is polled again.
-//! - a clock never goes back; clocks of different lives run at different rates.
+//! - a clock never goes back in a life; clocks of different machines run at different rates, and each
+//!   boot of each machine begins at a time of its own.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -29,10 +30,56 @@ use openraft::{AsyncRuntime, OptionalSend};
 use openraft_rt_sim::{Elapsed, SimInstant, SimRuntime, SimSleep, SimTimeout};
 use tokio::sync::oneshot;
 
+use crate::rng::Rng;
+
 /// A clock that runs right: thousandths of the world's rate.
 pub const RIGHT_RATE: u64 = 1000;
-/// Clocks begin a day in, so that code may subtract a timeout from now.
-const EPOCH: Duration = Duration::from_hours(24);
+/// The clock of what is of no life.
+const WORLD: Clock = Clock {
+    rate: RIGHT_RATE,
+    since: Duration::ZERO,
+    shown: Duration::from_hours(24),
+};
+/// How long a machine takes until a process of ours starts, in milliseconds; so that code may
+/// subtract a timeout from now.
+const BOOT_MS: (u64, u64) = (5_000, 60_000);
+/// How long a machine has been up at most when the run begins, in milliseconds.
+const UP_MS_MAX: u64 = 100 * 24 * 3_600 * 1_000;
+
+/// The clock of one boot of a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Thousandths of a second of it in a second of the world.
+    pub rate: u64,
+    /// The world's time when it showed `shown`.
+    since: Duration,
+    shown: Duration,
+}
+
+impl Clock {
+    /// Of a machine that has been up for a while, long or not.
+    pub fn up(rate: u64, rng: &mut Rng) -> Self {
+        let (least, most) = BOOT_MS;
+        let up_ms = *rng.pick(&[most, 100 * most, UP_MS_MAX]).unwrap_or(&most);
+        Self::showing(rate, rng.millis(least, up_ms))
+    }
+
+    /// Of a machine that has just started.
+    pub fn booted(rate: u64, rng: &mut Rng) -> Self {
+        Self::showing(rate, rng.millis(BOOT_MS.0, BOOT_MS.1))
+    }
+
+    fn showing(rate: u64, shown: Duration) -> Self {
+        let since = world_time();
+        Self { rate, since, shown }
+    }
+
+    /// What it shows now.
+    pub fn now(&self) -> Duration {
+        let passed = world_time().saturating_sub(self.since).as_nanos();
+        self.shown + nanos(passed * u128::from(self.rate) / u128::from(RIGHT_RATE))
+    }
+}
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Life>>> = const { RefCell::new(None) };
@@ -47,8 +94,8 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Life {
     /// Which member lives it; for the trace.
     pub member: u64,
-    /// Thousandths of a second of its clock in a second of the world.
-    pub clock_rate: u64,
+    /// The clock of its machine.
+    pub clock: Clock,
     state: Mutex<LifeState>,
 }
 
@@ -72,10 +119,10 @@ enum Turn {
 
 impl Life {
     /// A life that begins.
-    pub fn new(member: u64, clock_rate: u64) -> Arc<Self> {
+    pub fn new(member: u64, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             member,
-            clock_rate,
+            clock,
             state: Mutex::default(),
         })
     }
@@ -213,15 +260,13 @@ pub fn world_time() -> Duration {
     SimInstant::try_now().map_or(Duration::ZERO, SimInstant::elapsed_since_start)
 }
 
-/// Time of the current life's clock.
-pub fn local_time() -> Duration {
-    let rate = current_life().map_or(RIGHT_RATE, |life| life.clock_rate);
-    local_at(world_time(), rate)
+fn clock() -> Clock {
+    current_life().map_or(WORLD, |life| life.clock)
 }
 
-/// What a clock of `rate` shows at `world` time.
-pub fn local_at(world: Duration, rate: u64) -> Duration {
-    EPOCH + nanos(world.as_nanos() * u128::from(rate) / u128::from(RIGHT_RATE))
+/// Time of the current life's clock.
+pub fn local_time() -> Duration {
+    clock().now()
 }
 
 fn nanos(nanos: u128) -> Duration {
@@ -230,7 +275,7 @@ fn nanos(nanos: u128) -> Duration {
 
 /// The world's time that passes while the current life's clock advances by `local`.
 fn world_span(local: Duration) -> Duration {
-    let rate = current_life().map_or(RIGHT_RATE, |life| life.clock_rate);
+    let rate = clock().rate;
     nanos((local.as_nanos() * u128::from(RIGHT_RATE)).div_ceil(u128::from(rate)))
 }
 
@@ -250,7 +295,7 @@ pub struct LocalInstant(Duration);
 
 impl fmt::Debug for LocalInstant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0.saturating_sub(EPOCH))
+        write!(f, "{:?}", self.0)
     }
 }
 

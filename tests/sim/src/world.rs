@@ -311,7 +311,7 @@ impl World {
 
     /// Starts the process of a machine.
     pub fn start(self: &Arc<Self>, host: &Arc<Host>) {
-        let life = Life::new(host.id, host.clock_rate);
+        let life = Life::new(host.id, host.clock());
         host.set_process(Some(Process {
             life: life.clone(),
             member: None,

@@ -3,8 +3,8 @@
 //! Every wait is one at which the process may stand still or end: between what was decided and what
 //! is done about it, and between that and its answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfgsvc::lease::book::Renewal as Booked;
@@ -27,7 +27,7 @@ use crate::defect::Defect;
 use crate::member::moment;
 use crate::network::{pipe, spawn_here};
 use crate::rng::Rng;
-use crate::runtime::{Life, sleep, timeout, world_time};
+use crate::runtime::{Life, lock, sleep, timeout, world_time};
 use crate::world::World;
 
 /// How often an agent that starts looks whether the guards of the one before it are gone.
@@ -48,7 +48,7 @@ const STEP: Patience = Patience {
 
 /// Starts the agent of a machine.
 pub fn start(world: &Arc<World>, machine: &Arc<Machine>) {
-    let life = Life::new(machine.id, machine.clock_rate);
+    let life = Life::new(machine.id, machine.clock());
     machine.set_agent(life.clone());
     world.event(&format!("agent of {} starts", machine.name));
     life.spawn(run(world.clone(), machine.clone()));
@@ -83,8 +83,8 @@ struct RoleTask {
     following: Vec<oneshot::Sender<()>>,
     /// The number that is followed.
     stream: Arc<AtomicU64>,
-    /// How long a host may serve after a renewal, as the group last said.
-    serve: Duration,
+    /// What the group said last when it took the host in.
+    attended: Arc<Mutex<RoleReply>>,
 }
 
 impl RoleTask {
@@ -107,7 +107,7 @@ impl RoleTask {
                     generation: machine.next_generation(),
                     world: world.clone(),
                     machine: machine.clone(),
-                    serve: Duration::from_millis(role.spec.serve_ms()),
+                    attended: Arc::default(),
                     role: role.clone(),
                     calls: calls.clone(),
                     events,
@@ -198,7 +198,8 @@ impl RoleTask {
                 });
             }
             Effect::Run { epoch, until } => {
-                let of = (&self.role, epoch);
+                let stop = Duration::from_millis(lock(&self.attended).stop_ms);
+                let of = (&self.role, epoch, stop);
                 let guard = guard::start(&self.world, &self.machine, of, self.events.clone());
                 guard.until(&self.world, until);
                 self.guard = Some(guard);
@@ -238,12 +239,12 @@ impl RoleTask {
     fn attend(&self) {
         let (machine, role) = (&self.machine, &self.role);
         let held = machine.held(&role.name);
-        let lock = role.spec.kind == Kind::Lock;
+        let of_lock = role.spec.kind == Kind::Lock;
         let settings = serde_json::to_string(&role.spec).unwrap_or_default();
         let request = Attend {
             lease: machine.draw_id(),
             host: machine.name.as_str().to_owned(),
-            colo: if lock { "" } else { machine.colo.as_str() }.to_owned(),
+            colo: if of_lock { "" } else { machine.colo.as_str() }.to_owned(),
             instance: format!("state-{}", machine.name),
             boot: machine.boot(),
             epoch: self.known(),
@@ -254,13 +255,14 @@ impl RoleTask {
             } else {
                 String::new()
             },
-            lock: if lock { settings } else { String::new() },
+            lock: if of_lock { settings } else { String::new() },
             ..Attend::default()
         };
         let (calls, name) = (self.calls.clone(), role.name.clone());
         let number = self.step_number();
         let (plan, defect) = (role.clone(), self.world.plan.defect);
         let events = self.events.clone();
+        let attended = self.attended.clone();
         spawn_here(async move {
             let mut sent = moment();
             let ask = move |member| {
@@ -274,6 +276,7 @@ impl RoleTask {
                         sent = moment();
                     }
                     let terms = terms(&reply, &plan, defect);
+                    *lock(&attended) = reply;
                     Event::Attends { sent, terms }
                 }
                 Answer::Refused(_) | Answer::Unknown => Event::NotAttended,
@@ -287,7 +290,7 @@ impl RoleTask {
         let events = self.events.clone();
         let late = self.has(Defect::DeadlineFromAnswer);
         // Two tries before a third of the time is over.
-        let each = self.serve / 6;
+        let each = Duration::from_millis(lock(&self.attended).serve_ms) / 6;
         spawn_here(async move {
             let mut sent = moment();
             let mut answer = None;
@@ -466,7 +469,7 @@ impl Following {
     async fn once(&mut self) {
         let to = self.calls.member();
         let (outlet, mut told) = pipe::<Told>(&self.world, to, self.id, WINDOW);
-        let outlet: Outlet = Arc::new(std::sync::Mutex::new(Some(outlet)));
+        let outlet: Outlet = Arc::new(Mutex::new(Some(outlet)));
         let follower = self.follower.clone();
         let open = move |member| group::verdicts(member, follower.clone(), outlet.clone());
         let within = Duration::from_millis(700);
@@ -490,10 +493,12 @@ impl Following {
 
 /// The terms of a lease, as the agent understands them.
 fn terms(reply: &RoleReply, role: &RolePlan, defect: Option<Defect>) -> Terms {
-    let spec = &role.spec;
+    // Whatever the operator says of the term, it is not said of the clocks.
+    let whole = 1_000_000;
+    let term_ms = (reply.serve_ms + reply.stop_ms) * whole / (whole - role.spec.rate_ppm);
     let serve_ms = match defect {
-        Some(Defect::ClockRateIgnored) => spec.term_ms - spec.stop_ms,
-        Some(Defect::StopMarginIgnored) => reply.serve_ms + spec.stop_ms,
+        Some(Defect::ClockRateIgnored) => term_ms - reply.stop_ms,
+        Some(Defect::StopMarginIgnored) => reply.serve_ms + reply.stop_ms,
         Some(_) | None => reply.serve_ms,
     };
     Terms {

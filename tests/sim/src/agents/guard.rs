@@ -67,16 +67,17 @@ struct State {
     over: bool,
 }
 
-/// Starts a guard for a program in `epoch`, which it starts with the first deadline.
+/// Starts a guard for a program in an epoch, which it starts with the first deadline, and whose
+/// program has `stop` to end.
 pub fn start(
     world: &Arc<World>,
     machine: &Arc<Machine>,
-    (role, epoch): (&RolePlan, i64),
+    (role, epoch, stop): (&RolePlan, i64, Duration),
     to_agent: Sender<RoleEvent>,
 ) -> Handle {
     let (to_guard, inbox) = channel(WAITING_MAX);
     let (handle, from_agent) = channel(WAITING_MAX);
-    let life = || Life::new(machine.id, machine.clock_rate);
+    let life = || Life::new(machine.id, machine.clock());
     let guarded = Arc::new(Guarded {
         program: world.new_program(&role.name, &machine.name, epoch),
         world: world.clone(),
@@ -91,7 +92,7 @@ pub fn start(
         }),
         to_guard: to_guard.clone(),
         to_agent,
-        stop: Duration::from_millis(role.spec.stop_ms),
+        stop,
     });
     machine.guarded(&guarded);
     guarded.guard.spawn(listen(guarded.clone(), from_agent));

@@ -13,7 +13,7 @@ use super::disk::{Record, VerdictDisk};
 use super::guard::Guarded;
 use super::plan::{colo_of, host_name};
 use crate::rng::Rng;
-use crate::runtime::{Life, lock, world_time};
+use crate::runtime::{Clock, Life, lock, world_time};
 use crate::world::World;
 
 /// Where the first machine is on the links: no member has such an id.
@@ -36,13 +36,12 @@ pub struct Machine {
     pub name: Name,
     /// Its colo.
     pub colo: Name,
-    /// Thousandths of the right rate.
-    pub clock_rate: u64,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     rng: Rng,
+    clock: Clock,
     disk: VerdictDisk,
     slow_disk_until: Duration,
     data: BTreeMap<RoleName, Held>,
@@ -54,18 +53,19 @@ struct Inner {
     tasks: BTreeMap<RoleName, Sender<Event>>,
     guards: BTreeMap<u64, Arc<Guarded>>,
     generations: u64,
+    /// Of its agent.
     last_step: u64,
 }
 
 impl Machine {
     /// Machine `number`, which has power.
-    pub fn new(number: u64, clock_rate: u64, rng: Rng) -> Arc<Self> {
+    pub fn new(number: u64, clock_rate: u64, mut rng: Rng) -> Arc<Self> {
         Arc::new(Self {
             id: FIRST_ID + number,
             name: host_name(number),
             colo: colo_of(number),
-            clock_rate,
             inner: Mutex::new(Inner {
+                clock: Clock::up(clock_rate, &mut rng),
                 rng,
                 disk: VerdictDisk::default(),
                 slow_disk_until: Duration::ZERO,
@@ -86,6 +86,11 @@ impl Machine {
         lock(&self.inner).rng.fork()
     }
 
+    /// The clock of its boot.
+    pub fn clock(&self) -> Clock {
+        lock(&self.inner).clock
+    }
+
     /// The name of its boot.
     pub fn boot(&self) -> String {
         format!("boot-{}", lock(&self.inner).boot)
@@ -97,7 +102,7 @@ impl Machine {
     }
 
     /// The number of the next step, by the machine's clock, so that none repeats what another agent
-    /// of the same boot said.
+    /// of the same boot said; the twin of `cfgsvc_client::StepNumbers`.
     pub fn step_number(&self, now: Moment) -> u64 {
         let mut inner = lock(&self.inner);
         inner.last_step = now.nanos().max(inner.last_step + 1);
@@ -118,7 +123,9 @@ impl Machine {
 
     /// Its agent is this one.
     pub fn set_agent(&self, life: Arc<Life>) {
-        lock(&self.inner).agent = Some(life);
+        let mut inner = lock(&self.inner);
+        inner.agent = Some(life);
+        inner.last_step = 0;
     }
 
     /// A task of the agent listens for a role.
@@ -190,10 +197,12 @@ impl Machine {
         world.event(&format!("host {} loses power", self.name));
     }
 
-    /// Gives it power again: another boot.
+    /// Gives it power again: another boot, whose clock knows nothing of those before.
     pub fn power_on(&self) {
         let mut inner = lock(&self.inner);
+        let inner = &mut *inner;
         inner.has_power = true;
+        inner.clock = Clock::booted(inner.clock.rate, &mut inner.rng);
         inner.boot += 1;
     }
 

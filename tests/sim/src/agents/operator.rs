@@ -14,7 +14,7 @@ use openraft::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
 
 use super::group::{self, Answer};
-use super::plan::{COLOS, RolePlan, host_name, name};
+use super::plan::{COLOS, RolePlan, host_name, name, times};
 use crate::member::Member;
 use crate::nemesis::operator;
 use crate::network;
@@ -106,8 +106,18 @@ impl Operator {
             value: serde_json::to_vec(object).unwrap_or_default().into(),
             ..PutRequest::default()
         };
-        let ask = move |member: Member| group::execute(member, Op::Put(put.clone()));
-        matches!(self.ask(ask).await, Some(Answer::Done(_)))
+        let op = Op::Put(put.clone());
+        let ask = move |member: Member| group::execute(member, op.clone());
+        let answer = self.ask(ask).await;
+        let (key, value) = (put.key.escape_ascii(), put.value.escape_ascii());
+        let what = match &answer {
+            Some(Answer::Done(_)) => "done".to_owned(),
+            Some(Answer::Refused(why)) => why.detail.clone(),
+            Some(Answer::Unknown) | None => "not known".to_owned(),
+        };
+        let text = format!("operator writes {key} {value}: {what}");
+        self.world.event(&text);
+        matches!(answer, Some(Answer::Done(_)))
     }
 
     async fn ask<T, F, Fut>(&mut self, ask: F) -> Option<Answer<T>>
@@ -125,7 +135,7 @@ impl Operator {
     /// One thing that an operator does to a role.
     async fn act(&mut self, plan: &mut RolePlan, hosts: u64) {
         let some_host = host_name(self.rng.between(1, hosts));
-        match self.rng.between(0, 9) {
+        match self.rng.between(0, 11) {
             0..=4 => {
                 let what = "operator switches a role";
                 self.move_role(&plan.name, some_host.as_str(), what).await;
@@ -152,6 +162,12 @@ impl Operator {
                 };
                 self.world.count("operator drains or restores a colo");
                 self.put(keys::colo(&name(colo)), &colo_now).await;
+            }
+            10 | 11 if plan.spec.kind != Kind::Lock => {
+                let (term_ms, stop_ms) = times(&mut self.rng);
+                let change = |spec: &mut Spec| (spec.term_ms, spec.stop_ms) = (term_ms, stop_ms);
+                self.say(plan, change).await;
+                self.world.count("operator changes the times of a role");
             }
             _ => {
                 // Nobody is given a role by hand unless somebody looks.

@@ -176,13 +176,19 @@ impl Placement {
     }
 }
 
-fn spec(rng: &mut Rng, kind: Kind, skew: u64) -> Spec {
+/// Term and time to stop of a role.
+pub fn times(rng: &mut Rng) -> (u64, u64) {
     let term_ms = rng.between(900, 3_000);
+    (term_ms, rng.between(100, (term_ms / 2).min(600)))
+}
+
+fn spec(rng: &mut Rng, kind: Kind, skew: u64) -> Spec {
+    let (term_ms, stop_ms) = times(rng);
     Spec {
         term_ms,
         // Exactly what the clocks do: a margin that is left out has nothing to hide behind.
         rate_ppm: skew * 1_000,
-        stop_ms: rng.between(100, (term_ms / 2).min(600)),
+        stop_ms,
         lock_delay_ms: *rng.pick(&[0, 0, 0, 200]).unwrap_or(&0),
         ..Spec::of(kind)
     }
