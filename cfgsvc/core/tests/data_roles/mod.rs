@@ -32,9 +32,9 @@ const NUMBER: &str = r#"{"data":"number"}"#;
 
 fn comes(world: &mut World, host: usize, lease: i64, (epoch, position): (i64, Option<u64>)) {
     let facts = Facts {
-        instance: 0,
         epoch,
         position,
+        ..Facts::default()
     };
     let come = attend(HOSTS[host], lease, facts);
     world.step("db", come).expect("it is there");

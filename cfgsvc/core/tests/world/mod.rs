@@ -18,6 +18,7 @@ pub(crate) const COLOS: [&str; 2] = ["akl", "wlg"];
 pub(crate) const HOSTS: [(&str, &str); 4] =
     [("h1", "akl"), ("h2", "wlg"), ("h3", "akl"), ("h4", "wlg")];
 pub(crate) const ROLES: [&str; 3] = ["db", "web", "locks/l"];
+const FIRST_BOOT: &str = "boot-0";
 pub(crate) const LOCK: &str = r#"{"kind":"lock"}"#;
 
 /// A group of one: the machine over a store in memory.
@@ -27,8 +28,16 @@ pub(crate) struct World {
     pub(crate) leases: BTreeSet<i64>,
     /// Steps of agents so far, which are numbered by that; all roles and hosts count together.
     pub(crate) attempt: u64,
+    /// The boot of the last agent that was taken in, by role and host.
+    boots: BTreeMap<(String, String), String>,
     /// What they sent.
     pub(crate) sent: Vec<(String, Step)>,
+}
+
+/// How far the numbers of the steps of a boot are ahead: they follow the machine's clock, and that
+/// of one boot knows nothing of another's. The first is the one that was up for long.
+fn ahead(boot: &str) -> u64 {
+    if boot == FIRST_BOOT { 1_000_000 } else { 0 }
 }
 
 impl World {
@@ -40,8 +49,16 @@ impl World {
             machine,
             leases: BTreeSet::new(),
             attempt: 0,
+            boots: BTreeMap::new(),
             sent: Vec::new(),
         }
+    }
+
+    /// What agents and the network still know is that of another group.
+    pub(crate) fn follows(&mut self, former: Self) {
+        self.attempt = former.attempt;
+        self.boots = former.boots;
+        self.sent = former.sent;
     }
 
     pub(crate) fn apply(&mut self, op: Op) -> Outcome {
@@ -83,10 +100,14 @@ impl World {
     /// A new step.
     pub(crate) fn step(&mut self, role: &str, mut step: Step) -> Result<RoleReply, String> {
         self.attempt += 1;
+        let boot = |host: &str| {
+            let boot = self.boots.get(&(role.to_owned(), host.to_owned()));
+            boot.map_or(0, |boot| ahead(boot))
+        };
         match &mut step {
-            Step::Attend(step) => step.attempt = self.attempt,
-            Step::Start(step) => step.attempt = self.attempt,
-            Step::Yield(step) => step.attempt = self.attempt,
+            Step::Attend(step) => step.attempt = self.attempt + ahead(&step.boot),
+            Step::Start(step) => step.attempt = self.attempt + boot(&step.host),
+            Step::Yield(step) => step.attempt = self.attempt + boot(&step.host),
             Step::Move(_) => {}
         }
         self.sent.push((role.to_owned(), step.clone()));
@@ -96,6 +117,10 @@ impl World {
     /// A step, or a copy of one that was kept back by the network.
     pub(crate) fn arrives(&mut self, role: &str, step: Step) -> Result<RoleReply, String> {
         let role = role.to_owned();
+        let came = match &step {
+            Step::Attend(step) => Some(((role.clone(), step.host.clone()), step.boot.clone())),
+            Step::Start(_) | Step::Yield(_) | Step::Move(_) => None,
+        };
         let step = Some(step);
         let outcome = self.apply(Op::Role(RoleCommand { role, step }));
         if let Outcome::Refusal(refusal) = &outcome {
@@ -104,6 +129,7 @@ impl World {
         let Outcome::Role(reply) = outcome else {
             panic!("an answer to another command: {outcome:?}");
         };
+        self.boots.extend(came);
         Ok(reply)
     }
 
@@ -141,7 +167,7 @@ pub(crate) fn attend(host: (&str, &str), lease: i64, facts: Facts) -> Step {
         colo: host.1.to_owned(),
         lease,
         instance: format!("{}-{}", host.0, facts.instance),
-        boot: "boot".to_owned(),
+        boot: format!("boot-{}", facts.boot),
         epoch: facts.epoch,
         has_data: facts.position.is_some(),
         identity: if facts.position.is_some() {
@@ -168,6 +194,7 @@ pub(crate) fn whose(step: &Step) -> Option<(&str, u64)> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Facts {
     pub(crate) instance: u8,
+    pub(crate) boot: u8,
     pub(crate) epoch: i64,
     pub(crate) position: Option<u64>,
 }
