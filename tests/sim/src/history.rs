@@ -50,6 +50,15 @@ impl History {
         self.revisions.last_key_value().map_or(1, |(last, _)| *last)
     }
 
+    /// Revisions are left out, up to this one; whether that is new.
+    pub fn jumps(&mut self, revision: i64) -> bool {
+        let new = revision > self.last();
+        if new {
+            self.revisions.insert(revision, Vec::new());
+        }
+        new
+    }
+
     /// A member published `commit`; whether it is the first.
     pub fn published(&mut self, member: u64, commit: &Commit) -> Result<bool, String> {
         let changes = changes_of(commit);

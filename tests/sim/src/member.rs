@@ -182,7 +182,7 @@ async fn run_flush(world: Arc<World>, host: Arc<Host>, mut queue: FlushQueue) {
 
 /// Gives Raft of a founder its first membership, at every start until it took.
 async fn found(world: &World, id: u64, raft: &RaftHandle) -> Result<(), String> {
-    let founders = 1..=world.plan.founders;
+    let founders = world.founders();
     if !founders.contains(&id) {
         return Ok(());
     }

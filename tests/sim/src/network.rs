@@ -81,6 +81,9 @@ where
 {
     let back = (to, from.id);
     let refused = |why: String| answer_with(world, back, &answer, Err(CallError::Refused(why)));
+    if world.keeps_away(from.id) {
+        return refused("the group is closed".to_owned());
+    }
     let Some(member) = world.member(to) else {
         return refused("nobody is there".to_owned());
     };

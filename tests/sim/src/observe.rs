@@ -22,6 +22,8 @@ pub struct Recorder {
     app: ServiceApp,
     /// First revision that was not recorded.
     next: i64,
+    /// A step of a restore was applied.
+    seeded: bool,
 }
 
 impl Recorder {
@@ -33,7 +35,24 @@ impl Recorder {
             hub,
             app,
             next: 0,
+            seeded: false,
         }
+    }
+}
+
+impl Recorder {
+    /// The end of a restore leaves revisions out.
+    fn restored(&mut self) {
+        let last = self.hub.published();
+        if last < self.next || self.hub.recent(self.next, usize::MAX).is_some() {
+            return;
+        }
+        let mut next = last + 1;
+        while self.hub.recent(next - 1, 1).is_some() {
+            next -= 1;
+        }
+        self.next = next;
+        self.world.restored(self.member, next - 1);
     }
 }
 
@@ -58,11 +77,15 @@ impl App for Recorder {
             self.world
                 .check(|checks| checks.leases.expired(&expired.ids));
         }
+        self.seeded |= matches!(decoded.result, Some(Outcome::Seed(_)));
         Ok(reply)
     }
 
     fn published(&mut self, index: u64) {
         self.app.published(index);
+        if std::mem::take(&mut self.seeded) {
+            self.restored();
+        }
         let commits = self.hub.recent(self.next, usize::MAX).unwrap_or_default();
         for commit in commits {
             self.next = commit.revision + 1;

@@ -139,6 +139,12 @@ impl Plan {
         plan.heartbeat = plan.election / u32::try_from(rng.between(3, 6)).unwrap_or(4);
         plan.favour();
         plan.placement = Placement::new(seed, plan.skewed_clocks, (defect, plan.favoured));
+        if plan.restores() {
+            // Their keys go back as well, and nobody tells them: here are hosts and roles only.
+            (plan.clients, plan.watchers) = (0, 0);
+            let alone = [Fault::Join, Fault::Remove, Fault::Wipe, Fault::OldImage];
+            plan.faults.retain(|fault| !alone.contains(fault));
+        }
         plan
     }
 
@@ -181,6 +187,21 @@ impl Plan {
             if !self.faults.contains(fault) {
                 self.faults.push(*fault);
             }
+        }
+    }
+
+    /// Whether the group is lost in this run, and restored from a snapshot.
+    pub fn restores(&self) -> bool {
+        let placement = self.placement.as_ref();
+        placement.is_some_and(|placement| placement.restores)
+    }
+
+    /// The fastest rate of a member's clock.
+    pub fn fastest_clock(&self) -> u64 {
+        if self.skewed_clocks {
+            FASTEST_CLOCK
+        } else {
+            RIGHT_RATE
         }
     }
 

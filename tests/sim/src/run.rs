@@ -140,9 +140,12 @@ async fn play(world: &Arc<World>) {
         spawn_world(agents::operator::run(world.clone(), until));
         spawn_world(agents::data::run(world.clone(), world.fork_rng()));
         spawn_world(agents::faults::run(world.clone(), until));
+        if world.is_replacing() {
+            spawn_world(agents::restore::run(world.clone()));
+        }
     }
     nemesis::run(world.clone(), until).await;
-    while world_time() < until && world.failure().is_none() {
+    while (world_time() < until || world.is_replacing()) && world.failure().is_none() {
         SimRuntime::sleep(TICK).await;
     }
     world.heal();
@@ -164,10 +167,7 @@ async fn play(world: &Arc<World>) {
 
 /// Founds the group: each founder gives its Raft the first membership when it starts.
 fn begin(world: &Arc<World>) {
-    for id in 1..=world.plan.founders {
-        let host = world.add_host(id);
-        world.start(&host);
-    }
+    world.found_group();
 }
 
 /// Looks at everybody, and starts again what ended.

@@ -11,12 +11,12 @@ use cluster::types::LogId;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, ServerState};
 
-use crate::agents::machine::Machine;
+use crate::agents::machine::{FIRST_ID, Machine};
 use crate::agents::resource::Resources;
 use crate::agents::view::{View, placed};
 use crate::disk::Crash;
 use crate::history::History;
-use crate::host::{Host, Process};
+use crate::host::{Host, Out, Process};
 use crate::invariants::{Checks, Program};
 use crate::links::Links;
 use crate::member::Member;
@@ -26,6 +26,9 @@ use crate::rng::Rng;
 use crate::runtime::{Life, lock, world_time};
 use crate::state::{INSTALL_BROKEN, StateDisk, StateObserver};
 use crate::trace::Trace;
+
+/// Ids of members of one group are less than this apart.
+const GROUP_IDS: u64 = 100;
 
 /// One run's world.
 pub struct World {
@@ -52,6 +55,12 @@ pub struct World {
     healing: AtomicBool,
     calm: AtomicBool,
     settled: AtomicBool,
+    /// Groups that were lost.
+    lost: AtomicU64,
+    /// Hosts and operators are kept away from the group.
+    closed: AtomicBool,
+    /// A group that is to be lost has not been restored yet.
+    replacing: AtomicBool,
     rng: Mutex<Rng>,
 }
 
@@ -80,6 +89,9 @@ impl World {
         links.delay_us = plan.delay_us;
         Ok(Arc::new(Self {
             config: Arc::new(plan.config()?),
+            lost: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            replacing: AtomicBool::new(plan.restores()),
             plan,
             links: Mutex::new(links),
             oracle: Mutex::default(),
@@ -257,6 +269,84 @@ impl World {
     pub fn program_life(&self) -> Option<Duration> {
         let placement = self.plan.placement.as_ref()?;
         (!self.healing()).then_some(placement.program_life)
+    }
+
+    // === another group ===
+
+    /// Ids of the members that found the group.
+    pub fn founders(&self) -> std::ops::RangeInclusive<u64> {
+        let first = self.lost.load(Ordering::Relaxed) * GROUP_IDS;
+        first + 1..=first + self.plan.founders
+    }
+
+    /// All members end for good, and what they have stored is lost.
+    pub fn lose_group(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        for host in self.hosts() {
+            host.set_out(Out::Removed);
+            self.crash(host.id, Crash::Power, "the group is lost");
+        }
+        lock(&self.hosts).clear();
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.count("group lost");
+        self.event("the group is lost");
+        self.check(|checks| {
+            checks.group_lost();
+            Ok(())
+        });
+        *lock(&self.history) = History::default();
+        *lock(&self.placement) = View::default();
+    }
+
+    /// New members with empty disks, which hosts do not reach yet.
+    pub fn found_group(self: &Arc<Self>) {
+        for id in self.founders() {
+            let host = self.add_host(id);
+            self.start(&host);
+        }
+    }
+
+    /// Hosts reach the group.
+    pub fn admit_hosts(&self) {
+        self.closed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether messages of this sender are kept away.
+    pub fn keeps_away(&self, from: u64) -> bool {
+        self.closed.load(Ordering::Relaxed) && from >= FIRST_ID
+    }
+
+    /// The group is whole: operators write again.
+    pub fn open_group(&self) {
+        self.admit_hosts();
+        self.replacing.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the group is lost, and not restored yet.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed) > 0 && self.is_replacing()
+    }
+
+    /// Whether the group is still to be lost and restored.
+    pub fn is_replacing(&self) -> bool {
+        self.replacing.load(Ordering::Relaxed)
+    }
+
+    /// A member has applied the end of a restore, which goes on after `revision`.
+    pub fn restored(&self, member: u64, revision: i64) {
+        self.event(&format!("member {member} is restored, to {revision}"));
+        let first = lock(&self.history).jumps(revision);
+        self.check(|checks| {
+            checks.loaded(member, revision);
+            if first {
+                checks.group_restored()
+            } else {
+                Ok(())
+            }
+        });
+        if first {
+            self.count("group restored");
+        }
     }
 
     // === hosts ===

@@ -17,7 +17,7 @@ use crate::runtime::{Clock, Life, lock, world_time};
 use crate::world::World;
 
 /// Where the first machine is on the links: no member has such an id.
-const FIRST_ID: u64 = 1 << 40;
+pub const FIRST_ID: u64 = 1 << 40;
 
 /// What of a role's data a host has: as much as one number says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -29,4 +29,5 @@ pub mod machine;
 pub mod operator;
 pub mod plan;
 pub mod resource;
+pub mod restore;
 pub mod view;

@@ -14,6 +14,7 @@ use openraft::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
 
 use super::group::{self, Answer};
+use super::machine::Machine;
 use super::plan::{COLOS, RolePlan, host_name, name, times};
 use crate::member::Member;
 use crate::nemesis::operator;
@@ -126,6 +127,10 @@ impl Operator {
         F: Fn(Member) -> Fut + Send + 'static,
         Fut: Future<Output = Answer<T>> + Send + 'static,
     {
+        if self.world.is_lost() {
+            // A group that somebody uses is not filled.
+            return None;
+        }
         let ids: Vec<u64> = self.world.hosts().iter().map(|host| host.id).collect();
         let to = self.rng.pick(&ids).copied()?;
         let call = network::call(&self.world, operator(), to, ask);
@@ -179,16 +184,38 @@ impl Operator {
         }
     }
 
-    /// What the group leaves to a person: nobody has data, so that whoever begins may lose some.
+    /// What the group leaves to a person: nobody has data, or what the snapshot says of it may be
+    /// old, so that whoever begins may lose some.
     async fn decide(&mut self, plan: &RolePlan) {
         let machines = self.world.machines();
-        let lost = plan.spec.data != Data::None
-            && lock(&self.world.placement).holder(&plan.name).is_none()
-            && !machines.iter().any(|machine| machine.held(&plan.name).has);
-        if lost && let Some(machine) = self.rng.pick(&machines) {
+        let role = &plan.name;
+        let (free, restored) = {
+            let view = lock(&self.world.placement);
+            (view.holder(role).is_none(), view.is_restored(role))
+        };
+        // A store at its beginning is empty: to the group it is none.
+        let has = |machine: &&Arc<Machine>| {
+            let held = machine.held(role);
+            held.has && held.position > 0
+        };
+        let lost = free && !machines.iter().any(|machine| has(&machine));
+        // What was first given after the snapshot is known to hosts only, which obey no epoch less.
+        let restored = restored || (free && self.world.plan.restores());
+        if restored {
+            let best = machines.iter().filter(has);
+            let best = best.max_by_key(|machine| machine.position(role));
+            let to = best.or_else(|| self.rng.pick(&machines));
+            let Some(to) = to.map(|machine| machine.name.clone()) else {
+                return;
+            };
+            let what = "operator gives a restored role anew";
+            self.move_to(role, (to.as_str(), true), what).await;
+        } else if plan.spec.data != Data::None
+            && lost
+            && let Some(machine) = self.rng.pick(&machines)
+        {
             let what = "operator gives away a role without data";
-            self.move_role(&plan.name, machine.name.as_str(), what)
-                .await;
+            self.move_role(role, machine.name.as_str(), what).await;
         }
     }
 
@@ -199,10 +226,20 @@ impl Operator {
     }
 
     async fn move_role(&mut self, role: &RoleName, to: &str, what: &'static str) {
+        let accept_loss = self.rng.chance(200);
+        self.move_to(role, (to, accept_loss), what).await;
+    }
+
+    async fn move_to(
+        &mut self,
+        role: &RoleName,
+        (to, accept_loss): (&str, bool),
+        what: &'static str,
+    ) {
         let step = Step::Move(Move {
             to: to.to_owned(),
             epoch: 0,
-            accept_loss: self.rng.chance(200),
+            accept_loss,
         });
         let name = role.clone();
         let ask = move |member| group::step(member, 0, name.clone(), step.clone());

@@ -14,6 +14,8 @@ use crate::runtime::RIGHT_RATE;
 
 /// Of 1000 seeds, how many have hosts.
 const SHARE: u64 = 300;
+/// Of 1000 runs with hosts and nothing favoured, in how many the group is restored.
+const RESTORES: u64 = 250;
 /// Makes the source of these draws another than that of the rest of the plan.
 const SALT: u64 = 0x517c_c1b7_2722_0a95;
 
@@ -45,6 +47,8 @@ pub struct Placement {
     pub program_life: Duration,
     /// All clocks of hosts are as slow as they may be.
     pub slowest: bool,
+    /// The group is lost for good, and restored from a snapshot.
+    pub restores: bool,
 }
 
 /// A name that is written down here.
@@ -131,6 +135,7 @@ impl Placement {
             operator_pause_ms: *rng.pick(&[700, 2_500, 8_000]).unwrap_or(&2_500),
             program_life: Duration::from_millis(*rng.pick(&[2_000, 60_000]).unwrap_or(&60_000)),
             slowest: false,
+            restores: favoured.is_none() && rng.chance(RESTORES),
         };
         placement.favour(favoured);
         Some(placement)

@@ -86,6 +86,11 @@ impl View {
         self.grants.get(role)?.holder.clone()
     }
 
+    /// Whether it came from a snapshot, and was not given anew.
+    pub fn is_restored(&self, role: &RoleName) -> bool {
+        self.grants.get(role).is_some_and(|grant| grant.restored)
+    }
+
     /// The host that began the last epoch of a role with data, and that epoch.
     pub fn last_started(&self, role: &RoleName) -> Option<(Name, i64)> {
         let start = self.grants.get(role)?.starts.back()?;

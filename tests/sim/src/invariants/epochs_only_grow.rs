@@ -21,6 +21,17 @@ impl EpochsOnlyGrow {
             return Ok(());
         };
         let (last, holder) = self.last.entry(role.clone()).or_default();
+        if grant.restored {
+            // The former group may have given later ones; none of them is given again.
+            (*last, *holder) = (*last + 1, None);
+            return if grant.serving == 0 {
+                Ok(())
+            } else {
+                Err(format!(
+                    "an epoch of {role} that came from a snapshot is served"
+                ))
+            };
+        }
         if grant.epoch < *last || grant.epoch > revision {
             let epoch = grant.epoch;
             return Err(format!(

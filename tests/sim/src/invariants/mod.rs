@@ -161,6 +161,23 @@ impl Checks {
         self.log_matching.truncated(member, 0);
     }
 
+    /// The group is no more: what is of its log and its members is of no other's.
+    pub fn group_lost(&mut self) {
+        self.election_safety = election_safety::ElectionSafety::default();
+        self.log_matching = log_matching::LogMatching::default();
+        self.committed = committed_never_changes::CommittedNeverChanges::default();
+        self.applied = applied_is_a_prefix::AppliedIsAPrefix::default();
+        self.votes = votes_never_go_back::VotesNeverGoBack::default();
+        self.leases = leases_never_early::LeasesNeverEarly::default();
+        self.revisions = revisions_without_gaps::RevisionsWithoutGaps::default();
+    }
+
+    /// Another group goes on from a snapshot.
+    pub fn group_restored(&mut self) -> Result<(), String> {
+        self.starts.group_restored();
+        self.grants.group_restored()
+    }
+
     /// The group said this of roles, at a revision that nobody published before.
     pub fn placed(&mut self, revision: i64, placed: &[Placed]) -> Result<(), String> {
         for one in placed {

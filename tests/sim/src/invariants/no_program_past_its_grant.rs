@@ -37,9 +37,19 @@ impl NoProgramPastItsGrant {
         }
     }
 
+    /// Another group goes on: it counts nobody who serves.
+    pub fn group_restored(&self) -> Result<(), String> {
+        match self.running.values().next() {
+            Some(runs) => Err(format!("{runs} runs when another group goes on")),
+            None => Ok(()),
+        }
+    }
+
     /// The group says who holds what, and who serves.
     pub fn placed(&mut self, placed: &Placed) -> Result<(), String> {
         match placed {
+            // Of a snapshot, and not gone on with.
+            Placed::Grant(_, Some(grant)) if grant.restored => Ok(()),
             Placed::Grant(role, Some(grant)) => {
                 self.epochs.insert(role.clone(), grant.epoch);
                 let mut of_role = self.running.values().filter(|runs| runs.role == *role);

@@ -44,6 +44,11 @@ impl StartsBeforeRuns {
         }
     }
 
+    /// Whoever served the former group serves no more.
+    pub fn group_restored(&mut self) {
+        self.serving.clear();
+    }
+
     /// A program begins to run.
     pub fn started(&self, program: &Program, facts: &Facts) -> Result<(), String> {
         let key = (program.role.clone(), program.host.clone());

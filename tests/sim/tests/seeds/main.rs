@@ -79,7 +79,7 @@ const FOUND: [(Defect, u64, &[&str]); 25] = [
         &["is another one at member", "differ after"],
     ),
     (Defect::LeaseRead, 200, &["a linearizable read shows"]),
-    (Defect::LateAnswer, 200, &["a linearizable read shows"]),
+    (Defect::LateAnswer, 900, &["a linearizable read shows"]),
     (Defect::AckBeforeSync, 60, &["synced on"]),
     (Defect::VoteNotPersisted, 20, &["it had promised"]),
     (
@@ -102,7 +102,11 @@ const FOUND: [(Defect, u64, &[&str]); 25] = [
     (Defect::CompactionAheadOfWatchers, 900, &["without"]),
     (Defect::LeaseFromGrant, 20, &["lease"]),
     (Defect::OldImageAccepted, 20, &["it had promised"]),
-    (Defect::WipedDiskAccepted, 20, &["synced on"]),
+    (
+        Defect::WipedDiskAccepted,
+        20,
+        &["synced on", "it had promised"],
+    ),
     (Defect::DeadlineFromAnswer, 300, COUNTED_OUT),
     (Defect::ClockRateIgnored, 100, COUNTED_OUT),
     (Defect::StopMarginIgnored, 60, COUNTED_OUT),
