@@ -165,6 +165,8 @@ pub enum Wrong {
     NotHolder,
     /// The holder is asked to stop.
     Closing,
+    /// The epoch was begun before, and is over.
+    Begun,
     /// Its position is before where the last holder stopped.
     Behind {
         /// Where that was.
@@ -222,6 +224,10 @@ impl Grant {
         if attending.serving == epoch {
             return Ok(false);
         }
+        if spec.kind == Kind::Host && self.is_begun() {
+            // And over: when it comes with what it has now, it gets another.
+            return Err(Wrong::Begun);
+        }
         if !spec.data.is_position(position) {
             return Err(Wrong::NotAPosition);
         }
@@ -258,7 +264,7 @@ impl Grant {
         attending.has_data = spec.data != Data::None;
         position.clone_into(&mut attending.position);
         self.serving += 1;
-        if spec.kind == Kind::Host && !self.is_begun() {
+        if spec.kind == Kind::Host {
             if self.starts.len() == STARTS_MAX {
                 self.starts.pop_front();
                 self.trimmed = true;

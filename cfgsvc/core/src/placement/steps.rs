@@ -430,6 +430,13 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
             let detail = format!("role '{role}' is being handed over");
             refuse(Code::NotHolder, detail)
         }
+        Wrong::Begun => {
+            let detail = format!(
+                "epoch {asked} of role '{role}' was begun before, and is over; '{host}' comes again \
+                 for another"
+            );
+            refuse(Code::NotAvailable, detail)
+        }
         Wrong::Behind { left } => {
             let detail = format!(
                 "'{host}' is at {position}, and the last holder of role '{role}' stopped at \

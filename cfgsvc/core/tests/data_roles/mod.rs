@@ -204,18 +204,19 @@ fn a_holder_that_comes_back_empty_does_not_begin_over_what_it_wrote() {
     // Its volume is not mounted.
     comes(&mut world, 0, 2, (epoch, Some(0)));
     assert_eq!(world.verdict("db", "h1"), Verdict::Fenced(Fence::Empty));
-    // It is looked at again when it begins.
-    let epoch = world.grant("db").epoch;
-    for empty in ["0", "00"] {
-        let refused = world.step("db", start("h1", 2, epoch, empty));
-        let refused = refused.expect_err("it lost what it wrote");
-        assert!(refused.contains("volume"), "{refused}");
-    }
     let refused = world.step("db", go("h1")).expect_err("nobody said so");
     assert!(refused.contains("--accept-loss"), "{refused}");
+    // It is looked at again when it begins.
+    comes(&mut world, 0, 3, (epoch, Some(60)));
+    for empty in ["0", "00"] {
+        let begin = start("h1", 3, world.grant("db").epoch, empty);
+        let refused = world.step("db", begin).expect_err("it lost what it wrote");
+        assert!(refused.contains("volume"), "{refused}");
+    }
+    comes(&mut world, 0, 4, (epoch, Some(0)));
     // Who has the data is given it.
-    comes(&mut world, 1, 3, (epoch, Some(90)));
-    begins(&mut world, "h2", 3, "90");
+    comes(&mut world, 1, 5, (epoch, Some(90)));
+    begins(&mut world, "h2", 5, "90");
 }
 
 #[test]
@@ -250,9 +251,9 @@ fn a_holder_with_other_data_makes_room_for_one_that_has_it() {
     let epoch = begins(&mut world, "h1", 1, "50");
     comes(&mut world, 1, 2, (epoch, Some(50)));
     let facts = Facts {
-        instance: 0,
         epoch,
         position: Some(70),
+        ..Facts::default()
     };
     let Step::Attend(mut other) = attend(HOSTS[0], 3, facts) else {
         unreachable!("it attends");
@@ -365,4 +366,17 @@ fn what_is_read_for_hosts_that_go_is_the_same_for_one_and_for_a_hundred() {
     let ((one, few), (all, many)) = (visited("00"), visited(":"));
     assert_eq!((one, all), (1, 100));
     assert!(many < few + 3 * 100, "{few} for one, {many} for all");
+}
+
+#[test]
+fn who_gave_a_role_up_unasked_and_is_alone_has_it_again_when_it_comes_again() {
+    let mut world = world("{}");
+    comes(&mut world, 0, 1, (0, None));
+    let epoch = begins(&mut world, "h1", 1, "");
+    world.step("db", stop("h1", 1, "", false)).expect("stopped");
+    let again = world.step("db", start("h1", 1, epoch, ""));
+    let refused = again.expect_err("the epoch is over");
+    assert!(refused.contains("comes again"), "{refused}");
+    comes(&mut world, 0, 2, (epoch, None));
+    begins(&mut world, "h1", 2, "");
 }

@@ -504,7 +504,7 @@ fn terms(reply: &RoleReply, role: &RolePlan, defect: Option<Defect>) -> Terms {
     Terms {
         lease: reply.lease,
         serve: Duration::from_millis(serve_ms),
-        data: match spec.data {
+        data: match role.spec.data {
             Data::None => HostData::NotKept,
             Data::Number => HostData::Some,
         },
