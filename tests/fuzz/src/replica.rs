@@ -94,6 +94,12 @@ impl Replicas {
         }
     }
 
+    /// Whether what was restored last is as if commands had made it. If so, it has to stay so.
+    pub(crate) fn is_sound(&mut self) -> bool {
+        self.restored = check(&self.store.entries()).is_err();
+        !self.restored
+    }
+
     /// Brings the second one forward, as one batch, and compares.
     pub(crate) fn compare(&mut self) {
         let base = self.twin.entries();

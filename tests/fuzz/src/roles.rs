@@ -2,12 +2,15 @@
 //! restores of what they have made, damaged.
 //!
 //! - the machine fails at nothing, and the store's invariants hold after each command;
-//! - whatever is stored, a role that one can hold is held by one.
+//! - an epoch is served by one, and none is served after a later one, nor one that was given before
+//!   a snapshot after its restore, whatever became of the file.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cfgsvc_core::export;
 use cfgsvc_core::placement::objects::{Kind, Spec};
-use cfgsvc_core::placement::{Grant, Verdict, keys, read};
+use cfgsvc_core::placement::{Grant, Name, RoleName, Verdict, keys, read};
 use cfgsvc_proto::etcd;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::role_command::Step;
@@ -32,11 +35,12 @@ const COLOS: [&str; 3] = ["akl", "wlg", "x"];
 pub(crate) fn commands(data: &[u8]) {
     let mut draw = Draw::new(data);
     let mut replicas = Replicas::after(ready());
+    let mut served = Served::default();
     for _ in 0..COMMANDS_MAX {
         if draw.is_empty() {
             break;
         }
-        apply(&mut draw, &mut replicas);
+        apply(&mut draw, &mut replicas, &mut served);
     }
     replicas.compare();
 }
@@ -45,18 +49,22 @@ pub(crate) fn commands(data: &[u8]) {
 pub(crate) fn restore(data: &[u8]) {
     let mut draw = Draw::new(data);
     let mut before = Replicas::after(ready());
+    let mut served = Served::default();
     for _ in 0..draw.below(BEFORE_MAX) {
-        apply(&mut draw, &mut before);
+        apply(&mut draw, &mut before, &mut served);
     }
+    served.are_over(&before);
     let mut records = Vec::new();
     let exported = export::records(&before.store().entries(), &mut |record| {
         records.push(record);
         Ok(())
     });
     exported.expect("its own store").expect("not half filled");
+    let mut whole = true;
     for record in &mut records {
         if draw.rarely(32) {
             damage(&mut draw, record);
+            whole = false;
         }
     }
     let mut replicas = Replicas::new();
@@ -79,16 +87,18 @@ pub(crate) fn restore(data: &[u8]) {
         let applied = replicas.apply(command.encode_to_vec().into());
         applied.expect("a known step");
     }
+    let sound = replicas.is_sound();
+    assert!(sound || !whole, "a restore of what commands made");
     for _ in 0..COMMANDS_MAX {
         if draw.is_empty() {
             break;
         }
-        apply(&mut draw, &mut replicas);
+        apply(&mut draw, &mut replicas, &mut served);
     }
     replicas.compare();
 }
 
-fn apply(draw: &mut Draw<'_>, replicas: &mut Replicas) {
+fn apply(draw: &mut Draw<'_>, replicas: &mut Replicas, served: &mut Served) {
     let command = Command {
         op: Some(op(draw)),
         at_ms: draw.signed(100),
@@ -97,26 +107,70 @@ fn apply(draw: &mut Draw<'_>, replicas: &mut Replicas) {
     let applied = replicas.apply(command.encode_to_vec().into());
     applied.expect("a known command");
     if draw.is_empty() || draw.rarely(4) {
-        look(replicas);
+        served.look(replicas);
     }
 }
 
-/// Everybody is told something, and one of them at most that it serves.
-fn look(replicas: &Replicas) {
-    let entries = replicas.store().entries();
-    for name in read::roles(&entries).expect("its own store") {
-        let Some(role) = read::role(&entries, &name).expect("its own store") else {
-            continue;
-        };
-        let serve = |verdict: &Verdict| matches!(verdict, Verdict::Serve { .. });
-        let serving = role.attending.iter().filter(|(.., told)| serve(told));
-        let serving = serving.count();
-        let one = role.spec.kind == Kind::Colo || serving <= 1;
-        assert!(one, "{serving} serve {name}: {role:?}");
-        for (host, _, lease, told) in &role.attending {
-            let judged = read::judge(&entries, &name, host, *lease).expect("its own store");
-            assert_eq!(judged.verdict, *told, "{name} {host}");
+/// What anybody was told to serve so far.
+#[derive(Default)]
+struct Served {
+    /// The last epoch of each role, and who held it.
+    last: BTreeMap<RoleName, (i64, Option<Name>)>,
+    /// Epochs that were given by a group which is no more.
+    over: BTreeMap<RoleName, i64>,
+}
+
+impl Served {
+    /// The group is no more; another is made of what it has stored.
+    fn are_over(&mut self, replicas: &Replicas) {
+        let entries = replicas.store().entries();
+        self.over = std::mem::take(&mut self.last)
+            .into_iter()
+            .map(|(role, (epoch, _))| (role, epoch))
+            .collect();
+        for name in read::roles(&entries).expect("its own store") {
+            let role = read::role(&entries, &name).expect("its own store");
+            let given = role.map_or(0, |role| role.grant.epoch);
+            let over = self.over.entry(name).or_default();
+            *over = given.max(*over);
         }
+    }
+
+    /// Everybody is told something, and nobody to serve what another was told.
+    fn look(&mut self, replicas: &Replicas) {
+        let entries = replicas.store().entries();
+        for name in read::roles(&entries).expect("its own store") {
+            let Some(role) = read::role(&entries, &name).expect("its own store") else {
+                continue;
+            };
+            for (host, _, lease, told) in &role.attending {
+                let judged = read::judge(&entries, &name, host, *lease).expect("its own store");
+                assert_eq!(judged.verdict, *told, "{name} {host}");
+                if let Verdict::Serve { epoch } = *told {
+                    self.serves(&role, host, epoch);
+                }
+            }
+        }
+    }
+
+    fn serves(&mut self, role: &read::Role, host: &Name, epoch: i64) {
+        let (name, grant) = (&role.name, &role.grant);
+        let over = self.over.get(name).copied().unwrap_or(0);
+        assert!(epoch > over, "{name} is served at {epoch} after {over}");
+        let holder = match role.spec.kind {
+            Kind::Colo => grant.holder.clone(),
+            Kind::Host | Kind::Lock => Some(host.clone()),
+        };
+        let last = self.last.entry(name.clone()).or_default();
+        assert!(
+            epoch >= last.0,
+            "{name} is served at {epoch} after {last:?}"
+        );
+        assert!(
+            epoch > last.0 || holder == last.1,
+            "{name} is served at {epoch} by {holder:?} and by {last:?}"
+        );
+        *last = (epoch, holder);
     }
 }
 
