@@ -11,8 +11,8 @@
 //!
 //! Invariants
 //! - no task of a life that has ended is polled again.
-//! - a clock never goes back in a life; clocks of different machines run at different rates, and each
-//!   boot of each machine begins at a time of its own.
+//! - a clock never goes back in a life; clocks of different machines run at different rates, and
+//!   each boot of each machine begins at a time of its own.
 
 use std::any::Any;
 use std::cell::RefCell;
