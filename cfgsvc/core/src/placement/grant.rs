@@ -74,6 +74,9 @@ pub struct Grant {
     /// From where the last epochs began, oldest first; for a role with data.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub starts: VecDeque<Start>,
+    /// The epoch, or the one before, is known to have data: an empty store lacks that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub written: bool,
     /// It came from a snapshot, which may lack later epochs: this one is not gone on with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restored: bool,
@@ -198,10 +201,11 @@ impl Grant {
         self.next.is_some() || self.vacate
     }
 
-    /// Whether something was written, as far as is known: then an empty store lacks it.
-    pub fn is_written(&self, data: Data) -> bool {
-        let nothing_left = self.left.as_ref().is_some_and(|left| !data.is_some(left));
-        data != Data::None && !self.starts.is_empty() && !nothing_left
+    /// Takes note of where the data of an epoch was, as somebody says who has been in it.
+    pub fn sees(&mut self, spec: &Spec, (epoch, data): (i64, DataAt<'_>)) {
+        if epoch == self.epoch && data.identity == self.identity {
+            self.written |= spec.data.is_some(data.position);
+        }
     }
 
     /// `host` begins epoch `epoch` with the data that it says; from here on it may serve. `true`
@@ -250,11 +254,12 @@ impl Grant {
             let left = left.clone();
             return Err(Wrong::Behind { left });
         }
-        if self.is_written(spec.data) && !self.loses && !spec.data.is_some(position) {
+        if self.written && !self.loses && !spec.data.is_some(position) {
             return Err(Wrong::Empty);
         }
         self.left = None;
         self.loses = false;
+        self.written = spec.data.is_some(position);
         self.identity.clone_from(&identity);
         attending.identity = identity;
         attending.serving = epoch;

@@ -96,6 +96,13 @@ fn attend(
         attending.tries = before.now.tries.saturating_add(again);
     }
     turn.stops(writer.state, &host)?;
+    if attending.has_data {
+        let data = DataAt {
+            identity: &attending.identity,
+            position: &attending.position,
+        };
+        turn.grant.sees(&turn.spec, (attending.epoch, data));
+    }
     turn.comes(writer.state, (&host, request.lease), attending)?;
     let spec = turn.spec.clone();
     let ttl_ms = spec.lease_ms();
@@ -528,6 +535,7 @@ fn yield_role(
     turn.stops(writer.state, &host)?;
     let kept = served && kind == Kind::Host && !turn.grant.loses;
     if kept && !request.position.is_empty() {
+        turn.grant.written = turn.spec.data.is_some(&request.position);
         turn.grant.left = Some(request.position);
     }
     if request.leave {

@@ -281,8 +281,9 @@ impl Turn {
                     .is_ok_and(|found| found.is_some_and(|(colo, _)| colo.drained)),
                 None => false,
             };
-            let complete = verdict::may_begin(&self.spec, &self.grant, &there.now);
-            let by_itself = complete && !drained && self.spec.is_candidate(&name);
+            let complete = verdict::may_go_on(&self.spec, &self.grant, &there.now);
+            let whole = verdict::may_begin(&self.spec, &self.grant, &there.now);
+            let by_itself = whole && !drained && self.spec.is_candidate(&name);
             let tries = there.now.tries;
             let taker = Taker {
                 tries,

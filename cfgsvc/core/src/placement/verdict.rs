@@ -186,7 +186,7 @@ pub fn verdict(
         if me.serving == epoch {
             return Verdict::Serve { epoch };
         }
-        if !me.has_data && grant.is_written(spec.data) && !grant.loses {
+        if !me.has_data && grant.written && !grant.loses {
             return Verdict::Fenced(Fence::Empty);
         }
         return Verdict::Fenced(Fence::NotBegun { epoch });
@@ -224,6 +224,14 @@ pub(super) fn never(spec: &Spec, grant: &Grant, me: &Attending) -> Option<Fence>
 /// Whether the group may give the role to a host by itself: nothing that was written is known to be
 /// missing there, or to be nobody's.
 pub(super) fn may_begin(spec: &Spec, grant: &Grant, who: &Attending) -> bool {
+    let begun = spec.data != Data::None && !grant.starts.is_empty();
+    let nothing = grant.left.as_ref();
+    let nothing = nothing.is_some_and(|left| !spec.data.is_some(left));
+    (who.has_data || !begun || nothing) && may_go_on(spec, grant, who)
+}
+
+/// The same for the one that holds it: what was written is not known to be missing there.
+pub(super) fn may_go_on(spec: &Spec, grant: &Grant, who: &Attending) -> bool {
     if grant.restored {
         return spec.data == Data::None;
     }
@@ -232,7 +240,7 @@ pub(super) fn may_begin(spec: &Spec, grant: &Grant, who: &Attending) -> bool {
         Lacks::Nothing | Lacks::NotKnown => true,
         Lacks::Something(_) => false,
     };
-    let empty = !who.has_data && grant.is_written(spec.data);
+    let empty = !who.has_data && grant.written;
     complete && !empty && never(spec, grant, who).is_none()
 }
 
@@ -333,6 +341,7 @@ mod tests {
             holder: Some(name("other")),
             serving: 1,
             identity: "orders".to_owned(),
+            written: true,
             starts: [(10, "me", "5"), (20, "other", "50")]
                 .map(|(epoch, host, position)| Start {
                     epoch,

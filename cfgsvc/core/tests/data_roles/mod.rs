@@ -10,7 +10,7 @@ use cfgsvc_proto::etcd::DeleteRangeRequest;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::role_command::Step;
-use cfgsvc_proto::state::{Attend, Command, Reply};
+use cfgsvc_proto::state::{Attend, Command, LeaseExpire, Reply};
 use cluster_core::store::{Direction, KeyRange, Overlay, View, Visit};
 use prost::Message;
 
@@ -228,10 +228,31 @@ fn a_person_may_let_a_holder_begin_with_an_empty_store() {
     comes(&mut world, 0, 2, (epoch, Some(0)));
     world.step("db", loss("h1")).expect("a person gives it up");
     begins(&mut world, "h1", 2, "0");
-    // That was for this once.
+    // That was for this once: it has written since, as one that follows knows.
     let epoch = world.grant("db").epoch;
-    comes(&mut world, 0, 3, (epoch, Some(0)));
+    comes(&mut world, 1, 3, (epoch, Some(10)));
+    comes(&mut world, 0, 4, (epoch, Some(0)));
     assert_eq!(world.verdict("db", "h1"), Verdict::Fenced(Fence::Empty));
+}
+
+#[test]
+fn a_holder_of_a_store_that_is_new_goes_on_and_others_do_not_take_its_place() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(0)));
+    let epoch = begins(&mut world, "h1", 1, "0");
+    comes(&mut world, 1, 2, (epoch, Some(0)));
+    // It is lost before it says that it wrote anything. What it wrote the other has not.
+    world.apply(Op::LeaseExpire(LeaseExpire {
+        ids: vec![1],
+        ..LeaseExpire::default()
+    }));
+    assert_eq!(world.attending("db", "h1"), None);
+    assert_eq!(
+        world.grant("db").holder.as_ref().map(Name::as_str),
+        Some("h1")
+    );
+    comes(&mut world, 0, 3, (epoch, Some(0)));
+    begins(&mut world, "h1", 3, "0");
 }
 
 #[test]
