@@ -109,14 +109,14 @@ fn colos_are_added_drained_and_kept_while_something_needs_them() -> Result<()> {
             HOST  COLO  ATTENDS (* SERVES)  ADDRESSES
             h1    wlg   -
             $ cfgctl del /cfgsvc/colos/wlg
-            | error: the group refused: object is in use: colo 'wlg' has host 'h1'; delete it first
+            | error: the group refused: object is in use: colo 'wlg' has host 'h1': cfgctl host delete h1
             exit 1
             $ cfgctl del /cfgsvc/colos/wlg --dry-run
             --- /cfgsvc/colos/wlg at revision 6
             +++ /cfgsvc/colos/wlg as it would be (does not exist)
             @@ -1 +0,0 @@
             -{}
-            | error: the group refused: object is in use: colo 'wlg' has host 'h1'; delete it first
+            | error: the group refused: object is in use: colo 'wlg' has host 'h1': cfgctl host delete h1
             exit 1
             $ cfgctl set /cfgsvc/hosts/h1 {"colo":"nowhere"} --dry-run
             --- /cfgsvc/hosts/h1 at revision 6
@@ -129,7 +129,7 @@ fn colos_are_added_drained_and_kept_while_something_needs_them() -> Result<()> {
             | error: the group refused: invalid object: key '/cfgsvc/hosts/h1': colo 'nowhere' does not exist; cfgctl colo add nowhere
             exit 1
             $ cfgctl colo delete wlg
-            | error: the group refused: object is in use: colo 'wlg' has host 'h1'; delete it first
+            | error: the group refused: object is in use: colo 'wlg' has host 'h1': cfgctl host delete h1
             exit 1
             $ cfgctl host delete h1 --dry-run
             --- /cfgsvc/hosts/h1 at revision 6
@@ -195,6 +195,13 @@ fn roles_are_created_moved_and_paused() -> Result<()> {
             +  ],
             +  "data": "none"
             +}
+            --- /cfgsvc/grants/db/orders at revision 3 (does not exist)
+            +++ /cfgsvc/grants/db/orders as it would be
+            @@ -0,0 +1,4 @@
+            +{
+            +  "epoch": 4,
+            +  "serving": 0
+            +}
             | nothing was written
             $ cfgctl role create db/orders --candidates h1,h2 --data number
             KEY                      REVISION
@@ -219,11 +226,11 @@ fn roles_are_created_moved_and_paused() -> Result<()> {
             /cfgsvc/roles/web  5
             $ cfgctl role list
             ROLE       KIND  HOLDER  EPOCH  SERVES  THERE  STATE
-            db/orders  host  -       0      0       0      auto
-            web        colo  -       0      0       0      manual
+            db/orders  host  -       4      0       0      auto
+            web        colo  -       5      0       0      manual
             $ cfgctl role release web
             ROLE  HOLDER  EPOCH
-            web   -       0
+            web   -       5
             $ cfgctl role grant web akl
             ROLE  HOLDER  EPOCH
             web   akl     6
@@ -270,7 +277,7 @@ fn roles_are_created_moved_and_paused() -> Result<()> {
                 {
                   "attending": [],
                   "grant": {
-                    "epoch": 0,
+                    "epoch": 4,
                     "serving": 0
                   },
                   "name": "db/orders",
