@@ -232,6 +232,36 @@ impl Grant {
             // And over: when it comes with what it has now, it gets another.
             return Err(Wrong::Begun);
         }
+        let identity = self.fits(spec, attending, data)?;
+        self.left = None;
+        self.loses = false;
+        self.written = spec.data.is_some(position);
+        self.identity.clone_from(&identity);
+        attending.identity = identity;
+        attending.serving = epoch;
+        attending.declines = false;
+        attending.tries = 0;
+        attending.epoch = epoch;
+        attending.has_data = spec.data != Data::None;
+        position.clone_into(&mut attending.position);
+        self.serving += 1;
+        if spec.kind == Kind::Host {
+            if self.starts.len() == STARTS_MAX {
+                self.starts.pop_front();
+                self.trimmed = true;
+            }
+            self.starts.push_back(Start {
+                epoch,
+                host: host.clone(),
+                position: position.to_owned(),
+            });
+        }
+        Ok(true)
+    }
+
+    /// What the data of one that would begin is of; or why it is not what the role has.
+    fn fits(&self, spec: &Spec, attending: &Attending, data: DataAt<'_>) -> Result<String, Wrong> {
+        let position = data.position;
         if !spec.data.is_position(position) {
             return Err(Wrong::NotAPosition);
         }
@@ -257,30 +287,7 @@ impl Grant {
         if self.written && !self.loses && !spec.data.is_some(position) {
             return Err(Wrong::Empty);
         }
-        self.left = None;
-        self.loses = false;
-        self.written = spec.data.is_some(position);
-        self.identity.clone_from(&identity);
-        attending.identity = identity;
-        attending.serving = epoch;
-        attending.declines = false;
-        attending.tries = 0;
-        attending.epoch = epoch;
-        attending.has_data = spec.data != Data::None;
-        position.clone_into(&mut attending.position);
-        self.serving += 1;
-        if spec.kind == Kind::Host {
-            if self.starts.len() == STARTS_MAX {
-                self.starts.pop_front();
-                self.trimmed = true;
-            }
-            self.starts.push_back(Start {
-                epoch,
-                host: host.clone(),
-                position: position.to_owned(),
-            });
-        }
-        Ok(true)
+        Ok(identity)
     }
 
     /// Whether a host has begun the epoch.

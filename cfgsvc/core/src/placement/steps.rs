@@ -439,8 +439,8 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
         }
         Wrong::Begun => {
             let detail = format!(
-                "epoch {asked} of role '{role}' was begun before, and is over; '{host}' comes again \
-                 for another"
+                "epoch {asked} of role '{role}' was begun before, and is over; '{host}' comes \
+                 again for another"
             );
             refuse(Code::NotAvailable, detail)
         }
