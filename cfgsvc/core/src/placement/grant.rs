@@ -333,16 +333,17 @@ impl Grant {
             self.holder = None;
         }
         let is_there = |name: &Name| available.iter().any(|one| one.name == *name);
-        // It can go on, has not come in vain, and has what it wrote, or a person gave that up.
-        let goes_on = |name: &Name| {
-            let fit = |one: &Taker| one.tries == 0 && (one.complete || self.loses);
-            available.iter().any(|one| one.name == *name && fit(one))
-        };
+        // It is there, and has what it wrote, or a person gave that up.
+        let holder = self.holder.as_ref().and_then(|holder| {
+            let fit = |one: &&Taker| one.name == *holder && (one.complete || self.loses);
+            available.iter().find(fit)
+        });
         let stays = match (&self.holder, spec.kind) {
             (None, _) => false,
             // Whether a colo is lost is not told by who attends: all its agents may start again.
             (Some(_), Kind::Colo) => true,
-            (Some(holder), Kind::Host | Kind::Lock) => goes_on(holder),
+            // It has not come in vain before.
+            (Some(_), Kind::Host | Kind::Lock) => holder.is_some_and(|one| one.tries == 0),
         };
         let can_take = |next: &Name| spec.kind == Kind::Colo || is_there(next);
         let successor = match next.filter(can_take) {
@@ -354,9 +355,10 @@ impl Grant {
             // Also when the one that was wished for went away.
             None if by_itself => {
                 let best = available.iter().find(|one| one.by_itself);
-                best.map(|one| one.name.clone())
+                best.or(holder).map(|one| one.name.clone())
             }
-            None => None,
+            // Who has tried is better than nobody.
+            None => holder.map(|one| one.name.clone()),
         };
         self.loses &= successor.is_none() || successor == meant;
         let begun = match spec.kind {

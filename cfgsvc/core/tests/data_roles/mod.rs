@@ -256,6 +256,18 @@ fn a_holder_of_a_store_that_is_new_goes_on_and_others_do_not_take_its_place() {
 }
 
 #[test]
+fn a_holder_whose_volume_is_mounted_late_goes_on_though_a_person_decides() {
+    let mut world = world(r#"{"data":"number","failover":"manual"}"#);
+    comes(&mut world, 0, 1, (0, Some(50)));
+    world.step("db", go("h1")).expect("a person decides");
+    let epoch = begins(&mut world, "h1", 1, "50");
+    for (lease, position) in [(2, 0), (3, 0), (4, 60)] {
+        comes(&mut world, 0, lease, (epoch, Some(position)));
+    }
+    begins(&mut world, "h1", 4, "60");
+}
+
+#[test]
 fn a_store_that_was_empty_to_the_end_may_begin_again() {
     let mut world = world(NUMBER);
     comes(&mut world, 0, 1, (0, Some(0)));
