@@ -132,7 +132,12 @@ impl Restore {
             // Hosts may ask it now; it tells them nothing yet.
             self.world.admit_hosts();
         }
-        let promised = self.records.iter().map(promised_ms).max().unwrap_or(0);
+        let of_file = self.records.iter().map(promised_ms).max().unwrap_or(0);
+        // A lock that was first used since is not in the file: the operator knows its term.
+        let placement = self.world.plan.placement.iter();
+        let roles = placement.flat_map(|placement| &placement.roles);
+        let longest = roles.map(|role| role.spec.lease_ms()).max().unwrap_or(0);
+        let promised = of_file.max(longest);
         // By the clock of the member that fills it, which may be fast.
         let rate = self.world.plan.fastest_clock();
         let until = self.over + Duration::from_millis(promised * RIGHT_RATE / rate + 1);
