@@ -20,6 +20,7 @@ use cfgsvc_proto::state::seed::Step as Seeding;
 use cfgsvc_proto::state::{Attend, LeaseExpire, Move, Seed};
 use proptest::prelude::*;
 
+mod counting;
 mod data_roles;
 mod world;
 use world::{COLOS, Facts, HOSTS, LOCK, ROLES, World, attend, go, start, stop, whose};

@@ -1,6 +1,7 @@
 //! etcd's rules one by one, as a client sees them: requests in, a line for each reply out.
 
 mod bounds;
+mod counting;
 mod restores;
 mod shown;
 mod stored;

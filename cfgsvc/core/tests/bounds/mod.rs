@@ -1,19 +1,14 @@
 //! What one command may answer and replace, how much a session keeps, and how much is read for an
 //! answer.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::io;
-
-use bytes::Bytes;
 use cfgsvc_core::history::{HistoryQuery, history_since, key_history};
 use cfgsvc_core::{read, txn_readonly};
 use cfgsvc_proto::etcd;
 use cfgsvc_proto::etcd::compare::{CompareResult, TargetUnion};
 use cfgsvc_proto::state::command::Op;
-use cluster_core::store::{Direction, KeyRange, View, Visit};
 use expect_test::expect;
 
+use crate::counting::Counting;
 use crate::shown::*;
 
 const KEYS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
@@ -243,43 +238,10 @@ fn session_keeps_answers_of_some_bytes_and_always_small_ones() {
         r28 then {r28; r28 [z=1 c12m28v17] of 1}"#]]);
 }
 
-/// A view that counts what scans visit.
-struct Counting {
-    entries: BTreeMap<Bytes, Bytes>,
-    visited: Cell<usize>,
-}
-
-impl Counting {
-    fn new(store: &Store) -> Self {
-        Self {
-            entries: store.state.entries(),
-            visited: Cell::new(0),
-        }
-    }
-}
-
-impl View for Counting {
-    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        View::get(&self.entries, key)
-    }
-
-    fn scan(
-        &self,
-        range: &KeyRange,
-        direction: Direction,
-        visit: &mut Visit<'_>,
-    ) -> io::Result<()> {
-        self.entries.scan(range, direction, &mut |key, value| {
-            self.visited.set(self.visited.get() + 1);
-            visit(key, value)
-        })
-    }
-}
-
 #[test]
 fn compare_of_a_range_stops_at_the_first_key_that_fails() {
     let store = Store::new().given(KEYS.map(|key| put(key, "1")).into());
-    let view = Counting::new(&store);
+    let view = Counting::new(store.state.entries());
     let visited = |wanted: &str| {
         let mut compared = compare("b", CompareResult::Equal, TargetUnion::Value(bytes(wanted)));
         compared.range_end = bytes("z");
@@ -295,7 +257,7 @@ fn compare_of_a_range_stops_at_the_first_key_that_fails() {
 #[test]
 fn history_of_a_key_is_not_read_below_what_is_asked_for() {
     let store = Store::new().given((0..100).map(|n| put("a", &format!("{n}"))).collect());
-    let view = Counting::new(&store);
+    let view = Counting::new(store.state.entries());
     let read = |min_revision, limit| {
         view.visited.set(0);
         let found = key_history(&view, &bytes("a"), min_revision, limit, usize::MAX)

@@ -1,9 +1,5 @@
 //! Roles with data, and people who move roles: who lacks what, and who may have it again.
 
-use std::cell::Cell;
-use std::io;
-
-use bytes::Bytes;
 use cfgsvc_core::Machine;
 use cfgsvc_core::placement::{Fence, Name, Verdict};
 use cfgsvc_proto::etcd::DeleteRangeRequest;
@@ -11,9 +7,10 @@ use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{Attend, Command, LeaseExpire, Reply};
-use cluster_core::store::{Direction, KeyRange, Overlay, View, Visit};
+use cluster_core::store::Overlay;
 use prost::Message;
 
+use super::counting::Counting;
 use super::loss;
 use super::world::{Facts, HOSTS, World, attend, go, start, stop};
 
@@ -344,27 +341,6 @@ fn a_client_of_a_lock_is_no_host() {
     assert!(matches!(moved, Outcome::Put(_)), "{moved:?}");
 }
 
-/// A view that counts what scans visit.
-struct Counting<'a>(&'a World, Cell<usize>);
-
-impl View for Counting<'_> {
-    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        View::get(&self.0.state, key)
-    }
-
-    fn scan(
-        &self,
-        range: &KeyRange,
-        direction: Direction,
-        visit: &mut Visit<'_>,
-    ) -> io::Result<()> {
-        self.0.state.scan(range, direction, &mut |key, value| {
-            self.1.set(self.1.get() + 1);
-            visit(key, value)
-        })
-    }
-}
-
 /// Every member reads it when it is applied, and nothing else is applied meanwhile.
 #[test]
 fn what_is_read_for_hosts_that_go_is_the_same_for_one_and_for_a_hundred() {
@@ -375,7 +351,7 @@ fn what_is_read_for_hosts_that_go_is_the_same_for_one_and_for_a_hundred() {
         let come = attend((&host, "akl"), 1 + number, Facts::default());
         world.step("db", come).expect("it is there");
     }
-    let view = Counting(&world, Cell::new(0));
+    let view = Counting::new(world.state);
     let mut machine = Machine::load(&view).expect("memory");
     let mut visited = |end: &str| {
         let command = Command {
@@ -386,7 +362,7 @@ fn what_is_read_for_hosts_that_go_is_the_same_for_one_and_for_a_hundred() {
             })),
             ..Command::default()
         };
-        view.1.set(0);
+        view.visited.set(0);
         let mut overlay = Overlay::new(&view);
         let command = command.encode_to_vec().into();
         let applied = machine.apply(&mut overlay, command).expect("memory");
@@ -394,7 +370,7 @@ fn what_is_read_for_hosts_that_go_is_the_same_for_one_and_for_a_hundred() {
         let Some(Outcome::DeleteRange(gone)) = reply else {
             unreachable!("{reply:?}");
         };
-        (gone.deleted, view.1.get())
+        (gone.deleted, view.visited.get())
     };
     let ((one, few), (all, many)) = (visited("00"), visited(":"));
     assert_eq!((one, all), (1, 100));
