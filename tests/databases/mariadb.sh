@@ -373,8 +373,15 @@ return_without_own_writes() {
   start_writers a1
   stop_writers
   alike
+  # The last one is received, and cannot be applied yet.
+  as_server mariadb --defaults-file="$scratch/w1/server.cnf" \
+    -e 'LOCK TABLES orders.writes WRITE; SELECT SLEEP(8)' >/dev/null &
+  until_true 5 locked_at w1
+  write a1 "$epoch" -4 || die "a write that w1 has received is not acknowledged"
   killed a1
   lost
+  wait $!
+  [ -n "$(ask w1 'SELECT id FROM orders.writes WHERE id = -4')" ] || die "w1 has not applied all"
   swap
   write w1 "$epoch" -5 || die "w1 takes no write"
   come a1
@@ -386,24 +393,30 @@ return_without_own_writes() {
 
 # A host that was killed with a write that nobody acknowledged is rebuilt; the write is kept.
 return_with_own_writes() {
-  local kept
+  local former id kept
   pair
-  start_writers a1
-  stop_writers
-  cut a1
-  if write a1 "$epoch" -77 3; then die "a write was acknowledged without w1"; fi
-  killed a1
-  lost
-  swap
-  [ -z "$(ask w1 'SELECT id FROM orders.writes WHERE id = -77')" ] || die "w1 has the write"
-  write w1 "$epoch" -78 || die "w1 takes no write"
-  come a1
-  [ "$verdict" = rebuild ] || die "a1 is told $verdict at ${position[a1]}"
-  judge w1
-  alike
-  kept=$(find "$scratch/a1/orphans" -name 'binlog.0*' | sort)
-  # shellcheck disable=SC2086  # several files
-  mariadb-binlog -v $kept | grep '@1=-77' >/dev/null || die "the write of its own is in none of: $kept"
+  # Either way: of two servers, the one that writes last is not the one that is named last.
+  for former in a1 w1; do
+    start_writers "$former"
+    stop_writers
+    until_true 20 is_synced "$other"
+    cut "$former"
+    id=-77$epoch
+    if write "$former" "$epoch" "$id" 3; then die "a write was acknowledged without $other"; fi
+    killed "$former"
+    lost
+    swap
+    [ -z "$(ask "$holder" "SELECT id FROM orders.writes WHERE id = $id")" ] || die "$holder has it"
+    write "$holder" "$epoch" "$((-epoch))" || die "$holder takes no write"
+    come "$former"
+    [ "$verdict" = rebuild ] || die "$former is told $verdict at ${position[$former]}"
+    judge "$holder"
+    alike
+    kept=$(find "$scratch/$former/orphans" -name 'binlog.0*' | sort)
+    # shellcheck disable=SC2086  # several files
+    mariadb-binlog -v $kept | grep "@1=$id" >/dev/null || die "the write is in none of: $kept"
+    until_true 20 is_synced "$other"
+  done
 }
 
 # The disk was replaced: the host is set up empty, and copies.
@@ -435,6 +448,7 @@ both_killed() {
     kill -KILL "$(server a1)" "$(server w1)"
     stop_writers
     until_true 30 tell "$first"
+    if is_open "$first"; then die "$first is open after its start"; fi
     # In another life: nobody may take it but the one who had it.
     until_true 30 tell w1
     [ -z "$synced" ] || die "w1 is still in sync after its restart"
