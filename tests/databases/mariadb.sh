@@ -18,8 +18,10 @@ chmod 755 "$scratch"
 cp -r "$root/deploy/mariadb" "$scratch/hooks"
 hooks=$scratch/hooks/hooks
 
+# Where this says what went wrong, wherever a hook's own words go.
+exec {words}>&2
 die() {
-  printf 'error: %s (line %s)\n' "$*" "${BASH_LINENO[*]}" >&2
+  printf 'error: %s (line %s)\n' "$*" "${BASH_LINENO[*]}" >&"$words"
   exit 1
 }
 trap 'die "$BASH_COMMAND"' ERR
@@ -482,7 +484,8 @@ fence_while_commits_wait() {
   for id in -1 -2 -3 -4 -5; do
     write a1 "$epoch" "$id" 20 & waiting+=($!)
   done
-  until_true 10 waits_at a1 5
+  app 20 a1 -e 'CREATE TABLE later (id INT)' 2>/dev/null & waiting+=($!)
+  until_true 10 waits_at a1 6
   yield
   [ "$fence_ms" -lt 2500 ] || die "it took $fence_ms ms to close"
   for id in "${waiting[@]}"; do
@@ -506,6 +509,7 @@ waits_at() {
 
 # The replica dies, or hangs: writes wait until the group does not count on it, and go on then.
 replica_lost() {
+  local hooked id
   pair
   killed w1
   if write a1 "$epoch" -1 2; then die "a write was acknowledged without w1, which is counted on"; fi
@@ -526,8 +530,12 @@ replica_lost() {
   wait $! || die "the write that waited is not acknowledged"
   # One that hangs is not waited for again.
   for id in -5 -6 -7; do
-    hook a1 sync >/dev/null
-    write a1 "$epoch" "$id" 2 || die "writes wait for a host that hangs"
+    hook a1 sync >/dev/null & hooked=$!
+    while kill -0 "$hooked" 2>/dev/null; do
+      id=$((id - 10))
+      write a1 "$epoch" "$id" 1 || die "writes wait for a host that hangs"
+    done
+    wait "$hooked"
   done
   kill -CONT "$(server w1)"
   frozen=''
@@ -552,6 +560,30 @@ holder_hangs() {
   stop_writers
   judge w1
   come "$former"
+  alike
+}
+
+# The holder's host freezes, nobody fences it, and it thaws when another one serves: nothing that it
+# does then counts.
+holder_frozen() {
+  local thawed before
+  pair
+  start_writers a1
+  is_synced w1 || die "w1 is not in sync"
+  thawed=$(server a1)
+  kill -STOP "$thawed"
+  before=$SECONDS
+  lost
+  [ $((SECONDS - before)) -lt 10 ] || die "w1 needed $((SECONDS - before)) s to serve"
+  swap
+  write w1 "$epoch" -1 || die "w1 takes no write"
+  kill -CONT "$thawed"
+  if write a1 "${known[a1]}" -2 4; then die "a1 acknowledged a write after another began"; fi
+  stop_writers
+  judge w1
+  hook a1 on-fence
+  come a1
+  [ "$verdict" = rebuild ] || die "a1 is told $verdict at ${position[a1]}"
   alike
 }
 
@@ -694,8 +726,8 @@ existing_server() {
 
 all=(first_start switch holder_killed return_without_own_writes return_with_own_writes
   return_with_an_empty_disk both_killed both_killed_and_one_lost fence_while_commits_wait
-  replica_lost holder_hangs disk_full check_tells rebuild_killed serve_killed copy_by_backup
-  existing_server)
+  replica_lost holder_hangs holder_frozen disk_full check_tells rebuild_killed serve_killed
+  copy_by_backup existing_server)
 for scenario in "${@:-${all[@]}}"; do
   [[ " ${all[*]} " == *" $scenario "* ]] || { echo "no such scenario; there are: ${all[*]}"; exit 2; }
 done
