@@ -105,6 +105,8 @@ CNF
   as_server env CFGSVC_DB_ENV="$scratch/$host.env" "$scratch/hooks/setup" "$@" >>"$scratch/$host.log" 2>&1
 }
 
+unmounted() { umount "$1" 2>/dev/null; }
+
 # Ends what a scenario left, and forgets its hosts.
 clear_hosts() {
   local host pid
@@ -114,7 +116,7 @@ clear_hosts() {
       kill -KILL "$pid"
       until_true 10 gone "$pid"
     done
-    if mountpoint -q "$scratch/$host"; then umount "$scratch/$host"; fi
+    if mountpoint -q "$scratch/$host"; then until_true 10 unmounted "$scratch/$host"; fi
     rm -rf "${scratch:?}/$host" "$scratch/$host.env"
   done
   rm -f "$scratch"/acked.* "$scratch"/tried.*
@@ -217,6 +219,15 @@ app() {
 # write HOST EPOCH ID [SECONDS]: one row; success: acknowledged.
 write() {
   app "${4:-10}" "$1" -e "INSERT INTO writes VALUES ($3, cfgsvc.at_epoch($2))" >/dev/null 2>&1
+}
+
+# later COMMAND...: beside what follows; its end is for whoever waits for `last`.
+later() {
+  {
+    trap - ERR
+    "$@"
+  } &
+  last=$!
 }
 
 # start_writers HOST: four, each with numbers of its own, until the first error.
@@ -482,9 +493,11 @@ fence_while_commits_wait() {
   pair
   cut a1
   for id in -1 -2 -3 -4 -5; do
-    write a1 "$epoch" "$id" 20 & waiting+=($!)
+    later write a1 "$epoch" "$id" 20
+    waiting+=("$last")
   done
-  app 20 a1 -e 'CREATE TABLE later (id INT)' 2>/dev/null & waiting+=($!)
+  later app 20 a1 -e 'CREATE TABLE other (id INT)' 2>>"$scratch/writers.log"
+  waiting+=("$last")
   until_true 10 waits_at a1 6
   yield
   [ "$fence_ms" -lt 2500 ] || die "it took $fence_ms ms to close"
@@ -502,9 +515,10 @@ fence_while_commits_wait() {
   [ "$(ask w1 'SELECT COUNT(*) FROM orders.writes WHERE id < 0')" -gt 0 ] || die "w1 has none"
   alike
 }
+# waits_at HOST COUNT: so many statements of clients are not answered, and one waits for the replica.
 waits_at() {
-  [ "$(ask "$1" "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'orders'
-    AND (STATE LIKE 'Waiting for semi%' OR STATE = 'Commit')")" = "$2" ]
+  [ "$(ask "$1" "SELECT COUNT(*), SUM(STATE LIKE 'Waiting for semi%') FROM
+    information_schema.PROCESSLIST WHERE USER = 'orders' AND COMMAND <> 'Sleep'")" = "$2"$'\t1' ]
 }
 
 # The replica dies, or hangs: writes wait until the group does not count on it, and go on then.
@@ -524,13 +538,14 @@ replica_lost() {
 
   local frozen=1
   kill -STOP "$(server w1)"
-  write a1 "$epoch" -4 30 &
+  later write a1 "$epoch" -4 30
   until_true 20 is_synced ''
   sync_once
-  wait $! || die "the write that waited is not acknowledged"
+  wait "$last" || die "the write that waited is not acknowledged"
   # One that hangs is not waited for again.
   for id in -5 -6 -7; do
-    hook a1 sync >/dev/null & hooked=$!
+    later hook a1 sync >/dev/null
+    hooked=$last
     while kill -0 "$hooked" 2>/dev/null; do
       id=$((id - 10))
       write a1 "$epoch" "$id" 1 || die "writes wait for a host that hangs"
@@ -617,11 +632,11 @@ check_tells() {
   local before
   pair
   cut a1
-  write a1 "$epoch" -1 20 &
+  later write a1 "$epoch" -1 20
   until_true 10 waits_at a1 1
   hook a1 check || die "a write that waits for the replica is taken for a sick server"
   heal a1
-  wait $!
+  wait "$last"
   as_server mariadb --defaults-file="$scratch/a1/server.cnf" \
     -e 'FLUSH TABLES WITH READ LOCK; SELECT SLEEP(6)' >/dev/null &
   until_true 5 locked_at a1
