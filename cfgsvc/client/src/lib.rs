@@ -153,7 +153,7 @@ pub use pages::Pages;
 pub use refusal::Refusal;
 pub use roles::{
     Attend, Attended, Checked, MoveTo, Moved, Planned, RenewState, RoleState, Start, StepNumbers,
-    Verdict, VerdictKind, Verdicts, Write, Yield,
+    Sync, Verdict, VerdictKind, Verdicts, Write, Yield,
 };
 pub use route::{Attempts, Failure, Next, Router, Safety, backoff};
 pub use session::{AtEnd, KeepAlive, LeaseLost, LeaseState, Session, lost};

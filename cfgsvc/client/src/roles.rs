@@ -24,7 +24,7 @@ pub use cfgsvc_proto::v1::verdict::Kind as VerdictKind;
 pub use cfgsvc_proto::v1::{
     AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked,
     PlanResponse as Planned, RoleInfo as RoleState, RoleResponse as Moved, StartRequest as Start,
-    Verdict, YieldRequest as Yield,
+    SyncRequest as Sync, Verdict, YieldRequest as Yield,
 };
 
 /// Numbers the steps of an agent about its roles, so that one which arrives late is not taken: each
@@ -247,6 +247,15 @@ impl Client {
         self.call(Safety::Repeatable, request, |channel, request| {
             let mut roles = self.roles_client(channel);
             async move { roles.start(request).await.map(Response::into_inner) }
+        })
+        .await
+    }
+
+    /// Says which hosts have all that this one has acknowledged, and where its data is.
+    pub async fn sync_role(&self, request: &Sync) -> Result<Moved, CallError> {
+        self.call(Safety::Repeatable, request, |channel, request| {
+            let mut roles = self.roles_client(channel);
+            async move { roles.sync(request).await.map(Response::into_inner) }
         })
         .await
     }

@@ -294,7 +294,7 @@ impl Observer {
                         self.leases.remove(&at);
                     }
                 }
-                Step::Move(_) => {}
+                Step::Sync(_) | Step::Move(_) => {}
             }
         }
     }

@@ -19,8 +19,8 @@ use cfgsvc_proto::v1::verdict::Kind;
 use cfgsvc_proto::v1::{
     AttendRequest, AttendResponse, AttendingInfo, CheckRequest, CheckResponse, MoveRequest,
     PlanRequest, PlanResponse, RenewRequest, RenewResponse, RoleInfo, RoleResponse, ShowRequest,
-    ShowResponse, StartRequest, Verdict as WireVerdict, VerdictResponse, VerdictsRequest,
-    YieldRequest,
+    ShowResponse, StartRequest, SyncRequest, Verdict as WireVerdict, VerdictResponse,
+    VerdictsRequest, YieldRequest,
 };
 use futures_util::future::try_join_all;
 use tokio_stream::wrappers::ReceiverStream;
@@ -145,6 +145,7 @@ impl Api {
             epoch: reply.epoch,
             holder: reply.holder,
             closing: reply.closing,
+            synced: reply.synced,
         }))
     }
 }
@@ -178,6 +179,7 @@ impl Roles for Api {
             lock: request.lock,
             addresses: request.addresses,
             attempt: request.attempt,
+            life: request.life,
         });
         let (revision, reply) = self.step(meta, request.role, step).await?;
         Ok(Response::new(AttendResponse {
@@ -230,6 +232,22 @@ impl Roles for Api {
             position: request.position,
             attempt: request.attempt,
             identity: request.identity,
+            life: request.life,
+        });
+        self.role_step(meta, request.role, step).await
+    }
+
+    async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<RoleResponse>, Status> {
+        let meta = RequestMeta::parse(request.metadata())?;
+        let request = request.into_inner();
+        let step = Step::Sync(state::Sync {
+            host: request.host,
+            lease: request.lease,
+            epoch: request.epoch,
+            synced: request.synced,
+            position: request.position,
+            attempt: request.attempt,
+            revision: request.revision,
         });
         self.role_step(meta, request.role, step).await
     }
@@ -405,7 +423,10 @@ impl Follower {
                 Err(status) => return Some(status),
             };
             if last.as_ref() != Some(&judged) {
-                let verdict = wire(&judged.verdict, judged.epoch, judged.addresses.clone());
+                let mut verdict = wire(&judged.verdict, judged.epoch, judged.addresses.clone());
+                verdict.revision = revision;
+                verdict.say_position = judged.says_anew;
+                verdict.synced = judged.synced.iter().cloned().map(String::from).collect();
                 let response = VerdictResponse {
                     header: Some(self.service.header(revision)),
                     verdict: Some(verdict),

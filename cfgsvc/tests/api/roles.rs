@@ -79,6 +79,7 @@ impl Host {
             position: String::new(),
             attempt: Moment::now().nanos(),
             identity: String::new(),
+            life: String::new(),
         };
         let answer = self.clients.roles.start(request).await?;
         Ok(answer.into_inner())

@@ -495,6 +495,7 @@ impl Asker {
             position,
             attempt: self.settings.attempts.next(),
             identity,
+            life: String::new(),
         };
         let asked = self
             .group

@@ -155,11 +155,8 @@ fn invariant_attending_has_a_lease(
         ensure(own, || {
             format!("{host} attends {role} with lease {id}: {lease:?}")
         })?;
-        let closing = placed
-            .grants
-            .get(role)
-            .is_some_and(|(grant, _)| grant.closing());
-        let expected = closing && attending.serving != 0;
+        let grant = placed.grants.get(role);
+        let expected = grant.is_some_and(|(grant, _)| grant.closes(attending));
         ensure(lease.is_some_and(|lease| lease.closing == expected), || {
             format!("lease of {host} for {role} should close: {expected}, {lease:?}")
         })?;

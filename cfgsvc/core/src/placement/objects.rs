@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::name::Name;
+use super::name::{Name, RoleName};
+pub use super::position::Data;
 
 /// Most bytes of an address.
 const ADDRESS_BYTES_MAX: usize = 255;
@@ -60,47 +61,6 @@ pub enum Failover {
     Manual,
 }
 
-/// What of a host tells whether it has all writes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Data {
-    /// Nothing is kept from one holder to the next.
-    #[default]
-    None,
-    /// A position in one sequence of writes, as a number.
-    Number,
-}
-
-impl Data {
-    /// Whether `text` is a position.
-    pub fn is_position(self, text: &str) -> bool {
-        match self {
-            Self::None => text.is_empty(),
-            Self::Number => text.parse::<u64>().is_ok(),
-        }
-    }
-
-    /// Whether a store at `position` has anything: at the beginning of the sequence it is empty.
-    pub fn is_some(self, position: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::Number => position.parse::<u64>() != Ok(0),
-        }
-    }
-
-    /// Whether all that `position` covers is covered by `start`; `None` when that cannot be told.
-    pub fn covers(self, start: &str, position: &str) -> Option<bool> {
-        match self {
-            Self::None => Some(true),
-            Self::Number => {
-                let start: u64 = start.parse().ok()?;
-                let position: u64 = position.parse().ok()?;
-                Some(position <= start)
-            }
-        }
-    }
-}
-
 /// What an operator says of a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +93,20 @@ pub struct Spec {
     /// How positions are compared.
     #[serde(default)]
     pub data: Data,
+    /// Only hosts that the holder named in sync are given it by the group when the holder is lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sync: bool,
+    /// So much of what the holder has told may be missing where the group gives it by itself:
+    /// transactions of a gtid, bytes of an lsn, units of a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag: Option<u64>,
+    /// A role of a colo: the group gives this one only to hosts of the colo that holds that one,
+    /// and both move together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<RoleName>,
+    /// Candidates in the colo of the last holder come first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_colo: bool,
 }
 
 fn host() -> Kind {
@@ -180,6 +154,10 @@ impl Spec {
             paused: false,
             candidates: Vec::new(),
             data: Data::default(),
+            sync: false,
+            max_lag: None,
+            follows: None,
+            same_colo: false,
         }
     }
 
@@ -199,6 +177,13 @@ impl Spec {
         }
         if self.kind != Kind::Host && self.data != Data::None {
             return Err("data other than 'none' needs kind 'host'".to_owned());
+        }
+        let of_hosts = self.follows.is_some() || self.same_colo;
+        if self.kind != Kind::Host && of_hosts {
+            return Err("follows and same_colo need kind 'host'".to_owned());
+        }
+        if self.data == Data::None && (self.sync || self.max_lag.is_some()) {
+            return Err("sync and max_lag need data other than 'none'".to_owned());
         }
         Ok(())
     }

@@ -269,6 +269,16 @@ fn review_role(
             )));
         }
     }
+    if let Some(followed) = turn.spec.follows.clone() {
+        let found = load::<Spec>(writer.state, &keys::role(&followed))?.unwrap_or_default();
+        if found.is_none_or(|(spec, _)| spec.kind != Kind::Colo) {
+            let why = format!(
+                "follows '{followed}', which is no role of a colo: cfgctl role create {followed} \
+                 --kind colo"
+            );
+            return Ok(Err(invalid(&change.key, why)));
+        }
+    }
     if turn.spec.kind == Kind::Colo {
         for colo in &turn.spec.candidates {
             if load::<Colo>(writer.state, &keys::colo(colo))?.is_ok_and(|found| found.is_none()) {
@@ -295,6 +305,19 @@ fn delete_role(writer: &mut RevisionWriter<'_, '_>, role: &RoleName, change: &Ch
         return Ok(in_use(format!(
             "host '{host}' attends role '{role}'; stop its agent first"
         )));
+    }
+    if kind == Kind::Colo {
+        let mut follower = None;
+        scan(writer.state, "roles", |name, spec: &Spec| {
+            if spec.follows.as_ref() == Some(role) {
+                follower = Some(name.to_owned());
+            }
+        })?;
+        if let Some(name) = follower {
+            return Ok(in_use(format!(
+                "role '{name}' follows role '{role}': cfgctl role create {name} --follows none"
+            )));
+        }
     }
     writer.delete_if_there(&keys::grant(role))?;
     Ok(Ok(()))
