@@ -15,6 +15,7 @@ use std::io;
 use cfgsvc_proto::state::{Refusal, Sync};
 use cluster_core::store::View;
 
+use super::grant::{Attending, Grant};
 use super::name::{Name, RoleName};
 use super::steps::{Outcome, TEXT_BYTES_MAX, answer, name, noted, turn_of};
 use super::turn::Turn;
@@ -74,6 +75,7 @@ fn in_sync(
     request: &Sync,
 ) -> io::Result<Result<BTreeMap<Name, String>, Refusal>> {
     let mut synced = BTreeMap::new();
+    let began = turn.grant.clone();
     for text in &request.synced {
         let host = match name(text) {
             Ok(host) => host,
@@ -89,6 +91,7 @@ fn in_sync(
                     );
                     return Ok(Err(refuse(Code::NotAvailable, detail)));
                 }
+                begins_with(&mut there.now, &began);
                 there.now.life.clone()
             }
             (None, _) => {
@@ -102,4 +105,15 @@ fn in_sync(
         synced.insert(host, life);
     }
     Ok(Ok(synced))
+}
+
+/// A host that came with an empty store, and is in sync now, has at least what the epoch began with.
+fn begins_with(there: &mut Attending, grant: &Grant) {
+    let began = grant.starts.back().filter(|_| !there.has_data);
+    if let Some(began) = began {
+        there.has_data = true;
+        there.epoch = grant.epoch;
+        there.identity.clone_from(&grant.identity);
+        there.position.clone_from(&began.position);
+    }
 }
