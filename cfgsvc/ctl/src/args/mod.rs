@@ -15,7 +15,8 @@ pub(crate) use keys::{
 };
 pub(crate) use locks::{ClaimArgs, ElectArgs, LockArgs};
 pub(crate) use placement::{
-    ColoCommand, DataArg, FailoverArg, HostCommand, KindArg, MoveArgs, RoleArgs, RoleCommand,
+    ColoCommand, DataArg, FailoverArg, HostCommand, KindArg, MoveArgs, OrNone, RoleArgs,
+    RoleCommand,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -100,6 +100,36 @@ pub(crate) enum DataArg {
     None,
     /// A number in one sequence of writes
     Number,
+    /// The last transaction of each server, as in `MariaDB`'s `gtid_binlog_state`
+    Gtid,
+    /// Timelines of `PostgreSQL`, and where each ends
+    Lsn,
+}
+
+/// A setting that may be taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OrNone<T> {
+    /// There is none.
+    Nothing,
+    /// This one.
+    Some(T),
+}
+
+impl<T> OrNone<T> {
+    pub(crate) fn into_option(self) -> Option<T> {
+        match self {
+            Self::Nothing => None,
+            Self::Some(value) => Some(value),
+        }
+    }
+}
+
+fn or_none<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<OrNone<T>, String> {
+    if text == "none" {
+        return Ok(OrNone::Nothing);
+    }
+    let value = text.parse().map(OrNone::Some);
+    value.map_err(|error| format!("{error}; or `none`"))
 }
 
 /// How a role is moved.
@@ -149,6 +179,21 @@ pub(crate) struct RoleArgs {
     /// How positions of data are compared [default: none]
     #[arg(long, value_enum)]
     pub(crate) data: Option<DataArg>,
+    /// Only hosts that the holder says are in sync follow it when it is lost [default: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true")]
+    pub(crate) sync: Option<bool>,
+    /// What may be missing where the group gives it to when the holder is lost: transactions,
+    /// bytes, or units; the most advanced host is next [default: none, which asks nothing]
+    #[arg(long, value_name = "N|none", value_parser = or_none::<u64>)]
+    pub(crate) max_lag: Option<OrNone<u64>>,
+    /// Goes with this role of a colo: only a host in the colo that holds it may have this one
+    #[arg(long, value_name = "ROLE|none", value_parser = or_none::<RoleName>)]
+    pub(crate) follows: Option<OrNone<RoleName>>,
+    /// Candidates in the colo of the last holder first [default: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true")]
+    pub(crate) same_colo: Option<bool>,
     /// Print what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -162,7 +207,8 @@ pub(crate) enum RoleCommand {
 term, less the time to stop. The group gives the role to another no earlier than the term, plus
 the error of clocks, plus the lock-delay after the last renewal.
 
-Example: cfgctl role create db/orders --candidates h1,h2 --data number"
+Example: cfgctl role create db/orders --candidates h1,h2 --data number
+Example: cfgctl role create db/orders --data gtid --sync --follows web"
     )]
     Create(RoleArgs),
     /// List the roles
