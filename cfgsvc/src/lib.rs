@@ -25,6 +25,7 @@ pub mod run;
 pub mod server;
 pub mod service;
 pub mod streams;
+pub mod votes;
 pub mod watch;
 
 pub use cfgsvc_clock as clock;

@@ -21,6 +21,7 @@ use crate::lease::keeper::Keeper;
 use crate::options::Settings;
 use crate::server;
 use crate::service::{Limits, Service};
+use crate::votes;
 use crate::watch::hub::Hub;
 
 /// How long the server for clients may take to end: longer than it gives open calls.
@@ -125,6 +126,7 @@ pub fn background(service: &Arc<Service>, retention: Retention) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (keeper, group) = (Arc::clone(&service.keeper), Arc::clone(&service.group));
     tasks.spawn(async move { keeper.run(group).await });
+    tasks.spawn(votes::run(Arc::clone(service)));
     tasks.spawn(housekeeping::run(Arc::clone(service), retention));
     tasks
 }

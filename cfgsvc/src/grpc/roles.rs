@@ -20,7 +20,7 @@ use cfgsvc_proto::v1::{
     AttendRequest, AttendResponse, AttendingInfo, CheckRequest, CheckResponse, MoveRequest,
     PlanRequest, PlanResponse, RenewRequest, RenewResponse, RoleInfo, RoleResponse, ShowRequest,
     ShowResponse, StartRequest, SyncRequest, Verdict as WireVerdict, VerdictResponse,
-    VerdictsRequest, YieldRequest,
+    VerdictsRequest, VotesRequest, VotesResponse, YieldRequest,
 };
 use futures_util::future::try_join_all;
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,6 +30,7 @@ use super::metadata::{RequestMeta, wants_leader};
 use super::{Api, plan, status};
 use crate::service::{Service, unexpected};
 use crate::streams::{self, Outlet};
+use crate::votes;
 use crate::watch::cursor::Cursor;
 use crate::watch::hub::Stream;
 
@@ -195,18 +196,25 @@ impl Roles for Api {
         &self,
         request: Request<RenewRequest>,
     ) -> Result<Response<RenewResponse>, Status> {
-        let leases = request.into_inner().leases;
+        let RenewRequest { leases, row } = request.into_inner();
+        if let Some(row) = &row {
+            votes::check_row(row)?;
+        }
         if leases.len() > RENEWALS_MAX {
             return Err(Status::invalid_argument(format!(
                 "{} leases in one call, at most {RENEWALS_MAX}",
                 leases.len()
             )));
         }
-        let renewals = leases.into_iter().map(|id| self.0.renewals.renew(id));
+        // What the host sees goes with the first of them.
+        let rows = std::iter::once(row).chain(std::iter::repeat(None));
+        let renewals = leases.into_iter().zip(rows);
+        let renewals = renewals.map(|(id, row)| self.0.renewals.renew_with(id, row));
         let renewed = try_join_all(renewals)
             .await
             .map_err(|error| status::of_call(&error))?;
-        let states = renewed.into_iter().map(|renewed| {
+        let probes = renewed.first().and_then(|(_, probes)| probes.clone());
+        let states = renewed.into_iter().map(|(renewed, _)| {
             let state = match (renewed.closing, renewed.ttl_ms) {
                 (true, _) => State::Closing,
                 (false, 0) => State::Gone,
@@ -216,6 +224,7 @@ impl Roles for Api {
         });
         Ok(Response::new(RenewResponse {
             states: states.collect(),
+            probes,
         }))
     }
 
@@ -367,6 +376,17 @@ impl Roles for Api {
             epoch: grant.epoch,
             holder: grant.holder.map_or_else(String::new, String::from),
         }))
+    }
+
+    async fn votes(
+        &self,
+        request: Request<VotesRequest>,
+    ) -> Result<Response<VotesResponse>, Status> {
+        self.check_leader(&request)?;
+        let votes = self.0.renewals.votes().await;
+        let mut votes = votes.map_err(|error| status::of_call(&error))?;
+        votes.header = Some(self.0.header(self.0.hub.published()));
+        Ok(Response::new(votes))
     }
 
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {

@@ -14,6 +14,7 @@ use super::keys::{PREFIX, Place};
 use super::name::{Name, RoleName};
 use super::objects::{Colo, Failover, Host, Kind, Spec};
 use crate::tables;
+use crate::votes::Settings;
 
 /// Everything below `/cfgsvc/`, decoded.
 #[derive(Default)]
@@ -38,6 +39,7 @@ fn load(current: &BTreeMap<Bytes, KeyRecord>) -> Result<Placed, String> {
             Place::Colo(name) => drop(placed.colos.insert(name, parse(key, record)?)),
             Place::Host(name) => drop(placed.hosts.insert(name, parse(key, record)?)),
             Place::Role(name) => drop(placed.roles.insert(name, parse(key, record)?)),
+            Place::Failover => parse::<Settings>(key, record)?.check()?,
             Place::Grant(name) => {
                 let grant = (parse(key, record)?, record.mod_revision);
                 placed.grants.insert(name, grant);

@@ -19,6 +19,7 @@ pub mod keys;
 mod moves;
 pub mod name;
 pub mod objects;
+pub mod placed;
 pub mod position;
 mod promised;
 pub mod read;

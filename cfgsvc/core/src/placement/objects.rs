@@ -104,6 +104,10 @@ pub struct Spec {
     /// and both move together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<RoleName>,
+    /// How other hosts see whether the holder serves, at its first address: `tcp`, or `http:/PATH`
+    /// that answers 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
     /// Candidates in the colo of the last holder come first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub same_colo: bool,
@@ -157,6 +161,7 @@ impl Spec {
             sync: false,
             max_lag: None,
             follows: None,
+            check: None,
             same_colo: false,
         }
     }
@@ -178,9 +183,12 @@ impl Spec {
         if self.kind != Kind::Host && self.data != Data::None {
             return Err("data other than 'none' needs kind 'host'".to_owned());
         }
-        let of_hosts = self.follows.is_some() || self.same_colo;
+        let of_hosts = self.follows.is_some() || self.same_colo || self.check.is_some();
         if self.kind != Kind::Host && of_hosts {
-            return Err("follows and same_colo need kind 'host'".to_owned());
+            return Err("follows, same_colo and check need kind 'host'".to_owned());
+        }
+        if let Some(check) = &self.check {
+            check_form(check)?;
         }
         if self.data == Data::None && (self.sync || self.max_lag.is_some()) {
             return Err("sync and max_lag need data other than 'none'".to_owned());
@@ -206,6 +214,24 @@ impl Spec {
     pub fn is_candidate(&self, name: &Name) -> bool {
         self.candidates.is_empty() || self.candidates.contains(name)
     }
+}
+
+/// Whether a check is one that can be made from elsewhere. A command is not: what the group holds
+/// must not become a program on hosts.
+fn check_form(check: &str) -> Result<(), String> {
+    let path = check.strip_prefix("http:");
+    let plain = |path: &str| {
+        path.starts_with('/')
+            && path.len() <= ADDRESS_BYTES_MAX
+            && path.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if check == "tcp" || path.is_some_and(plain) {
+        return Ok(());
+    }
+    Err(format!(
+        "check '{}' must be tcp or http:/PATH",
+        check.escape_debug()
+    ))
 }
 
 /// Whether the addresses are few, short and of one word each.

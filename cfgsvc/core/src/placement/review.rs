@@ -22,6 +22,7 @@ use super::turn::{Turn, load};
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse, shown};
 use crate::tables;
+use crate::votes::Settings;
 use crate::writer::RevisionWriter;
 
 type Checked = io::Result<Result<(), Refusal>>;
@@ -129,6 +130,10 @@ fn one(
         Place::Grant(_) | Place::Attending(..) => {
             Ok(Err(reserved("is written by the group alone")))
         }
+        Place::Failover => Ok(change.new.as_ref().map_or(Ok(()), |(value, _)| {
+            let settings: Settings = parse(&change.key, value)?;
+            settings.check().map_err(|why| invalid(&change.key, why))
+        })),
         Place::Colo(colo) => review_colo(writer.state, users, (&colo, change)),
         Place::Host(host) => review_host(writer.state, users, (&host, change)),
         Place::Role(role) => review_role(writer, &role, change, leases),
@@ -390,7 +395,7 @@ impl Used {
 }
 
 /// The objects of a table, by name. What says nothing is left out.
-fn scan<T: DeserializeOwned>(
+pub(super) fn scan<T: DeserializeOwned>(
     view: &dyn View,
     table: &str,
     mut each: impl FnMut(&str, &T),

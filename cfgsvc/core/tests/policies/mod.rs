@@ -259,6 +259,7 @@ fn settings_that_make_no_sense_are_refused_with_the_reason() {
     for (spec, why) in [
         (r#"{"follows":"nothing"}"#, "no role of a colo"),
         (r#"{"kind":"colo","same_colo":true}"#, "need kind 'host'"),
+        (r#"{"check":"sh -c x"}"#, "must be tcp or http:/PATH"),
         (r#"{"sync":true}"#, "need data"),
         (r#"{"max_lag":1}"#, "need data"),
     ] {

@@ -1,0 +1,101 @@
+//! What votes need to know of hosts and roles, by the state of one commit.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use cluster_core::store::View;
+
+use super::keys;
+use super::name::{Name, RoleName};
+use super::objects::{Colo, Failover, Host, Kind};
+use super::read::roles;
+use super::review::scan;
+use super::turn::{Turn, load};
+use crate::machine::load_record;
+use crate::votes::{Placed, Settings};
+
+/// Hosts, roles and settings, as votes are decided on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// All hosts that there are, with their colos.
+    pub hosts: BTreeMap<Name, Name>,
+    /// All roles that are no locks.
+    pub roles: Vec<Placed>,
+    /// Checks to make, and where: role, check, address of the holder.
+    pub checks: BTreeMap<RoleName, (String, String)>,
+    /// What an operator says.
+    pub settings: Settings,
+}
+
+/// What is so now; empty while a restore fills the store.
+pub fn fleet(view: &dyn View) -> io::Result<Fleet> {
+    let mut fleet = Fleet::default();
+    if load_record(view)?.restore_id != 0 {
+        return Ok(fleet);
+    }
+    let mut addresses = BTreeMap::new();
+    scan(view, "hosts", |name, host: &Host| {
+        if let Ok(name) = name.parse::<Name>() {
+            fleet.hosts.insert(name.clone(), host.colo.clone());
+            addresses.extend(host.addresses.first().map(|at| (name, at.clone())));
+        }
+    })?;
+    let mut colos = Vec::new();
+    scan(view, "colos", |name, colo: &Colo| {
+        if let (Ok(name), false) = (name.parse::<Name>(), colo.drained) {
+            colos.push(name);
+        }
+    })?;
+    let settings = load(view, &bytes::Bytes::from_static(keys::FAILOVER))?;
+    fleet.settings = settings
+        .unwrap_or_default()
+        .map(|(settings, _)| settings)
+        .unwrap_or_default();
+    for name in roles(view)? {
+        if name.is_lock() {
+            continue;
+        }
+        let Ok(mut turn) = Turn::load(view, &name)? else {
+            continue;
+        };
+        let (spec, grant) = (turn.spec.clone(), turn.grant.clone());
+        let candidates = match spec.kind {
+            Kind::Colo if spec.candidates.is_empty() => colos.clone(),
+            Kind::Colo => {
+                let listed = spec.candidates.iter();
+                listed
+                    .filter(|colo| colos.contains(colo))
+                    .cloned()
+                    .collect()
+            }
+            Kind::Host | Kind::Lock => {
+                let takers = turn.available(view)?.into_iter();
+                takers
+                    .filter(|one| one.by_itself)
+                    .map(|one| one.name)
+                    .collect()
+            }
+        };
+        let holder = grant.holder.clone();
+        let at = holder.as_ref().and_then(|holder| addresses.get(holder));
+        if let (Some(check), Some(at), true) = (spec.check, at, grant.serving > 0) {
+            fleet.checks.insert(name.clone(), (check, at.clone()));
+        }
+        fleet.roles.push(Placed {
+            role: name,
+            kind: spec.kind,
+            automatic: spec.failover == Failover::Auto && !spec.paused,
+            colo: holder
+                .as_ref()
+                .and_then(|holder| fleet.hosts.get(holder).cloned()),
+            holder,
+            epoch: grant.epoch,
+            serving: grant.serving,
+            closing: grant.closing(),
+            begun: !grant.starts.is_empty(),
+            follows: spec.follows,
+            candidates,
+        });
+    }
+    Ok(fleet)
+}
