@@ -187,6 +187,7 @@ impl Votes {
         let scene = Scene {
             now_ms: millis(now),
             hosts: known.fleet.hosts.clone(),
+            attending: known.fleet.attending.clone(),
             rows: rows
                 .map(|(host, heard)| (host.clone(), heard.row.clone()))
                 .collect(),

@@ -86,6 +86,10 @@ pub struct RunArgs {
     #[arg(long, default_value = "127.0.0.1:2383", value_name = "HOST:PORT|off")]
     #[arg(value_parser = http_address)]
     pub http: HttpAddress,
+    /// Where to answer probes of other hosts (UDP); `off`: nowhere. Others must reach it, so it is
+    /// no wildcard
+    #[arg(long, default_value = "off", value_name = "HOST:PORT|off", value_parser = probe_address)]
+    pub probe: HttpAddress,
     /// The watchdog device that resets the machine when the agent cannot run while it serves;
     /// `auto`: /dev/watchdog if it is there
     #[arg(long, default_value = "auto", value_name = "PATH|auto|off")]
@@ -139,6 +143,16 @@ fn http_address(text: &str) -> Result<HttpAddress, String> {
     text.parse().map(HttpAddress::At).map_err(|error| {
         format!("{error}; give an address and a port, as in 127.0.0.1:2383, or off")
     })
+}
+
+fn probe_address(text: &str) -> Result<HttpAddress, String> {
+    let at = http_address(text)?;
+    match at {
+        HttpAddress::At(at) if at.ip().is_unspecified() => {
+            Err("others are told this address: give one that they reach".to_owned())
+        }
+        HttpAddress::At(_) | HttpAddress::Off => Ok(at),
+    }
 }
 
 fn host_name(text: &str) -> Result<Name, String> {
@@ -197,6 +211,10 @@ mod tests {
             (
                 "cfgagent run --host a --colo akl --role r --http x",
                 "127.0.0.1:2383",
+            ),
+            (
+                "cfgagent run --host a --colo akl --role r --probe 0.0.0.0:1",
+                "that they reach",
             ),
             ("cfgagent run --host a --colo akl", "--role"),
         ] {

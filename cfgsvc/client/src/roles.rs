@@ -22,10 +22,10 @@ use tonic::{Response, Streaming};
 pub use cfgsvc_proto::v1::renew_response::State as RenewState;
 pub use cfgsvc_proto::v1::verdict::Kind as VerdictKind;
 pub use cfgsvc_proto::v1::{
-    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked,
-    PlanResponse as Planned, Probe, Probes, RoleInfo as RoleState, RoleResponse as Moved, Row,
-    StartRequest as Start, SyncRequest as Sync, Verdict, VotesResponse as VotesState,
-    YieldRequest as Yield,
+    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked, ColoVotes,
+    HostVotes, PlanResponse as Planned, Probe, Probes, RoleInfo as RoleState,
+    RoleResponse as Moved, RoleVotes, Row, StartRequest as Start, SyncRequest as Sync, Verdict,
+    VotesResponse as VotesState, YieldRequest as Yield,
 };
 
 /// Numbers the steps of an agent about its roles, so that one which arrives late is not taken: each

@@ -206,6 +206,13 @@ impl Roles for Api {
                 leases.len()
             )));
         }
+        if let (Some(row), true) = (&row, leases.is_empty()) {
+            let told = self.0.renewals.tell(row.clone()).await;
+            return Ok(Response::new(RenewResponse {
+                states: Vec::new(),
+                probes: told.map_err(|error| status::of_call(&error))?,
+            }));
+        }
         // What the host sees goes with the first of them.
         let rows = std::iter::once(row).chain(std::iter::repeat(None));
         let renewals = leases.into_iter().zip(rows);

@@ -80,6 +80,16 @@ impl Renewals {
             .unwrap_or_else(|_| Err(self.too_late()))
     }
 
+    /// Tells what a host sees, without a lease to renew.
+    pub async fn tell(&self, row: Row) -> Result<Option<Probes>, CallError> {
+        let call = LeaseCall {
+            rows: vec![row],
+            ..LeaseCall::default()
+        };
+        let mut answer = self.patiently(&call).await?;
+        Ok(answer.probes.pop().filter(|probes| probes.list != 0))
+    }
+
     /// What the leader makes of all rows.
     pub async fn votes(&self) -> Result<VotesResponse, CallError> {
         let call = LeaseCall {

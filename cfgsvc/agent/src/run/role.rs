@@ -21,6 +21,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::hooks::{self, Hooks, Last, Told as News};
+use super::probes::Rows;
 use super::program::{Orders, Program};
 use super::writer::{self, Page};
 use crate::board::{Board, Part};
@@ -52,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) program_lock: PathBuf,
     pub(crate) hooks: Hooks,
     pub(crate) attempts: StepNumbers,
+    /// What this host sees of others: it goes to the group with renewals.
+    pub(crate) rows: Arc<Rows>,
     /// What the verdict file said last, without what is about the role now.
     pub(crate) page: Page,
 }
@@ -240,11 +243,14 @@ impl Role {
         let limit = Duration::from_millis(self.terms().serve_ms / 6);
         self.later(async move {
             let sent = Moment::now();
-            let asked = asker
-                .group
-                .ask(limit, async |client| client.renew_roles(vec![lease]).await);
+            let rows = Arc::clone(&asker.settings.rows);
+            let row = rows.due(sent);
+            let asked = asker.group.ask(limit, async |client| {
+                client.renew_roles_with(vec![lease], row).await
+            });
             match asker.heard("renew the lease", asked.await) {
-                Some(states) => {
+                Some((states, probes)) => {
+                    rows.given(probes);
                     let renewal = match states.first() {
                         Some(RenewState::Renewed) => Renewal::Renewed,
                         Some(RenewState::Closing) => Renewal::Closing,

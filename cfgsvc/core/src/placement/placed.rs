@@ -1,9 +1,10 @@
 //! What votes need to know of hosts and roles, by the state of one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use cluster_core::store::View;
+use serde::de::IgnoredAny;
 
 use super::keys;
 use super::name::{Name, RoleName};
@@ -19,6 +20,8 @@ use crate::votes::{Placed, Settings};
 pub struct Fleet {
     /// All hosts that there are, with their colos.
     pub hosts: BTreeMap<Name, Name>,
+    /// Those that attend a role.
+    pub attending: BTreeSet<Name>,
     /// All roles that are no locks.
     pub roles: Vec<Placed>,
     /// Checks to make, and where: role, check, address of the holder.
@@ -39,6 +42,14 @@ pub fn fleet(view: &dyn View) -> io::Result<Fleet> {
             fleet.hosts.insert(name.clone(), host.colo.clone());
             addresses.extend(host.addresses.first().map(|at| (name, at.clone())));
         }
+    })?;
+    scan(view, "attending", |name, _: &IgnoredAny| {
+        let host = name
+            .rsplit_once('/')
+            .filter(|(role, _)| !role.starts_with("locks/"));
+        fleet
+            .attending
+            .extend(host.and_then(|(_, host)| host.parse::<Name>().ok()));
     })?;
     let mut colos = Vec::new();
     scan(view, "colos", |name, colo: &Colo| {

@@ -64,6 +64,8 @@ pub struct Scene {
     pub now_ms: u64,
     /// Hosts that attend a role or have been heard, with their colos.
     pub hosts: BTreeMap<Name, Name>,
+    /// Hosts with a lease: they are heard, also if they send no rows.
+    pub attending: BTreeSet<Name>,
     /// The newest row of each.
     pub rows: BTreeMap<Name, Row>,
     /// Colos with a member of the group, and whether the leader hears it.
@@ -136,8 +138,10 @@ impl Cut {
 
 impl Scene {
     fn heard(&self, host: &Name) -> bool {
-        let row = self.rows.get(host);
-        row.is_some_and(|row| self.is_fresh(row))
+        match self.rows.get(host) {
+            Some(row) => self.is_fresh(row),
+            None => self.attending.contains(host),
+        }
     }
 
     fn is_fresh(&self, row: &Row) -> bool {

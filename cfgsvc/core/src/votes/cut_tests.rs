@@ -124,6 +124,8 @@ fn colo_is_cut_off_that_had_the_leader_and_the_new_one_has_not_listened_yet() {
     assert_eq!(shown(&scene), "", "one colo of three says so");
     scene.led_since_ms = 90_000;
     assert_eq!(shown(&scene), "a1 Down; colo a Down");
+    scene.attending.insert(name("a1"));
+    assert_eq!(shown(&scene), "", "its lease lives");
 }
 
 #[test]

@@ -269,7 +269,7 @@ fn may_move(
     now_ms: u64,
 ) -> Result<Vec<Name>, String> {
     if settings.paused {
-        return Err("decisions by votes are paused (cfgctl failover resume)".to_owned());
+        return Err("decisions by votes are paused (cfgctl failover --resume)".to_owned());
     }
     if !role.automatic {
         return Err("a person decides about it: it is paused, or manual".to_owned());

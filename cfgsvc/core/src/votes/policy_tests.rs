@@ -120,7 +120,7 @@ fn nothing_is_done_by_votes_where_a_person_decides() {
         ..Settings::default()
     };
     let outcome = after(&scene, &[web("a")], 9_000, &paused);
-    assert!(shown(&outcome).ends_with("are paused (cfgctl failover resume)"));
+    assert!(shown(&outcome).ends_with("are paused (cfgctl failover --resume)"));
     let manual = Placed {
         automatic: false,
         ..web("a")

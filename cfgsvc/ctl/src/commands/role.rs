@@ -69,17 +69,17 @@ async fn holder(client: &Client, role: &RoleName) -> Result<Option<String>, Diag
     Ok(grant_of(&role)?.holder.map(String::from))
 }
 
-async fn one(client: &Client, role: &RoleName) -> Result<RoleState, Diagnostic> {
+pub(crate) async fn one(client: &Client, role: &RoleName) -> Result<RoleState, Diagnostic> {
     let roles = client.roles(role.as_str()).await?;
     let none = || Diagnostic::refused(format!("there is no role `{role}`"));
     roles.into_iter().next().ok_or_else(none)
 }
 
-fn grant_of(role: &RoleState) -> Result<Grant, Diagnostic> {
+pub(crate) fn grant_of(role: &RoleState) -> Result<Grant, Diagnostic> {
     serde_json::from_str(&role.grant).map_err(|error| odd("grant", error))
 }
 
-fn spec_of(role: &RoleState) -> Result<Spec, Diagnostic> {
+pub(crate) fn spec_of(role: &RoleState) -> Result<Spec, Diagnostic> {
     serde_json::from_str(&role.spec).map_err(|error| odd("role", error))
 }
 
@@ -127,6 +127,7 @@ async fn create(context: &Context, client: &Client, args: RoleArgs) -> Outcome {
     spec.sync = args.sync.unwrap_or(spec.sync);
     spec.same_colo = args.same_colo.unwrap_or(spec.same_colo);
     spec.max_lag = args.max_lag.map_or(spec.max_lag, OrNone::into_option);
+    spec.check = args.check.map_or(spec.check, OrNone::into_option);
     spec.follows = args.follows.map_or(spec.follows, OrNone::into_option);
     let before = before.as_ref().map(|stored| &stored.kv);
     write(context, client, (key, before), &spec, args.dry_run).await
@@ -442,7 +443,7 @@ fn concerns(key: &[u8], role: &RoleName) -> bool {
         Some(Ok(Place::Role(name) | Place::Grant(name) | Place::Attending(name, _))) => {
             name == *role
         }
-        Some(Ok(Place::Colo(_) | Place::Host(_)) | Err(_)) | None => false,
+        Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Failover) | Err(_)) | None => false,
     }
 }
 

@@ -35,6 +35,7 @@ const COMMANDS: [&str; 55] = [
     "host list",
     "host delete",
     "role",
+    "failover",
     "role create",
     "role list",
     "role show",
