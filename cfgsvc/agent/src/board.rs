@@ -35,6 +35,8 @@ pub(crate) enum Part {
     Position,
     /// The hook beside the program.
     Serve,
+    /// The hook that looks whether it serves.
+    Check,
     /// Ending the program.
     Program,
     /// The hook that fences after the program.

@@ -68,7 +68,8 @@ enum Phase {
     },
     /// The program runs.
     Serving { epoch: i64, lease: i64 },
-    /// The program is being stopped, or has ended by itself and the host is being fenced.
+    /// The program is being stopped, or has ended by itself and the host is being fenced. `ended`:
+    /// by itself, or for not doing its work.
     Stopping { lease: i64, ended: bool },
     /// Nothing is left; that it does not serve is being written down.
     Unwriting {
@@ -105,6 +106,8 @@ pub struct Core {
     /// The epoch of which it was told, and for which it came again to say where its data ends.
     asked_of: i64,
     stream: u64,
+    /// Why what served was given up, until the host comes again.
+    failed: Option<String>,
     /// Why the epoch that was granted cannot be begun.
     refused: Option<Refused>,
     phase: Phase,
@@ -130,6 +133,7 @@ impl Core {
             told: None,
             asked_of: 0,
             stream: 0,
+            failed: None,
             refused: None,
             phase: Phase::Fencing,
             written: None,
@@ -242,11 +246,8 @@ impl Core {
             }
             Event::NotBegun { refused } => self.not_begun(refused, now, effects),
             Event::Synced(number) => self.on_disk = self.on_disk.max(number),
-            Event::Ended => {
-                if let Phase::Serving { lease, .. } = self.phase {
-                    self.phase = Phase::Stopping { lease, ended: true };
-                }
-            }
+            Event::Ended => self.serves_no_more(None, effects),
+            Event::Failed(why) => self.serves_no_more(Some(why), effects),
             Event::NothingLeft => self.nothing_left(),
             Event::Yielded { known } => self.yielded(known, now, effects),
             Event::Rebuilt { epoch } => {
@@ -254,6 +255,17 @@ impl Core {
                 self.comes_again = true;
             }
             Event::End => self.ends = true,
+        }
+    }
+
+    /// It has ended by itself, or has failed, and is to be stopped.
+    fn serves_no_more(&mut self, failed: Option<String>, effects: &mut Vec<Effect>) {
+        if let Phase::Serving { lease, .. } = self.phase {
+            self.phase = Phase::Stopping { lease, ended: true };
+            if failed.is_some() {
+                self.failed = failed;
+                effects.push(Effect::Stop);
+            }
         }
     }
 
@@ -330,6 +342,7 @@ impl Core {
     fn attends(&mut self, sent: Moment, terms: Terms, effects: &mut Vec<Effect>) {
         self.attending = false;
         self.refused = None;
+        self.failed = None;
         // By a lease that is over with this.
         self.stop(effects);
         self.lease = Some(Lease {
@@ -621,6 +634,7 @@ impl Core {
     /// what it was said to be last: a standby that is promoted is not fenced in between.
     fn write_down(&mut self, effects: &mut Vec<Effect>) {
         let standing = |reason| Written::Not(Standing::fenced(self.known, reason));
+        let stands = |reason| standing(self.failed.as_deref().unwrap_or(reason));
         let until = self.lease.as_ref().map(|at| at.until);
         let wanted = match (&self.phase, until, &self.told) {
             (Phase::Writing { epoch, .. } | Phase::Serving { epoch, .. }, Some(until), _) => {
@@ -629,10 +643,10 @@ impl Core {
                     until,
                 }
             }
-            (Phase::Stopping { .. }, ..) => standing("stopping"),
-            (Phase::Unwriting { .. } | Phase::Yielding, ..) => standing("stopped"),
+            (Phase::Stopping { .. }, ..) => stands("stopping"),
+            (Phase::Unwriting { .. } | Phase::Yielding, ..) => stands("stopped"),
             (_, _, Some(Told::Other(standing))) => Written::Not(standing.clone()),
-            (_, None, _) => standing("no lease of the group"),
+            (_, None, _) => stands("no lease of the group"),
             (..) => match (&self.written, &self.refused) {
                 // Its hooks are told nothing: it follows the last holder on, to get what it lacks.
                 (Some(Written::Not(last)), Some(refused)) => Written::Not(Standing {
@@ -673,3 +687,7 @@ impl Core {
 #[cfg(test)]
 #[path = "core_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod histories;

@@ -1,6 +1,7 @@
 //! Hooks: programs of the operator that are told what the host may do.
 //!
-//! One hook of a role runs at a time, and none but `on-serve` while the role's program runs. What
+//! One hook of a role runs at a time, and none but `on-serve` and those beside the role's program
+//! ([`super::beside`]) while that runs. What
 //! was not run when something newer is to be told is left out; a hook that the next one overtakes
 //! is ended. A hook that fails is tried again, later and later, while nothing newer is to be told.
 //!
@@ -15,6 +16,7 @@
 //! | `on-rebuild` | it may have writes that the holder lacks | success: it has the holder's data |
 //! | `on-fence` | do not serve; may come twice | success: the role is given up, if it is held yet |
 //! | `position` | prints where the data ends: `IDENTITY POSITION`; nothing: no data | |
+//! | `check` | while it serves, again and again | failures in a row: the role is given up |
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,10 +27,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{Mutex, mpsc, watch};
 
+use super::ask::Asker;
 use crate::role::core::Event;
 use crate::state;
 
@@ -42,8 +44,6 @@ const SLOW: Duration = Duration::from_secs(1);
 const HOOK_STOP: Duration = Duration::from_secs(5);
 /// Longest time for the position hook.
 const POSITION_MAX: Duration = Duration::from_secs(10);
-/// Most that is read of what it prints, bytes.
-const POSITION_BYTES_MAX: u64 = 4096;
 
 /// What is told to a hook. The environment of the guarded program is made from it as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,13 +84,14 @@ impl Told {
 pub(crate) struct Files(BTreeMap<&'static str, PathBuf>);
 
 impl Files {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 7] = [
         "on-serve",
         "on-standby",
         "on-redirect",
         "on-rebuild",
         "on-fence",
         "position",
+        "check",
     ];
 
     /// Those that `dir` has an entry for now, be it one that leads nowhere.
@@ -156,6 +157,12 @@ impl Hooks {
         spawned.map(Running)
     }
 
+    /// Starts the hook `name`, which is there, to hear its answer.
+    pub(crate) fn ask(&self, name: &str, told: &Told, output: Stdio) -> io::Result<Running> {
+        let path = self.path(name).ok_or(io::ErrorKind::NotFound)?;
+        self.spawn(path, told, output)
+    }
+
     /// Starts the hook `name`, if there is one.
     pub(crate) fn start(&self, name: &str, told: &Told) -> Option<io::Result<Running>> {
         let path = self.path(name)?;
@@ -185,14 +192,13 @@ impl Hooks {
             let how = match self.start(name, told) {
                 None => break,
                 Some(Ok(mut running)) => {
-                    let in_time = tokio::time::timeout(SLOW, running.0.wait()).await;
+                    let in_time = tokio::time::timeout(SLOW, running.wait()).await;
                     if in_time.is_err() {
                         let limit = SLOW.as_secs();
                         let slow = format!("hook {name} has been running for more than {limit} s");
                         problem(Some(slow));
                     }
-                    // Asked again, it says the same.
-                    match running.0.wait().await {
+                    match running.wait().await {
                         Ok(status) if status.success() => break,
                         ended => self.failed(name, ended),
                     }
@@ -217,38 +223,12 @@ impl Hooks {
 
     /// What the hook `position` says: identity and position. None without the hook, or data.
     pub(crate) async fn position(&self, told: &Told) -> Result<Option<(String, String)>, String> {
-        self.position_within(POSITION_MAX, told).await
-    }
-
-    async fn position_within(
-        &self,
-        limit: Duration,
-        told: &Told,
-    ) -> Result<Option<(String, String)>, String> {
-        let Some(path) = self.path("position") else {
+        if self.path("position").is_none() {
             return Ok(None);
-        };
-        let asked = async {
-            let mut running = self.spawn(path, told, Stdio::piped())?;
-            let mut said = String::new();
-            if let Some(output) = running.0.stdout.take() {
-                let mut output = output.take(POSITION_BYTES_MAX);
-                output.read_to_string(&mut said).await?;
-            }
-            let status = running.0.wait().await?;
-            io::Result::Ok((status, said))
-        };
-        let (status, said) = match tokio::time::timeout(limit, asked).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(format!("hook position: {error}")),
-            Err(_) => {
-                let limit = limit.as_millis();
-                return Err(format!("hook position did not end within {limit} ms"));
-            }
-        };
-        if !status.success() {
-            return Err(format!("hook position: {status}"));
         }
+        let said = Asker::new("position", POSITION_MAX)
+            .says(self, told)
+            .await?;
         let words: Vec<_> = said.split_whitespace().collect();
         match words[..] {
             [identity, position] => Ok(Some((identity.to_owned(), position.to_owned()))),
@@ -295,7 +275,7 @@ pub(crate) async fn tell(
         };
         let ended = match &mut running {
             Some(running) => tokio::select! {
-                ended = running.0.wait() => Some(ended),
+                ended = running.wait() => Some(ended),
                 overtaken = overtaken(&mut news, &told) => {
                     running.end().await;
                     if overtaken {
@@ -344,18 +324,28 @@ async fn overtaken(news: &mut watch::Receiver<Told>, told: &Told) -> bool {
 pub(crate) struct Running(Child);
 
 impl Running {
+    /// What it prints, once.
+    pub(crate) fn output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// Waits for its end; asked again, it says the same.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait().await
+    }
+
     /// Ends it and its group.
     async fn end(&mut self) {
         self.signal(Signal::TERM);
-        let ended = tokio::time::timeout(HOOK_STOP, self.0.wait()).await;
+        let ended = tokio::time::timeout(HOOK_STOP, self.wait()).await;
         if ended.is_err() {
             self.signal(Signal::KILL);
             // Killed: it ends, or the kernel holds it and nothing can be done.
-            let _ = tokio::time::timeout(HOOK_STOP, self.0.wait()).await;
+            let _ = tokio::time::timeout(HOOK_STOP, self.wait()).await;
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.0.id().and_then(|pid| i32::try_from(pid).ok());
         if let Some(pid) = pid.and_then(Pid::from_raw) {
             // Not reaped, so the group is its own. An error: nobody of it is left.
@@ -372,4 +362,4 @@ impl Drop for Running {
 
 #[cfg(test)]
 #[path = "hooks_tests.rs"]
-mod tests;
+pub(crate) mod tests;

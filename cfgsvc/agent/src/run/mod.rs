@@ -1,5 +1,7 @@
 //! `cfgagent run`: one process for each host, which takes part in roles.
 
+mod ask;
+mod beside;
 mod copy;
 mod hooks;
 mod http;
@@ -28,6 +30,7 @@ use crate::board::Board;
 use crate::group::Group;
 use crate::guard::processes::{self, ProcError};
 use crate::state::{self, StateDir, StateError, VerdictFile};
+use beside::Checks;
 use hooks::{Files, Hooks};
 use probes::{Own, Rows};
 use role::Settings;
@@ -306,6 +309,11 @@ fn settings(
         boot: text(boot),
         command: args.command.clone(),
         program_lock: state.program_lock(),
+        checks: Checks {
+            interval: args.check_interval,
+            timeout: args.check_timeout,
+            failures: args.check_failures,
+        },
         attempts: StepNumbers::default(),
         rows: Arc::clone(rows),
         hooks: Hooks {

@@ -20,6 +20,7 @@ use cfgsvc_core::placement::objects::Data;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::beside::Checks;
 use super::hooks::{self, Hooks, Last, Told as News};
 use super::probes::Rows;
 use super::program::{Orders, Program};
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) command: Vec<OsString>,
     pub(crate) program_lock: PathBuf,
     pub(crate) hooks: Hooks,
+    pub(crate) checks: Checks,
     pub(crate) attempts: StepNumbers,
     /// What this host sees of others: it goes to the group with renewals.
     pub(crate) rows: Arc<Rows>,
@@ -382,6 +384,7 @@ impl Role {
             lock: settings.program_lock.clone(),
             told,
             hooks: settings.hooks.clone(),
+            checks: settings.checks,
             board: Arc::clone(&self.board),
         };
         let (orders, heard) = watch::channel(Orders { until, stop: false });

@@ -91,7 +91,8 @@ impl Setup {
         })
     }
 
-    /// A directory of hooks: each writes its name, epoch and holder to `told`, and then does this.
+    /// A directory of hooks: each does this, and those that are told something write their name,
+    /// epoch and holder to `told` before.
     pub(crate) fn hooks(&self, hooks: &[(&str, &str)]) -> Result<Hooks> {
         let dir = tempfile::tempdir_in(self.dir.path())?;
         let told = dir.path().join("told");
@@ -99,7 +100,7 @@ impl Setup {
         for (name, script) in hooks {
             let path = dir.path().join(name);
             let says = match *name {
-                "position" => String::new(),
+                "position" | "check" => String::new(),
                 name => format!(
                     "echo {name} $CFGSVC_EPOCH $CFGSVC_HOLDER >> {}",
                     told.display()
