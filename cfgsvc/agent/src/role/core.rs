@@ -100,6 +100,8 @@ pub struct Core {
     /// What the group counts as this host's data is what it said when it came: it has other data
     /// now and comes again, with its lease until the new one is there.
     comes_again: bool,
+    /// When it came last.
+    came_at: Moment,
     /// When a host is asked again that has said it has no data.
     look_at: Moment,
     told: Option<Told>,
@@ -129,6 +131,7 @@ impl Core {
             attending: false,
             attend_at: now,
             comes_again: false,
+            came_at: now,
             look_at: now,
             told: None,
             asked_of: 0,
@@ -152,6 +155,16 @@ impl Core {
     /// Until when the host may serve, if it has a lease.
     pub fn until(&self) -> Option<Moment> {
         self.lease.as_ref().map(|lease| lease.until)
+    }
+
+    /// Whether the host attends with a store, and nothing of the role is under way here: nothing is
+    /// begun, served or fenced, and nothing asked.
+    pub fn rests(&self) -> bool {
+        let keeps = self.lease.as_ref();
+        let keeps = keeps.is_some_and(|at| at.terms.data != HostData::NotKept);
+        let told = matches!(self.told, Some(Told::Other(_)));
+        let busy = self.attending || self.comes_again || self.ends;
+        keeps && told && !busy && self.phase == Phase::Idle
     }
 
     /// When an [`Event::Tick`] is due, if nothing else happens before.
@@ -254,6 +267,11 @@ impl Core {
                 self.known = self.known.max(epoch);
                 self.comes_again = true;
             }
+            Event::SaysAnew => {
+                self.comes_again = true;
+                // A store that is another at each look is told of no more often than that.
+                self.attend_at = self.attend_at.max(self.came_at + ATTEND_PAUSE);
+            }
             Event::End => self.ends = true,
         }
     }
@@ -352,6 +370,7 @@ impl Core {
             renewing: false,
             closing: false,
         });
+        self.came_at = sent;
         self.look_at = sent + EMPTY_PAUSE;
         self.follow(effects);
     }

@@ -196,6 +196,65 @@ fn a_host_that_cannot_say_where_its_data_ends_keeps_what_it_has() {
 }
 
 #[test]
+fn a_host_whose_store_was_opened_anew_comes_again_and_no_more_often_than_it_may() {
+    let mut core = attends_with(HostData::Some);
+    let told = standby(3);
+    on(&mut core, Event::Told { stream: 1, told }, at(2));
+    assert!(core.rests());
+    on(&mut core, Event::SaysAnew, at(3));
+    assert!(!core.rests(), "it is going to be asked");
+    let again = at(0) + ATTEND_PAUSE;
+    assert_eq!(core.next_wake(), Some(again));
+    assert_eq!(on(&mut core, Event::Tick, again), [Effect::Attend]);
+    // It cannot be said what there is now: it keeps what it has, and is asked again.
+    on(&mut core, Event::NotAsked, again);
+    let renewed = Event::Renewed {
+        lease: 7,
+        sent: again,
+        renewal: Renewal::Renewed,
+    };
+    on(&mut core, renewed, again);
+    let later = again + POSITION_PAUSE;
+    let effects = on(&mut core, Event::Tick, later);
+    assert!(effects.contains(&Effect::Attend), "{effects:?}");
+    // Long after it came, at once.
+    let (sent, data) = (later, HostData::Some);
+    let terms = Terms {
+        lease: 8,
+        data,
+        ..TERMS
+    };
+    on(&mut core, Event::Attends { sent, terms }, later);
+    let (stream, told) = (core.stream, standby(3));
+    on(&mut core, Event::Told { stream, told }, later);
+    let late = later + ATTEND_PAUSE;
+    assert_eq!(on(&mut core, Event::SaysAnew, late), [Effect::Attend]);
+}
+
+#[test]
+fn a_host_is_looked_at_while_nothing_is_begun_or_served_there() {
+    let told = |mut core: Core, told| {
+        on(&mut core, Event::Told { stream: 1, told }, at(2));
+        core
+    };
+    let of = attends_with;
+    assert!(!of(HostData::Some).rests(), "what it may do is not known");
+    assert!(told(of(HostData::Some), standby(3)).rests());
+    assert!(told(of(HostData::Empty), standby(3)).rests());
+    assert!(!told(of(HostData::NotKept), standby(3)).rests());
+    let may_start = Told::MayStart { epoch: 9 };
+    assert!(!told(of(HostData::Some), may_start.clone()).rests());
+    assert!(!serves().rests());
+    // It is refused, and tried again.
+    let mut core = told(of(HostData::Some), may_start.clone());
+    let refused = Some("it lacks 5".to_owned());
+    on(&mut core, Event::NotBegun { refused }, at(3));
+    let (stream, told) = (core.stream, may_start);
+    on(&mut core, Event::Told { stream, told }, at(4));
+    assert!(!core.rests());
+}
+
+#[test]
 fn a_host_that_has_handed_over_keeps_its_lease() {
     let mut core = serves();
     let asked = Event::Renewed {

@@ -161,6 +161,9 @@ pub enum Event {
         /// The epoch.
         epoch: i64,
     },
+    /// What the group knows of this host's data counts no more: its store was opened anew, or the
+    /// group asks where it ends now.
+    SaysAnew,
     /// The agent is asked to end.
     End,
     /// Time has passed.

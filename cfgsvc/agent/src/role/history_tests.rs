@@ -209,6 +209,14 @@ impl World {
 
     /// What must hold at every moment.
     fn check(&self) {
+        let asked = |call: &Call| {
+            !matches!(
+                call,
+                Call::Renew { .. } | Call::Sync(_) | Call::Verdict { .. }
+            )
+        };
+        let busy = self.program.is_some() || self.calls.iter().any(asked);
+        assert!(!self.core.rests() || !busy, "{:?}", self.core);
         if let Some((epoch, _)) = self.program {
             assert!(!self.group.stolen, "runs epoch {epoch} of another");
             assert_eq!(self.group.granted, Some(epoch));
@@ -380,6 +388,7 @@ enum Step {
     ProgramEnds,
     ProgramFails,
     Rebuilt,
+    SaysAnew,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -393,6 +402,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ProgramEnds),
         1 => Just(Step::ProgramFails),
         1 => Just(Step::Rebuilt),
+        1 => Just(Step::SaysAnew),
     ]
 }
 
@@ -416,6 +426,8 @@ proptest! {
                     let epoch = world.group.next;
                     world.event(Event::Rebuilt { epoch });
                 }
+                // Also late: of a store that was looked at before something was begun.
+                Step::SaysAnew => world.event(Event::SaysAnew),
                 Step::ProgramFails => world.event(Event::Failed("check failed".to_owned())),
                 Step::ProgramEnds => if world.program.take().is_some() {
                     world.calls.retain(|call| !matches!(call, Call::StopProgram));

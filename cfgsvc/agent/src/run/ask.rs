@@ -1,7 +1,7 @@
 //! Hooks that answer: by what they print, or by whether they succeed. They are run again and again.
 //!
 //! Invariants
-//! - There is one run of an asker at a time: one that its time has ended counts until the kernel
+//! - There is one run of a question at a time: one that its time has ended counts until the kernel
 //!   has ended it too.
 //! - A run that is not waited for any longer is killed, with its process group.
 
@@ -18,9 +18,9 @@ use super::hooks::{Hooks, Running, Told};
 /// Most that a hook may print, bytes.
 const SAID_BYTES_MAX: u64 = 4096;
 
-/// One who asks a hook.
+/// What a hook is asked.
 #[derive(Debug)]
-pub(crate) struct Asker {
+pub(crate) struct Question {
     name: &'static str,
     /// Longest time for a run.
     limit: Duration,
@@ -28,7 +28,7 @@ pub(crate) struct Asker {
     left: Option<Running>,
 }
 
-impl Asker {
+impl Question {
     pub(crate) fn new(name: &'static str, limit: Duration) -> Self {
         let left = None;
         Self { name, limit, left }

@@ -11,8 +11,8 @@ async fn said(limit: Duration, script: &str) -> Result<String, String> {
     let dir = dir();
     hook(dir.path(), "position", script);
     let hooks = hooks(dir.path());
-    let mut asker = Asker::new("position", limit);
-    asker.says(&hooks, &Told::default()).await
+    let mut question = Question::new("position", limit);
+    question.says(&hooks, &Told::default()).await
 }
 
 #[tokio::test]
@@ -35,18 +35,18 @@ async fn a_hook_whose_time_is_over_is_killed_with_its_group_before_it_is_run_aga
     let dir = dir();
     let started = hangs(dir.path(), "check");
     let hooks = hooks(dir.path());
-    let mut asker = Asker::new("check", Duration::from_millis(100));
+    let mut question = Question::new("check", Duration::from_millis(100));
     // It must have come so far before its time was over.
     while !started.exists() {
-        let why = asker.passes(&hooks, &Told::default()).await;
+        let why = question.passes(&hooks, &Told::default()).await;
         assert!(why.is_err_and(|why| why.contains("did not end within")));
-        asker.limit *= 2;
+        question.limit *= 2;
     }
     free(dir.path());
     hook(dir.path(), "check", "exit 0");
-    asker.limit = LONG;
-    assert_eq!(asker.passes(&hooks, &Told::default()).await, Ok(()));
-    assert!(asker.left.is_none());
+    question.limit = LONG;
+    assert_eq!(question.passes(&hooks, &Told::default()).await, Ok(()));
+    assert!(question.left.is_none());
 }
 
 #[tokio::test]
@@ -54,14 +54,14 @@ async fn a_hook_that_nobody_waits_for_any_longer_is_killed_with_its_group() {
     let dir = dir();
     let started = hangs(dir.path(), "check");
     let (hooks, told) = (hooks(dir.path()), Told::default());
-    let mut asker = Asker::new("check", LONG);
+    let mut question = Question::new("check", LONG);
     let begun = async {
         while !started.exists() {
             tokio::task::yield_now().await;
         }
     };
     tokio::select! {
-        ended = asker.passes(&hooks, &told) => panic!("it waits: {ended:?}"),
+        ended = question.passes(&hooks, &told) => panic!("it waits: {ended:?}"),
         () = begun => {}
     }
     free(dir.path());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::ask::Asker;
+use super::ask::Question;
 use super::hooks::{Hooks, Told};
 use crate::board::{Board, Part};
 use crate::role::core::Event;
@@ -73,7 +73,7 @@ impl Beside<'_> {
         let mut next = tokio::time::interval(checks.interval);
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
         next.reset();
-        let mut check = Asker::new("check", checks.timeout);
+        let mut check = Question::new("check", checks.timeout);
         let mut failed = 0;
         loop {
             next.tick().await;

@@ -5,6 +5,9 @@
 //! was not run when something newer is to be told is left out; a hook that the next one overtakes
 //! is ended. A hook that fails is tried again, later and later, while nothing newer is to be told.
 //!
+//! While there is nothing to tell, the store is looked at ([`super::store`]); if it was opened
+//! anew, the last news are told again, but for `on-fence`: what is fenced stays so.
+//!
 //! Invariant: which hooks there are is known from the agent's start on. One that was there then and
 //! cannot be run (its directory is not mounted any more, say) has failed.
 //!
@@ -15,7 +18,7 @@
 //! | `on-redirect` | another serves it | |
 //! | `on-rebuild` | it may have writes that the holder lacks | success: it has the holder's data |
 //! | `on-fence` | do not serve; may come twice | success: the role is given up, if it is held yet |
-//! | `position` | prints where the data ends: `IDENTITY POSITION`; nothing: no data | |
+//! | `position` | prints where the data ends: `IDENTITY POSITION [LIFE]`; nothing: no data | |
 //! | `check` | while it serves, again and again | failures in a row: the role is given up |
 
 use std::collections::BTreeMap;
@@ -28,9 +31,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, watch};
 
-use super::ask::Asker;
+use super::store::Looks;
 use crate::role::core::Event;
 use crate::state;
 
@@ -42,8 +45,6 @@ const AGAIN_MAX: Duration = Duration::from_mins(1);
 const SLOW: Duration = Duration::from_secs(1);
 /// From SIGTERM to SIGKILL, for a hook that something newer overtakes.
 const HOOK_STOP: Duration = Duration::from_secs(5);
-/// Longest time for the position hook.
-const POSITION_MAX: Duration = Duration::from_secs(10);
 
 /// What is told to a hook. The environment of the guarded program is made from it as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -220,76 +221,46 @@ impl Hooks {
         tracing::error!(role = %self.role, hook = name, how, "a hook failed");
         how
     }
-
-    /// What the hook `position` says: identity and position. None without the hook, or data.
-    pub(crate) async fn position(&self, told: &Told) -> Result<Option<(String, String)>, String> {
-        if self.path("position").is_none() {
-            return Ok(None);
-        }
-        let said = Asker::new("position", POSITION_MAX)
-            .says(self, told)
-            .await?;
-        let words: Vec<_> = said.split_whitespace().collect();
-        match words[..] {
-            [identity, position] => Ok(Some((identity.to_owned(), position.to_owned()))),
-            [] => Ok(None),
-            _ => Err(format!(
-                "hook position printed {} words, expected IDENTITY POSITION or, without data, none",
-                words.len()
-            )),
-        }
-    }
 }
 
 /// Tells the hooks what is new, until the sender of the news is gone.
-pub(crate) async fn tell(
-    hooks: Hooks,
-    last: Last,
-    mut news: watch::Receiver<Told>,
-    events: mpsc::Sender<Event>,
-) {
+pub(crate) async fn tell(mut looks: Looks, mut news: watch::Receiver<Told>) {
+    let (hooks, store) = (looks.hooks.clone(), Arc::clone(&looks.store));
+    let (last, events) = (Arc::clone(&looks.last), looks.events.clone());
     let mut again = AGAIN_MIN;
     loop {
         let mut last = last.lock().await;
+        let fenced = |told: &Told| told.verdict == "fenced";
+        if store.tells_again() && !last.as_ref().is_some_and(fenced) {
+            *last = None;
+        }
         let told = news.borrow_and_update().clone();
         let hook = told.hook().filter(|_| told.is_news_after(last.as_ref()));
         // The program's task tells of serving, with the program.
         let Some(hook) = hook.filter(|hook| *hook != "on-serve") else {
             drop(last);
-            if news.changed().await.is_err() {
+            let comes = tokio::select! {
+                changed = news.changed() => changed.is_ok(),
+                () = store.retold() => true,
+                never = looks.go_on(&told) => match never {},
+            };
+            if !comes {
                 return;
             }
             again = AGAIN_MIN;
             continue;
         };
-        let mut running = match hooks.start(hook, &told) {
-            None => {
+        match run(&hooks, hook, &told, &mut news).await {
+            Ran::Missing => {
                 *last = Some(told);
                 continue;
             }
-            Some(Ok(running)) => Some(running),
-            Some(Err(error)) => {
-                hooks.failed(hook, Err(error));
-                None
-            }
-        };
-        let ended = match &mut running {
-            Some(running) => tokio::select! {
-                ended = running.wait() => Some(ended),
-                overtaken = overtaken(&mut news, &told) => {
-                    running.end().await;
-                    if overtaken {
-                        continue;
-                    }
-                    return;
-                }
-            },
-            None => None,
-        };
-        match ended {
-            Some(Ok(status)) if status.success() => {
+            Ran::Overtaken => continue,
+            Ran::Left => return,
+            Ran::Done => {
                 again = AGAIN_MIN;
                 *last = Some(told.clone());
+                store.hook_ended();
                 // A standby that has been told whom to follow may have data from there by now.
                 let has_data = hook == "on-standby" && hooks.path("position").is_some();
                 if hook == "on-rebuild" || has_data {
@@ -299,13 +270,47 @@ pub(crate) async fn tell(
                 }
                 continue;
             }
-            Some(ended) => drop(hooks.failed(hook, ended)),
-            None => {}
+            Ran::Failed => {}
         }
         drop(last);
         tokio::select! {
             () = tokio::time::sleep(again) => again = (again * 2).min(AGAIN_MAX),
             overtaken = overtaken(&mut news, &told) => if !overtaken { return },
+        }
+    }
+}
+
+/// What became of a hook.
+enum Ran {
+    Missing,
+    Done,
+    Failed,
+    /// There is something newer to tell; it was ended.
+    Overtaken,
+    /// There will be nothing to tell any more; it was ended.
+    Left,
+}
+
+async fn run(hooks: &Hooks, hook: &str, told: &Told, news: &mut watch::Receiver<Told>) -> Ran {
+    let mut running = match hooks.start(hook, told) {
+        None => return Ran::Missing,
+        Some(Ok(running)) => running,
+        Some(Err(error)) => {
+            hooks.failed(hook, Err(error));
+            return Ran::Failed;
+        }
+    };
+    tokio::select! {
+        ended = running.wait() => match ended {
+            Ok(status) if status.success() => Ran::Done,
+            ended => {
+                hooks.failed(hook, ended);
+                Ran::Failed
+            }
+        },
+        overtaken = overtaken(news, told) => {
+            running.end().await;
+            if overtaken { Ran::Overtaken } else { Ran::Left }
         }
     }
 }

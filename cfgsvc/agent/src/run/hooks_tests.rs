@@ -6,7 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use cfgsvc_tests::harness::eventually;
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
+use super::super::store::Store;
 use super::*;
 
 pub(crate) fn hooks(dir: &Path) -> Hooks {
@@ -96,7 +98,7 @@ async fn a_directory_that_vanishes_makes_its_hooks_fail_until_it_is_back() {
     }
     let hooks = hooks(&there);
     fs::rename(&there, &away).expect("writable");
-    let position = hooks.position(&Told::default()).await;
+    let position = Store::default().ask(&hooks, &Told::default()).await;
     assert!(position.is_err(), "no data: {position:?}");
     let back = || fs::rename(&away, &there).expect("writable");
     let problem = fenced(&hooks, back).await;

@@ -8,6 +8,7 @@ mod http;
 mod probes;
 mod program;
 mod role;
+mod store;
 mod watchdog;
 mod writer;
 

@@ -78,10 +78,16 @@ impl Setup {
     }
 
     pub(crate) fn agent(&self, host: &str, rest: &[&str]) -> Result<Agent> {
+        self.agent_logs(host, rest, Stdio::inherit())
+    }
+
+    /// The same, with its log there.
+    pub(crate) fn agent_logs(&self, host: &str, rest: &[&str], log: Stdio) -> Result<Agent> {
         let http = unused_address()?;
         let process = self
             .command(host, &http.to_string())
             .args(rest)
+            .stderr(log)
             .spawn()
             .context("start cfgagent")?;
         Ok(Agent {

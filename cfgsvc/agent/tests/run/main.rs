@@ -4,3 +4,4 @@ mod checks;
 mod harness;
 mod hooks;
 mod programs;
+mod stores;
