@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::row::{Row, Sight};
 use crate::placement::{Name, RoleName};
 
-/// A row counts so long after it was heard, ms: three missed renewals at the default term.
-pub const FRESH_MS: u64 = 6_000;
+/// A row counts so long after it was heard, ms: agents tell one each second.
+pub const FRESH_MS: u64 = 3_000;
 /// An observer whose timers are later than this says nothing, ms.
 pub const LATE_MS_MAX: u64 = 500;
 

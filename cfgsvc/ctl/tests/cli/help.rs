@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 55] = [
+const COMMANDS: [&str; 56] = [
     "",
     "get",
     "set",
