@@ -18,8 +18,8 @@ now_ms() { echo $(($(date +%s%N) / 1000000)); }
 # The part of root: the place, the file systems, and the end of everything -----------------------
 
 server_pids() { # HOST
-  { find /proc -maxdepth 2 -path '/proc/[0-9]*/cwd' -lname "$place/$1/data" -printf '%h\n' \
-    2>/dev/null || true; } | sed 's|/proc/||'
+  { find /proc/[0-9]*/cwd -maxdepth 0 -lname "$place/$1/data" -printf '%h\n' 2>/dev/null ||
+    true; } | sed 's|/proc/||'
 }
 
 if [ "$(id -u)" -eq 0 ]; then
@@ -216,7 +216,7 @@ writer() {
     if [ "$host" = nobody ]; then sleep 0.02; continue; fi
     if said=$(as_app "$host" -c "INSERT INTO orders (id, epoch)
         VALUES ('$id', cfgsvc.at_epoch($at))" 2>&1); then
-      [ -z "$said" ] || echo "$id: $said" >>warned
+      if [[ $said == *WARNING* ]]; then echo "$id: $said" >>warned; fi
       echo "$id" >>"acked.$1"
     else
       sleep 0.05
