@@ -320,16 +320,25 @@ killed_and_nothing_more() {
   settle standby
 }
 
-killed_with_more() {
-  local old=$holder next wal
+# lose_with_more: the holder is killed with a write that nobody else has; the other serves.
+lose_with_more() {
+  local old=$holder next
   next=$(other "$holder")
   # Nothing is sent any more. (What was sent is in the standby's socket, and is not lost.)
   kill -STOP "$(super "$old" postgres -c "SELECT pid FROM pg_stat_activity
     WHERE backend_type = 'walsender' AND application_name = '$next'")"
   super "$old" app -c 'SET synchronous_commit = local' \
-    -c "INSERT INTO orders VALUES ('only-here', $epoch)"
+    -c "INSERT INTO orders VALUES ('only-here-$epoch', $epoch)"
   kill_all "$old"
   lose "$next"
+}
+
+killed_with_more() {
+  local old=$holder next wal host
+  next=$(other "$holder")
+  lose_with_more
+  # As one that had asked the new holder already: its own timeline does not lead to that one.
+  cp "$place/$next/data/pg_wal/"*.history "$place/$old/data/pg_wal/"
   settle rebuild
   # As the hook said it can be read.
   wal=$(grep -o 'pg_waldump -p .*' "$old.log/on-rebuild" | tail -n 1)
@@ -338,7 +347,7 @@ killed_with_more() {
   { "$bin"/$wal 2>/dev/null || true; } | grep -q COMMIT || fail "what only $old wrote is not kept"
   ! fills "$old" '*-data' || fail "it was copied whole; pg_rewind would do"
   for host in a b; do
-    [ -z "$(super $host app -c "SELECT id FROM orders WHERE id = 'only-here'")" ] ||
+    [ -z "$(super $host app -c "SELECT id FROM orders WHERE id LIKE 'only-here-%'")" ] ||
       fail "$host has what was set aside"
   done
 }
@@ -508,23 +517,39 @@ on_serve_killed_anywhere() {
   settle_any
 }
 
-rebuild_killed_anywhere() {
-  local old=$holder next delay client
-  next=$(other "$old")
-  for delay in 0.3 0.6 0.9 1.2; do
-    kill_all "$next"
-    setsid env CFGSVC_DB_ENV="$place/$next.env" CFGSVC_HOST="$next" CFGSVC_HOLDER="$old" \
-      CFGSVC_ADDRESSES="127.0.0.1:${port[$old]}" "$hooks/on-rebuild" 2>>"$next.log/on-rebuild" &
-    client=$!
-    sleep "$delay"
-    kill -KILL -- -$client 2>/dev/null || true
-    wait $client 2>/dev/null || true
-    await "a position" position_of "$next" >/dev/null
+# killed_by PROGRAM: a directory of PostgreSQL's programs, in which this one kills who runs it after
+# it has changed everything, or half.
+killed_by() {
+  local program
+  rm -rf killing
+  mkdir killing
+  ln -s "$bin"/* killing/
+  rm "killing/$1"
+  case $1 in
+    pg_rewind) program='"$real" "$@" || exit; case $* in *--dry-run*) exit ;; esac' ;;
+    pg_basebackup) program='timeout --foreground 0.3 "$real" "$@"' ;;
+  esac
+  printf '#!/bin/bash\nreal=%s\n%s\nkill -KILL 0\n' "$bin/$1" "$program" >"killing/$1"
+  chmod +x "killing/$1"
+}
+
+rebuild_killed_half_way() {
+  local old=$holder program hook
+  lose_with_more
+  for program in pg_rewind pg_basebackup; do
+    killed_by $program
+    hook=on-standby
+    if [ $program = pg_rewind ]; then hook=on-rebuild; fi
+    [ "on-$(verdict "$old")" = $hook ] || fail "$old is told $(verdict "$old") before $hook"
+    if (
+      export DB_BIN=$place/killing
+      # A process group of its own, as an agent gives it.
+      set -m
+      hook "$old" $hook & wait $!
+    ); then fail "$hook was to be killed"; fi
+    # Half of something: it counts as empty.
+    [ "$(hook "$old" position)" = 'orders 0' ] || fail "killed in $hook, it is not empty"
   done
-  # Half of something: it counts as empty, and is copied.
-  kill_all "$next"
-  echo 'half of it' >"$place/$next/broken"
-  [ "$(hook "$next" position)" = 'orders 0' ] || fail "half of something is not empty"
   settle standby
 }
 
@@ -629,7 +654,7 @@ scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an
   both_killed_holder_first both_killed_standby_first standby_away_and_back
   a_waiting_commit_is_not_acknowledged in_step_only_when_commits_wait full_disk
   disk_full_to_the_last_byte gray_failure postmaster_killed_alone on_serve_killed_anywhere
-  rebuild_killed_anywhere standby_away_for_too_long another_database timelines_of_one_number
+  rebuild_killed_half_way standby_away_for_too_long another_database timelines_of_one_number
   an_older_epoch_does_not_begin
   epoch_in_every_isolation_level)
 
