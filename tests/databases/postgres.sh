@@ -337,7 +337,10 @@ killed_with_more() {
   local old=$holder next wal host
   next=$(other "$holder")
   lose_with_more
-  # As one that had asked the new holder already: its own timeline does not lead to that one.
+  # As one that has asked the new holder already: its own timeline does not lead to that one, and
+  # its server would not start any more.
+  position_of "$old" >/dev/null
+  kill_all "$old"
   cp "$place/$next/data/pg_wal/"*.history "$place/$old/data/pg_wal/"
   settle rebuild
   # As the hook said it can be read.
@@ -418,6 +421,39 @@ a_waiting_commit_is_not_acknowledged() {
 freeze() { # HOST SIGNAL
   # shellcheck disable=SC2046
   kill "-$2" $(server_pids "$1")
+}
+
+third_standby() {
+  local sender receiver
+  sender=$(super "$holder" postgres -c "SELECT pid FROM pg_stat_replication
+    WHERE application_name = '$(other "$holder")'")
+  # It would go on to count by the list that it has read: commits wait for its own host alone.
+  kill -STOP "$sender"
+  mkdir third
+  PGPASSWORD='a:b\c' "$bin/pg_receivewal" -D third --synchronous -d "host=127.0.0.1
+    port=${port[$holder]} user=cfgsvc_replica application_name=c" 2>third.log &
+  receiver=$!
+  there() { [ -n "$(super "$holder" postgres -c "SELECT 1 FROM pg_stat_replication
+    WHERE application_name = 'c' AND state = 'streaming'")" ]; }
+  await "a third standby" there
+  if is_in_step c; then fail "c is named, and commits do not wait for it"; fi
+  kill -CONT "$sender"
+  await "c to be in step" is_in_step c
+  await "$(other "$holder") to be in step" is_in_step "$(other "$holder")"
+  write_more 20
+  # It is gone: waited for until nobody counts on it.
+  kill "$receiver"
+  wait "$receiver" || true
+  gone() { in_step && ! grep -qx c synced; }
+  await "c to be left out" gone
+  [[ $(super "$holder" postgres -c 'SHOW synchronous_standby_names') == *'"c"'* ]] ||
+    fail "c is not waited for any more while the group counts on it"
+  in_step
+  [[ $(super "$holder" postgres -c 'SHOW synchronous_standby_names') != *'"c"'* ]] ||
+    fail "c is waited for, and nobody counts on it"
+  rm -r third
+  write_more 20
+  verify
 }
 
 in_step_only_when_commits_wait() {
@@ -652,11 +688,10 @@ epoch_in_every_isolation_level() {
 
 scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an_empty_disk
   both_killed_holder_first both_killed_standby_first standby_away_and_back
-  a_waiting_commit_is_not_acknowledged in_step_only_when_commits_wait full_disk
+  a_waiting_commit_is_not_acknowledged third_standby in_step_only_when_commits_wait full_disk
   disk_full_to_the_last_byte gray_failure postmaster_killed_alone on_serve_killed_anywhere
   rebuild_killed_half_way standby_away_for_too_long another_database timelines_of_one_number
-  an_older_epoch_does_not_begin
-  epoch_in_every_isolation_level)
+  an_older_epoch_does_not_begin epoch_in_every_isolation_level)
 
 end() {
   local status=$?
