@@ -474,6 +474,24 @@ in_step_only_when_commits_wait() {
   settle standby
 }
 
+in_step_only_with_everything() {
+  local receiver next
+  next=$(other "$holder")
+  kill_all "$next"
+  await "the group to count on nobody" nobody_in_step
+  await "commits to wait for nobody" in_step
+  position_of "$next" >/dev/null
+  hook "$next" on-standby || fail "on-standby: $(tail -n 1 "$next.log/on-standby")"
+  # It is connected, and does not receive what is acknowledged now.
+  receiver=$(super "$next" postgres -c "SELECT pid FROM pg_stat_activity
+    WHERE backend_type = 'walreceiver'")
+  kill -STOP "$receiver"
+  write_more 5
+  if is_in_step "$next"; then fail "$next is named, and lacks what was acknowledged"; fi
+  kill -CONT "$receiver"
+  settle_any
+}
+
 full_disk() {
   local old=$holder free
   free=$(($(stat -f -c '%a * %S' "$place/$old") >> 20))
@@ -688,7 +706,8 @@ epoch_in_every_isolation_level() {
 
 scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an_empty_disk
   both_killed_holder_first both_killed_standby_first standby_away_and_back
-  a_waiting_commit_is_not_acknowledged third_standby in_step_only_when_commits_wait full_disk
+  a_waiting_commit_is_not_acknowledged third_standby in_step_only_when_commits_wait
+  in_step_only_with_everything full_disk
   disk_full_to_the_last_byte gray_failure postmaster_killed_alone on_serve_killed_anywhere
   rebuild_killed_half_way standby_away_for_too_long another_database timelines_of_one_number
   an_older_epoch_does_not_begin epoch_in_every_isolation_level)
@@ -696,6 +715,8 @@ scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an
 end() {
   local status=$?
   rm -f writing
+  # shellcheck disable=SC2046
+  kill $(jobs -p) 2>/dev/null || true
   wait
   if [ $status -ne 0 ]; then
     for host in a b; do
