@@ -5,7 +5,7 @@
 -- shared, until its end; a new epoch takes it alone, so none that was let in by the last epoch is
 -- still open when the next one is there.
 --
--- Run in template1 (new databases have it from there) and postgres. Repeatable.
+-- on-serve runs it in all databases, once; new ones have it from template1. Repeatable.
 BEGIN;
 CREATE SCHEMA IF NOT EXISTS cfgsvc;
 CREATE SEQUENCE IF NOT EXISTS cfgsvc.epoch AS bigint MINVALUE 0 START 0;
