@@ -16,6 +16,7 @@ pub mod group;
 pub mod grpc;
 pub mod housekeeping;
 pub mod http;
+pub mod leadership;
 pub mod lease;
 pub mod metrics;
 pub mod options;

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::app::ServiceApp;
 use crate::group::start_group;
 use crate::housekeeping::{self, Retention};
+use crate::leadership;
 use crate::lease::keeper::Keeper;
 use crate::options::Settings;
 use crate::server;
@@ -126,6 +127,7 @@ pub fn background(service: &Arc<Service>, retention: Retention) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (keeper, group) = (Arc::clone(&service.keeper), Arc::clone(&service.group));
     tasks.spawn(async move { keeper.run(group).await });
+    tasks.spawn(leadership::run(Arc::clone(service)));
     tasks.spawn(votes::run(Arc::clone(service)));
     tasks.spawn(housekeeping::run(Arc::clone(service), retention));
     tasks

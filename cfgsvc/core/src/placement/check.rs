@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::grant::{Attending, Grant};
 use super::keys::{PREFIX, Place};
 use super::name::{Name, RoleName};
-use super::objects::{Colo, Failover, Host, Kind, Spec};
+use super::objects::{Colo, Failover, Host, Kind, LeaderWish, Spec};
 use crate::tables;
 use crate::votes::Settings;
 
@@ -39,6 +39,7 @@ fn load(current: &BTreeMap<Bytes, KeyRecord>) -> Result<Placed, String> {
             Place::Colo(name) => drop(placed.colos.insert(name, parse(key, record)?)),
             Place::Host(name) => drop(placed.hosts.insert(name, parse(key, record)?)),
             Place::Role(name) => drop(placed.roles.insert(name, parse(key, record)?)),
+            Place::Leader => drop(parse::<LeaderWish>(key, record)?),
             Place::Failover => parse::<Settings>(key, record)?.check()?,
             Place::Grant(name) => {
                 let grant = (parse(key, record)?, record.mod_revision);

@@ -27,6 +27,16 @@ pub struct Colo {
     pub drained: bool,
 }
 
+/// Where the group is led from, while a member there can lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaderWish {
+    /// In this colo.
+    Colo(Name),
+    /// In the colo that holds this role.
+    Role(RoleName),
+}
+
 /// A machine in a colo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

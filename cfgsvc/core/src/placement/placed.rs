@@ -6,9 +6,10 @@ use std::io;
 use cluster_core::store::View;
 use serde::de::IgnoredAny;
 
+use super::grant::Grant;
 use super::keys;
 use super::name::{Name, RoleName};
-use super::objects::{Colo, Failover, Host, Kind};
+use super::objects::{Colo, Failover, Host, Kind, LeaderWish};
 use super::read::roles;
 use super::review::scan;
 use super::turn::{Turn, load};
@@ -28,6 +29,26 @@ pub struct Fleet {
     pub checks: BTreeMap<RoleName, (String, String)>,
     /// What an operator says.
     pub settings: Settings,
+}
+
+/// The colo that the group is to be led from, if a person says so and it is known now.
+pub fn leader_colo(view: &dyn View) -> io::Result<Option<Name>> {
+    let wish = load::<LeaderWish>(view, &bytes::Bytes::from_static(keys::LEADER))?;
+    Ok(match wish.unwrap_or_default() {
+        Some((LeaderWish::Colo(colo), _)) => Some(colo),
+        Some((LeaderWish::Role(role), _)) => {
+            let grant = load::<Grant>(view, &keys::grant(&role))?.unwrap_or_default();
+            match grant.and_then(|(grant, _)| grant.holder) {
+                // Of a role of hosts: where its holder is.
+                Some(holder) => match load::<Host>(view, &keys::host(&holder))? {
+                    Ok(Some((host, _))) => Some(host.colo),
+                    Ok(None) | Err(_) => Some(holder),
+                },
+                None => None,
+            }
+        }
+        None => None,
+    })
 }
 
 /// What is so now; empty while a restore fills the store.

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::grant::Grant;
 use super::keys::{self, PREFIX, Place};
 use super::name::{Name, RoleName};
-use super::objects::{Colo, Host, Kind, Spec, check_addresses};
+use super::objects::{Colo, Host, Kind, LeaderWish, Spec, check_addresses};
 use super::turn::{Turn, load};
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse, shown};
@@ -133,6 +133,9 @@ fn one(
         Place::Failover => Ok(change.new.as_ref().map_or(Ok(()), |(value, _)| {
             let settings: Settings = parse(&change.key, value)?;
             settings.check().map_err(|why| invalid(&change.key, why))
+        })),
+        Place::Leader => Ok(change.new.as_ref().map_or(Ok(()), |(value, _)| {
+            parse::<LeaderWish>(&change.key, value).map(drop)
         })),
         Place::Colo(colo) => review_colo(writer.state, users, (&colo, change)),
         Place::Host(host) => review_host(writer.state, users, (&host, change)),

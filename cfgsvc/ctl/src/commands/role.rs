@@ -443,7 +443,8 @@ fn concerns(key: &[u8], role: &RoleName) -> bool {
         Some(Ok(Place::Role(name) | Place::Grant(name) | Place::Attending(name, _))) => {
             name == *role
         }
-        Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Failover) | Err(_)) | None => false,
+        Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Failover | Place::Leader) | Err(_))
+        | None => false,
     }
 }
 

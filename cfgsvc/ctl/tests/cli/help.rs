@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 56] = [
+const COMMANDS: [&str; 57] = [
     "",
     "get",
     "set",
@@ -55,6 +55,7 @@ const COMMANDS: [&str; 56] = [
     "leader",
     "leader show",
     "leader move",
+    "leader prefer",
     "snapshot",
     "snapshot save",
     "snapshot inspect",
