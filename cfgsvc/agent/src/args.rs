@@ -62,8 +62,8 @@ role's stop_ms) before the lease is over, whatever happens to the agent. What th
 DIR/roles, on http://127.0.0.1:2383/role/ROLE (200 while it serves, else 503), and told to the
 hooks.
 
-Hooks are the files on-serve, on-standby, on-redirect, on-rebuild, on-fence, position and check of
-the hook directory; those that are missing when it starts are not run.
+Hooks are the files on-serve, on-standby, on-redirect, on-rebuild, on-fence, position, check and
+sync of the hook directory; those that are missing when it starts are not run.
 See deploy/AGENT.md.
 
 Example: cfgagent run --host a1 --colo akl --role db/orders -- mariadbd --datadir /srv/orders

@@ -37,6 +37,8 @@ pub(crate) enum Part {
     Serve,
     /// The hook that looks whether it serves.
     Check,
+    /// The hook that says who is in sync, and telling the group of it.
+    Sync,
     /// Ending the program.
     Program,
     /// The hook that fences after the program.

@@ -5,7 +5,9 @@
 //!   has ended it too.
 //! - A run that is not waited for any longer is killed, with its process group.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -24,14 +26,34 @@ pub(crate) struct Question {
     name: &'static str,
     /// Longest time for a run.
     limit: Duration,
+    /// What it finds in its environment beside what all hooks do.
+    environment: Vec<(OsString, OsString)>,
+    /// An open lock, which it inherits.
+    held: Option<OwnedFd>,
     /// A run that was killed, until its end is known.
     left: Option<Running>,
 }
 
 impl Question {
     pub(crate) fn new(name: &'static str, limit: Duration) -> Self {
-        let left = None;
-        Self { name, limit, left }
+        Self {
+            name,
+            limit,
+            environment: Vec::new(),
+            held: None,
+            left: None,
+        }
+    }
+
+    /// From now on, it finds this variable in its environment.
+    pub(crate) fn tell(&mut self, name: &str, value: String) {
+        self.environment.retain(|(one, _)| one != name);
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// From now on, it holds this lock while it runs.
+    pub(crate) fn hold(&mut self, lock: OwnedFd) {
+        self.held = Some(lock);
     }
 
     /// Runs the hook; why it did not succeed in time. What it prints is not heard.
@@ -54,7 +76,8 @@ impl Question {
             ended.map_err(still)?.map_err(failed)?;
             self.left = None;
         }
-        let mut running = hooks.ask(name, told, to).map_err(failed)?;
+        let more = (&self.environment[..], self.held.as_ref());
+        let mut running = hooks.ask((name, told), to, more).map_err(failed)?;
         match timeout_at(over, heard(&mut running)).await {
             Ok(Ok((status, said))) if status.success() => {
                 if said.len() > usize::try_from(SAID_BYTES_MAX).unwrap_or(usize::MAX) {

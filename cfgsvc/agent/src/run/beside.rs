@@ -1,9 +1,9 @@
-//! What is run beside a role's program while it is served: the hook `check`.
+//! What is run beside a role's program while it is served: the hooks `check` and `sync`.
 //!
 //! Invariants
 //! - Nothing of it is there before the program is, nor when that is being stopped: it is killed
 //!   then, and not waited for.
-//! - It only says what it has found. Who serves, and for how long, is decided elsewhere.
+//! - `check` only says what it has found. Who serves, and for how long, is decided elsewhere.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::ask::Question;
 use super::hooks::{Hooks, Told};
+use super::sync::{Syncs, Voice};
 use crate::board::{Board, Part};
 use crate::role::core::Event;
 
@@ -50,13 +51,29 @@ pub(crate) struct Beside<'a> {
 
 impl Beside<'_> {
     /// Runs it until the program's last stage.
-    pub(crate) async fn run(self, checks: Checks, stage: watch::Receiver<Stage>) {
+    pub(crate) async fn run(
+        self,
+        (checks, voice): (Checks, Option<&Voice>),
+        stage: watch::Receiver<Stage>,
+    ) {
         let mut over = stage.clone();
+        let check = self.check(checks, stage.clone());
+        let sync = self.sync(voice, stage);
         tokio::select! {
             biased;
             // A sender that is gone says the same.
             _ = over.wait_for(|stage| *stage == Stage::Over) => {}
-            () = self.check(checks, stage) => {}
+            ((), ()) = async { tokio::join!(check, sync) } => {}
+        }
+        // Of a list that is of no use any more.
+        self.board.problem(&self.hooks.role, Part::Sync, None);
+    }
+
+    /// Runs the hook `sync`, as long as it is there.
+    async fn sync(self, voice: Option<&Voice>, mut stage: watch::Receiver<Stage>) {
+        let begun = stage.wait_for(|stage| *stage >= Stage::Begun).await.is_ok();
+        if let Some(voice) = voice.filter(|_| begun && self.hooks.path("sync").is_some()) {
+            Syncs::new(self, voice).run().await;
         }
     }
 

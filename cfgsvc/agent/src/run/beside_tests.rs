@@ -102,7 +102,7 @@ async fn a_role_is_given_up_after_failures_in_a_row_and_not_before() {
     let (events, mut heard) = mpsc::channel(1);
     let (_stage, staged) = watch::channel(Stage::Up);
     world.ends_with("1\n1\n0\n1\n1\n0\n4\n4\n4\n");
-    world.beside(&events).run(CHECKS, staged).await;
+    world.beside(&events).run((CHECKS, None), staged).await;
     assert_eq!(world.runs(), 9);
     let why = "check failed: hook check: exit status: 4, 3 times in a row";
     assert_eq!(heard.try_recv(), Ok(Event::Failed(why.to_owned())));
@@ -115,7 +115,7 @@ async fn a_failure_is_shown_until_the_next_success() {
     let world = World::new();
     let (events, _heard) = mpsc::channel(1);
     let (_stage, staged) = watch::channel(Stage::Up);
-    let mut beside = std::pin::pin!(world.beside(&events).run(CHECKS, staged));
+    let mut beside = std::pin::pin!(world.beside(&events).run((CHECKS, None), staged));
     world.ends_with("1\n");
     let shown = || {
         world
@@ -132,7 +132,7 @@ async fn nothing_is_checked_before_what_serves_is_up() {
     let world = World::new();
     let (events, _heard) = mpsc::channel(1);
     let (stage, staged) = watch::channel(Stage::Starting);
-    let mut beside = std::pin::pin!(world.beside(&events).run(CHECKS, staged));
+    let mut beside = std::pin::pin!(world.beside(&events).run((CHECKS, None), staged));
     for at in [Stage::Starting, Stage::Begun] {
         stage.send_replace(at);
         // Many times the interval.
@@ -150,7 +150,7 @@ async fn a_check_that_hangs_is_killed_at_once_when_the_serving_is_over() {
     let started = hangs(world.dir.path(), "check");
     let (events, mut heard) = mpsc::channel(1);
     let (stage, staged) = watch::channel(Stage::Up);
-    let mut beside = std::pin::pin!(world.beside(&events).run(CHECKS, staged));
+    let mut beside = std::pin::pin!(world.beside(&events).run((CHECKS, None), staged));
     until(beside.as_mut(), || started.exists()).await;
     stage.send_replace(Stage::Over);
     // Long before its own time is over.

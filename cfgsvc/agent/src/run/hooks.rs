@@ -20,10 +20,12 @@
 //! | `on-fence` | do not serve; may come twice | success: the role is given up, if it is held yet |
 //! | `position` | prints where the data ends: `IDENTITY POSITION [LIFE]`; nothing: no data | |
 //! | `check` | while it serves, again and again | failures in a row: the role is given up |
+//! | `sync` | while it serves, again and again; prints who is in sync | the group counts on them |
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -85,7 +87,7 @@ impl Told {
 pub(crate) struct Files(BTreeMap<&'static str, PathBuf>);
 
 impl Files {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 8] = [
         "on-serve",
         "on-standby",
         "on-redirect",
@@ -93,6 +95,7 @@ impl Files {
         "on-fence",
         "position",
         "check",
+        "sync",
     ];
 
     /// Those that `dir` has an entry for now, be it one that leads nowhere.
@@ -147,9 +150,13 @@ impl Hooks {
         ]
     }
 
-    fn spawn(&self, path: &Path, told: &Told, output: Stdio) -> io::Result<Running> {
+    fn spawn(
+        path: &Path,
+        environment: Vec<(OsString, OsString)>,
+        output: Stdio,
+    ) -> io::Result<Running> {
         let spawned = Command::new(path)
-            .envs(self.environment(told))
+            .envs(environment)
             .stdin(Stdio::null())
             .stdout(output)
             .process_group(0)
@@ -159,9 +166,20 @@ impl Hooks {
     }
 
     /// Starts the hook `name`, which is there, to hear its answer.
-    pub(crate) fn ask(&self, name: &str, told: &Told, output: Stdio) -> io::Result<Running> {
+    pub(crate) fn ask(
+        &self,
+        (name, told): (&str, &Told),
+        output: Stdio,
+        (more, held): (&[(OsString, OsString)], Option<&OwnedFd>),
+    ) -> io::Result<Running> {
         let path = self.path(name).ok_or(io::ErrorKind::NotFound)?;
-        self.spawn(path, told, output)
+        let mut environment = self.environment(told);
+        environment.extend_from_slice(more);
+        let spawn = || Self::spawn(path, environment, output);
+        match held {
+            Some(lock) => state::inherited(lock, spawn)?,
+            None => spawn(),
+        }
     }
 
     /// Starts the hook `name`, if there is one.
@@ -176,7 +194,7 @@ impl Hooks {
                 Err(error) => return Some(Err(error)),
             }
         }
-        let spawned = self.spawn(path, told, Stdio::inherit());
+        let spawned = Self::spawn(path, self.environment(told), Stdio::inherit());
         drop(held);
         Some(spawned)
     }

@@ -1,6 +1,6 @@
 //! What hooks are taken for, and what is left of them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use cfgsvc_tests::harness::eventually;
@@ -47,7 +47,7 @@ pub(crate) fn hangs(dir: &Path, name: &str) -> PathBuf {
 
 /// Waits until nobody is left of such a hook.
 pub(crate) fn free(dir: &Path) {
-    let lock = fs::File::open(dir.join("lock")).expect("it is there");
+    let lock = File::open(dir.join("lock")).expect("it is there");
     let free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
     eventually(Duration::from_mins(1), "the child's end", free).expect("it is killed");
 }

@@ -9,6 +9,7 @@ mod probes;
 mod program;
 mod role;
 mod store;
+mod sync;
 mod watchdog;
 mod writer;
 

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::beside::{Beside, Checks, Stage};
 use super::hooks::{Hooks, Last, Told};
+use super::sync::Voice;
 use crate::board::{Board, Part};
 use crate::guard::core::given_up_at;
 use crate::guard::handle::{GuardError, GuardHandle, GuardOptions};
@@ -36,7 +37,7 @@ pub(crate) struct Orders {
 }
 
 /// What runs, and for whom.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Program {
     /// Empty: the hooks serve.
     pub(crate) command: Vec<OsString>,
@@ -45,6 +46,8 @@ pub(crate) struct Program {
     pub(crate) told: Told,
     pub(crate) hooks: Hooks,
     pub(crate) checks: Checks,
+    /// For the hook `sync`.
+    pub(crate) voice: Option<Voice>,
     pub(crate) board: Arc<Board>,
 }
 
@@ -86,7 +89,10 @@ impl Program {
             events: &events,
         };
         let guarded = self.guarded(&mut orders, stage);
-        let (left, ()) = tokio::join!(guarded, beside.run(self.checks, staged));
+        let (left, ()) = tokio::join!(
+            guarded,
+            beside.run((self.checks, self.voice.as_ref()), staged)
+        );
         self.end(&events, left).await;
         let fenced = Told {
             verdict: "fenced",
@@ -317,6 +323,7 @@ mod tests {
                 timeout: Duration::from_secs(2),
                 failures: 3,
             },
+            voice: None,
             board,
         }
     }

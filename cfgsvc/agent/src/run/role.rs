@@ -24,6 +24,7 @@ use super::hooks::{self, Hooks, Last, Told as News};
 use super::probes::Rows;
 use super::program::{Orders, Program};
 use super::store::{Looks, Said, Store};
+use super::sync::{Counted, Voice};
 use super::writer::{self, Page};
 use crate::board::{Board, Part};
 use crate::group::{ATTEMPT_MAX, AskError, Group};
@@ -116,6 +117,7 @@ struct Role {
     news: watch::Sender<News>,
     last: Last,
     store: Arc<Store>,
+    counted: Arc<Counted>,
     /// Nothing of the role is under way here.
     rests: watch::Sender<bool>,
     pages: watch::Sender<(u64, Page)>,
@@ -163,6 +165,7 @@ impl Role {
             news,
             last,
             store,
+            counted: Arc::default(),
             rests,
             pages,
             stream: None,
@@ -403,13 +406,22 @@ impl Role {
         let settings = &self.settings;
         let told = self.news.borrow().clone();
         debug_assert_eq!((told.verdict, told.epoch), ("serve", epoch));
+        let terms = self.terms();
+        let voice = Voice {
+            settings: Arc::clone(settings),
+            group: Arc::clone(&self.group),
+            store: Arc::clone(&self.store),
+            counted: Arc::clone(&self.counted),
+            lease: terms.lease,
+        };
         let program = Program {
             command: settings.command.clone(),
-            stop: Duration::from_millis(self.terms().stop_ms),
+            stop: Duration::from_millis(terms.stop_ms),
             lock: settings.program_lock.clone(),
             told,
             hooks: settings.hooks.clone(),
             checks: settings.checks,
+            voice: Some(voice),
             board: Arc::clone(&self.board),
         };
         let (orders, heard) = watch::channel(Orders { until, stop: false });
@@ -433,6 +445,7 @@ impl Role {
             group: Arc::clone(&self.group),
             board: Arc::clone(&self.board),
             store: Arc::clone(&self.store),
+            counted: Arc::clone(&self.counted),
             told: self.news.borrow().clone(),
             has_data: Arc::clone(&self.has_data),
         }
@@ -445,6 +458,7 @@ struct Asker {
     group: Arc<Group>,
     board: Arc<Board>,
     store: Arc<Store>,
+    counted: Arc<Counted>,
     /// For the position hook's environment.
     told: News,
     /// It began an epoch with data.
@@ -554,7 +568,12 @@ impl Asker {
                 let lost = refusal == Some(Refusal::NotHolder);
                 Err((!lost).then(|| cannot(&message)))
             }
-            asked => self.heard("begin the epoch", asked).map(drop).ok_or(None),
+            asked => {
+                let begun = self.heard("begin the epoch", asked).ok_or(None)?;
+                let revision = begun.header.map_or(0, |header| header.revision);
+                self.counted.hear((begun.epoch, revision), begun.synced);
+                Ok(())
+            }
         }
     }
 
@@ -645,6 +664,10 @@ impl Asker {
             };
             self.board
                 .problem(&self.settings.role, Part::Verdicts, None);
+            if verdict.kind() == VerdictKind::Serve {
+                let at = (verdict.epoch, verdict.revision);
+                self.counted.hear(at, verdict.synced.clone());
+            }
             let says_anew = verdict.say_position.then_some(Event::SaysAnew);
             let told = told(verdict);
             let said = [Some(Event::Told { stream, told }), says_anew];

@@ -106,7 +106,7 @@ impl Setup {
         for (name, script) in hooks {
             let path = dir.path().join(name);
             let says = match *name {
-                "position" | "check" => String::new(),
+                "position" | "check" | "sync" => String::new(),
                 name => format!(
                     "echo {name} $CFGSVC_EPOCH $CFGSVC_HOLDER >> {}",
                     told.display()

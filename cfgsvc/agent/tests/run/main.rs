@@ -5,3 +5,4 @@ mod harness;
 mod hooks;
 mod programs;
 mod stores;
+mod syncs;
