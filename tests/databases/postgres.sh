@@ -8,119 +8,7 @@
 # Needs PostgreSQL 15 of Debian. Its servers run as the user postgres, on a small file system each
 # (tmpfs), so that a disk can be full. Prints a line for each scenario; keeps nothing.
 set -euo pipefail
-hooks=$(readlink -f -- "$(dirname -- "${BASH_SOURCE[0]}")/../../deploy/postgres/hooks")
-bin=/usr/lib/postgresql/15/bin
-patience=60
-
-fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
-now_ms() { echo $(($(date +%s%N) / 1000000)); }
-
-# The part of root: the place, the file systems, and the end of everything -----------------------
-
-server_pids() { # HOST
-  { find /proc/[0-9]*/cwd -maxdepth 0 -lname "$place/$1/data" -printf '%h\n' 2>/dev/null ||
-    true; } | sed 's|/proc/||'
-}
-
-if [ "$(id -u)" -eq 0 ]; then
-  [ -x "$bin/postgres" ] || { echo "install postgresql-15 first" >&2; exit 2; }
-  place=$(mktemp -d /tmp/cfgsvc-postgres-XXXXXX)
-  clean_up() {
-    local host pid
-    if [ -n "${inner:-}" ] && kill -0 "$inner" 2>/dev/null; then
-      kill -TERM "$inner"
-      wait "$inner" || true
-    fi
-    for host in a b; do
-      for pid in $(server_pids $host); do kill -KILL "$pid" 2>/dev/null || true; done
-      while [ -n "$(server_pids $host)" ]; do sleep 0.05; done
-      umount "$place/$host" 2>/dev/null || umount -l "$place/$host" || true
-    done
-    rm -rf -- "$place"
-  }
-  trap clean_up EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-  chmod 755 "$place"
-  chown postgres: "$place"
-  for host in a b; do
-    mkdir "$place/$host"
-    mount -t tmpfs -o size=700m,mode=700,uid="$(id -u postgres)",gid="$(id -g postgres)" \
-      "cfgsvc-test" "$place/$host"
-  done
-  setpriv --reuid=postgres --regid=postgres --init-groups env -i PATH="$PATH" place="$place" \
-    bash "${BASH_SOURCE[0]}" "$@" &
-  inner=$!
-  wait "$inner"
-  exit
-fi
-[ -n "${place:-}" ] || { echo "run it as root" >&2; exit 2; }
-cd "$place"
-
-# Hosts ------------------------------------------------------------------------------------------
-
-other() { if [ "$1" = a ]; then echo b; else echo a; fi; }
-free_port() {
-  local port
-  while port=$((10000 + RANDOM % 22000)); { : <"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null; do :; done
-  echo "$port"
-}
-declare -A port=([a]=$(free_port) [b]=$(free_port))
-for host in a b; do
-  cat >"$host.env" <<SETTINGS
-DB_IDENTITY=orders
-DB_DIR=$place/$host
-DB_PORT=${port[$host]}
-DB_LISTEN=127.0.0.1
-DB_PEERS=127.0.0.1/32
-DB_REPLICA_PASSWORD='a:b\\c'
-DB_APP_NETS=127.0.0.1/32
-DB_APP_USER=app
-DB_APP_PASSWORD="it's"
-DB_APP_DATABASE=app
-DB_WAL_KEEP_MB=64
-DB_DISK_MIN_MB=32
-DB_KEEP_ASIDE=1
-SETTINGS
-  mkdir "$host.log"
-done
-
-# hook HOST NAME [VARIABLE=VALUE...]: as its agent runs it.
-hook() {
-  local host=$1 name=$2 follows; shift 2
-  follows=$(other "$host")
-  env CFGSVC_DB_ENV="$place/$host.env" CFGSVC_HOST="$host" CFGSVC_ROLE=db/orders \
-    CFGSVC_HOLDER="$follows" CFGSVC_ADDRESSES="127.0.0.1:${port[$follows]}" "$@" \
-    "$hooks/$name" 2>>"$host.log/$name"
-}
-position_of() {
-  local answer
-  answer=$(hook "$1" position) || return 1
-  cut -d ' ' -f 2 <<<"$answer"
-}
-# super HOST DATABASE ARGUMENTS...: of psql, as the hooks do.
-super() {
-  local host=$1 database=$2; shift 2
-  timeout 20 psql -XAtq -d "host=$place/$host/run port=${port[$host]} dbname=$database" "$@"
-}
-as_app() { # HOST ARGUMENTS...
-  local host=$1; shift
-  PGPASSWORD="it's" timeout 20 psql -XAtq \
-    -d "host=127.0.0.1 port=${port[$host]} user=app dbname=app connect_timeout=3" "$@"
-}
-await() { # WHAT COMMAND...
-  local what=$1 end=$((SECONDS + patience)); shift
-  until "$@"; do
-    [ $SECONDS -lt $end ] || fail "waited $patience s in vain for $what"
-    sleep 0.05
-  done
-}
-kill_all() { # HOST: as a power failure does
-  local pid
-  while [ -n "$(server_pids "$1")" ]; do
-    for pid in $(server_pids "$1"); do kill -KILL "$pid" 2>/dev/null || true; done
-  done
-}
+. "$(dirname -- "${BASH_SOURCE[0]}")/postgres-common"
 
 # The group --------------------------------------------------------------------------------------
 
@@ -202,57 +90,6 @@ lose() { # the holder's lease is over: whoever may, begins
   grep -qx "$1" synced || fail "$1 is not in step and would lose writes"
   left=
   give "$1"
-}
-
-# Applications -----------------------------------------------------------------------------------
-
-# writer NUMBER: one row after the other, each once, wherever it is let in; notes what was
-# acknowledged. A warning is no acknowledgement that counts, and would be a failure of the hooks.
-writer() {
-  local n=0 host at id said
-  while [ -e writing ]; do
-    n=$((n + 1)) id=$1-$n
-    read -r host at <serves 2>/dev/null || { sleep 0.02; continue; }
-    if [ "$host" = nobody ]; then sleep 0.02; continue; fi
-    if said=$(as_app "$host" -c "INSERT INTO orders (id, epoch)
-        VALUES ('$id', cfgsvc.at_epoch($at))" 2>&1); then
-      if [[ $said == *WARNING* ]]; then echo "$id: $said" >>warned; fi
-      echo "$id" >>"acked.$1"
-    else
-      sleep 0.05
-    fi
-  done
-}
-acked() { cat acked.* | wc -l; }
-write_more() { # at least so many more are acknowledged
-  local until=$(($(acked) + $1))
-  enough() { [ "$(acked)" -ge $until ]; }
-  await "$1 more writes" enough
-}
-begin_writing() {
-  local n
-  as_app a -c 'CREATE TABLE orders (id text PRIMARY KEY, epoch bigint NOT NULL)'
-  : >writing
-  for n in 1 2 3; do : >"acked.$n"; writer $n & done
-}
-# Nothing that was acknowledged is missing; an old epoch is refused; the other is closed.
-verify() {
-  local missing said old=$((epoch - 1))
-  [ ! -s warned ] || fail "acknowledged with a warning: $(head -n 1 warned)"
-  cat acked.* | sort >expected
-  as_app "$holder" -c 'SELECT id FROM orders' | sort >found
-  missing=$(comm -23 expected found)
-  [ -z "$missing" ] ||
-    fail "$(wc -l <<<"$missing") acknowledged writes are not on $holder: $(head -n 3 <<<"$missing")"
-  if said=$(as_app "$holder" -c "INSERT INTO orders VALUES ('old', cfgsvc.at_epoch($old))" 2>&1)
-  then
-    fail "a write of epoch $old was taken in epoch $epoch"
-  fi
-  [[ $said == *"epoch $old is not the epoch of this database, which is $epoch"* ]] ||
-    fail "refused, but not for its epoch: $said"
-  if as_app "$(other "$holder")" -c 'SELECT 1' >/dev/null 2>&1; then
-    fail "an application can enter $(other "$holder"), which does not serve"
-  fi
 }
 
 # Scenarios: each begins and ends with one that serves and one that is in step -------------------
@@ -418,11 +255,6 @@ a_waiting_commit_is_not_acknowledged() {
     settle_any
   done
 }
-freeze() { # HOST SIGNAL
-  # shellcheck disable=SC2046
-  kill "-$2" $(server_pids "$1")
-}
-
 third_standby() {
   local sender receiver
   sender=$(super "$holder" postgres -c "SELECT pid FROM pg_stat_replication
@@ -712,23 +544,6 @@ scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an
   rebuild_killed_half_way standby_away_for_too_long another_database timelines_of_one_number
   an_older_epoch_does_not_begin epoch_in_every_isolation_level)
 
-end() {
-  local status=$?
-  rm -f writing
-  # shellcheck disable=SC2046
-  kill $(jobs -p) 2>/dev/null || true
-  wait
-  if [ $status -ne 0 ]; then
-    for host in a b; do
-      printf '\n== %s\n' "$host"
-      tail -n 5 "$host.log"/* 2>/dev/null || true
-      tail -n 20 "$place/$host/log/"postgresql-* 2>/dev/null || true
-    done >&2
-  fi
-  exit $status
-}
-trap end EXIT
-trap 'exit 143' TERM
 for scenario in first_start standby_joins_empty "${@:-${scenarios[@]}}"; do
   before=$(now_ms)
   $scenario
