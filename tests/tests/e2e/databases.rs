@@ -172,7 +172,17 @@ impl Trial {
         match fault {
             Fault::Switch => {
                 let to = self.hosts[other].name().to_owned();
-                cfgctl(&self.cluster.endpoints(), &["role", "switch", ROLE, &to])?;
+                let mut said = String::new();
+                // Refused where that host comes again at this moment.
+                let switched = eventually(PATIENCE, "a switch", || {
+                    let done = cfgctl(&self.cluster.endpoints(), &["role", "switch", ROLE, &to]);
+                    said = done
+                        .as_ref()
+                        .err()
+                        .map_or_else(String::new, ToString::to_string);
+                    done.is_ok()
+                });
+                switched.context(said)?;
             }
             Fault::AgentKilled => self.hosts[holder].kill_agent()?,
             Fault::ServerKilled => self.hosts[holder].signal_server(Signal::KILL)?,

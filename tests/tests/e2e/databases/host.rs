@@ -217,7 +217,7 @@ impl Host {
         format!("--- {}\n{}\n", self.name, lines[tail..].join("\n"))
     }
 
-    /// The processes of this host: all that were given its settings.
+    /// The processes of this host: all that were given its settings, or work in its directory.
     fn processes(&self) -> Result<Vec<Pid>> {
         let mark = format!("CFGSVC_DB_ENV={}\0", self.settings.display());
         let mut found = Vec::new();

@@ -61,7 +61,8 @@ impl Load {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let client = Client::new(Options::new(self.endpoints.split(',').map(str::to_owned)))?;
+        let options = Options::new(self.endpoints.split(',').map(str::to_owned));
+        let client = runtime.block_on(async { Client::new(options) })?;
         let (shared, doors) = (Arc::clone(&self.shared), self.doors.clone());
         self.threads.push(std::thread::spawn(move || {
             runtime.block_on(follow(&client, &doors, &shared));
