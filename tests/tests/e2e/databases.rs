@@ -225,22 +225,15 @@ impl Trial {
         let other = 1 - holder;
         self.hosts[other].start_agent()?;
         let name = self.hosts[other].name().to_owned();
-        let attends = |shown: &Value| {
-            let all = shown["attending"].as_array().cloned().unwrap_or_default();
-            all.iter().any(|one| one["host"] == name.as_str())
-        };
         let mut last = Value::Null;
-        // The leases of before are over when it is alone.
-        let alone = eventually(PATIENCE, "the standby to be there alone", || {
+        // Not by what it was before: it has come anew when nobody is in sync any more.
+        let alone = eventually(PATIENCE, "the standby to be there alone, and anew", || {
             last = self.shown().unwrap_or_default();
-            let count = last["attending"].as_array().map_or(0, Vec::len);
-            attends(&last) && count == 1 && last["grant"]["serving"] == 0
+            let there = &last["attending"];
+            let alone = there.as_array().is_some_and(|all| all.len() == 1);
+            alone && there[0]["host"] == name.as_str() && last["grant"]["synced"].is_null()
         });
         alone.with_context(|| format!("{last:#}\n{}", self.logs()))?;
-        ensure!(
-            last["grant"]["holder"] != name.as_str(),
-            "{name} has it: {last:#}"
-        );
         self.hosts[holder].start_agent()?;
         let mut waited = None;
         eventually(PATIENCE, "the holder to go on", || {
@@ -248,6 +241,12 @@ impl Trial {
             waited.is_some()
         })
         .with_context(|| format!("{:?}\n{}", self.shown(), self.logs()))?;
+        let serves = self.holder()?.map(|(at, _)| at);
+        ensure!(
+            serves == Some(holder),
+            "{name} was not in sync: {:#}",
+            self.shown()?
+        );
         Ok(waited.context("a write")?.duration_since(from))
     }
 

@@ -219,6 +219,8 @@ pub enum Wrong {
     Empty,
     /// Its store was opened anew since it came.
     Reopened,
+    /// It was given the role, and is not in reach of the last who began any more.
+    OutOfReach,
 }
 
 impl Grant {
@@ -278,6 +280,10 @@ impl Grant {
         if spec.kind == Kind::Host && self.is_begun() {
             // And over: when it comes with what it has now, it gets another.
             return Err(Wrong::Begun);
+        }
+        // It may have come again, with a store that was opened anew, since it was given the role.
+        if !self.loses && !in_reach(spec, self, host, attending) {
+            return Err(Wrong::OutOfReach);
         }
         let identity = self.fits(spec, attending, data)?;
         self.left = None;
@@ -418,7 +424,8 @@ impl Grant {
         let is_there = |name: &Name| available.iter().filter(fits).any(|one| one.name == *name);
         // It is there, and has what it wrote, or a person gave that up.
         let holder = self.holder.as_ref().and_then(|holder| {
-            let fit = |one: &&Taker| one.name == *holder && (one.complete || self.loses);
+            let fit =
+                |one: &&Taker| one.name == *holder && (one.complete && one.reaches || self.loses);
             available.iter().find(fit)
         });
         let stays = match (&self.holder, spec.kind) {

@@ -8,7 +8,7 @@ use std::io;
 use cfgsvc_proto::state::{Move, Refusal};
 use cluster_core::store::View;
 
-use super::grant::{Attending, Taker, in_reach};
+use super::grant::{Taker, in_reach};
 use super::keys;
 use super::name::{Name, RoleName};
 use super::objects::{Colo, Data, Failover, Kind};
@@ -180,7 +180,7 @@ fn goal(
         && !request.accept_loss
         && !in_reach(&turn.spec, &turn.grant, &to, &there)
     {
-        return none(out_of_reach(turn, &to, &there));
+        return none(out_of_reach(turn, &to, &there.position));
     }
     let keeps = turn.spec.data != Data::None && !goes_on;
     if keeps && !request.accept_loss && !verdict::may_begin(&turn.spec, &turn.grant, &there) {
@@ -200,7 +200,7 @@ fn goal(
 }
 
 /// Why the last holder, which was lost, may have written what `to` lacks.
-fn out_of_reach(turn: &Turn, to: &Name, there: &Attending) -> String {
+pub(super) fn out_of_reach(turn: &Turn, to: &Name, position: &str) -> String {
     let grant = &turn.grant;
     let last = grant
         .starts
@@ -214,10 +214,7 @@ fn out_of_reach(turn: &Turn, to: &Name, there: &Attending) -> String {
     };
     let lag = match (turn.spec.max_lag, &grant.reached) {
         (Some(max), Some(reached)) => {
-            format!(
-                "; '{last}' was at {reached}, '{to}' at {}, max_lag is {max}",
-                there.position
-            )
+            format!("; '{last}' was at {reached}, '{to}' at {position}, max_lag is {max}")
         }
         _ => String::new(),
     };

@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::grant::{Attending, DataAt, Grant, Wrong};
 use super::keys;
-use super::moves::move_role;
+use super::moves::{move_role, out_of_reach};
 use super::name::{Name, RoleName};
 use super::objects::{self, Colo, Data, Host, Kind, Spec};
 use super::sync::sync;
@@ -476,6 +476,12 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
                 Code::InvalidObject,
                 format!("role '{role}', '{host}': {fence}"),
             )
+        }
+        Wrong::OutOfReach => {
+            let at = turn
+                .there_now(host)
+                .map_or("", |there| there.position.as_str());
+            refuse(Code::Behind, out_of_reach(turn, host, at))
         }
         Wrong::Reopened => {
             let detail = format!(

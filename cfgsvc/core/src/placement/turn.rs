@@ -221,6 +221,12 @@ impl Turn {
         Ok(found)
     }
 
+    /// One that attends and has been looked at.
+    pub(super) fn there_now(&self, host: &Name) -> Option<&Attending> {
+        let there = self.there.get(host)?.as_ref()?;
+        Some(&there.now)
+    }
+
     /// `host` begins the epoch.
     pub(super) fn starts(
         &mut self,

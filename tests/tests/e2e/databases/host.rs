@@ -225,9 +225,11 @@ impl Host {
             let process = process?.path();
             // Those that are gone meanwhile, or a kernel's.
             let environment = fs::read(process.join("environ")).unwrap_or_default();
-            let ours = environment
+            let marked = environment
                 .windows(mark.len())
                 .any(|part| part == mark.as_bytes());
+            let within = fs::read_link(process.join("cwd"));
+            let ours = marked || within.is_ok_and(|cwd| cwd.starts_with(&self.dir));
             let id = process
                 .file_name()
                 .and_then(|name| name.to_str()?.parse().ok());
