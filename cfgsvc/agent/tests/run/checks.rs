@@ -98,16 +98,16 @@ fn a_check_that_hangs_keeps_nobody_from_ending() -> Result<()> {
 fn what_serves_is_not_checked_before_on_serve_has_succeeded() -> Result<()> {
     let setup = Setup::new(LONG)?;
     let at = |name: &str| setup.dir.path().join(name).display().to_string();
-    let (checked, early) = (at("checked"), at("early"));
+    let (checked, early, served) = (at("checked"), at("early"), at("served"));
     // Many times the interval.
-    let serves = format!("sleep 1; test ! -e {checked} || touch {early}");
+    let serves = format!("sleep 1; test ! -e {checked} || touch {early}; touch {served}");
     let check = format!("touch {checked}");
     let hooks = setup.hooks(&[("check", &check), ("on-serve", &serves)])?;
     let a = setup.agent("a1", &[&OFTEN[..], &["--hook-dir", hooks.dir()]].concat())?;
     a.serves()?;
-    eventually(PATIENCE, "a check", || {
-        fs::exists(&checked).unwrap_or(false)
-    })?;
+    for file in [&served, &checked] {
+        eventually(PATIENCE, file, || fs::exists(file).unwrap_or(false))?;
+    }
     assert!(!fs::exists(&early)?);
     a.end()
 }
