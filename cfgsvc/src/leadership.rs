@@ -1,8 +1,8 @@
 //! Leadership goes to where a person wishes it: to a colo, or to the one that holds a role.
 //!
 //! Writes of the active colo's clients take one round trip less then. It is a wish: a member there
-//! must be heard, vote, and have the log, for some time; else whoever leads goes on. What happens to
-//! leadership otherwise is not touched: an election asks nobody where he is.
+//! must be heard, vote, and have the log, for some time; else whoever leads goes on. What happens
+//! to leadership otherwise is not touched: an election asks nobody where he is.
 
 use std::sync::Arc;
 use std::time::Duration;

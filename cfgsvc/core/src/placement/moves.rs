@@ -219,7 +219,7 @@ pub(super) fn out_of_reach(turn: &Turn, to: &Name, position: &str) -> String {
         _ => String::new(),
     };
     format!(
-        "'{to}' may lack what '{last}' wrote last: it was not in sync with it ({synced}){lag}. Bring \
-         '{last}' back, or give that up (--accept-loss)"
+        "'{to}' may lack what '{last}' wrote last: it was not in sync with it ({synced}){lag}. \
+         Bring '{last}' back, or give that up (--accept-loss)"
     )
 }

@@ -87,47 +87,52 @@ pub fn fleet(view: &dyn View) -> io::Result<Fleet> {
         if name.is_lock() {
             continue;
         }
-        let Ok(mut turn) = Turn::load(view, &name)? else {
-            continue;
-        };
-        let (spec, grant) = (turn.spec.clone(), turn.grant.clone());
-        let candidates = match spec.kind {
-            Kind::Colo if spec.candidates.is_empty() => colos.clone(),
-            Kind::Colo => {
-                let listed = spec.candidates.iter();
-                listed
-                    .filter(|colo| colos.contains(colo))
-                    .cloned()
-                    .collect()
-            }
-            Kind::Host | Kind::Lock => {
-                let takers = turn.available(view)?.into_iter();
-                takers
-                    .filter(|one| one.by_itself)
-                    .map(|one| one.name)
-                    .collect()
-            }
-        };
-        let holder = grant.holder.clone();
-        let at = holder.as_ref().and_then(|holder| addresses.get(holder));
-        if let (Some(check), Some(at), true) = (spec.check, at, grant.serving > 0) {
-            fleet.checks.insert(name.clone(), (check, at.clone()));
+        if let Ok(mut turn) = Turn::load(view, &name)? {
+            let candidates = candidates(view, &mut turn, &colos)?;
+            fleet.add(&turn, candidates, &addresses);
         }
-        fleet.roles.push(Placed {
-            role: name,
+    }
+    Ok(fleet)
+}
+
+/// Who could have a role, the best first.
+fn candidates(view: &dyn View, turn: &mut Turn, colos: &[Name]) -> io::Result<Vec<Name>> {
+    let listed = &turn.spec.candidates;
+    Ok(match turn.spec.kind {
+        Kind::Colo if listed.is_empty() => colos.to_vec(),
+        Kind::Colo => {
+            let open = listed.iter().filter(|colo| colos.contains(colo));
+            open.cloned().collect()
+        }
+        Kind::Host | Kind::Lock => {
+            let takers = turn.available(view)?.into_iter();
+            let takers = takers.filter(|one| one.by_itself);
+            takers.map(|one| one.name).collect()
+        }
+    })
+}
+
+impl Fleet {
+    fn add(&mut self, turn: &Turn, candidates: Vec<Name>, addresses: &BTreeMap<Name, String>) {
+        let (role, spec, grant) = (&turn.role, &turn.spec, &turn.grant);
+        let holder = grant.holder.as_ref();
+        let at = holder.and_then(|holder| addresses.get(holder));
+        if let (Some(check), Some(at), true) = (&spec.check, at, grant.serving > 0) {
+            let check = (check.clone(), at.clone());
+            self.checks.insert(role.clone(), check);
+        }
+        self.roles.push(Placed {
+            role: role.clone(),
             kind: spec.kind,
             automatic: spec.failover == Failover::Auto && !spec.paused,
-            colo: holder
-                .as_ref()
-                .and_then(|holder| fleet.hosts.get(holder).cloned()),
-            holder,
+            colo: holder.and_then(|holder| self.hosts.get(holder).cloned()),
+            holder: holder.cloned(),
             epoch: grant.epoch,
             serving: grant.serving,
             closing: grant.closing(),
             begun: !grant.starts.is_empty(),
-            follows: spec.follows,
+            follows: spec.follows.clone(),
             candidates,
         });
     }
-    Ok(fleet)
 }

@@ -5,8 +5,8 @@
 //! | kind | text | covers |
 //! | --- | --- | --- |
 //! | number | `17` | a position no greater |
-//! | gtid | `0-1-100,0-2-7`, as in `MariaDB`'s `gtid_binlog_state` | no greater sequence of any server in any domain |
-//! | lsn | `1@0/3000148,2@0/5000060`: timelines, and where each ends | a path of the same timelines, no longer |
+//! | gtid | `0-1-100,0-2-7`, as `MariaDB`'s `gtid_binlog_state` | no greater number of a server |
+//! | lsn | `1@0/3000148,2@0/5000060`: timelines, their ends | a path of the same, no longer |
 //!
 //! `0` is an empty store in all of them.
 //!

@@ -93,28 +93,14 @@ fn attend(
         ensure_written(writer, &keys::host(&host), &Host { colo, addresses })?;
     }
     let mut attending = attending;
-    if let Some(before) = &before {
-        let again = u32::from(turn.comes_again(&host, before));
-        attending.tries = before.now.tries.saturating_add(again);
-    }
     turn.stops(writer.state, &host)?;
-    if attending.has_data {
-        let data = DataAt {
-            identity: &attending.identity,
-            position: &attending.position,
-            life: &attending.life,
-        };
-        turn.grant.sees(&turn.spec, (attending.epoch, data));
-    }
-    turn.grant.comes(&host, &attending.life);
-    if turn.spec.sync {
-        let before = before.as_ref().filter(|_| !attending.life.is_empty());
-        let same = before.filter(|before| before.now.life == attending.life);
-        attending.since = same.map_or(writer.next_revision(), |before| before.now.since);
-    }
-    if turn.spec.max_lag.is_some() {
-        attending.said = writer.next_revision();
-    }
+    let revision = writer.next_revision();
+    note_arrival(
+        &mut turn,
+        (&host, before.as_ref()),
+        &mut attending,
+        revision,
+    );
     turn.comes(writer.state, (&host, request.lease), attending)?;
     let spec = turn.spec.clone();
     let ttl_ms = spec.lease_ms();
@@ -136,6 +122,36 @@ fn attend(
         end_lease(writer, lease, leases)?;
     }
     Ok(Ok(attended(&spec, request.lease, &grant)))
+}
+
+/// Takes note, in the grant and of the one that comes, of what its coming says.
+fn note_arrival(
+    turn: &mut Turn,
+    (host, before): (&Name, Option<&There>),
+    now: &mut Attending,
+    revision: i64,
+) {
+    if let Some(before) = before {
+        let again = u32::from(turn.comes_again(host, before));
+        now.tries = before.now.tries.saturating_add(again);
+    }
+    if now.has_data {
+        let data = DataAt {
+            identity: &now.identity,
+            position: &now.position,
+            life: &now.life,
+        };
+        turn.grant.sees(&turn.spec, (now.epoch, data));
+    }
+    turn.grant.comes(host, &now.life);
+    if turn.spec.sync {
+        let before = before.filter(|_| !now.life.is_empty());
+        let same = before.filter(|before| before.now.life == now.life);
+        now.since = same.map_or(revision, |before| before.now.since);
+    }
+    if turn.spec.max_lag.is_some() {
+        now.said = revision;
+    }
 }
 
 /// One comes as a host that is there already: the answer, unless it takes the other's place.

@@ -87,7 +87,7 @@ fn in_sync(
             (None, Some(there)) if host != *holder => {
                 if there.now.since > request.revision {
                     let detail = format!(
-                        "'{host}' opened its store anew after '{holder}' looked whether it is in sync"
+                        "'{host}' opened its store anew after '{holder}' looked if it is in sync"
                     );
                     return Ok(Err(refuse(Code::NotAvailable, detail)));
                 }
@@ -107,7 +107,7 @@ fn in_sync(
     Ok(Ok(synced))
 }
 
-/// A host that came with an empty store, and is in sync now, has at least what the epoch began with.
+/// A host that came with an empty store, and is in sync now, has what the epoch began with.
 fn begins_with(there: &mut Attending, grant: &Grant) {
     let began = grant.starts.back().filter(|_| !there.has_data);
     if let Some(began) = began {

@@ -2,14 +2,14 @@
 //!
 //! Each colo has one vote on each subject:
 //! - by its observers, if it has any that are well and were heard: *down* when at least
-//!   [`Marks::high`] of them miss it, *up* when fewer than [`Marks::low`] do, else *unsure* (the two
-//!   marks of Rapid, as shares because the number of observers differs);
+//!   [`Marks::high`] of them miss it, *up* when fewer than [`Marks::low`] do, else *unsure* (the
+//!   two marks of Rapid, as shares because the number of observers differs);
 //! - else by the group, if the colo has a member of it that the leader hears: what a host says
 //!   arrives through any member, so one that was not heard has not reached that member either;
 //! - else none. It counts in the denominator all the same.
 //!
-//! A subject is *down* when a majority of all colos say down, *unsure* when down and unsure together
-//! are a majority. A colo is down when all its hosts are.
+//! A subject is *down* when a majority of all colos say down, *unsure* when down and unsure
+//! together are a majority. A colo is down when all its hosts are.
 
 use std::collections::{BTreeMap, BTreeSet};
 

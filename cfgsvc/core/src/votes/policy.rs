@@ -3,7 +3,7 @@
 //!
 //! | a role | goes elsewhere when |
 //! | --- | --- |
-//! | of a colo | the colo that holds it is down; or a role that follows it is served by nobody there |
+//! | of a colo | its colo is down; or a role that follows it is served by nobody there |
 //! | of hosts | its holder, whom the group still hears, is down for the others, or its check is |
 //!
 //! Each only after it was so for the whole hold-down, not more often than the interval allows, not
