@@ -18,8 +18,10 @@ chmod 755 "$scratch"
 cp -r "$root/deploy/mariadb" "$scratch/hooks"
 hooks=$scratch/hooks/hooks
 
+# Where this says what went wrong, wherever a hook's own words go.
+exec {words}>&2
 die() {
-  printf 'error: %s (line %s)\n' "$*" "${BASH_LINENO[*]}" >&2
+  printf 'error: %s (line %s)\n' "$*" "${BASH_LINENO[*]}" >&"$words"
   exit 1
 }
 trap 'die "$BASH_COMMAND"' ERR
@@ -125,10 +127,11 @@ declare -A known=() start=() position=() life=()
 
 # tell HOST: the agent's question.
 tell() {
-  local said identity
+  local said
   said=$(hook "$1" position) || return 1
-  read -r identity "position[$1]" "life[$1]" <<<"$said"
-  [ "$identity" = orders-of-the-test ] || die "$1 says its data is of '$identity'"
+  read -r _ "position[$1]" "life[$1]" <<<"$said"
+  [[ $said =~ ^orders-of-the-test\ (0|[0-9]+-[0-9]+-[0-9]+(,[0-9]+-[0-9]+-[0-9]+)*)\ [^\ ]+$ ]] ||
+    die "$1 says '$said'"
   # Whoever comes in another life is in sync no more.
   if [ "$1" = "$synced" ] && [ "${life[$1]}" != "$synced_life" ]; then synced=''; fi
 }
@@ -177,6 +180,7 @@ yield() {
   before=$(date +%s%N)
   hook "$holder" on-fence
   fence_ms=$((($(date +%s%N) - before) / 1000000))
+  fences+=" $fence_ms"
   until_true 30 tell "$holder"
   left=${position[$holder]}
 }
@@ -185,7 +189,8 @@ has_left() { tell "$1" && covers "${position[$1]}" "$left"; }
 # sync_once: a run of the holder's hook, and the commit of what it says.
 sync_once() {
   local said
-  tell "$other" || :
+  # Its own agent asks the other one, which does not hold up this one.
+  [ -n "${frozen:-}" ] || tell "$other" || :
   said=$(hook "$holder" sync CFGSVC_SYNCED="$synced")
   [ "$said" = "$synced" ] || synced_life=${life[$other]:-}
   synced=$said
@@ -195,7 +200,7 @@ is_synced() { sync_once && [ "$synced" = "$1" ]; }
 # lost: the holder is lost; the other one follows if it may.
 lost() {
   tell "$other"
-  [ "$synced" = "$other" ] || die "$other is not in sync, and must not follow"
+  [ "$synced" = "$other" ] || die "$other is not in sync: life $synced_life, now ${life[$other]}"
   serve "$other"
 }
 
@@ -295,6 +300,7 @@ pair() {
   serve a1
   come w1
   [ "$verdict" = standby ] || die "an empty store is told $verdict"
+  [ "$(orphans w1)" = 0 ] || die "an empty store is kept for people"
   app 10 a1 -e 'CREATE TABLE writes (id BIGINT PRIMARY KEY, epoch BIGINT)'
   until_true 20 is_synced w1
 }
@@ -369,8 +375,15 @@ return_without_own_writes() {
   start_writers a1
   stop_writers
   alike
+  # The last one is received, and cannot be applied yet.
+  as_server mariadb --defaults-file="$scratch/w1/server.cnf" \
+    -e 'LOCK TABLES orders.writes WRITE; SELECT SLEEP(8)' >/dev/null &
+  until_true 5 locked_at w1
+  write a1 "$epoch" -4 || die "a write that w1 has received is not acknowledged"
   killed a1
   lost
+  wait $!
+  [ -n "$(ask w1 'SELECT id FROM orders.writes WHERE id = -4')" ] || die "w1 has not applied all"
   swap
   write w1 "$epoch" -5 || die "w1 takes no write"
   come a1
@@ -382,24 +395,30 @@ return_without_own_writes() {
 
 # A host that was killed with a write that nobody acknowledged is rebuilt; the write is kept.
 return_with_own_writes() {
-  local kept
+  local former id kept
   pair
-  start_writers a1
-  stop_writers
-  cut a1
-  if write a1 "$epoch" -77 3; then die "a write was acknowledged without w1"; fi
-  killed a1
-  lost
-  swap
-  [ -z "$(ask w1 'SELECT id FROM orders.writes WHERE id = -77')" ] || die "w1 has the write"
-  write w1 "$epoch" -78 || die "w1 takes no write"
-  come a1
-  [ "$verdict" = rebuild ] || die "a1 is told $verdict at ${position[a1]}"
-  judge w1
-  alike
-  kept=$(find "$scratch/a1/orphans" -name 'binlog.0*' | sort)
-  # shellcheck disable=SC2086  # several files
-  mariadb-binlog -v $kept | grep -q '@1=-77' || die "the write of its own is in none of: $kept"
+  # Either way: of two servers, the one that writes last is not the one that is named last.
+  for former in a1 w1; do
+    start_writers "$former"
+    stop_writers
+    until_true 20 is_synced "$other"
+    cut "$former"
+    id=-77$epoch
+    if write "$former" "$epoch" "$id" 3; then die "a write was acknowledged without $other"; fi
+    killed "$former"
+    lost
+    swap
+    [ -z "$(ask "$holder" "SELECT id FROM orders.writes WHERE id = $id")" ] || die "$holder has it"
+    write "$holder" "$epoch" "$((-epoch))" || die "$holder takes no write"
+    come "$former"
+    [ "$verdict" = rebuild ] || die "$former is told $verdict at ${position[$former]}"
+    judge "$holder"
+    alike
+    kept=$(find "$scratch/$former/orphans" -name 'binlog.0*' | sort)
+    # shellcheck disable=SC2086  # several files
+    mariadb-binlog -v $kept | grep "@1=$id" >/dev/null || die "the write is in none of: $kept"
+    until_true 20 is_synced "$other"
+  done
 }
 
 # The disk was replaced: the host is set up empty, and copies.
@@ -431,6 +450,7 @@ both_killed() {
     kill -KILL "$(server a1)" "$(server w1)"
     stop_writers
     until_true 30 tell "$first"
+    if is_open "$first"; then die "$first is open after its start"; fi
     # In another life: nobody may take it but the one who had it.
     until_true 30 tell w1
     [ -z "$synced" ] || die "w1 is still in sync after its restart"
@@ -464,7 +484,8 @@ fence_while_commits_wait() {
   for id in -1 -2 -3 -4 -5; do
     write a1 "$epoch" "$id" 20 & waiting+=($!)
   done
-  until_true 10 waits_at a1 5
+  app 20 a1 -e 'CREATE TABLE later (id INT)' 2>/dev/null & waiting+=($!)
+  until_true 10 waits_at a1 6
   yield
   [ "$fence_ms" -lt 2500 ] || die "it took $fence_ms ms to close"
   for id in "${waiting[@]}"; do
@@ -488,6 +509,7 @@ waits_at() {
 
 # The replica dies, or hangs: writes wait until the group does not count on it, and go on then.
 replica_lost() {
+  local hooked id
   pair
   killed w1
   if write a1 "$epoch" -1 2; then die "a write was acknowledged without w1, which is counted on"; fi
@@ -500,6 +522,7 @@ replica_lost() {
   come w1
   until_true 20 is_synced w1
 
+  local frozen=1
   kill -STOP "$(server w1)"
   write a1 "$epoch" -4 30 &
   until_true 20 is_synced ''
@@ -507,10 +530,15 @@ replica_lost() {
   wait $! || die "the write that waited is not acknowledged"
   # One that hangs is not waited for again.
   for id in -5 -6 -7; do
-    hook a1 sync >/dev/null
-    write a1 "$epoch" "$id" 2 || die "writes wait for a host that hangs"
+    hook a1 sync >/dev/null & hooked=$!
+    while kill -0 "$hooked" 2>/dev/null; do
+      id=$((id - 10))
+      write a1 "$epoch" "$id" 1 || die "writes wait for a host that hangs"
+    done
+    wait "$hooked"
   done
   kill -CONT "$(server w1)"
+  frozen=''
   until_true 20 is_synced w1
   alike
 }
@@ -532,6 +560,30 @@ holder_hangs() {
   stop_writers
   judge w1
   come "$former"
+  alike
+}
+
+# The holder's host freezes, nobody fences it, and it thaws when another one serves: nothing that it
+# does then counts.
+holder_frozen() {
+  local thawed before
+  pair
+  start_writers a1
+  is_synced w1 || die "w1 is not in sync"
+  thawed=$(server a1)
+  kill -STOP "$thawed"
+  before=$SECONDS
+  lost
+  [ $((SECONDS - before)) -lt 10 ] || die "w1 needed $((SECONDS - before)) s to serve"
+  swap
+  write w1 "$epoch" -1 || die "w1 takes no write"
+  kill -CONT "$thawed"
+  if write a1 "${known[a1]}" -2 4; then die "a1 acknowledged a write after another began"; fi
+  stop_writers
+  judge w1
+  hook a1 on-fence
+  come a1
+  [ "$verdict" = rebuild ] || die "a1 is told $verdict at ${position[a1]}"
   alike
 }
 
@@ -649,7 +701,7 @@ copy_by_backup() {
   stop_writers
   judge a1
   alike
-  [ "$(orphans w1)" = 2 ] || die "no copy was made"
+  [ "$(orphans w1)" = 1 ] || die "no copy was made"
 }
 
 # A server that was there before becomes the first holder's; the other one copies it.
@@ -674,8 +726,8 @@ existing_server() {
 
 all=(first_start switch holder_killed return_without_own_writes return_with_own_writes
   return_with_an_empty_disk both_killed both_killed_and_one_lost fence_while_commits_wait
-  replica_lost holder_hangs disk_full check_tells rebuild_killed serve_killed copy_by_backup
-  existing_server)
+  replica_lost holder_hangs holder_frozen disk_full check_tells rebuild_killed serve_killed
+  copy_by_backup existing_server)
 for scenario in "${@:-${all[@]}}"; do
   [[ " ${all[*]} " == *" $scenario "* ]] || { echo "no such scenario; there are: ${all[*]}"; exit 2; }
 done
@@ -704,9 +756,9 @@ finish() {
 }
 trap finish EXIT
 for scenario in "${@:-${all[@]}}"; do
-  before=$SECONDS judged=0 epoch=$((epoch + 10))
+  began=$SECONDS judged=0 fences='' epoch=$((epoch + 10))
   "$scenario"
   clear_hosts
-  printf 'ok      %-28s %4d s  %d acknowledged writes judged\n' "$scenario" \
-    $((SECONDS - before)) "$judged"
+  printf 'ok      %-28s %4d s  %d acknowledged writes judged%s\n' "$scenario" \
+    $((SECONDS - began)) "$judged" "${fences:+; closed in ms:$fences}"
 done
