@@ -440,17 +440,55 @@ rebuild_killed_half_way() {
 }
 
 standby_away_for_too_long() {
-  local next at
+  local next
   next=$(other "$holder")
   kill_all "$next"
   await "the group to count on nobody" nobody_in_step
   await "commits to wait for nobody" in_step
+  recycle_wal
+  settle standby
+  grep -q 'has not kept what comes then' "$next.log/on-standby" || fail "its WAL was still there"
+}
+recycle_wal() { # the holder keeps nothing of what it has written until now
+  local at
   for at in 1 2 3 4 5 6 7 8; do
     super "$holder" postgres -c 'SELECT pg_switch_wal()' -c CHECKPOINT \
       -c "SELECT pg_logical_emit_message(false, 'x', repeat('x', 15000000))" >/dev/null
   done
+}
+
+# Its server runs all the time, and nobody tells it anything: the hook position must say that it is
+# another one now, so that the agent tells it again.
+standby_left_out() {
+  local next life
+  next=$(other "$holder")
+  life=$(hook "$next" position | cut -d ' ' -f 3)
+  freeze "$next" STOP
+  await "the group to count on nobody" nobody_in_step
+  await "commits to wait for nobody" in_step
+  recycle_wal
+  freeze "$next" CONT
+  another() { [ "$(hook "$next" position | cut -d ' ' -f 3)" != "$life" ]; }
+  await "another word for its life" another
+  life=$(hook "$next" position | cut -d ' ' -f 3)
+  sleep 1.1
+  ! another || fail "its life changes all the time"
   settle standby
-  grep -q 'has not kept what comes then' "$next.log/on-standby" || fail "its WAL was still there"
+}
+
+# A holder that is gone makes no other of who waits for its role.
+standby_of_a_dead_holder() {
+  local old=$holder next life end=$((SECONDS + 25))
+  next=$(other "$holder")
+  life=$(hook "$next" position | cut -d ' ' -f 3)
+  kill_all "$old"
+  echo nobody >serves
+  while [ $SECONDS -lt $end ]; do
+    [ "$(hook "$next" position | cut -d ' ' -f 3)" = "$life" ] || fail "it is another after a while"
+    sleep 0.5
+  done
+  lose "$next"
+  settle_any
 }
 
 another_database() {
@@ -541,7 +579,8 @@ scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an
   a_waiting_commit_is_not_acknowledged third_standby in_step_only_when_commits_wait
   in_step_only_with_everything full_disk
   disk_full_to_the_last_byte gray_failure postmaster_killed_alone on_serve_killed_anywhere
-  rebuild_killed_half_way standby_away_for_too_long another_database timelines_of_one_number
+  rebuild_killed_half_way standby_away_for_too_long standby_left_out
+  standby_of_a_dead_holder another_database timelines_of_one_number
   an_older_epoch_does_not_begin epoch_in_every_isolation_level)
 
 for scenario in first_start standby_joins_empty "${@:-${scenarios[@]}}"; do
