@@ -16,18 +16,19 @@ epoch=10 holder=none left=
 declare -A began=() known=([a]=0 [b]=0)
 
 lsn() { echo $((16#${1%/*} * 0x100000000 + 16#${1#*/})); }
-# covers S P: the contract's rule, written anew.
+# covers S P: the contract's rule, written anew. Of each only the last twenty timelines are there.
 covers() {
-  local s=$1 p=$2 last
-  [ "$p" != 0 ] || return 0
-  [ "$s" != 0 ] || return 1
-  last=${p##*,}
-  if [[ $p == *,* ]]; then
-    [[ $s, == "${p%,*}",* ]] || return 1
-    s=${s#"${p%,*},"}
-  fi
-  s=${s%%,*}
-  [ "${s%@*}" = "${last%@*}" ] && [ "$(lsn "${last#*@}")" -le "$(lsn "${s#*@}")" ]
+  local s p i
+  [ "$2" != 0 ] || return 0
+  [ "$1" != 0 ] || return 1
+  IFS=, read -ra s <<<"$1"
+  IFS=, read -ra p <<<"$2"
+  # From the first timeline that both name.
+  while [ ${#p[@]} -gt 1 ] && [ "${p[0]%@*}" -lt "${s[0]%@*}" ]; do p=("${p[@]:1}"); done
+  while [ ${#s[@]} -gt 1 ] && [ "${s[0]%@*}" -lt "${p[0]%@*}" ]; do s=("${s[@]:1}"); done
+  [ ${#p[@]} -le ${#s[@]} ] || return 1
+  for ((i = 0; i < ${#p[@]} - 1; i++)); do [ "${p[i]}" = "${s[i]}" ] || return 1; done
+  [ "${s[i]%@*}" = "${p[i]%@*}" ] && [ "$(lsn "${p[i]#*@}")" -le "$(lsn "${s[i]#*@}")" ]
 }
 # verdict HOST: what it is told while another holds the role.
 verdict() {
@@ -134,6 +135,38 @@ first_start() {
 }
 
 standby_joins_empty() { settle standby; }
+
+# How the hooks compare, and how this script does: MINE THEIRS, covered or not, the last in common.
+paths_are_compared() {
+  local mine theirs is timeline end found
+  while read -r mine theirs is timeline end; do
+    found=no
+    if covers "$theirs" "$mine"; then found=yes; fi
+    [ $found = "$is" ] || fail "the script: $mine by $theirs: $found"
+    found=$(
+      export CFGSVC_DB_ENV=$place/a.env
+      . "$hooks/../lib"
+      if is_covered "$mine" "$theirs"; then is=yes; else is=no; fi
+      echo "$is $(fork "$mine" "$theirs")"
+    )
+    [ "$found" = "$is $timeline${end:+ $end}" ] || fail "lib: $mine by $theirs: $found"
+  done <<'ROWS'
+1@0/50 1@0/50 yes 1 0/50
+1@0/51 1@0/50 no 1 0/50
+1@0/50 1@0/50,2@0/90 yes 1 0/50
+1@0/FF 1@1/0 yes 1 0/FF
+1@1/0 1@0/FFFFFFFF no 1 0/FFFFFFFF
+1@0/50,2@0/60 1@0/50,2@0/90 yes 2 0/60
+1@0/50,2@0/60 1@0/40,2@0/90 no 1 0/40
+1@0/50,2@0/91 1@0/50,2@0/90 no 2 0/90
+1@0/50,2@0/60 1@0/70 no 1 0/50
+2@0/60,3@0/70 3@0/80,4@0/90 yes 3 0/70
+2@0/60,3@0/81 3@0/80,4@0/90 no 3 0/80
+2@0/60,3@0/70 1@0/50,2@0/60,3@0/80 yes 3 0/70
+2@0/60 3@0/80,4@0/90 no
+1@0/50,3@0/60 1@0/50,2@0/60 no 1 0/50
+ROWS
+}
 
 switch_and_back() {
   local host
@@ -583,7 +616,7 @@ scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an
   standby_of_a_dead_holder another_database timelines_of_one_number
   an_older_epoch_does_not_begin epoch_in_every_isolation_level)
 
-for scenario in first_start standby_joins_empty "${@:-${scenarios[@]}}"; do
+for scenario in first_start paths_are_compared standby_joins_empty "${@:-${scenarios[@]}}"; do
   before=$(now_ms)
   $scenario
   printf 'ok  %-40s %6d ms\n' "$scenario" $(($(now_ms) - before))
