@@ -16,18 +16,19 @@ epoch=10 holder=none left=
 declare -A began=() known=([a]=0 [b]=0)
 
 lsn() { echo $((16#${1%/*} * 0x100000000 + 16#${1#*/})); }
-# covers S P: the contract's rule, written anew.
+# covers S P: the contract's rule, written anew. Of each only the last twenty timelines are there.
 covers() {
-  local s=$1 p=$2 last
-  [ "$p" != 0 ] || return 0
-  [ "$s" != 0 ] || return 1
-  last=${p##*,}
-  if [[ $p == *,* ]]; then
-    [[ $s, == "${p%,*}",* ]] || return 1
-    s=${s#"${p%,*},"}
-  fi
-  s=${s%%,*}
-  [ "${s%@*}" = "${last%@*}" ] && [ "$(lsn "${last#*@}")" -le "$(lsn "${s#*@}")" ]
+  local s p i
+  [ "$2" != 0 ] || return 0
+  [ "$1" != 0 ] || return 1
+  IFS=, read -ra s <<<"$1"
+  IFS=, read -ra p <<<"$2"
+  # From the first timeline that both name.
+  while [ ${#p[@]} -gt 1 ] && [ "${p[0]%@*}" -lt "${s[0]%@*}" ]; do p=("${p[@]:1}"); done
+  while [ ${#s[@]} -gt 1 ] && [ "${s[0]%@*}" -lt "${p[0]%@*}" ]; do s=("${s[@]:1}"); done
+  [ ${#p[@]} -le ${#s[@]} ] || return 1
+  for ((i = 0; i < ${#p[@]} - 1; i++)); do [ "${p[i]}" = "${s[i]}" ] || return 1; done
+  [ "${s[i]%@*}" = "${p[i]%@*}" ] && [ "$(lsn "${p[i]#*@}")" -le "$(lsn "${s[i]#*@}")" ]
 }
 # verdict HOST: what it is told while another holds the role.
 verdict() {
@@ -134,6 +135,38 @@ first_start() {
 }
 
 standby_joins_empty() { settle standby; }
+
+# How the hooks compare, and how this script does: MINE THEIRS, covered or not, the last in common.
+paths_are_compared() {
+  local mine theirs is timeline end found
+  while read -r mine theirs is timeline end; do
+    found=no
+    if covers "$theirs" "$mine"; then found=yes; fi
+    [ $found = "$is" ] || fail "the script: $mine by $theirs: $found"
+    found=$(
+      export CFGSVC_DB_ENV=$place/a.env
+      . "$hooks/../lib"
+      if is_covered "$mine" "$theirs"; then is=yes; else is=no; fi
+      echo "$is $(fork "$mine" "$theirs")"
+    )
+    [ "$found" = "$is $timeline${end:+ $end}" ] || fail "lib: $mine by $theirs: $found"
+  done <<'ROWS'
+1@0/50 1@0/50 yes 1 0/50
+1@0/51 1@0/50 no 1 0/50
+1@0/50 1@0/50,2@0/90 yes 1 0/50
+1@0/FF 1@1/0 yes 1 0/FF
+1@1/0 1@0/FFFFFFFF no 1 0/FFFFFFFF
+1@0/50,2@0/60 1@0/50,2@0/90 yes 2 0/60
+1@0/50,2@0/60 1@0/40,2@0/90 no 1 0/40
+1@0/50,2@0/91 1@0/50,2@0/90 no 2 0/90
+1@0/50,2@0/60 1@0/70 no 1 0/50
+2@0/60,3@0/70 3@0/80,4@0/90 yes 3 0/70
+2@0/60,3@0/81 3@0/80,4@0/90 no 3 0/80
+2@0/60,3@0/70 1@0/50,2@0/60,3@0/80 yes 3 0/70
+2@0/60 3@0/80,4@0/90 no
+1@0/50,3@0/60 1@0/50,2@0/60 no 1 0/50
+ROWS
+}
 
 switch_and_back() {
   local host
@@ -440,17 +473,55 @@ rebuild_killed_half_way() {
 }
 
 standby_away_for_too_long() {
-  local next at
+  local next
   next=$(other "$holder")
   kill_all "$next"
   await "the group to count on nobody" nobody_in_step
   await "commits to wait for nobody" in_step
+  recycle_wal
+  settle standby
+  grep -q 'has not kept what comes then' "$next.log/on-standby" || fail "its WAL was still there"
+}
+recycle_wal() { # the holder keeps nothing of what it has written until now
+  local at
   for at in 1 2 3 4 5 6 7 8; do
     super "$holder" postgres -c 'SELECT pg_switch_wal()' -c CHECKPOINT \
       -c "SELECT pg_logical_emit_message(false, 'x', repeat('x', 15000000))" >/dev/null
   done
+}
+
+# Its server runs all the time, and nobody tells it anything: the hook position must say that it is
+# another one now, so that the agent tells it again.
+standby_left_out() {
+  local next life
+  next=$(other "$holder")
+  life=$(hook "$next" position | cut -d ' ' -f 3)
+  freeze "$next" STOP
+  await "the group to count on nobody" nobody_in_step
+  await "commits to wait for nobody" in_step
+  recycle_wal
+  freeze "$next" CONT
+  another() { [ "$(hook "$next" position | cut -d ' ' -f 3)" != "$life" ]; }
+  await "another word for its life" another
+  life=$(hook "$next" position | cut -d ' ' -f 3)
+  sleep 1.1
+  ! another || fail "its life changes all the time"
   settle standby
-  grep -q 'has not kept what comes then' "$next.log/on-standby" || fail "its WAL was still there"
+}
+
+# A holder that is gone makes no other of who waits for its role.
+standby_of_a_dead_holder() {
+  local old=$holder next life end=$((SECONDS + 25))
+  next=$(other "$holder")
+  life=$(hook "$next" position | cut -d ' ' -f 3)
+  kill_all "$old"
+  echo nobody >serves
+  while [ $SECONDS -lt $end ]; do
+    [ "$(hook "$next" position | cut -d ' ' -f 3)" = "$life" ] || fail "it is another after a while"
+    sleep 0.5
+  done
+  lose "$next"
+  settle_any
 }
 
 another_database() {
@@ -541,10 +612,11 @@ scenarios=(switch_and_back killed_and_nothing_more killed_with_more back_with_an
   a_waiting_commit_is_not_acknowledged third_standby in_step_only_when_commits_wait
   in_step_only_with_everything full_disk
   disk_full_to_the_last_byte gray_failure postmaster_killed_alone on_serve_killed_anywhere
-  rebuild_killed_half_way standby_away_for_too_long another_database timelines_of_one_number
+  rebuild_killed_half_way standby_away_for_too_long standby_left_out
+  standby_of_a_dead_holder another_database timelines_of_one_number
   an_older_epoch_does_not_begin epoch_in_every_isolation_level)
 
-for scenario in first_start standby_joins_empty "${@:-${scenarios[@]}}"; do
+for scenario in first_start paths_are_compared standby_joins_empty "${@:-${scenarios[@]}}"; do
   before=$(now_ms)
   $scenario
   printf 'ok  %-40s %6d ms\n' "$scenario" $(($(now_ms) - before))

@@ -9,6 +9,8 @@
 //! `TRIAL_ROUNDS` says how many there are, `TRIAL_TERM_MS` how long leases last.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -318,6 +320,33 @@ fn trials(engine: Engine) -> Result<()> {
     }
     ensure!(acknowledged > 0, "nothing was written");
     Ok(())
+}
+
+/// The hooks alone, without agents, in one of the scenarios of `tests/databases`; there are many
+/// more, to be run by hand after a change of the hooks.
+fn scenario(engine: Engine, scenario: &str) -> Result<()> {
+    engine.installed()?;
+    let script = format!("databases/{}.sh", engine.directory());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let said = Command::new("bash").arg(script).arg(scenario).output()?;
+    ensure!(
+        said.status.success(),
+        "{}\n{}\n{}",
+        said.status,
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    Ok(())
+}
+
+#[test]
+fn long_mariadb_hooks_when_the_disk_is_full() -> Result<()> {
+    scenario(Engine::MariaDb, "disk_full")
+}
+
+#[test]
+fn long_postgres_hooks_when_the_disk_is_full() -> Result<()> {
+    scenario(Engine::Postgres, "full_disk")
 }
 
 #[test]
