@@ -18,7 +18,7 @@
 //! lease clock.
 //!
 //! Invariants
-//! - nothing is down unless a majority of all colos say so ([`cut`]).
+//! - nothing is down unless a majority of all colos say so ([`mod@cut`]).
 //! - an observer that is not well, or sees hardly anybody, says nothing.
 //! - the last colo that is up is not left.
 
