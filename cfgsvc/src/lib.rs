@@ -16,6 +16,7 @@ pub mod group;
 pub mod grpc;
 pub mod housekeeping;
 pub mod http;
+pub mod leadership;
 pub mod lease;
 pub mod metrics;
 pub mod options;
@@ -25,6 +26,7 @@ pub mod run;
 pub mod server;
 pub mod service;
 pub mod streams;
+pub mod votes;
 pub mod watch;
 
 pub use cfgsvc_clock as clock;

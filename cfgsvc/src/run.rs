@@ -17,10 +17,12 @@ use tokio::task::JoinSet;
 use crate::app::ServiceApp;
 use crate::group::start_group;
 use crate::housekeeping::{self, Retention};
+use crate::leadership;
 use crate::lease::keeper::Keeper;
 use crate::options::Settings;
 use crate::server;
 use crate::service::{Limits, Service};
+use crate::votes;
 use crate::watch::hub::Hub;
 
 /// How long the server for clients may take to end: longer than it gives open calls.
@@ -125,6 +127,8 @@ pub fn background(service: &Arc<Service>, retention: Retention) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (keeper, group) = (Arc::clone(&service.keeper), Arc::clone(&service.group));
     tasks.spawn(async move { keeper.run(group).await });
+    tasks.spawn(leadership::run(Arc::clone(service)));
+    tasks.spawn(votes::run(Arc::clone(service)));
     tasks.spawn(housekeeping::run(Arc::clone(service), retention));
     tasks
 }

@@ -102,7 +102,8 @@ bind_address = 127.0.0.1
 innodb_buffer_pool_size = 32M
 innodb_log_file_size = 16M
 CNF
-  as_server env CFGSVC_DB_ENV="$scratch/$host.env" "$scratch/hooks/setup" "$@" >>"$scratch/$host.log" 2>&1
+  as_server env CFGSVC_DB_ENV="$scratch/$host.env" "$scratch/hooks/setup" "$@" \
+    >>"$scratch/$host.log" 2>&1
 }
 
 unmounted() { umount "$1" 2>/dev/null; }
@@ -238,7 +239,8 @@ start_writers() {
     from=$next_id
     next_id=$((next_id + 1000000))
     seq "$from" $((from + 99999)) |
-      awk -v epoch="$epoch" '{ print "INSERT INTO writes VALUES (" $1 ", cfgsvc.at_epoch(" epoch "));"
+      awk -v epoch="$epoch" '{
+        print "INSERT INTO writes VALUES (" $1 ", cfgsvc.at_epoch(" epoch "));"
         print "SELECT " $1 ";" }' |
       MYSQL_PWD=two mariadb --no-defaults -h 127.0.0.1 -P "${port[$1]}" -u orders orders \
         -N -B --unbuffered >"$scratch/acked.$from" 2>>"$scratch/writers.log" &
@@ -649,7 +651,8 @@ check_tells() {
   check_fails a1 || die "a closed server passes the check"
 }
 locked_at() {
-  [ "$(ask "$1" "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'")" = 1 ]
+  local sleeping="SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'"
+  [ "$(ask "$1" "$sleeping")" = 1 ]
 }
 
 # A rebuild is killed at any moment, with all it started, and done again: the store is always a
@@ -726,7 +729,8 @@ existing_server() {
   settings w1 2
   set_up a1
   until_true 20 hook a1 position >/dev/null
-  ask a1 'SET sql_log_bin = 0; DROP DATABASE cfgsvc; CREATE DATABASE old; CREATE TABLE old.x (i INT);
+  ask a1 'SET sql_log_bin = 0; DROP DATABASE cfgsvc; CREATE DATABASE old;
+    CREATE TABLE old.x (i INT);
     INSERT INTO old.x VALUES (7)'
   if hook a1 position >/dev/null; then die "a store that is not set up has a position"; fi
   killed a1
@@ -744,7 +748,8 @@ all=(first_start switch holder_killed return_without_own_writes return_with_own_
   replica_lost holder_hangs holder_frozen disk_full check_tells rebuild_killed serve_killed
   copy_by_backup existing_server)
 for scenario in "${@:-${all[@]}}"; do
-  [[ " ${all[*]} " == *" $scenario "* ]] || { echo "no such scenario; there are: ${all[*]}"; exit 2; }
+  [[ " ${all[*]} " == *" $scenario "* ]] ||
+    { echo "no such scenario; there are: ${all[*]}"; exit 2; }
 done
 [ "$(id -u)" = 0 ] || { echo "error: needs root, to mount a small disk and become mysql"; exit 2; }
 for tool in mariadbd mariadb mariadb-dump mariabackup setpriv; do
@@ -762,7 +767,8 @@ finish() {
   for host in a1 w1; do
     cp "$scratch/$host.log" "$scratch/kept"
     cp "$scratch/$host/error.log" "$scratch/kept/$host.error.log"
-    [ "$status" = 0 ] || ask "$host" 'SELECT @@gtid_binlog_state; SHOW SLAVE STATUS\G SHOW PROCESSLIST' \
+    [ "$status" = 0 ] ||
+      ask "$host" 'SELECT @@gtid_binlog_state; SHOW SLAVE STATUS\G SHOW PROCESSLIST' \
       >"$scratch/kept/$host.status"
   done 2>/dev/null
   clear_hosts

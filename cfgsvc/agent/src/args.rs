@@ -3,9 +3,15 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cfgsvc_core::placement::{Name, RoleName};
 use clap::{Args, Parser, Subcommand};
+
+/// Shortest time of a check.
+const CHECK_MIN: Duration = Duration::from_millis(100);
+/// Longest.
+const CHECK_MAX: Duration = Duration::from_hours(1);
 
 /// The agent of a host: runs programs only while the group lets the host serve
 #[derive(Debug, Parser)]
@@ -41,6 +47,9 @@ pub enum Command {
         /// Run this at the end
         #[arg(long)]
         on_fence: Option<PathBuf>,
+        /// Tell the parent, by SIGUSR1, when `on-serve` has succeeded
+        #[arg(long)]
+        guarded: bool,
     },
 }
 
@@ -53,8 +62,8 @@ role's stop_ms) before the lease is over, whatever happens to the agent. What th
 DIR/roles, on http://127.0.0.1:2383/role/ROLE (200 while it serves, else 503), and told to the
 hooks.
 
-Hooks are the files on-serve, on-standby, on-redirect, on-rebuild, on-fence and position of the
-hook directory; those that are missing when it starts are not run.
+Hooks are the files on-serve, on-standby, on-redirect, on-rebuild, on-fence, position, check and
+sync of the hook directory; those that are missing when it starts are not run.
 See deploy/AGENT.md.
 
 Example: cfgagent run --host a1 --colo akl --role db/orders -- mariadbd --datadir /srv/orders
@@ -82,10 +91,24 @@ pub struct RunArgs {
     /// Directory of the hooks
     #[arg(long, value_name = "DIR")]
     pub hook_dir: Option<PathBuf>,
+    /// How often the hook `check` is run while a role is served
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = check_time)]
+    pub check_interval: Duration,
+    /// How long it may take; longer is a failure
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = check_time)]
+    pub check_timeout: Duration,
+    /// So many failures in a row give the role up
+    #[arg(long, default_value = "3", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub check_failures: u32,
     /// Where to answer load balancers and people; `off`: nowhere
     #[arg(long, default_value = "127.0.0.1:2383", value_name = "HOST:PORT|off")]
     #[arg(value_parser = http_address)]
     pub http: HttpAddress,
+    /// Where to answer probes of other hosts (UDP); `off`: nowhere. Others must reach it, so it is
+    /// no wildcard
+    #[arg(long, default_value = "off", value_name = "HOST:PORT|off", value_parser = probe_address)]
+    pub probe: HttpAddress,
     /// The watchdog device that resets the machine when the agent cannot run while it serves;
     /// `auto`: /dev/watchdog if it is there
     #[arg(long, default_value = "auto", value_name = "PATH|auto|off")]
@@ -139,6 +162,24 @@ fn http_address(text: &str) -> Result<HttpAddress, String> {
     text.parse().map(HttpAddress::At).map_err(|error| {
         format!("{error}; give an address and a port, as in 127.0.0.1:2383, or off")
     })
+}
+
+fn probe_address(text: &str) -> Result<HttpAddress, String> {
+    let at = http_address(text)?;
+    match at {
+        HttpAddress::At(at) if at.ip().is_unspecified() => {
+            Err("others are told this address: give one that they reach".to_owned())
+        }
+        HttpAddress::At(_) | HttpAddress::Off => Ok(at),
+    }
+}
+
+fn check_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (CHECK_MIN..=CHECK_MAX).contains(&time) {
+        return Ok(time);
+    }
+    Err("give a time from 100ms to 1h".to_owned())
 }
 
 fn host_name(text: &str) -> Result<Name, String> {
@@ -197,6 +238,18 @@ mod tests {
             (
                 "cfgagent run --host a --colo akl --role r --http x",
                 "127.0.0.1:2383",
+            ),
+            (
+                "cfgagent run --host a --colo akl --role r --probe 0.0.0.0:1",
+                "that they reach",
+            ),
+            (
+                "cfgagent run --host a --colo akl --role r --check-timeout 0s",
+                "100ms to 1h",
+            ),
+            (
+                "cfgagent run --host a --colo akl --role r --check-failures 0",
+                "1..=1000",
             ),
             ("cfgagent run --host a --colo akl", "--role"),
         ] {

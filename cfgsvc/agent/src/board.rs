@@ -35,6 +35,10 @@ pub(crate) enum Part {
     Position,
     /// The hook beside the program.
     Serve,
+    /// The hook that looks whether it serves.
+    Check,
+    /// The hook that says who is in sync, and telling the group of it.
+    Sync,
     /// Ending the program.
     Program,
     /// The hook that fences after the program.

@@ -2,6 +2,8 @@
 //!
 //! Why so: hooks that an agent runs are not run by an agent that is stopped. As the guard's program
 //! they are: it is told by the guard, at the deadline, whatever has become of the agent.
+//!
+//! The guard is told in turn, by SIGUSR1, when `on-serve` has succeeded, or there is none.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::{Signal, getppid, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use cfgsvc_clock::Moment;
@@ -49,10 +52,14 @@ pub enum HoldError {
 
 /// Serves until SIGTERM. Ends at once when `on-serve` fails, with `on-fence` run all the same. The
 /// agent says which of them there are: one that is not there any more has failed.
-pub fn run(on_serve: Option<PathBuf>, on_fence: Option<PathBuf>) -> Result<(), HoldError> {
+pub fn run(
+    on_serve: Option<PathBuf>,
+    on_fence: Option<PathBuf>,
+    guarded: bool,
+) -> Result<(), HoldError> {
     let asked = listen(&[SIGTERM, SIGINT, SIGHUP]).map_err(HoldError::Signals)?;
     let ended = listen(&[SIGCHLD]).map_err(HoldError::Signals)?;
-    let served = serve(on_serve, &asked, &ended);
+    let served = serve(on_serve, guarded, (&asked, &ended));
     let fenced = match on_fence {
         Some(path) => finished(&path, start(&path, Some("fenced"))?.wait()),
         None => Ok(()),
@@ -60,11 +67,18 @@ pub fn run(on_serve: Option<PathBuf>, on_fence: Option<PathBuf>) -> Result<(), H
     served.and(fenced)
 }
 
-fn serve(hook: Option<PathBuf>, asked: &UnixStream, ended: &UnixStream) -> Result<(), HoldError> {
+fn serve(
+    hook: Option<PathBuf>,
+    guarded: bool,
+    (asked, ended): (&UnixStream, &UnixStream),
+) -> Result<(), HoldError> {
     let mut running = match hook {
         Some(path) => Some((start(&path, None)?, path)),
         None => None,
     };
+    if running.is_none() {
+        up(guarded);
+    }
     loop {
         wait(asked, ended).map_err(HoldError::Signals)?;
         if drained(asked) {
@@ -80,10 +94,19 @@ fn serve(hook: Option<PathBuf>, asked: &UnixStream, ended: &UnixStream) -> Resul
                 Ok(Some(status)) => {
                     finished(path, Ok(status))?;
                     running = None;
+                    up(guarded);
                 }
                 Err(error) => return finished(path, Err(error)),
             }
         }
+    }
+}
+
+/// Tells the guard, which is the parent: while it lives, and this process dies with it.
+fn up(guarded: bool) {
+    if guarded && let Some(guard) = getppid() {
+        // An error: it is gone, and this process with it.
+        let _ = kill_process(guard, Signal::USR1);
     }
 }
 

@@ -8,6 +8,7 @@ mod board;
 mod group;
 pub mod guard;
 pub mod hold;
+pub mod probe;
 pub mod role;
 pub mod run;
 mod signals;

@@ -27,7 +27,11 @@ fn main() -> ExitCode {
             }
         },
         Command::Verdict(args) => verdict(&args),
-        Command::Hold { on_serve, on_fence } => ended(hold::run(on_serve, on_fence)),
+        Command::Hold {
+            on_serve,
+            on_fence,
+            guarded,
+        } => ended(hold::run(on_serve, on_fence, guarded)),
     }
 }
 

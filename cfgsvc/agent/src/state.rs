@@ -17,7 +17,7 @@
 //! beside, synced, renamed, and the directory synced.
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -226,6 +226,15 @@ pub fn hold_inherited(lock: &Path) -> io::Result<OwnedFd> {
     let lock = OwnedFd::from(hold(lock)?);
     fcntl_setfd(&lock, FdFlags::empty())?;
     Ok(lock)
+}
+
+/// Starts something that inherits a lock which is held, and which nothing else that is started
+/// does.
+pub(crate) fn inherited<T>(lock: &impl AsFd, start: impl FnOnce() -> T) -> io::Result<T> {
+    fcntl_setfd(lock, FdFlags::empty())?;
+    let started = start();
+    fcntl_setfd(lock, FdFlags::CLOEXEC)?;
+    Ok(started)
 }
 
 /// Whether an agent runs with this state directory.

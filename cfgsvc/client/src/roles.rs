@@ -22,9 +22,10 @@ use tonic::{Response, Streaming};
 pub use cfgsvc_proto::v1::renew_response::State as RenewState;
 pub use cfgsvc_proto::v1::verdict::Kind as VerdictKind;
 pub use cfgsvc_proto::v1::{
-    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked,
-    PlanResponse as Planned, RoleInfo as RoleState, RoleResponse as Moved, StartRequest as Start,
-    Verdict, YieldRequest as Yield,
+    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked, ColoVotes,
+    HostVotes, PlanResponse as Planned, Probe, Probes, RoleInfo as RoleState,
+    RoleResponse as Moved, RoleVotes, Row, StartRequest as Start, SyncRequest as Sync, Verdict,
+    VotesResponse as VotesState, YieldRequest as Yield,
 };
 
 /// Numbers the steps of an agent about its roles, so that one which arrives late is not taken: each
@@ -200,7 +201,32 @@ impl Client {
 
     /// Renews leases of roles; the answers are in their order.
     pub async fn renew_roles(&self, leases: Vec<i64>) -> Result<Vec<RenewState>, CallError> {
-        self.renew_until(leases, self.pool.deadline()).await
+        let (states, _) = self.renew_roles_with(leases, None).await?;
+        Ok(states)
+    }
+
+    /// The same, with what this host sees of others; answers whom it is to probe, when that is
+    /// another list than that of the row.
+    pub async fn renew_roles_with(
+        &self,
+        leases: Vec<i64>,
+        row: Option<Row>,
+    ) -> Result<(Vec<RenewState>, Option<Probes>), CallError> {
+        let request = v1::RenewRequest { leases, row };
+        self.renew_until(request, self.pool.deadline()).await
+    }
+
+    /// What the leader knows of who sees whom, and what it would do about that.
+    pub async fn votes(&self) -> Result<VotesState, CallError> {
+        self.call(
+            Safety::Repeatable,
+            &v1::VotesRequest {},
+            |channel, request| {
+                let mut roles = self.roles_client(channel);
+                async move { roles.votes(request).await.map(Response::into_inner) }
+            },
+        )
+        .await
     }
 
     /// Renews one lease of a role, or gives it up after `within`.
@@ -210,17 +236,20 @@ impl Client {
         within: Duration,
     ) -> Result<RenewState, CallError> {
         let deadline = Instant::now() + within;
-        let states = self.renew_until(vec![lease], deadline).await?;
+        let request = v1::RenewRequest {
+            leases: vec![lease],
+            row: None,
+        };
+        let (states, _) = self.renew_until(request, deadline).await?;
         Ok(states[0])
     }
 
     async fn renew_until(
         &self,
-        leases: Vec<i64>,
+        request: v1::RenewRequest,
         deadline: Instant,
-    ) -> Result<Vec<RenewState>, CallError> {
-        let asked = leases.len();
-        let request = v1::RenewRequest { leases };
+    ) -> Result<(Vec<RenewState>, Option<Probes>), CallError> {
+        let asked = request.leases.len();
         let how = How {
             safety: Safety::Repeatable,
             id: None,
@@ -239,7 +268,7 @@ impl Client {
             let what = "another number of renewals than was asked for";
             return Err(CallError::Malformed { what });
         }
-        Ok(states)
+        Ok((states, reply.probes))
     }
 
     /// Begins an epoch that was granted; only after the answer the host may serve.
@@ -247,6 +276,15 @@ impl Client {
         self.call(Safety::Repeatable, request, |channel, request| {
             let mut roles = self.roles_client(channel);
             async move { roles.start(request).await.map(Response::into_inner) }
+        })
+        .await
+    }
+
+    /// Says which hosts have all that this one has acknowledged, and where its data is.
+    pub async fn sync_role(&self, request: &Sync) -> Result<Moved, CallError> {
+        self.call(Safety::Repeatable, request, |channel, request| {
+            let mut roles = self.roles_client(channel);
+            async move { roles.sync(request).await.map(Response::into_inner) }
         })
         .await
     }

@@ -30,6 +30,7 @@ pub mod snapshot_file;
 pub mod tables;
 mod txn;
 pub mod validate;
+pub mod votes;
 mod writer;
 
 pub use floor::Floor;

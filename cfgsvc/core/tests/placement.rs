@@ -22,6 +22,8 @@ use proptest::prelude::*;
 
 mod counting;
 mod data_roles;
+mod policies;
+mod sync_roles;
 mod world;
 use world::{COLOS, Facts, HOSTS, LOCK, ROLES, World, attend, go, start, stop, whose};
 
@@ -294,7 +296,7 @@ impl Observer {
                         self.leases.remove(&at);
                     }
                 }
-                Step::Move(_) => {}
+                Step::Sync(_) | Step::Move(_) => {}
             }
         }
     }

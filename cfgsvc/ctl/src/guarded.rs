@@ -153,6 +153,7 @@ impl Run<'_> {
             | Report::Started { .. }
             | Report::Beside(_)
             | Report::Stopping(_)
+            | Report::Up
             | Report::Gone => {}
         }
     }

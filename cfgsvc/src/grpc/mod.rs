@@ -8,6 +8,7 @@ mod lease;
 mod maintenance;
 pub mod metadata;
 mod plan;
+pub(crate) use plan::rehearse;
 mod range_stream;
 mod restore;
 mod roles;

@@ -92,6 +92,15 @@ pub(super) async fn plan(
     }))
 }
 
+/// Whether the state as it is now lets a command be carried out.
+pub(crate) async fn rehearse(
+    service: &Service,
+    command: Command,
+) -> Result<Result<(), Refusal>, Status> {
+    let tried = service.read_step(move |view| attempt(view, &command));
+    Ok(tried.await?.map(drop))
+}
+
 fn attempt(view: &dyn View, command: &Command) -> io::Result<Result<Tried, Refusal>> {
     let mut machine = Machine::load(view)?;
     let revision = machine.revision();
@@ -134,7 +143,8 @@ fn touched(events: &[Event]) -> BTreeSet<RoleName> {
     let keys = events.iter().filter_map(|event| event.kv.as_ref());
     keys.filter_map(|kv| match Place::of(&kv.key) {
         Some(Ok(Place::Role(role) | Place::Grant(role) | Place::Attending(role, _))) => Some(role),
-        Some(Ok(Place::Colo(_) | Place::Host(_)) | Err(_)) | None => None,
+        Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Failover | Place::Leader) | Err(_))
+        | None => None,
     })
     .collect()
 }

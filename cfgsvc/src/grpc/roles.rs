@@ -19,8 +19,8 @@ use cfgsvc_proto::v1::verdict::Kind;
 use cfgsvc_proto::v1::{
     AttendRequest, AttendResponse, AttendingInfo, CheckRequest, CheckResponse, MoveRequest,
     PlanRequest, PlanResponse, RenewRequest, RenewResponse, RoleInfo, RoleResponse, ShowRequest,
-    ShowResponse, StartRequest, Verdict as WireVerdict, VerdictResponse, VerdictsRequest,
-    YieldRequest,
+    ShowResponse, StartRequest, SyncRequest, Verdict as WireVerdict, VerdictResponse,
+    VerdictsRequest, VotesRequest, VotesResponse, YieldRequest,
 };
 use futures_util::future::try_join_all;
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,6 +30,7 @@ use super::metadata::{RequestMeta, wants_leader};
 use super::{Api, plan, status};
 use crate::service::{Service, unexpected};
 use crate::streams::{self, Outlet};
+use crate::votes;
 use crate::watch::cursor::Cursor;
 use crate::watch::hub::Stream;
 
@@ -145,6 +146,7 @@ impl Api {
             epoch: reply.epoch,
             holder: reply.holder,
             closing: reply.closing,
+            synced: reply.synced,
         }))
     }
 }
@@ -178,6 +180,7 @@ impl Roles for Api {
             lock: request.lock,
             addresses: request.addresses,
             attempt: request.attempt,
+            life: request.life,
         });
         let (revision, reply) = self.step(meta, request.role, step).await?;
         Ok(Response::new(AttendResponse {
@@ -193,18 +196,32 @@ impl Roles for Api {
         &self,
         request: Request<RenewRequest>,
     ) -> Result<Response<RenewResponse>, Status> {
-        let leases = request.into_inner().leases;
+        let RenewRequest { leases, row } = request.into_inner();
+        if let Some(row) = &row {
+            votes::check_row(row)?;
+        }
         if leases.len() > RENEWALS_MAX {
             return Err(Status::invalid_argument(format!(
                 "{} leases in one call, at most {RENEWALS_MAX}",
                 leases.len()
             )));
         }
-        let renewals = leases.into_iter().map(|id| self.0.renewals.renew(id));
+        if let (Some(row), true) = (&row, leases.is_empty()) {
+            let told = self.0.renewals.tell(row.clone()).await;
+            return Ok(Response::new(RenewResponse {
+                states: Vec::new(),
+                probes: told.map_err(|error| status::of_call(&error))?,
+            }));
+        }
+        // What the host sees goes with the first of them.
+        let rows = std::iter::once(row).chain(std::iter::repeat(None));
+        let renewals = leases.into_iter().zip(rows);
+        let renewals = renewals.map(|(id, row)| self.0.renewals.renew_with(id, row));
         let renewed = try_join_all(renewals)
             .await
             .map_err(|error| status::of_call(&error))?;
-        let states = renewed.into_iter().map(|renewed| {
+        let probes = renewed.first().and_then(|(_, probes)| probes.clone());
+        let states = renewed.into_iter().map(|(renewed, _)| {
             let state = match (renewed.closing, renewed.ttl_ms) {
                 (true, _) => State::Closing,
                 (false, 0) => State::Gone,
@@ -214,6 +231,7 @@ impl Roles for Api {
         });
         Ok(Response::new(RenewResponse {
             states: states.collect(),
+            probes,
         }))
     }
 
@@ -230,6 +248,22 @@ impl Roles for Api {
             position: request.position,
             attempt: request.attempt,
             identity: request.identity,
+            life: request.life,
+        });
+        self.role_step(meta, request.role, step).await
+    }
+
+    async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<RoleResponse>, Status> {
+        let meta = RequestMeta::parse(request.metadata())?;
+        let request = request.into_inner();
+        let step = Step::Sync(state::Sync {
+            host: request.host,
+            lease: request.lease,
+            epoch: request.epoch,
+            synced: request.synced,
+            position: request.position,
+            attempt: request.attempt,
+            revision: request.revision,
         });
         self.role_step(meta, request.role, step).await
     }
@@ -351,6 +385,17 @@ impl Roles for Api {
         }))
     }
 
+    async fn votes(
+        &self,
+        request: Request<VotesRequest>,
+    ) -> Result<Response<VotesResponse>, Status> {
+        self.check_leader(&request)?;
+        let votes = self.0.renewals.votes().await;
+        let mut votes = votes.map_err(|error| status::of_call(&error))?;
+        votes.header = Some(self.0.header(self.0.hub.published()));
+        Ok(Response::new(votes))
+    }
+
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
         self.check_leader(&request)?;
         let meta = RequestMeta::parse(request.metadata())?;
@@ -405,7 +450,10 @@ impl Follower {
                 Err(status) => return Some(status),
             };
             if last.as_ref() != Some(&judged) {
-                let verdict = wire(&judged.verdict, judged.epoch, judged.addresses.clone());
+                let mut verdict = wire(&judged.verdict, judged.epoch, judged.addresses.clone());
+                verdict.revision = revision;
+                verdict.say_position = judged.says_anew;
+                verdict.synced = judged.synced.iter().cloned().map(String::from).collect();
                 let response = VerdictResponse {
                     header: Some(self.service.header(revision)),
                     verdict: Some(verdict),

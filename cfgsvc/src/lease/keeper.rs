@@ -28,6 +28,7 @@ use super::book::{Attempts, LeaseBook, Renewal};
 use super::wire::{LeaseAnswer, LeaseCall, Renewed, Seen, decode};
 use super::{Known, LeaseListener};
 use crate::clock::{self, Moment};
+use crate::votes::Votes;
 
 /// Most leases that one log entry ends; with some keys each it stays a small entry.
 const EXPIRE_LEASES_MAX: usize = 128;
@@ -45,9 +46,21 @@ pub struct Keeper {
     recount: Notify,
     /// Weak: the group holds this as its leader's service, and must be able to close.
     group: OnceLock<Weak<dyn Group>>,
+    /// What hosts see of one another, as the leader hears it with their renewals.
+    votes: Votes,
 }
 
 impl Keeper {
+    /// What hosts see of one another.
+    pub fn votes(&self) -> &Votes {
+        &self.votes
+    }
+
+    /// The term in which this member counts leases, and hears what hosts see.
+    pub fn leading(&self) -> Option<u64> {
+        self.book().leading()
+    }
+
     /// Count of leases.
     pub fn count(&self) -> usize {
         self.book().len()
@@ -186,9 +199,14 @@ impl Keeper {
             },
             None => Seen::default(),
         });
+        let seen = seen.collect();
+        drop(book);
+        let rows = call.rows.into_iter();
         let answer = LeaseAnswer {
             renewed,
-            seen: seen.collect(),
+            seen,
+            probes: rows.map(|row| self.votes.hear(now, term, row)).collect(),
+            votes: call.votes.then(|| self.votes.shown(now)),
         };
         Ok(answer.encode_to_vec().into())
     }

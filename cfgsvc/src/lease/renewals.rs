@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cfgsvc_proto::v1::{Probes, Row, VotesResponse};
 use cluster::{CallError, Group};
 use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -23,7 +24,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 struct Waiting {
     id: i64,
-    answer: oneshot::Sender<Result<Renewed, CallError>>,
+    row: Option<Row>,
+    answer: oneshot::Sender<Result<(Renewed, Option<Probes>), CallError>>,
 }
 
 /// Where renewals go.
@@ -49,18 +51,22 @@ impl Renewals {
 
     /// Renews a lease.
     pub async fn renew(&self, id: i64) -> Result<Renewed, CallError> {
+        let (renewed, _) = self.renew_with(id, None).await?;
+        Ok(renewed)
+    }
+
+    /// Renews a lease, and tells what its host sees; answers whom that one is to probe, if it does
+    /// not know.
+    pub async fn renew_with(
+        &self,
+        id: i64,
+        row: Option<Row>,
+    ) -> Result<(Renewed, Option<Probes>), CallError> {
         let attempts = async {
             loop {
-                match self.once(id).await {
-                    Ok(
-                        renewed @ Renewed {
-                            undecided: false, ..
-                        },
-                    ) => return Ok(renewed),
-                    Ok(Renewed {
-                        undecided: true, ..
-                    })
-                    | Err(CallError::NoLeader | CallError::NotLeader) => {
+                match self.once(id, row.clone()).await {
+                    Ok((renewed, probes)) if !renewed.undecided => return Ok((renewed, probes)),
+                    Ok(_) | Err(CallError::NoLeader | CallError::NotLeader) => {
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     Err(error @ (CallError::Timeout { .. } | CallError::Refused(_))) => {
@@ -74,16 +80,42 @@ impl Renewals {
             .unwrap_or_else(|_| Err(self.too_late()))
     }
 
+    /// Tells what a host sees, without a lease to renew.
+    pub async fn tell(&self, row: Row) -> Result<Option<Probes>, CallError> {
+        let call = LeaseCall {
+            rows: vec![row],
+            ..LeaseCall::default()
+        };
+        let mut answer = self.patiently(&call).await?;
+        Ok(answer.probes.pop().filter(|probes| probes.list != 0))
+    }
+
+    /// What the leader makes of all rows.
+    pub async fn votes(&self) -> Result<VotesResponse, CallError> {
+        let call = LeaseCall {
+            votes: true,
+            ..LeaseCall::default()
+        };
+        let answer = self.patiently(&call).await?;
+        Ok(answer.votes.unwrap_or_default())
+    }
+
     /// What is left of a lease; zeros when there is no such lease.
     pub async fn look(&self, id: i64) -> Result<Seen, CallError> {
         let call = LeaseCall {
-            renew: Vec::new(),
             look: vec![id],
+            ..LeaseCall::default()
         };
+        let answer = self.patiently(&call).await?;
+        Ok(answer.seen[0])
+    }
+
+    /// Asks until there is a leader that answers.
+    async fn patiently(&self, call: &LeaseCall) -> Result<LeaseAnswer, CallError> {
         let attempts = async {
             loop {
-                match ask(self.group.as_ref(), &call).await {
-                    Ok(answer) => return Ok(answer.seen[0]),
+                match ask(self.group.as_ref(), call).await {
+                    Ok(answer) => return Ok(answer),
                     Err(CallError::NoLeader | CallError::NotLeader) => {
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
@@ -98,11 +130,15 @@ impl Renewals {
             .unwrap_or_else(|_| Err(self.too_late()))
     }
 
-    async fn once(&self, id: i64) -> Result<Renewed, CallError> {
+    async fn once(
+        &self,
+        id: i64,
+        row: Option<Row>,
+    ) -> Result<(Renewed, Option<Probes>), CallError> {
         let (answer, answered) = oneshot::channel();
         let stopped = || CallError::Refused("the member is stopping".to_owned());
         self.waiting
-            .send(Waiting { id, answer })
+            .send(Waiting { id, row, answer })
             .await
             .map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
@@ -128,14 +164,17 @@ async fn forward(group: Arc<dyn Group>, mut received: mpsc::Receiver<Waiting>) {
         tokio::spawn(async move {
             let call = LeaseCall {
                 renew: batch.iter().map(|one| one.id).collect(),
-                look: Vec::new(),
+                rows: batch.iter().filter_map(|one| one.row.clone()).collect(),
+                ..LeaseCall::default()
             };
             let answer = ask(group.as_ref(), &call).await;
+            let mut rows = 0;
             for (at, one) in batch.into_iter().enumerate() {
-                let result = answer
-                    .as_ref()
-                    .map(|answer| answer.renewed[at])
-                    .map_err(Clone::clone);
+                let result = answer.as_ref().map_err(Clone::clone).map(|answer| {
+                    let probes = one.row.is_some().then(|| answer.probes[rows].clone());
+                    (answer.renewed[at], probes.filter(|probes| probes.list != 0))
+                });
+                rows += usize::from(one.row.is_some());
                 // A client that went away does not wait for its answer.
                 let _ = one.answer.send(result);
             }
@@ -148,12 +187,11 @@ async fn forward(group: Arc<dyn Group>, mut received: mpsc::Receiver<Waiting>) {
 async fn ask(group: &dyn Group, call: &LeaseCall) -> Result<LeaseAnswer, CallError> {
     let bytes = group.call_leader(call.encode_to_vec().into()).await?;
     let answer: LeaseAnswer = decode(bytes)?;
-    let (renewed, seen) = (answer.renewed.len(), answer.seen.len());
-    if (renewed, seen) != (call.renew.len(), call.look.len()) {
+    let found = [answer.renewed.len(), answer.seen.len(), answer.probes.len()];
+    let expected = [call.renew.len(), call.look.len(), call.rows.len()];
+    if found != expected {
         return Err(CallError::Refused(format!(
-            "the leader answered {renewed} renewals and {seen} looks, expected {} and {}",
-            call.renew.len(),
-            call.look.len()
+            "the leader answered {found:?} renewals, looks and rows, expected {expected:?}"
         )));
     }
     Ok(answer)

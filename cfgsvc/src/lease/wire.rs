@@ -1,11 +1,12 @@
 //! What a member's service asks the leader's about leases.
 
 use bytes::Bytes;
+use cfgsvc_proto::v1::{Probes, Row, VotesResponse};
 use cluster::CallError;
 use prost::Message;
 
 /// Leases to renew and to look at.
-#[derive(Clone, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub struct LeaseCall {
     /// Ids of leases to renew.
     #[prost(int64, repeated, tag = "1")]
@@ -13,10 +14,16 @@ pub struct LeaseCall {
     /// Ids of leases whose remaining time is asked for.
     #[prost(int64, repeated, tag = "2")]
     pub look: Vec<i64>,
+    /// What hosts see.
+    #[prost(message, repeated, tag = "3")]
+    pub rows: Vec<Row>,
+    /// What the leader makes of it is asked for.
+    #[prost(bool, tag = "4")]
+    pub votes: bool,
 }
 
 /// Answers, in the order of the call.
-#[derive(Clone, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub struct LeaseAnswer {
     /// One for each lease to renew.
     #[prost(message, repeated, tag = "1")]
@@ -24,6 +31,12 @@ pub struct LeaseAnswer {
     /// One for each lease to look at.
     #[prost(message, repeated, tag = "2")]
     pub seen: Vec<Seen>,
+    /// One for each row: whom that host is to probe; empty when it knows.
+    #[prost(message, repeated, tag = "3")]
+    pub probes: Vec<Probes>,
+    /// What the leader makes of all rows.
+    #[prost(message, optional, tag = "4")]
+    pub votes: Option<VotesResponse>,
 }
 
 /// What became of a renewal.

@@ -79,6 +79,7 @@ impl Host {
             position: String::new(),
             attempt: Moment::now().nanos(),
             identity: String::new(),
+            life: String::new(),
         };
         let answer = self.clients.roles.start(request).await?;
         Ok(answer.into_inner())
@@ -99,7 +100,11 @@ impl Host {
 
     async fn renewed(&mut self) -> State {
         let leases = vec![self.lease];
-        let answer = self.clients.roles.renew(RenewRequest { leases }).await;
+        let answer = self
+            .clients
+            .roles
+            .renew(RenewRequest { leases, row: None })
+            .await;
         let states = answer.expect("an answer").into_inner().states;
         State::try_from(states[0]).expect("a state")
     }

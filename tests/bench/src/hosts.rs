@@ -235,7 +235,11 @@ async fn renew(mut host: Host, shared: Arc<Shared>) {
         due += every;
         let sent = Instant::now();
         let leases = vec![host.lease];
-        let answer = timeout(REQUEST, host.client.renew(RenewRequest { leases })).await;
+        let answer = timeout(
+            REQUEST,
+            host.client.renew(RenewRequest { leases, row: None }),
+        )
+        .await;
         let counts = lock(&shared.from).is_some_and(|from| sent >= from);
         let problem = match answer {
             Ok(Ok(states)) if states.get_ref().states().next() == Some(State::Renewed) => None,

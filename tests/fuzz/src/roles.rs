@@ -16,7 +16,7 @@ use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::seed::Step as Seeding;
 use cfgsvc_proto::state::{
-    Attend, Command, LeaseExpire, Move, Record, RoleCommand, Seed, Start, Yield,
+    Attend, Command, LeaseExpire, Move, Record, RoleCommand, Seed, Start, Sync, Yield,
 };
 use prost::Message;
 
@@ -223,7 +223,7 @@ fn position(draw: &mut Draw<'_>) -> String {
 }
 
 fn op(draw: &mut Draw<'_>) -> Op {
-    let step = match draw.below(32) {
+    let step = match draw.below(36) {
         0..=6 => Step::Attend(attend(draw)),
         7..=13 => Step::Start(Start {
             host: name(draw, &HOSTS),
@@ -232,6 +232,7 @@ fn op(draw: &mut Draw<'_>) -> Op {
             position: position(draw),
             attempt: draw.number(24),
             identity: one_of(draw, &["", "orders", "other"]),
+            life: one_of(draw, &["", "1", "2"]),
         }),
         14..=17 => Step::Yield(Yield {
             host: name(draw, &HOSTS),
@@ -248,6 +249,15 @@ fn op(draw: &mut Draw<'_>) -> Op {
             },
             epoch: if draw.rarely(4) { draw.signed(24) } else { 0 },
             accept_loss: draw.flag(),
+        }),
+        32..=35 => Step::Sync(Sync {
+            host: name(draw, &HOSTS),
+            lease: draw.signed(9),
+            epoch: draw.signed(24),
+            synced: (0..draw.below(3)).map(|_| name(draw, &HOSTS)).collect(),
+            position: position(draw),
+            attempt: draw.number(24),
+            revision: draw.signed(24),
         }),
         21..=23 => return object(draw),
         24 | 25 => {
@@ -296,6 +306,7 @@ fn attend(draw: &mut Draw<'_>) -> Attend {
             Vec::new()
         },
         attempt: draw.number(24),
+        life: one_of(draw, &["", "1", "2"]),
     }
 }
 
@@ -363,11 +374,15 @@ fn spec(draw: &mut Draw<'_>) -> Spec {
     let text = format!(
         r#"{{"failover":"{}","data":"{}"}}"#,
         one_of(draw, &["auto", "auto", "manual"]),
-        one_of(draw, &["none", "number"]),
+        one_of(draw, &["none", "number", "number", "gtid", "lsn"]),
     );
     let words: Spec = serde_json::from_str(&text).expect("words of the table");
     (spec.failover, spec.data) = (words.failover, words.data);
     spec.paused = draw.rarely(4);
+    spec.sync = draw.rarely(3);
+    spec.max_lag = draw.rarely(3).then(|| draw.number(4));
+    spec.same_colo = draw.rarely(4);
+    spec.follows = draw.rarely(4).then(|| "web".parse().expect("a role"));
     if draw.rarely(4) {
         spec.term_ms = draw.number(10_000);
         spec.stop_ms = draw.number(2_000);

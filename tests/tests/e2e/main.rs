@@ -2,6 +2,7 @@
 
 mod cli;
 mod clock;
+mod databases;
 mod disaster;
 mod disk;
 mod failures;

@@ -54,6 +54,8 @@ pub enum Event {
     Lost(Loss),
     /// The program could not be started, and no process of it exists.
     NotStarted,
+    /// The program says that it is up.
+    Up,
     /// The main process has ended.
     Exited(Ending),
     /// What was started beside it has ended, or could not be started.
@@ -169,6 +171,11 @@ impl Core {
             Event::Exited(ending) => {
                 effects.push(Effect::Say(Report::Exited(ending)));
                 self.stop(Reason::Exited, now, &mut effects);
+            }
+            Event::Up => {
+                if matches!(self.phase, Phase::Running { .. }) {
+                    effects.push(Effect::Say(Report::Up));
+                }
             }
             // While it is stopped, it ends by that.
             Event::BesideEnded(ending) => {

@@ -97,6 +97,9 @@ impl World {
                     assert_eq!(event, Event::BesideEnded(ending));
                     assert!(self.kill_due.is_none(), "it was stopped");
                 }
+                if report == Report::Up {
+                    assert!(self.started && self.kill_due.is_none(), "it was stopped");
+                }
                 self.said.push(report.to_string());
             }
             Effect::Done => self.over = true,
@@ -158,6 +161,7 @@ fn step() -> impl Strategy<Value = Step> {
         Event::Lost(Loss::Closed),
         Event::Lost(Loss::BadInput),
         Event::NotStarted,
+        Event::Up,
         Event::Exited(Ending::Code(3)),
         Event::Exited(Ending::Signal(15)),
         Event::BesideEnded(Ending::Code(0)),
@@ -282,6 +286,18 @@ fn within_the_margin_the_guard_kills_and_then_who_gave_it_up_does() {
     assert_eq!(kill, Some(at(1_300)));
     assert_eq!(given_up_at(stops, STOP), at(1_350));
     assert!(given_up_at(stops, STOP) < over);
+}
+
+#[test]
+fn a_program_is_up_when_it_says_so_while_it_runs() {
+    let mut world = World::new();
+    world.event(Event::Up);
+    world.event(Event::Until(at(9_000)));
+    world.event(Event::Up);
+    assert_eq!(world.kill_due, None);
+    world.event(Event::Stop(Asker::Agent));
+    world.event(Event::Up);
+    assert_eq!(world.said, ["up", "stopping asked"]);
 }
 
 #[test]

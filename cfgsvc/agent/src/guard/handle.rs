@@ -227,6 +227,7 @@ impl GuardHandle {
                 Report::Gone => self.gone = true,
                 Report::Ready { .. }
                 | Report::Late
+                | Report::Up
                 | Report::Beside(_)
                 | Report::Stopping(_)
                 | Report::Exited(_) => {}

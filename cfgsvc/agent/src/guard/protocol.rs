@@ -13,6 +13,7 @@
 //! | `ready locked`, `ready unlocked` | it listens; its memory is locked or may be swapped out |
 //! | `late` | the deadline was over when it came, so nothing was started |
 //! | `started PID` | the process that becomes the program exists, and leads a group |
+//! | `up` | the program says so, by SIGUSR1: `cfgagent hold`, once `on-serve` has succeeded |
 //! | `beside CODE`, `beside signal N` | what was started beside the program has failed |
 //! | `stopping REASON` | the program has been sent SIGTERM |
 //! | `exited CODE`, `exited signal N` | the main process has ended |
@@ -52,6 +53,8 @@ pub enum Report {
         /// The process id.
         pid: u32,
     },
+    /// Somebody of the program says, by SIGUSR1, that it is up.
+    Up,
     /// What was started beside the main process has failed. That it has succeeded is not said, nor
     /// how it ended when the program was being stopped.
     Beside(Ending),
@@ -144,6 +147,7 @@ impl fmt::Display for Report {
             Self::Ready { locked: false } => f.write_str("ready unlocked"),
             Self::Late => f.write_str("late"),
             Self::Started { pid } => write!(f, "started {pid}"),
+            Self::Up => f.write_str("up"),
             Self::Beside(ending) => write!(f, "beside {ending}"),
             Self::Stopping(reason) => write!(f, "stopping {reason}"),
             Self::Exited(ending) => write!(f, "exited {ending}"),
@@ -173,6 +177,7 @@ impl Report {
             ["ready", "unlocked"] => Ok(Self::Ready { locked: false }),
             ["late"] => Ok(Self::Late),
             ["started", pid] => Ok(Self::Started { pid: number(pid)? }),
+            ["up"] => Ok(Self::Up),
             ["stopping", name] => REASONS
                 .iter()
                 .find(|(_, known)| known == name)
@@ -253,6 +258,7 @@ mod tests {
             Report::Ready { locked: false },
             Report::Late,
             Report::Started { pid: u32::MAX },
+            Report::Up,
             Report::Exited(Ending::Code(255)),
             Report::Exited(Ending::Signal(9)),
             Report::Beside(Ending::Code(1)),

@@ -27,7 +27,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_su
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use super::core::{Asker, Core, Effect, Event, Loss, Sent};
 use super::processes::{self, ProcError};
@@ -110,6 +110,8 @@ struct Guard {
     lines: Lines,
     /// A byte for each SIGTERM, SIGINT and SIGHUP.
     asked: UnixStream,
+    /// A byte for each SIGUSR1.
+    up: UnixStream,
     /// A byte for each SIGCHLD.
     ended: UnixStream,
     timer: OwnedFd,
@@ -150,6 +152,7 @@ impl Guard {
             agent_lost: false,
             lines: Lines::default(),
             asked: listen(&[SIGTERM, SIGINT, SIGHUP]).map_err(system("catch signals"))?,
+            up: listen(&[SIGUSR1]).map_err(system("catch signals"))?,
             ended: listen(&[SIGCHLD]).map_err(system("catch signals"))?,
             timer,
             started: false,
@@ -174,6 +177,7 @@ impl Guard {
             .map_err(system("set a timer"))?;
         let mut sources = vec![
             PollFd::new(&self.asked, PollFlags::IN),
+            PollFd::new(&self.up, PollFlags::IN),
             PollFd::new(&self.ended, PollFlags::IN),
             PollFd::new(&self.timer, PollFlags::IN),
         ];
@@ -190,6 +194,10 @@ impl Guard {
     fn turn(&mut self) {
         if drained(&self.asked) {
             self.event(Event::Stop(Asker::Signal));
+        }
+        // Before the agent is heard: who was up before a program was started is none of it.
+        if drained(&self.up) {
+            self.event(Event::Up);
         }
         for event in self.heard() {
             self.event(event);

@@ -68,7 +68,8 @@ enum Phase {
     },
     /// The program runs.
     Serving { epoch: i64, lease: i64 },
-    /// The program is being stopped, or has ended by itself and the host is being fenced.
+    /// The program is being stopped, or has ended by itself and the host is being fenced. `ended`:
+    /// by itself, or for not doing its work.
     Stopping { lease: i64, ended: bool },
     /// Nothing is left; that it does not serve is being written down.
     Unwriting {
@@ -99,12 +100,16 @@ pub struct Core {
     /// What the group counts as this host's data is what it said when it came: it has other data
     /// now and comes again, with its lease until the new one is there.
     comes_again: bool,
+    /// When it came last.
+    came_at: Moment,
     /// When a host is asked again that has said it has no data.
     look_at: Moment,
     told: Option<Told>,
     /// The epoch of which it was told, and for which it came again to say where its data ends.
     asked_of: i64,
     stream: u64,
+    /// Why what served was given up, until the host comes again.
+    failed: Option<String>,
     /// Why the epoch that was granted cannot be begun.
     refused: Option<Refused>,
     phase: Phase,
@@ -126,10 +131,12 @@ impl Core {
             attending: false,
             attend_at: now,
             comes_again: false,
+            came_at: now,
             look_at: now,
             told: None,
             asked_of: 0,
             stream: 0,
+            failed: None,
             refused: None,
             phase: Phase::Fencing,
             written: None,
@@ -148,6 +155,16 @@ impl Core {
     /// Until when the host may serve, if it has a lease.
     pub fn until(&self) -> Option<Moment> {
         self.lease.as_ref().map(|lease| lease.until)
+    }
+
+    /// Whether the host attends with a store, and nothing of the role is under way here: nothing is
+    /// begun, served or fenced, and nothing asked.
+    pub fn rests(&self) -> bool {
+        let keeps = self.lease.as_ref();
+        let keeps = keeps.is_some_and(|at| at.terms.data != HostData::NotKept);
+        let told = matches!(self.told, Some(Told::Other(_)));
+        let busy = self.attending || self.comes_again || self.ends;
+        keeps && told && !busy && self.phase == Phase::Idle
     }
 
     /// When an [`Event::Tick`] is due, if nothing else happens before.
@@ -242,18 +259,31 @@ impl Core {
             }
             Event::NotBegun { refused } => self.not_begun(refused, now, effects),
             Event::Synced(number) => self.on_disk = self.on_disk.max(number),
-            Event::Ended => {
-                if let Phase::Serving { lease, .. } = self.phase {
-                    self.phase = Phase::Stopping { lease, ended: true };
-                }
-            }
+            Event::Ended => self.serves_no_more(None, effects),
+            Event::Failed(why) => self.serves_no_more(Some(why), effects),
             Event::NothingLeft => self.nothing_left(),
             Event::Yielded { known } => self.yielded(known, now, effects),
             Event::Rebuilt { epoch } => {
                 self.known = self.known.max(epoch);
                 self.comes_again = true;
             }
+            Event::SaysAnew => {
+                self.comes_again = true;
+                // A store that is another at each look is told of no more often than that.
+                self.attend_at = self.attend_at.max(self.came_at + ATTEND_PAUSE);
+            }
             Event::End => self.ends = true,
+        }
+    }
+
+    /// It has ended by itself, or has failed, and is to be stopped.
+    fn serves_no_more(&mut self, failed: Option<String>, effects: &mut Vec<Effect>) {
+        if let Phase::Serving { lease, .. } = self.phase {
+            self.phase = Phase::Stopping { lease, ended: true };
+            if failed.is_some() {
+                self.failed = failed;
+                effects.push(Effect::Stop);
+            }
         }
     }
 
@@ -330,6 +360,7 @@ impl Core {
     fn attends(&mut self, sent: Moment, terms: Terms, effects: &mut Vec<Effect>) {
         self.attending = false;
         self.refused = None;
+        self.failed = None;
         // By a lease that is over with this.
         self.stop(effects);
         self.lease = Some(Lease {
@@ -339,6 +370,7 @@ impl Core {
             renewing: false,
             closing: false,
         });
+        self.came_at = sent;
         self.look_at = sent + EMPTY_PAUSE;
         self.follow(effects);
     }
@@ -621,6 +653,7 @@ impl Core {
     /// what it was said to be last: a standby that is promoted is not fenced in between.
     fn write_down(&mut self, effects: &mut Vec<Effect>) {
         let standing = |reason| Written::Not(Standing::fenced(self.known, reason));
+        let stands = |reason| standing(self.failed.as_deref().unwrap_or(reason));
         let until = self.lease.as_ref().map(|at| at.until);
         let wanted = match (&self.phase, until, &self.told) {
             (Phase::Writing { epoch, .. } | Phase::Serving { epoch, .. }, Some(until), _) => {
@@ -629,10 +662,10 @@ impl Core {
                     until,
                 }
             }
-            (Phase::Stopping { .. }, ..) => standing("stopping"),
-            (Phase::Unwriting { .. } | Phase::Yielding, ..) => standing("stopped"),
+            (Phase::Stopping { .. }, ..) => stands("stopping"),
+            (Phase::Unwriting { .. } | Phase::Yielding, ..) => stands("stopped"),
             (_, _, Some(Told::Other(standing))) => Written::Not(standing.clone()),
-            (_, None, _) => standing("no lease of the group"),
+            (_, None, _) => stands("no lease of the group"),
             (..) => match (&self.written, &self.refused) {
                 // Its hooks are told nothing: it follows the last holder on, to get what it lacks.
                 (Some(Written::Not(last)), Some(refused)) => Written::Not(Standing {
@@ -673,3 +706,7 @@ impl Core {
 #[cfg(test)]
 #[path = "core_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod histories;

@@ -146,6 +146,8 @@ pub enum Event {
     Synced(u64),
     /// The program is gone; what fences after it is not done yet. May be left out.
     Ended,
+    /// What serves does not do its work, and why: it is given up as one that ends by itself.
+    Failed(String),
     /// No process of the program is left, or none was started, and the host is fenced. The first
     /// one says that the host is fenced at the start.
     NothingLeft,
@@ -159,6 +161,9 @@ pub enum Event {
         /// The epoch.
         epoch: i64,
     },
+    /// What the group knows of this host's data counts no more: its store was opened anew, or the
+    /// group asks where it ends now.
+    SaysAnew,
     /// The agent is asked to end.
     End,
     /// Time has passed.

@@ -1,8 +1,12 @@
 //! Hooks: programs of the operator that are told what the host may do.
 //!
-//! One hook of a role runs at a time, and none but `on-serve` while the role's program runs. What
+//! One hook of a role runs at a time, and none but `on-serve` and those beside the role's program
+//! ([`super::beside`]) while that runs. What
 //! was not run when something newer is to be told is left out; a hook that the next one overtakes
 //! is ended. A hook that fails is tried again, later and later, while nothing newer is to be told.
+//!
+//! While there is nothing to tell, the store is looked at ([`super::store`]); if it was opened
+//! anew, the last news are told again, but for `on-fence`: what is fenced stays so.
 //!
 //! Invariant: which hooks there are is known from the agent's start on. One that was there then and
 //! cannot be run (its directory is not mounted any more, say) has failed.
@@ -14,21 +18,24 @@
 //! | `on-redirect` | another serves it | |
 //! | `on-rebuild` | it may have writes that the holder lacks | success: it has the holder's data |
 //! | `on-fence` | do not serve; may come twice | success: the role is given up, if it is held yet |
-//! | `position` | prints where the data ends: `IDENTITY POSITION`; nothing: no data | |
+//! | `position` | prints where the data ends: `IDENTITY POSITION [LIFE]`; nothing: no data | |
+//! | `check` | while it serves, again and again | failures in a row: the role is given up |
+//! | `sync` | while it serves, again and again; prints who is in sync | the group counts on them |
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::{Mutex, watch};
 
+use super::store::Looks;
 use crate::role::core::Event;
 use crate::state;
 
@@ -40,10 +47,6 @@ const AGAIN_MAX: Duration = Duration::from_mins(1);
 const SLOW: Duration = Duration::from_secs(1);
 /// From SIGTERM to SIGKILL, for a hook that something newer overtakes.
 const HOOK_STOP: Duration = Duration::from_secs(5);
-/// Longest time for the position hook.
-const POSITION_MAX: Duration = Duration::from_secs(10);
-/// Most that is read of what it prints, bytes.
-const POSITION_BYTES_MAX: u64 = 4096;
 
 /// What is told to a hook. The environment of the guarded program is made from it as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,13 +87,15 @@ impl Told {
 pub(crate) struct Files(BTreeMap<&'static str, PathBuf>);
 
 impl Files {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 8] = [
         "on-serve",
         "on-standby",
         "on-redirect",
         "on-rebuild",
         "on-fence",
         "position",
+        "check",
+        "sync",
     ];
 
     /// Those that `dir` has an entry for now, be it one that leads nowhere.
@@ -145,15 +150,36 @@ impl Hooks {
         ]
     }
 
-    fn spawn(&self, path: &Path, told: &Told, output: Stdio) -> io::Result<Running> {
+    fn spawn(
+        path: &Path,
+        environment: Vec<(OsString, OsString)>,
+        output: Stdio,
+    ) -> io::Result<Running> {
         let spawned = Command::new(path)
-            .envs(self.environment(told))
+            .envs(environment)
             .stdin(Stdio::null())
             .stdout(output)
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
         spawned.map(Running)
+    }
+
+    /// Starts the hook `name`, which is there, to hear its answer.
+    pub(crate) fn ask(
+        &self,
+        (name, told): (&str, &Told),
+        output: Stdio,
+        (more, held): (&[(OsString, OsString)], Option<&OwnedFd>),
+    ) -> io::Result<Running> {
+        let path = self.path(name).ok_or(io::ErrorKind::NotFound)?;
+        let mut environment = self.environment(told);
+        environment.extend_from_slice(more);
+        let spawn = || Self::spawn(path, environment, output);
+        match held {
+            Some(lock) => state::inherited(lock, spawn)?,
+            None => spawn(),
+        }
     }
 
     /// Starts the hook `name`, if there is one.
@@ -168,7 +194,7 @@ impl Hooks {
                 Err(error) => return Some(Err(error)),
             }
         }
-        let spawned = self.spawn(path, told, Stdio::inherit());
+        let spawned = Self::spawn(path, self.environment(told), Stdio::inherit());
         drop(held);
         Some(spawned)
     }
@@ -185,14 +211,13 @@ impl Hooks {
             let how = match self.start(name, told) {
                 None => break,
                 Some(Ok(mut running)) => {
-                    let in_time = tokio::time::timeout(SLOW, running.0.wait()).await;
+                    let in_time = tokio::time::timeout(SLOW, running.wait()).await;
                     if in_time.is_err() {
                         let limit = SLOW.as_secs();
                         let slow = format!("hook {name} has been running for more than {limit} s");
                         problem(Some(slow));
                     }
-                    // Asked again, it says the same.
-                    match running.0.wait().await {
+                    match running.wait().await {
                         Ok(status) if status.success() => break,
                         ended => self.failed(name, ended),
                     }
@@ -214,102 +239,46 @@ impl Hooks {
         tracing::error!(role = %self.role, hook = name, how, "a hook failed");
         how
     }
-
-    /// What the hook `position` says: identity and position. None without the hook, or data.
-    pub(crate) async fn position(&self, told: &Told) -> Result<Option<(String, String)>, String> {
-        self.position_within(POSITION_MAX, told).await
-    }
-
-    async fn position_within(
-        &self,
-        limit: Duration,
-        told: &Told,
-    ) -> Result<Option<(String, String)>, String> {
-        let Some(path) = self.path("position") else {
-            return Ok(None);
-        };
-        let asked = async {
-            let mut running = self.spawn(path, told, Stdio::piped())?;
-            let mut said = String::new();
-            if let Some(output) = running.0.stdout.take() {
-                let mut output = output.take(POSITION_BYTES_MAX);
-                output.read_to_string(&mut said).await?;
-            }
-            let status = running.0.wait().await?;
-            io::Result::Ok((status, said))
-        };
-        let (status, said) = match tokio::time::timeout(limit, asked).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(format!("hook position: {error}")),
-            Err(_) => {
-                let limit = limit.as_millis();
-                return Err(format!("hook position did not end within {limit} ms"));
-            }
-        };
-        if !status.success() {
-            return Err(format!("hook position: {status}"));
-        }
-        let words: Vec<_> = said.split_whitespace().collect();
-        match words[..] {
-            [identity, position] => Ok(Some((identity.to_owned(), position.to_owned()))),
-            [] => Ok(None),
-            _ => Err(format!(
-                "hook position printed {} words, expected IDENTITY POSITION or, without data, none",
-                words.len()
-            )),
-        }
-    }
 }
 
 /// Tells the hooks what is new, until the sender of the news is gone.
-pub(crate) async fn tell(
-    hooks: Hooks,
-    last: Last,
-    mut news: watch::Receiver<Told>,
-    events: mpsc::Sender<Event>,
-) {
+pub(crate) async fn tell(mut looks: Looks, mut news: watch::Receiver<Told>) {
+    let (hooks, store) = (looks.hooks.clone(), Arc::clone(&looks.store));
+    let (last, events) = (Arc::clone(&looks.last), looks.events.clone());
     let mut again = AGAIN_MIN;
     loop {
         let mut last = last.lock().await;
+        let fenced = |told: &Told| told.verdict == "fenced";
+        if store.tells_again() && !last.as_ref().is_some_and(fenced) {
+            *last = None;
+        }
         let told = news.borrow_and_update().clone();
         let hook = told.hook().filter(|_| told.is_news_after(last.as_ref()));
         // The program's task tells of serving, with the program.
         let Some(hook) = hook.filter(|hook| *hook != "on-serve") else {
             drop(last);
-            if news.changed().await.is_err() {
+            let comes = tokio::select! {
+                changed = news.changed() => changed.is_ok(),
+                () = store.retold() => true,
+                never = looks.go_on(&told) => match never {},
+            };
+            if !comes {
                 return;
             }
             again = AGAIN_MIN;
             continue;
         };
-        let mut running = match hooks.start(hook, &told) {
-            None => {
+        match run(&hooks, hook, &told, &mut news).await {
+            Ran::Missing => {
                 *last = Some(told);
                 continue;
             }
-            Some(Ok(running)) => Some(running),
-            Some(Err(error)) => {
-                hooks.failed(hook, Err(error));
-                None
-            }
-        };
-        let ended = match &mut running {
-            Some(running) => tokio::select! {
-                ended = running.0.wait() => Some(ended),
-                overtaken = overtaken(&mut news, &told) => {
-                    running.end().await;
-                    if overtaken {
-                        continue;
-                    }
-                    return;
-                }
-            },
-            None => None,
-        };
-        match ended {
-            Some(Ok(status)) if status.success() => {
+            Ran::Overtaken => continue,
+            Ran::Left => return,
+            Ran::Done => {
                 again = AGAIN_MIN;
                 *last = Some(told.clone());
+                store.hook_ended();
                 // A standby that has been told whom to follow may have data from there by now.
                 let has_data = hook == "on-standby" && hooks.path("position").is_some();
                 if hook == "on-rebuild" || has_data {
@@ -319,13 +288,47 @@ pub(crate) async fn tell(
                 }
                 continue;
             }
-            Some(ended) => drop(hooks.failed(hook, ended)),
-            None => {}
+            Ran::Failed => {}
         }
         drop(last);
         tokio::select! {
             () = tokio::time::sleep(again) => again = (again * 2).min(AGAIN_MAX),
             overtaken = overtaken(&mut news, &told) => if !overtaken { return },
+        }
+    }
+}
+
+/// What became of a hook.
+enum Ran {
+    Missing,
+    Done,
+    Failed,
+    /// There is something newer to tell; it was ended.
+    Overtaken,
+    /// There will be nothing to tell any more; it was ended.
+    Left,
+}
+
+async fn run(hooks: &Hooks, hook: &str, told: &Told, news: &mut watch::Receiver<Told>) -> Ran {
+    let mut running = match hooks.start(hook, told) {
+        None => return Ran::Missing,
+        Some(Ok(running)) => running,
+        Some(Err(error)) => {
+            hooks.failed(hook, Err(error));
+            return Ran::Failed;
+        }
+    };
+    tokio::select! {
+        ended = running.wait() => match ended {
+            Ok(status) if status.success() => Ran::Done,
+            ended => {
+                hooks.failed(hook, ended);
+                Ran::Failed
+            }
+        },
+        overtaken = overtaken(news, told) => {
+            running.end().await;
+            if overtaken { Ran::Overtaken } else { Ran::Left }
         }
     }
 }
@@ -344,18 +347,28 @@ async fn overtaken(news: &mut watch::Receiver<Told>, told: &Told) -> bool {
 pub(crate) struct Running(Child);
 
 impl Running {
+    /// What it prints, once.
+    pub(crate) fn output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// Waits for its end; asked again, it says the same.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait().await
+    }
+
     /// Ends it and its group.
     async fn end(&mut self) {
         self.signal(Signal::TERM);
-        let ended = tokio::time::timeout(HOOK_STOP, self.0.wait()).await;
+        let ended = tokio::time::timeout(HOOK_STOP, self.wait()).await;
         if ended.is_err() {
             self.signal(Signal::KILL);
             // Killed: it ends, or the kernel holds it and nothing can be done.
-            let _ = tokio::time::timeout(HOOK_STOP, self.0.wait()).await;
+            let _ = tokio::time::timeout(HOOK_STOP, self.wait()).await;
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.0.id().and_then(|pid| i32::try_from(pid).ok());
         if let Some(pid) = pid.and_then(Pid::from_raw) {
             // Not reaped, so the group is its own. An error: nobody of it is left.
@@ -372,4 +385,4 @@ impl Drop for Running {
 
 #[cfg(test)]
 #[path = "hooks_tests.rs"]
-mod tests;
+pub(crate) mod tests;

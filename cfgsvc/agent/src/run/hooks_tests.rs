@@ -1,15 +1,17 @@
 //! What hooks are taken for, and what is left of them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use cfgsvc_tests::harness::eventually;
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
+use super::super::store::Store;
 use super::*;
 
-fn hooks(dir: &Path) -> Hooks {
+pub(crate) fn hooks(dir: &Path) -> Hooks {
     Hooks {
         files: Files::find(dir).expect("readable"),
         role: "r".to_owned(),
@@ -20,14 +22,34 @@ fn hooks(dir: &Path) -> Hooks {
     }
 }
 
-fn hook(dir: &Path, name: &str, script: &str) {
+pub(crate) fn hook(dir: &Path, name: &str, script: &str) {
     let path = dir.join(name);
     fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writable");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("writable");
 }
 
-fn dir() -> TempDir {
+pub(crate) fn dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
+}
+
+/// A hook that hangs, with a child that holds a lock as long as it is there. It has come so far
+/// once there is the file that is returned.
+pub(crate) fn hangs(dir: &Path, name: &str) -> PathBuf {
+    let started = dir.join("started");
+    let script = format!(
+        "exec 9> {}; flock 9; sleep 1000 & touch {}; wait",
+        dir.join("lock").display(),
+        started.display()
+    );
+    hook(dir, name, &script);
+    started
+}
+
+/// Waits until nobody is left of such a hook.
+pub(crate) fn free(dir: &Path) {
+    let lock = File::open(dir.join("lock")).expect("it is there");
+    let free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    eventually(Duration::from_mins(1), "the child's end", free).expect("it is killed");
 }
 
 /// Runs `on-fence` until it is done, and does `then` at the first problem, which it returns.
@@ -76,35 +98,11 @@ async fn a_directory_that_vanishes_makes_its_hooks_fail_until_it_is_back() {
     }
     let hooks = hooks(&there);
     fs::rename(&there, &away).expect("writable");
-    let position = hooks.position(&Told::default()).await;
+    let position = Store::default().ask(&hooks, &Told::default()).await;
     assert!(position.is_err(), "no data: {position:?}");
     let back = || fs::rename(&away, &there).expect("writable");
     let problem = fenced(&hooks, back).await;
     assert!(problem.is_some_and(|problem| problem.contains("tried again")));
-}
-
-#[tokio::test]
-async fn a_hook_that_is_not_waited_for_any_longer_leaves_nobody() {
-    let dir = dir();
-    let (lock, started) = (dir.path().join("lock"), dir.path().join("started"));
-    // The child holds a lock as long as it is there.
-    let script = format!(
-        "exec 9> {}; flock 9; sleep 1000 & touch {}; wait",
-        lock.display(),
-        started.display()
-    );
-    hook(dir.path(), "position", &script);
-    let hooks = hooks(dir.path());
-    let mut limit = Duration::from_millis(100);
-    // It must have come so far before its time was over.
-    while !started.exists() {
-        let position = hooks.position_within(limit, &Told::default()).await;
-        assert!(position.is_err_and(|why| why.contains("did not end")));
-        limit *= 2;
-    }
-    let file = fs::File::open(&lock).expect("it is there");
-    let free = || flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-    eventually(Duration::from_mins(1), "the child's end", free).expect("it is killed");
 }
 
 #[tokio::test]

@@ -1,10 +1,15 @@
 //! `cfgagent run`: one process for each host, which takes part in roles.
 
+mod ask;
+mod beside;
 mod copy;
 mod hooks;
 mod http;
+mod probes;
 mod program;
 mod role;
+mod store;
+mod sync;
 mod watchdog;
 mod writer;
 
@@ -27,7 +32,9 @@ use crate::board::Board;
 use crate::group::Group;
 use crate::guard::processes::{self, ProcError};
 use crate::state::{self, StateDir, StateError, VerdictFile};
+use beside::Checks;
 use hooks::{Files, Hooks};
+use probes::{Own, Rows};
 use role::Settings;
 use watchdog::Watchdog;
 
@@ -86,6 +93,15 @@ pub enum RunError {
     /// HTTP cannot be answered there.
     #[error("cannot listen for HTTP on {at}; give another --http HOST:PORT, or off")]
     Http {
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Probes cannot be answered there.
+    #[error("cannot answer probes on {at}; give another --probe HOST:PORT, or off")]
+    Probe {
         /// Where.
         at: SocketAddr,
         /// Why.
@@ -225,10 +241,11 @@ async fn agent(args: RunArgs, hooks: Files, state: StateDir) -> Result<(), RunEr
         tokio::spawn(dog.feed(Arc::clone(&board), over))
     });
     let boot = state::boot_id().map_err(system("read /proc/sys/kernel/random/boot_id"))?;
+    let rows = probes(&args, &group, &mut helpers).await?;
     let (end, ending) = watch::channel(false);
     let mut roles = JoinSet::new();
     for role in &args.roles {
-        let settings = settings(&args, &hooks, &state, (role, &boot))?;
+        let settings = settings(&args, &hooks, &state, (role, &boot, &rows))?;
         let (group, board) = (Arc::clone(&group), Arc::clone(&board));
         roles.spawn(role::run(settings, group, board, ending.clone()));
     }
@@ -247,11 +264,38 @@ async fn agent(args: RunArgs, hooks: Files, state: StateDir) -> Result<(), RunEr
     Ok(())
 }
 
+/// Begins to probe others, and to answer them.
+async fn probes(
+    args: &RunArgs,
+    group: &Arc<Group>,
+    helpers: &mut JoinSet<()>,
+) -> Result<Arc<Rows>, RunError> {
+    let at = match args.probe {
+        HttpAddress::Off => None,
+        HttpAddress::At(at) => Some(at),
+    };
+    let bound = at.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let failed = |source| RunError::Probe { at: bound, source };
+    let socket = probes::bind(bound).await.map_err(failed)?;
+    let probe = match at {
+        Some(_) => socket.local_addr().map_err(failed)?.to_string(),
+        None => String::new(),
+    };
+    let own = Own {
+        host: args.host.as_str().to_owned(),
+        colo: args.colo.as_str().to_owned(),
+        probe,
+    };
+    let rows = Arc::new(Rows::new(own));
+    helpers.spawn(probes::run(Arc::clone(&rows), socket, Arc::clone(group)));
+    Ok(rows)
+}
+
 fn settings(
     args: &RunArgs,
     files: &Files,
     state: &StateDir,
-    (role, boot): (&RoleName, &str),
+    (role, boot, rows): (&RoleName, &str, &Arc<Rows>),
 ) -> Result<Settings, RunError> {
     let page = state.verdict(role)?.unwrap_or_else(|| VerdictFile {
         role: role.as_str().to_owned(),
@@ -267,7 +311,13 @@ fn settings(
         boot: text(boot),
         command: args.command.clone(),
         program_lock: state.program_lock(),
+        checks: Checks {
+            interval: args.check_interval,
+            timeout: args.check_timeout,
+            failures: args.check_failures,
+        },
         attempts: StepNumbers::default(),
+        rows: Arc::clone(rows),
         hooks: Hooks {
             files: files.clone(),
             role: text(role.as_str()),

@@ -1,7 +1,8 @@
 //! The life of a role's program, from its start to the end of its last process: one task.
 //!
 //! Invariants
-//! - While it lives, no hook of the role runs but `on-serve`, which the guard starts and ends.
+//! - While it lives, no hook of the role runs but `on-serve`, which the guard starts and ends, and
+//!   those beside it, which are killed when it is being stopped.
 //! - It ends when no process of the program is left, and `on-fence` has succeeded; not before.
 
 use std::ffi::OsString;
@@ -13,7 +14,9 @@ use cfgsvc_client::sleep_until;
 use cfgsvc_clock::Moment;
 use tokio::sync::{mpsc, watch};
 
+use super::beside::{Beside, Checks, Stage};
 use super::hooks::{Hooks, Last, Told};
+use super::sync::Voice;
 use crate::board::{Board, Part};
 use crate::guard::core::given_up_at;
 use crate::guard::handle::{GuardError, GuardHandle, GuardOptions};
@@ -34,7 +37,7 @@ pub(crate) struct Orders {
 }
 
 /// What runs, and for whom.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Program {
     /// Empty: the hooks serve.
     pub(crate) command: Vec<OsString>,
@@ -42,6 +45,9 @@ pub(crate) struct Program {
     pub(crate) lock: PathBuf,
     pub(crate) told: Told,
     pub(crate) hooks: Hooks,
+    pub(crate) checks: Checks,
+    /// For the hook `sync`.
+    pub(crate) voice: Option<Voice>,
     pub(crate) board: Arc<Board>,
 }
 
@@ -75,7 +81,18 @@ impl Program {
             _ = orders.wait_for(stopped) => return,
         };
         *last = Some(self.told.clone());
-        let left = self.guarded(&mut orders).await;
+        let (stage, staged) = watch::channel(Stage::Starting);
+        let beside = Beside {
+            hooks: &self.hooks,
+            told: &self.told,
+            board: &self.board,
+            events: &events,
+        };
+        let guarded = self.guarded(&mut orders, stage);
+        let (left, ()) = tokio::join!(
+            guarded,
+            beside.run((self.checks, self.voice.as_ref()), staged)
+        );
         self.end(&events, left).await;
         let fenced = Told {
             verdict: "fenced",
@@ -94,7 +111,8 @@ impl Program {
     fn options(&self) -> GuardOptions {
         let executable = GuardOptions::own_executable();
         let command = if self.command.is_empty() {
-            let mut command = vec![executable.clone().into_os_string(), "hold".into()];
+            let own = executable.clone().into_os_string();
+            let mut command = vec![own, "hold".into(), "--guarded".into()];
             for hook in ["on-serve", "on-fence"] {
                 if let Some(path) = self.hooks.path(hook) {
                     command.extend([format!("--{hook}").into(), path.into()]);
@@ -118,7 +136,11 @@ impl Program {
 
     /// Runs it under a guard until it has ended; with a guard that is not relied on any more,
     /// processes may be left.
-    async fn guarded(&self, orders: &mut watch::Receiver<Orders>) -> Option<GuardHandle> {
+    async fn guarded(
+        &self,
+        orders: &mut watch::Receiver<Orders>,
+        stage: watch::Sender<Stage>,
+    ) -> Option<GuardHandle> {
         let role = &self.hooks.role;
         let epoch = self.told.epoch;
         let mut guard = match GuardHandle::spawn(&self.options()) {
@@ -128,7 +150,9 @@ impl Program {
                 return None;
             }
         };
-        let error = self.follow(&mut guard, orders).await.err()?;
+        let followed = self.follow(&mut guard, orders, &stage).await;
+        stage.send_replace(Stage::Over);
+        let error = followed.err()?;
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(role, epoch, %error, cause, "kills all processes of the program");
         Some(guard)
@@ -158,6 +182,7 @@ impl Program {
         &self,
         guard: &mut GuardHandle,
         orders: &mut watch::Receiver<Orders>,
+        stage: &watch::Sender<Stage>,
     ) -> Result<(), GuardError> {
         let now = *orders.borrow_and_update();
         // When it must begin to stop.
@@ -175,6 +200,7 @@ impl Program {
                     let now = *orders.borrow_and_update();
                     if changed.is_err() || now.stop {
                         stopping = true;
+                        stage.send_replace(Stage::Over);
                         stops = stops.min(Moment::now());
                         guard.stop()?;
                     } else {
@@ -184,7 +210,7 @@ impl Program {
                     self.set(|status| status.gone_by = Some(stops + self.stop));
                 }
                 report = guard.next() => match report? {
-                    Some(report) => self.heard(report),
+                    Some(report) => self.heard(report, stage),
                     None => return Ok(()),
                 },
                 () = sleep_until(given_up_at(stops, self.stop)) => return Err(GuardError::Late),
@@ -192,14 +218,19 @@ impl Program {
         }
     }
 
-    fn heard(&self, report: Report) {
+    fn heard(&self, report: Report, stage: &watch::Sender<Stage>) {
+        // After the last there is none.
+        let comes = |to: Stage| stage.send_modify(|at| *at = to.max(*at));
         let (role, epoch) = (&self.hooks.role, self.told.epoch);
         match report {
             Report::Started { pid } => {
                 tracing::info!(role, epoch, pid, "serves");
                 self.set(|status| status.running = true);
                 self.board.problem(role, Part::Serve, None);
+                let serves = self.command.is_empty();
+                comes(if serves { Stage::Begun } else { Stage::Up });
             }
+            Report::Up => comes(Stage::Up),
             Report::Beside(ending) => {
                 let problem = format!("hook on-serve ended with {ending}");
                 self.board.problem(role, Part::Serve, Some(problem));
@@ -207,6 +238,7 @@ impl Program {
             Report::Stopping(reason) => {
                 tracing::info!(role, epoch, %reason, "stops the program");
                 self.set(|status| status.running = false);
+                comes(Stage::Over);
             }
             Report::Exited(ending) => tracing::info!(role, epoch, %ending, "the program ended"),
             Report::Late => tracing::warn!(role, epoch, "the lease was over before the start"),
@@ -286,6 +318,12 @@ mod tests {
                 file: PathBuf::new(),
                 lock: PathBuf::new(),
             },
+            checks: Checks {
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(2),
+                failures: 3,
+            },
+            voice: None,
             board,
         }
     }

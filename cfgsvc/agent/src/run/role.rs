@@ -16,12 +16,15 @@ use cfgsvc_client::{
     Verdicts, Yield, sleep_until,
 };
 use cfgsvc_clock::Moment;
-use cfgsvc_core::placement::objects::Data;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::beside::Checks;
 use super::hooks::{self, Hooks, Last, Told as News};
+use super::probes::Rows;
 use super::program::{Orders, Program};
+use super::store::{Looks, Said, Store};
+use super::sync::{Counted, Voice};
 use super::writer::{self, Page};
 use crate::board::{Board, Part};
 use crate::group::{ATTEMPT_MAX, AskError, Group};
@@ -51,7 +54,10 @@ pub(crate) struct Settings {
     pub(crate) command: Vec<OsString>,
     pub(crate) program_lock: PathBuf,
     pub(crate) hooks: Hooks,
+    pub(crate) checks: Checks,
     pub(crate) attempts: StepNumbers,
+    /// What this host sees of others: it goes to the group with renewals.
+    pub(crate) rows: Arc<Rows>,
     /// What the verdict file said last, without what is about the role now.
     pub(crate) page: Page,
 }
@@ -75,6 +81,7 @@ pub(crate) async fn run(
     loop {
         let effects = core.on(event, Moment::now());
         role.until(core.until());
+        role.rests(core.rests());
         for effect in effects {
             if role.act(effect, &core) {
                 return;
@@ -109,6 +116,10 @@ struct Role {
     /// What hooks are told.
     news: watch::Sender<News>,
     last: Last,
+    store: Arc<Store>,
+    counted: Arc<Counted>,
+    /// Nothing of the role is under way here.
+    rests: watch::Sender<bool>,
     pages: watch::Sender<(u64, Page)>,
     /// The newest page.
     page: Page,
@@ -131,8 +142,17 @@ impl Role {
         let (news, heard) = watch::channel(News::default());
         let (pages, written) = watch::channel((0, settings.page.clone()));
         let mut tasks = JoinSet::new();
-        let hooks = settings.hooks.clone();
-        tasks.spawn(hooks::tell(hooks, Arc::clone(&last), heard, events.clone()));
+        let store = Arc::new(Store::default());
+        let (rests, rested) = watch::channel(false);
+        let looks = Looks {
+            hooks: settings.hooks.clone(),
+            store: Arc::clone(&store),
+            last: Arc::clone(&last),
+            rests: rested,
+            board: Arc::clone(&board),
+            events: events.clone(),
+        };
+        tasks.spawn(hooks::tell(looks, heard));
         let path = settings.hooks.file.clone();
         let shown = (Arc::clone(&board), settings.role.clone());
         tasks.spawn(writer::write(path, written, events.clone(), shown));
@@ -144,6 +164,9 @@ impl Role {
             events,
             news,
             last,
+            store,
+            counted: Arc::default(),
+            rests,
             pages,
             stream: None,
             orders: None,
@@ -173,6 +196,14 @@ impl Role {
     fn until(&self, until: Option<Moment>) {
         let role = &self.settings.role;
         self.board.change(role, |status| status.until = until);
+    }
+
+    fn rests(&self, rests: bool) {
+        self.rests.send_if_modified(|last| {
+            let changed = *last != rests;
+            *last = rests;
+            changed
+        });
     }
 
     /// Does it, or has it done; whether all is over.
@@ -213,12 +244,14 @@ impl Role {
         self.end_stream();
         let (asker, terms) = (self.asker(), Arc::clone(&self.terms));
         self.later(async move {
-            let Ok(position) = asker.position().await else {
+            let ticket = asker.store.ticket();
+            let Ok(said) = asker.position().await else {
                 return Event::NotAsked;
             };
-            let data = asker.data(position.as_ref());
-            match asker.attend(known, position).await {
+            let data = asker.data(said.as_ref());
+            match asker.attend(known, said.clone()).await {
                 Ok((sent, attended)) => {
+                    asker.store.came(ticket, said);
                     let given = Terms {
                         lease: attended.lease,
                         serve: Duration::from_millis(attended.serve_ms),
@@ -240,11 +273,14 @@ impl Role {
         let limit = Duration::from_millis(self.terms().serve_ms / 6);
         self.later(async move {
             let sent = Moment::now();
-            let asked = asker
-                .group
-                .ask(limit, async |client| client.renew_roles(vec![lease]).await);
+            let rows = Arc::clone(&asker.settings.rows);
+            let row = rows.due(sent);
+            let asked = asker.group.ask(limit, async |client| {
+                client.renew_roles_with(vec![lease], row).await
+            });
             match asker.heard("renew the lease", asked.await) {
-                Some(states) => {
+                Some((states, probes)) => {
+                    rows.given(probes);
                     let renewal = match states.first() {
                         Some(RenewState::Renewed) => Renewal::Renewed,
                         Some(RenewState::Closing) => Renewal::Closing,
@@ -262,9 +298,9 @@ impl Role {
     }
 
     fn begin(&mut self, lease: i64, epoch: i64) {
-        let asker = self.asker();
+        let (asker, events) = (self.asker(), self.events.clone());
         self.later(async move {
-            match asker.begin(lease, epoch).await {
+            match asker.begin((lease, epoch), &events).await {
                 Ok(()) => Event::Begun { lease, epoch },
                 Err(Some(refused)) => Event::NotBegun {
                     refused: Some(refused),
@@ -370,12 +406,22 @@ impl Role {
         let settings = &self.settings;
         let told = self.news.borrow().clone();
         debug_assert_eq!((told.verdict, told.epoch), ("serve", epoch));
+        let terms = self.terms();
+        let voice = Voice {
+            settings: Arc::clone(settings),
+            group: Arc::clone(&self.group),
+            store: Arc::clone(&self.store),
+            counted: Arc::clone(&self.counted),
+            lease: terms.lease,
+        };
         let program = Program {
             command: settings.command.clone(),
-            stop: Duration::from_millis(self.terms().stop_ms),
+            stop: Duration::from_millis(terms.stop_ms),
             lock: settings.program_lock.clone(),
             told,
             hooks: settings.hooks.clone(),
+            checks: settings.checks,
+            voice: Some(voice),
             board: Arc::clone(&self.board),
         };
         let (orders, heard) = watch::channel(Orders { until, stop: false });
@@ -398,6 +444,8 @@ impl Role {
             settings: Arc::clone(&self.settings),
             group: Arc::clone(&self.group),
             board: Arc::clone(&self.board),
+            store: Arc::clone(&self.store),
+            counted: Arc::clone(&self.counted),
             told: self.news.borrow().clone(),
             has_data: Arc::clone(&self.has_data),
         }
@@ -409,6 +457,8 @@ struct Asker {
     settings: Arc<Settings>,
     group: Arc<Group>,
     board: Arc<Board>,
+    store: Arc<Store>,
+    counted: Arc<Counted>,
     /// For the position hook's environment.
     told: News,
     /// It began an epoch with data.
@@ -427,9 +477,9 @@ impl Asker {
         answer
     }
 
-    /// Identity and end of the host's data; or why that is not known, which is shown too.
-    async fn position(&self) -> Result<Option<(String, String)>, String> {
-        let position = self.settings.hooks.position(&self.told).await;
+    /// What is in the host's store; or why that is not known, which is shown too.
+    async fn position(&self) -> Result<Option<Said>, String> {
+        let position = self.store.ask(&self.settings.hooks, &self.told).await;
         let problem = position.as_ref().err().cloned();
         self.board
             .problem(&self.settings.role, Part::Position, problem);
@@ -437,23 +487,19 @@ impl Asker {
     }
 
     /// What that says of the host's data.
-    fn data(&self, position: Option<&(String, String)>) -> HostData {
-        match position {
+    fn data(&self, said: Option<&Said>) -> HostData {
+        match said {
             None if self.settings.hooks.path("position").is_none() => HostData::NotKept,
-            Some((_, position)) if Data::Number.is_some(position) => HostData::Some,
+            Some(said) if said.has_data() => HostData::Some,
             Some(_) | None => HostData::Empty,
         }
     }
 
     /// When it was asked, and what the group gave; or how long to wait before asking again.
-    async fn attend(
-        &self,
-        known: i64,
-        position: Option<(String, String)>,
-    ) -> Result<(Moment, Attended), Duration> {
+    async fn attend(&self, known: i64, said: Option<Said>) -> Result<(Moment, Attended), Duration> {
         let settings = &self.settings;
-        let has_data = position.is_some();
-        let (identity, position) = position.unwrap_or_default();
+        let has_data = said.is_some();
+        let said = said.unwrap_or_default();
         let request = Attend {
             role: settings.role.clone(),
             host: settings.host.clone(),
@@ -463,8 +509,9 @@ impl Asker {
             boot: settings.boot.clone(),
             epoch: known,
             has_data,
-            identity,
-            position,
+            identity: said.identity,
+            position: said.position,
+            life: said.life,
             attempt: settings.attempts.next(),
             ..Attend::default()
         };
@@ -482,19 +529,30 @@ impl Asker {
     }
 
     /// Whether the start is committed; if the host cannot begin, why.
-    async fn begin(&self, lease: i64, epoch: i64) -> Result<(), Option<String>> {
+    async fn begin(
+        &self,
+        (lease, epoch): (i64, i64),
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Option<String>> {
         let cannot = |why: &dyn fmt::Display| format!("cannot begin epoch {epoch}: {why}");
-        let position = self.position().await.map_err(|why| Some(cannot(&why)))?;
-        self.has_data.store(position.is_some(), Ordering::Relaxed);
-        let (identity, position) = position.unwrap_or_default();
+        let said = self.position().await.map_err(|why| Some(cannot(&why)))?;
+        if self.store.is_another(said.as_ref()) {
+            // Nobody to tell: the role is left.
+            let _ = events.send(Event::SaysAnew).await;
+            let why = "the store was opened anew since the host came";
+            return Err(Some(cannot(&why)));
+        }
+        self.has_data.store(said.is_some(), Ordering::Relaxed);
+        let said = said.unwrap_or_default();
         let request = Start {
             role: self.settings.role.clone(),
             host: self.settings.host.clone(),
             lease,
             epoch,
-            position,
+            position: said.position,
             attempt: self.settings.attempts.next(),
-            identity,
+            identity: said.identity,
+            life: said.life,
         };
         let asked = self
             .group
@@ -510,7 +568,12 @@ impl Asker {
                 let lost = refusal == Some(Refusal::NotHolder);
                 Err((!lost).then(|| cannot(&message)))
             }
-            asked => self.heard("begin the epoch", asked).map(drop).ok_or(None),
+            asked => {
+                let begun = self.heard("begin the epoch", asked).ok_or(None)?;
+                let revision = begun.header.map_or(0, |header| header.revision);
+                self.counted.hear((begun.epoch, revision), begun.synced);
+                Ok(())
+            }
         }
     }
 
@@ -519,7 +582,7 @@ impl Asker {
     async fn last_position(&self) -> String {
         loop {
             match self.position().await {
-                Ok(Some((_, position))) => return position,
+                Ok(Some(said)) => return said.position,
                 Ok(None) if !self.has_data.load(Ordering::Relaxed) => return String::new(),
                 Ok(None) => {
                     let problem = "hook position says nothing, of data that was served".to_owned();
@@ -593,16 +656,25 @@ impl Asker {
         (stream, events): (u64, &mpsc::Sender<Event>),
     ) -> Option<CallError> {
         loop {
-            let told = match tokio::time::timeout(STREAM_PAUSE, verdicts.next()).await {
-                Ok(Ok(verdict)) => told(verdict),
+            let verdict = match tokio::time::timeout(STREAM_PAUSE, verdicts.next()).await {
+                Ok(Ok(verdict)) => verdict,
                 Ok(Err(error)) => return Some(error),
                 Err(_) if self.group.at() != at || verdicts.left_behind() => return None,
                 Err(_) => continue,
             };
             self.board
                 .problem(&self.settings.role, Part::Verdicts, None);
-            if events.send(Event::Told { stream, told }).await.is_err() {
-                return None;
+            if verdict.kind() == VerdictKind::Serve {
+                let at = (verdict.epoch, verdict.revision);
+                self.counted.hear(at, verdict.synced.clone());
+            }
+            let says_anew = verdict.say_position.then_some(Event::SaysAnew);
+            let told = told(verdict);
+            let said = [Some(Event::Told { stream, told }), says_anew];
+            for event in said.into_iter().flatten() {
+                if events.send(event).await.is_err() {
+                    return None;
+                }
             }
         }
     }

@@ -139,6 +139,22 @@ fn signals_to_the_guard_stop_the_program() -> Result<()> {
 }
 
 #[test]
+fn what_says_that_it_is_up_is_heard_and_runs_on() -> Result<()> {
+    let script = "echo up; read -r _ <&1; kill -USR1 $PPID; exec sleep 1000";
+    let mut agent = Agent::spawn(LONG, script)?;
+    // Before the program is there it means nothing, and ends nobody.
+    agent.signal_guard(Signal::USR1)?;
+    agent.until(Moment::now() + 10 * LONG)?;
+    agent.started()?;
+    assert_eq!(agent.line()?, "up");
+    agent.feed("on\n")?;
+    agent.expect(&[Report::Up])?;
+    agent.say("stop\n")?;
+    agent.expect(&stopped(Reason::Asked, TERMINATED))?;
+    agent.all_gone()
+}
+
+#[test]
 fn what_no_agent_says_stops_the_program() -> Result<()> {
     let far = (Moment::now() + Duration::from_secs(100_000)).nanos();
     for line in [

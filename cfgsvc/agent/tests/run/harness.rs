@@ -78,10 +78,16 @@ impl Setup {
     }
 
     pub(crate) fn agent(&self, host: &str, rest: &[&str]) -> Result<Agent> {
+        self.agent_logs(host, rest, Stdio::inherit())
+    }
+
+    /// The same, with its log there.
+    pub(crate) fn agent_logs(&self, host: &str, rest: &[&str], log: Stdio) -> Result<Agent> {
         let http = unused_address()?;
         let process = self
             .command(host, &http.to_string())
             .args(rest)
+            .stderr(log)
             .spawn()
             .context("start cfgagent")?;
         Ok(Agent {
@@ -91,7 +97,8 @@ impl Setup {
         })
     }
 
-    /// A directory of hooks: each writes its name, epoch and holder to `told`, and then does this.
+    /// A directory of hooks: each does this, and those that are told something write their name,
+    /// epoch and holder to `told` before.
     pub(crate) fn hooks(&self, hooks: &[(&str, &str)]) -> Result<Hooks> {
         let dir = tempfile::tempdir_in(self.dir.path())?;
         let told = dir.path().join("told");
@@ -99,7 +106,7 @@ impl Setup {
         for (name, script) in hooks {
             let path = dir.path().join(name);
             let says = match *name {
-                "position" => String::new(),
+                "position" | "check" | "sync" => String::new(),
                 name => format!(
                     "echo {name} $CFGSVC_EPOCH $CFGSVC_HOLDER >> {}",
                     told.display()

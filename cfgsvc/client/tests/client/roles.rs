@@ -53,6 +53,7 @@ impl Host {
             position: String::new(),
             attempt: Moment::now().nanos(),
             identity: String::new(),
+            life: String::new(),
         };
         self.client.start_epoch(&start).await.map(drop)
     }

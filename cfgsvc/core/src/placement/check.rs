@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use super::grant::{Attending, Grant};
 use super::keys::{PREFIX, Place};
 use super::name::{Name, RoleName};
-use super::objects::{Colo, Failover, Host, Kind, Spec};
+use super::objects::{Colo, Failover, Host, Kind, LeaderWish, Spec};
 use crate::tables;
+use crate::votes::Settings;
 
 /// Everything below `/cfgsvc/`, decoded.
 #[derive(Default)]
@@ -38,6 +39,8 @@ fn load(current: &BTreeMap<Bytes, KeyRecord>) -> Result<Placed, String> {
             Place::Colo(name) => drop(placed.colos.insert(name, parse(key, record)?)),
             Place::Host(name) => drop(placed.hosts.insert(name, parse(key, record)?)),
             Place::Role(name) => drop(placed.roles.insert(name, parse(key, record)?)),
+            Place::Leader => drop(parse::<LeaderWish>(key, record)?),
+            Place::Failover => parse::<Settings>(key, record)?.check()?,
             Place::Grant(name) => {
                 let grant = (parse(key, record)?, record.mod_revision);
                 placed.grants.insert(name, grant);
@@ -155,11 +158,8 @@ fn invariant_attending_has_a_lease(
         ensure(own, || {
             format!("{host} attends {role} with lease {id}: {lease:?}")
         })?;
-        let closing = placed
-            .grants
-            .get(role)
-            .is_some_and(|(grant, _)| grant.closing());
-        let expected = closing && attending.serving != 0;
+        let grant = placed.grants.get(role);
+        let expected = grant.is_some_and(|(grant, _)| grant.closes(attending));
         ensure(lease.is_some_and(|lease| lease.closing == expected), || {
             format!("lease of {host} for {role} should close: {expected}, {lease:?}")
         })?;

@@ -18,7 +18,7 @@
 //!   new one, so that what the former still writes is told from it, and its start is known.
 //! - the position from which an epoch begins is in `starts` before its holder may serve.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,18 @@ pub struct Grant {
     /// The epoch, or the one before, is known to have data: an empty store lacks that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written: bool,
+    /// Hosts without which the holder acknowledges no write, by its own word; each with the life
+    /// that its store had then. For a role with `sync`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub synced: BTreeMap<Name, String>,
+    /// Where the data of the last who began was, when it told so last; for a role with `max_lag`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<String>,
+    /// Revision of the commit at which the holder of a role with `max_lag` was lost, without a word
+    /// on where its data ends; 0 when it was not, or another has begun since. Where the data of the
+    /// others ended before that does not count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: i64,
     /// It came from a snapshot, which may lack later epochs: this one is not gone on with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restored: bool,
@@ -107,6 +119,15 @@ pub struct Attending {
     /// Its last durable position at that epoch.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub position: String,
+    /// Changes when its store was opened anew; empty when that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub life: String,
+    /// Revision of the commit at which it came with this life.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: i64,
+    /// Revision of the commit at which it said where its data ends; of a role with `max_lag`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub said: i64,
     /// It cannot take the role now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub declines: bool,
@@ -130,6 +151,10 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
 }
 
 /// Who may take a role now.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact by itself, and the choice turns on each"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Taker {
     /// [`Attending::tries`].
@@ -140,6 +165,10 @@ pub struct Taker {
     pub by_itself: bool,
     /// Nothing that was written is known to be missing there.
     pub complete: bool,
+    /// It has what the role's policy asks for, after a holder that was lost ([`in_reach`]).
+    pub reaches: bool,
+    /// It could be given the role, and where its data ends is not known since the holder was lost.
+    pub awaited: bool,
 }
 
 impl Attending {
@@ -159,6 +188,8 @@ pub struct DataAt<'a> {
     pub identity: &'a str,
     /// Empty for a role without data.
     pub position: &'a str,
+    /// Changes when the store is opened anew; empty when that is not known.
+    pub life: &'a str,
 }
 
 /// Why a step is not taken.
@@ -186,6 +217,10 @@ pub enum Wrong {
     },
     /// Its store is empty, and others began before.
     Empty,
+    /// Its store was opened anew since it came.
+    Reopened,
+    /// It was given the role, and is not in reach of the last who began any more.
+    OutOfReach,
 }
 
 impl Grant {
@@ -199,6 +234,20 @@ impl Grant {
     /// Whether those who serve are asked to stop.
     pub fn closing(&self) -> bool {
         self.next.is_some() || self.vacate
+    }
+
+    /// Whether the lease of one that attends is not to be renewed: it serves and must stop, or must
+    /// say anew where its data ends.
+    pub fn closes(&self, attending: &Attending) -> bool {
+        if attending.serving != 0 {
+            return self.closing();
+        }
+        self.says_anew(attending)
+    }
+
+    /// Whether where its data ends counts no more: it said so before the holder was lost.
+    pub fn says_anew(&self, attending: &Attending) -> bool {
+        self.serving == 0 && attending.said < self.lost
     }
 
     /// Takes note of where the data of an epoch was, as somebody says who has been in it.
@@ -232,10 +281,17 @@ impl Grant {
             // And over: when it comes with what it has now, it gets another.
             return Err(Wrong::Begun);
         }
+        // It may have come again, with a store that was opened anew, since it was given the role.
+        if !self.loses && !in_reach(spec, self, host, attending) {
+            return Err(Wrong::OutOfReach);
+        }
         let identity = self.fits(spec, attending, data)?;
         self.left = None;
         self.loses = false;
         self.written = spec.data.is_some(position);
+        self.synced.clear();
+        self.lost = 0;
+        self.reached = spec.max_lag.map(|_| position.to_owned());
         self.identity.clone_from(&identity);
         attending.identity = identity;
         attending.serving = epoch;
@@ -262,14 +318,17 @@ impl Grant {
     /// What the data of one that would begin is of; or why it is not what the role has.
     fn fits(&self, spec: &Spec, attending: &Attending, data: DataAt<'_>) -> Result<String, Wrong> {
         let position = data.position;
+        if spec.data != Data::None && attending.life != data.life {
+            return Err(Wrong::Reopened);
+        }
         if !spec.data.is_position(position) {
             return Err(Wrong::NotAPosition);
         }
         let identity = match (spec.data, data.identity) {
             // Whatever is said of data where none is kept: it must not shut others out.
             (Data::None, _) => "",
-            (Data::Number, "") => attending.identity.as_str(),
-            (Data::Number, said) => said,
+            (_, "") => attending.identity.as_str(),
+            (_, said) => said,
         }
         .to_owned();
         if !self.identity.is_empty() && self.identity != identity {
@@ -288,6 +347,15 @@ impl Grant {
             return Err(Wrong::Empty);
         }
         Ok(identity)
+    }
+
+    /// `host` has stopped, and says where its data ends: whoever is next must have as much, and as
+    /// much as the epoch began with.
+    pub fn leaves(&mut self, spec: &Spec, position: String) {
+        self.written = spec.data.is_some(&position);
+        let began = self.starts.back().filter(|last| last.epoch == self.epoch);
+        let less = began.filter(|last| spec.data.covers(&position, &last.position) != Some(true));
+        self.left = Some(less.map_or(position, |last| last.position.clone()));
     }
 
     /// Whether a host has begun the epoch.
@@ -316,6 +384,26 @@ impl Grant {
         }
     }
 
+    /// What its holder says while it serves: who is in sync, with the life of each store, and where
+    /// its own data is.
+    pub fn tells(&mut self, spec: &Spec, synced: BTreeMap<Name, String>, position: &str) {
+        if spec.sync {
+            self.synced = synced;
+        }
+        if spec.max_lag.is_some() && !position.is_empty() {
+            self.reached = Some(position.to_owned());
+        }
+    }
+
+    /// `host` comes, with a store of this life. What one that was opened anew had received and not
+    /// written may be gone: it is in sync no more.
+    pub fn comes(&mut self, host: &Name, life: &str) {
+        let same = |was: &String| !life.is_empty() && was == life;
+        if self.synced.get(host).is_some_and(|was| !same(was)) {
+            self.synced.remove(host);
+        }
+    }
+
     /// Gives the role to whom it is due, if nobody serves. `available` says who may take it now,
     /// the best first; a holder that could go on is among them. `revision` is that of this commit.
     pub fn settle(&mut self, spec: &Spec, available: &[Taker], revision: i64) {
@@ -332,10 +420,12 @@ impl Grant {
             vacated = false;
             self.holder = None;
         }
-        let is_there = |name: &Name| available.iter().any(|one| one.name == *name);
+        let fits = |one: &&Taker| one.reaches || self.loses;
+        let is_there = |name: &Name| available.iter().filter(fits).any(|one| one.name == *name);
         // It is there, and has what it wrote, or a person gave that up.
         let holder = self.holder.as_ref().and_then(|holder| {
-            let fit = |one: &&Taker| one.name == *holder && (one.complete || self.loses);
+            let fit =
+                |one: &&Taker| one.name == *holder && (one.complete && one.reaches || self.loses);
             available.iter().find(fit)
         });
         let stays = match (&self.holder, spec.kind) {
@@ -352,9 +442,11 @@ impl Grant {
             // Others may have written in epochs that the snapshot lacks: a person decides.
             None if self.restored && spec.data != Data::None => return,
             None if stays => self.holder.clone(),
+            // One of them may have more than the others.
+            None if available.iter().any(|one| one.awaited) => None,
             // Also when the one that was wished for went away.
             None if by_itself => {
-                let best = available.iter().find(|one| one.by_itself);
+                let best = available.iter().find(|one| one.by_itself && one.reaches);
                 best.or(holder).map(|one| one.name.clone())
             }
             // Who has tried is better than nobody.
@@ -381,4 +473,25 @@ impl Grant {
             None => {}
         }
     }
+}
+
+/// Whether one that attends has as much as the role's policy asks of whoever follows a holder that
+/// was lost: it is in sync, or lacks no more than it may.
+pub fn in_reach(spec: &Spec, grant: &Grant, host: &Name, attending: &Attending) -> bool {
+    if !spec.sync && spec.max_lag.is_none() {
+        return true;
+    }
+    // Nobody has written; the one who wrote itself; or the last one has said where its data ends,
+    // and no epoch begins before that.
+    let own = grant.starts.back().is_none_or(|last| last.host == *host);
+    if own || grant.left.is_some() {
+        return true;
+    }
+    let synced = spec.sync && grant.synced.contains_key(host);
+    let near = spec.max_lag.is_some_and(|max| {
+        let reached = grant.reached.as_ref();
+        let lag = reached.and_then(|reached| spec.data.lag(reached, &attending.position));
+        lag.is_some_and(|lag| lag <= max)
+    });
+    synced || near
 }

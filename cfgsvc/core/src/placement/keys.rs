@@ -7,12 +7,16 @@
 //! | `/cfgsvc/roles/ROLE` | [`Spec`] | operators; of a lock, its first client |
 //! | `/cfgsvc/grants/ROLE` | [`Grant`] | the machine |
 //! | `/cfgsvc/attending/ROLE/HOST` | [`Attending`] | the machine |
+//! | `/cfgsvc/failover` | [`Settings`] | operators |
+//! | `/cfgsvc/leader` | [`LeaderWish`] | operators |
 //!
 //! [`Colo`]: super::objects::Colo
 //! [`Host`]: super::objects::Host
 //! [`Spec`]: super::objects::Spec
 //! [`Grant`]: super::grant::Grant
 //! [`Attending`]: super::grant::Attending
+//! [`Settings`]: crate::votes::Settings
+//! [`LeaderWish`]: super::objects::LeaderWish
 //!
 //! All other keys below `/cfgsvc/` are kept for later and refused, so that no value is there when
 //! they get a meaning.
@@ -37,6 +41,10 @@ pub enum Place {
     Grant(RoleName),
     /// Who is there for a role.
     Attending(RoleName, Name),
+    /// What is said of decisions by votes.
+    Failover,
+    /// Where the group is led from.
+    Leader,
 }
 
 impl Place {
@@ -51,6 +59,8 @@ impl Place {
         let (table, name) = rest.split_once('/').unwrap_or((rest, ""));
         let bad = |error: super::name::BadName| error.to_string();
         match table {
+            "failover" if rest == "failover" => Ok(Self::Failover),
+            "leader" if rest == "leader" => Ok(Self::Leader),
             "colos" => name.parse().map(Self::Colo).map_err(bad),
             "hosts" => name.parse().map(Self::Host).map_err(bad),
             "roles" => name.parse().map(Self::Role).map_err(bad),
@@ -70,6 +80,12 @@ impl Place {
 fn key(table: &str, name: &str) -> Bytes {
     format!("/cfgsvc/{table}/{name}").into_bytes().into()
 }
+
+/// Key of what is said of decisions by votes.
+pub const FAILOVER: &[u8] = b"/cfgsvc/failover";
+
+/// Key of where the group is led from.
+pub const LEADER: &[u8] = b"/cfgsvc/leader";
 
 /// Key of a colo.
 pub fn colo(name: &Name) -> Bytes {

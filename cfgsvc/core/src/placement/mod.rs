@@ -16,12 +16,16 @@
 pub(crate) mod check;
 pub mod grant;
 pub mod keys;
+mod moves;
 pub mod name;
 pub mod objects;
+pub mod placed;
+pub mod position;
 mod promised;
 pub mod read;
 mod review;
 mod steps;
+mod sync;
 mod turn;
 pub mod verdict;
 

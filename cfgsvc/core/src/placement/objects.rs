@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::name::Name;
+use super::name::{Name, RoleName};
+pub use super::position::Data;
 
 /// Most bytes of an address.
 const ADDRESS_BYTES_MAX: usize = 255;
@@ -24,6 +25,16 @@ pub struct Colo {
     /// No role is given to it, or to a host in it, by the group itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drained: bool,
+}
+
+/// Where the group is led from, while a member there can lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaderWish {
+    /// In this colo.
+    Colo(Name),
+    /// In the colo that holds this role.
+    Role(RoleName),
 }
 
 /// A machine in a colo.
@@ -60,47 +71,6 @@ pub enum Failover {
     Manual,
 }
 
-/// What of a host tells whether it has all writes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Data {
-    /// Nothing is kept from one holder to the next.
-    #[default]
-    None,
-    /// A position in one sequence of writes, as a number.
-    Number,
-}
-
-impl Data {
-    /// Whether `text` is a position.
-    pub fn is_position(self, text: &str) -> bool {
-        match self {
-            Self::None => text.is_empty(),
-            Self::Number => text.parse::<u64>().is_ok(),
-        }
-    }
-
-    /// Whether a store at `position` has anything: at the beginning of the sequence it is empty.
-    pub fn is_some(self, position: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::Number => position.parse::<u64>() != Ok(0),
-        }
-    }
-
-    /// Whether all that `position` covers is covered by `start`; `None` when that cannot be told.
-    pub fn covers(self, start: &str, position: &str) -> Option<bool> {
-        match self {
-            Self::None => Some(true),
-            Self::Number => {
-                let start: u64 = start.parse().ok()?;
-                let position: u64 = position.parse().ok()?;
-                Some(position <= start)
-            }
-        }
-    }
-}
-
 /// What an operator says of a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +103,25 @@ pub struct Spec {
     /// How positions are compared.
     #[serde(default)]
     pub data: Data,
+    /// Only hosts that the holder named in sync are given it by the group when the holder is lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sync: bool,
+    /// So much of what the holder has told may be missing where the group gives it by itself:
+    /// transactions of a gtid, bytes of an lsn, units of a number. Of use only where the holder
+    /// tells its position again and again, which agents do not do yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag: Option<u64>,
+    /// A role of a colo: the group gives this one only to hosts of the colo that holds that one,
+    /// and both move together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<RoleName>,
+    /// How other hosts see whether the holder serves, at its first address: `tcp`, or `http:/PATH`
+    /// that answers 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// Candidates in the colo of the last holder come first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_colo: bool,
 }
 
 fn host() -> Kind {
@@ -180,6 +169,11 @@ impl Spec {
             paused: false,
             candidates: Vec::new(),
             data: Data::default(),
+            sync: false,
+            max_lag: None,
+            follows: None,
+            check: None,
+            same_colo: false,
         }
     }
 
@@ -199,6 +193,16 @@ impl Spec {
         }
         if self.kind != Kind::Host && self.data != Data::None {
             return Err("data other than 'none' needs kind 'host'".to_owned());
+        }
+        let of_hosts = self.follows.is_some() || self.same_colo || self.check.is_some();
+        if self.kind != Kind::Host && of_hosts {
+            return Err("follows, same_colo and check need kind 'host'".to_owned());
+        }
+        if let Some(check) = &self.check {
+            check_form(check)?;
+        }
+        if self.data == Data::None && (self.sync || self.max_lag.is_some()) {
+            return Err("sync and max_lag need data other than 'none'".to_owned());
         }
         Ok(())
     }
@@ -221,6 +225,24 @@ impl Spec {
     pub fn is_candidate(&self, name: &Name) -> bool {
         self.candidates.is_empty() || self.candidates.contains(name)
     }
+}
+
+/// Whether a check is one that can be made from elsewhere. A command is not: what the group holds
+/// must not become a program on hosts.
+fn check_form(check: &str) -> Result<(), String> {
+    let path = check.strip_prefix("http:");
+    let plain = |path: &str| {
+        path.starts_with('/')
+            && path.len() <= ADDRESS_BYTES_MAX
+            && path.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if check == "tcp" || path.is_some_and(plain) {
+        return Ok(());
+    }
+    Err(format!(
+        "check '{}' must be tcp or http:/PATH",
+        check.escape_debug()
+    ))
 }
 
 /// Whether the addresses are few, short and of one word each.

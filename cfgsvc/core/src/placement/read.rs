@@ -75,6 +75,22 @@ pub struct Judged {
     pub epoch: i64,
     /// Where the holder is reached: the addresses of the host, or of the colo.
     pub addresses: Vec<String>,
+    /// The holder is lost: the host is to attend again, and say where its data ends.
+    pub says_anew: bool,
+    /// Of a host that serves: who is in sync with it.
+    pub synced: Vec<Name>,
+}
+
+impl Judged {
+    fn only(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            epoch: 0,
+            addresses: Vec::new(),
+            says_anew: false,
+            synced: Vec::new(),
+        }
+    }
 }
 
 /// What `host` may do, when it attends with `lease`: with another, it does not attend.
@@ -82,19 +98,10 @@ pub struct Judged {
 /// What a restore has filled so far is no state of anything: everybody is fenced until it is whole.
 pub fn judge(view: &dyn View, role: &RoleName, host: &Name, lease: i64) -> io::Result<Judged> {
     if load_record(view)?.restore_id != 0 {
-        return Ok(Judged {
-            verdict: Verdict::Fenced(Fence::Restored),
-            epoch: 0,
-            addresses: Vec::new(),
-        });
+        return Ok(Judged::only(Verdict::Fenced(Fence::Restored)));
     }
     let Ok(mut turn) = Turn::load(view, role)? else {
-        let verdict = verdict(None, host, None);
-        return Ok(Judged {
-            verdict,
-            epoch: 0,
-            addresses: Vec::new(),
-        });
+        return Ok(Judged::only(verdict(None, host, None)));
     };
     let there = turn.there(view, host)?.filter(|there| there.lease == lease);
     let attending = there.map(|there| there.now.clone());
@@ -108,10 +115,18 @@ pub fn judge(view: &dyn View, role: &RoleName, host: &Name, lease: i64) -> io::R
             .map_or_else(Vec::new, |(host, _)| host.addresses),
         (Some(_), Kind::Lock) | (None, _) => Vec::new(),
     };
+    let me = attending.as_ref();
+    let serves = me.is_some_and(|me| me.serving != 0);
     Ok(Judged {
-        verdict: verdict(Some((spec, grant)), host, attending.as_ref()),
+        verdict: verdict(Some((spec, grant)), host, me),
         epoch: grant.epoch,
         addresses,
+        says_anew: me.is_some_and(|me| grant.says_anew(me)),
+        synced: if serves {
+            grant.synced.keys().cloned().collect()
+        } else {
+            Vec::new()
+        },
     })
 }
 

@@ -17,11 +17,12 @@ use serde::de::DeserializeOwned;
 use super::grant::Grant;
 use super::keys::{self, PREFIX, Place};
 use super::name::{Name, RoleName};
-use super::objects::{Colo, Host, Kind, Spec, check_addresses};
+use super::objects::{Colo, Host, Kind, LeaderWish, Spec, check_addresses};
 use super::turn::{Turn, load};
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse, shown};
 use crate::tables;
+use crate::votes::Settings;
 use crate::writer::RevisionWriter;
 
 type Checked = io::Result<Result<(), Refusal>>;
@@ -129,6 +130,13 @@ fn one(
         Place::Grant(_) | Place::Attending(..) => {
             Ok(Err(reserved("is written by the group alone")))
         }
+        Place::Failover => Ok(change.new.as_ref().map_or(Ok(()), |(value, _)| {
+            let settings: Settings = parse(&change.key, value)?;
+            settings.check().map_err(|why| invalid(&change.key, why))
+        })),
+        Place::Leader => Ok(change.new.as_ref().map_or(Ok(()), |(value, _)| {
+            parse::<LeaderWish>(&change.key, value).map(drop)
+        })),
         Place::Colo(colo) => review_colo(writer.state, users, (&colo, change)),
         Place::Host(host) => review_host(writer.state, users, (&host, change)),
         Place::Role(role) => review_role(writer, &role, change, leases),
@@ -269,6 +277,16 @@ fn review_role(
             )));
         }
     }
+    if let Some(followed) = turn.spec.follows.clone() {
+        let found = load::<Spec>(writer.state, &keys::role(&followed))?.unwrap_or_default();
+        if found.is_none_or(|(spec, _)| spec.kind != Kind::Colo) {
+            let why = format!(
+                "follows '{followed}', which is no role of a colo: cfgctl role create {followed} \
+                 --kind colo"
+            );
+            return Ok(Err(invalid(&change.key, why)));
+        }
+    }
     if turn.spec.kind == Kind::Colo {
         for colo in &turn.spec.candidates {
             if load::<Colo>(writer.state, &keys::colo(colo))?.is_ok_and(|found| found.is_none()) {
@@ -295,6 +313,19 @@ fn delete_role(writer: &mut RevisionWriter<'_, '_>, role: &RoleName, change: &Ch
         return Ok(in_use(format!(
             "host '{host}' attends role '{role}'; stop its agent first"
         )));
+    }
+    if kind == Kind::Colo {
+        let mut follower = None;
+        scan(writer.state, "roles", |name, spec: &Spec| {
+            if spec.follows.as_ref() == Some(role) {
+                follower = Some(name.to_owned());
+            }
+        })?;
+        if let Some(name) = follower {
+            return Ok(in_use(format!(
+                "role '{name}' follows role '{role}': cfgctl role create {name} --follows none"
+            )));
+        }
     }
     writer.delete_if_there(&keys::grant(role))?;
     Ok(Ok(()))
@@ -367,7 +398,7 @@ impl Used {
 }
 
 /// The objects of a table, by name. What says nothing is left out.
-fn scan<T: DeserializeOwned>(
+pub(super) fn scan<T: DeserializeOwned>(
     view: &dyn View,
     table: &str,
     mut each: impl FnMut(&str, &T),

@@ -6,18 +6,18 @@ use std::cmp::Ordering;
 use std::io;
 
 use cfgsvc_proto::state::role_command::Step;
-use cfgsvc_proto::state::{
-    Attend, LeaseRecord, Move, Refusal, RoleCommand, RoleReply, Start, Yield,
-};
+use cfgsvc_proto::state::{Attend, LeaseRecord, Refusal, RoleCommand, RoleReply, Start, Yield};
 use cluster_core::store::View;
 use prost::Message;
 
 use super::grant::{Attending, DataAt, Grant, Wrong};
 use super::keys;
+use super::moves::{move_role, out_of_reach};
 use super::name::{Name, RoleName};
-use super::objects::{self, Colo, Data, Failover, Host, Kind, Spec};
+use super::objects::{self, Colo, Data, Host, Kind, Spec};
+use super::sync::sync;
 use super::turn::{There, Turn, load, value};
-use super::verdict::{self, Fence, Verdict};
+use super::verdict::Fence;
 use crate::lease;
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse};
@@ -25,21 +25,22 @@ use crate::tables;
 use crate::writer::{NewValue, RevisionWriter};
 
 /// Longest text of an agent about itself: its instance, boot, identity, position and value.
-const TEXT_BYTES_MAX: usize = 1_024;
+pub(super) const TEXT_BYTES_MAX: usize = 1_024;
 
 /// What a step does, or why it is refused.
-type Outcome = io::Result<Result<RoleReply, Refusal>>;
+pub(super) type Outcome = io::Result<Result<RoleReply, Refusal>>;
 
-fn name(text: &str) -> Result<Name, Refusal> {
+pub(super) fn name(text: &str) -> Result<Name, Refusal> {
     text.parse()
         .map_err(|error: super::name::BadName| refuse(Code::InvalidObject, error.to_string()))
 }
 
-fn answer(grant: &Grant) -> RoleReply {
+pub(super) fn answer(grant: &Grant) -> RoleReply {
     RoleReply {
         epoch: grant.epoch,
         holder: grant.holder.clone().map_or_else(String::new, String::from),
         closing: grant.closing(),
+        synced: grant.synced.keys().cloned().map(String::from).collect(),
         ..RoleReply::default()
     }
 }
@@ -59,6 +60,7 @@ pub(crate) fn step(
         Some(Step::Start(request)) => start(writer, &role, &request, leases),
         Some(Step::Yield(request)) => yield_role(writer, &role, request, leases),
         Some(Step::Move(request)) => move_role(writer, &role, &request, leases),
+        Some(Step::Sync(request)) => sync(writer, &role, &request, leases),
         None => Err(crate::machine::unknown("the log holds a step of a role")),
     }
 }
@@ -91,18 +93,14 @@ fn attend(
         ensure_written(writer, &keys::host(&host), &Host { colo, addresses })?;
     }
     let mut attending = attending;
-    if let Some(before) = &before {
-        let again = u32::from(turn.comes_again(&host, before));
-        attending.tries = before.now.tries.saturating_add(again);
-    }
     turn.stops(writer.state, &host)?;
-    if attending.has_data {
-        let data = DataAt {
-            identity: &attending.identity,
-            position: &attending.position,
-        };
-        turn.grant.sees(&turn.spec, (attending.epoch, data));
-    }
+    let revision = writer.next_revision();
+    note_arrival(
+        &mut turn,
+        (&host, before.as_ref()),
+        &mut attending,
+        revision,
+    );
     turn.comes(writer.state, (&host, request.lease), attending)?;
     let spec = turn.spec.clone();
     let ttl_ms = spec.lease_ms();
@@ -124,6 +122,36 @@ fn attend(
         end_lease(writer, lease, leases)?;
     }
     Ok(Ok(attended(&spec, request.lease, &grant)))
+}
+
+/// Takes note, in the grant and of the one that comes, of what its coming says.
+fn note_arrival(
+    turn: &mut Turn,
+    (host, before): (&Name, Option<&There>),
+    now: &mut Attending,
+    revision: i64,
+) {
+    if let Some(before) = before {
+        let again = u32::from(turn.comes_again(host, before));
+        now.tries = before.now.tries.saturating_add(again);
+    }
+    if now.has_data {
+        let data = DataAt {
+            identity: &now.identity,
+            position: &now.position,
+            life: &now.life,
+        };
+        turn.grant.sees(&turn.spec, (now.epoch, data));
+    }
+    turn.grant.comes(host, &now.life);
+    if turn.spec.sync {
+        let before = before.filter(|_| !now.life.is_empty());
+        let same = before.filter(|before| before.now.life == now.life);
+        now.since = same.map_or(revision, |before| before.now.since);
+    }
+    if turn.spec.max_lag.is_some() {
+        now.said = revision;
+    }
 }
 
 /// One comes as a host that is there already: the answer, unless it takes the other's place.
@@ -169,7 +197,7 @@ fn attended(spec: &Spec, lease: i64, grant: &Grant) -> RoleReply {
 }
 
 /// Takes note of a step of one that is there; the answer, when it is sent again or comes late.
-fn noted(
+pub(super) fn noted(
     turn: &mut Turn,
     view: &dyn View,
     (host, attempt): (&Name, u64),
@@ -241,6 +269,9 @@ fn admit(
         has_data: request.has_data && spec.data.is_some(&request.position),
         identity: request.identity.clone(),
         position: request.position.clone(),
+        life: request.life.clone(),
+        since: 0,
+        said: 0,
         declines: false,
         attempt: request.attempt,
         tries: 0,
@@ -322,6 +353,7 @@ fn plausible(spec: &Spec, attending: &Attending) -> Result<(), Refusal> {
         ("boot", &attending.boot),
         ("identity", &attending.identity),
         ("position", &attending.position),
+        ("life", &attending.life),
         ("value", &attending.value),
     ];
     for (what, text) in texts {
@@ -351,16 +383,10 @@ fn plausible(spec: &Spec, attending: &Attending) -> Result<(), Refusal> {
 fn no_position(data: Data, position: &str) -> String {
     match (data, position) {
         (Data::None, _) => format!("position '{position}' is given, and the role keeps no data"),
-        (Data::Number, "") => "the role keeps data, and the host says no position of its own: \
-                               its hook 'position' must print IDENTITY NUMBER, of an empty store \
-                               as well"
+        (_, "") => "the role keeps data, and the host says no position of its own: its hook \
+                    'position' must print IDENTITY POSITION, of an empty store as well"
             .to_owned(),
-        (Data::Number, _) => {
-            format!(
-                "position '{position}' is not a number from 0 to {}",
-                u64::MAX
-            )
-        }
+        (_, _) => format!("position '{position}' is not {}", data.form()),
     }
 }
 
@@ -404,13 +430,17 @@ fn start(
     if let Some(done) = noted(&mut turn, writer.state, (&host, request.attempt))? {
         return Ok(done);
     }
-    if request.position.len().max(request.identity.len()) > TEXT_BYTES_MAX {
-        let detail = format!("identity or position is over {TEXT_BYTES_MAX} bytes");
+    if [&request.position, &request.identity, &request.life]
+        .iter()
+        .any(|text| text.len() > TEXT_BYTES_MAX)
+    {
+        let detail = format!("identity, position or life is over {TEXT_BYTES_MAX} bytes");
         return Ok(Err(refuse(Code::InvalidObject, detail)));
     }
     let data = DataAt {
         identity: &request.identity,
         position: &request.position,
+        life: &request.life,
     };
     if let Err(wrong) = turn.starts(&host, request.epoch, data) {
         return Ok(Err(explain(&turn, &host, request, wrong)));
@@ -463,6 +493,19 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
                 format!("role '{role}', '{host}': {fence}"),
             )
         }
+        Wrong::OutOfReach => {
+            let at = turn
+                .there_now(host)
+                .map_or("", |there| there.position.as_str());
+            refuse(Code::Behind, out_of_reach(turn, host, at))
+        }
+        Wrong::Reopened => {
+            let detail = format!(
+                "the store of '{host}' was opened anew since it came to role '{role}': what it had \
+                 received may be gone; it comes again"
+            );
+            refuse(Code::NotAvailable, detail)
+        }
         Wrong::Empty => {
             let detail = format!("role '{role}', '{host}': {}", Fence::Empty);
             refuse(Code::Behind, detail)
@@ -471,7 +514,7 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
 }
 
 /// The role, and the one that attends with this lease.
-fn turn_of(
+pub(super) fn turn_of(
     view: &dyn View,
     role: &RoleName,
     host: &str,
@@ -535,8 +578,8 @@ fn yield_role(
     turn.stops(writer.state, &host)?;
     let kept = served && kind == Kind::Host && !turn.grant.loses;
     if kept && !request.position.is_empty() {
-        turn.grant.written = turn.spec.data.is_some(&request.position);
-        turn.grant.left = Some(request.position);
+        let spec = turn.spec.clone();
+        turn.grant.leaves(&spec, request.position);
     }
     if request.leave {
         turn.goes(writer.state, &host)?;
@@ -545,101 +588,6 @@ fn yield_role(
     }
     let grant = turn.finish(writer, leases)?;
     Ok(Ok(answer(&grant)))
-}
-
-fn move_role(
-    writer: &mut RevisionWriter<'_, '_>,
-    role: &RoleName,
-    request: &Move,
-    leases: &mut Vec<LeaseChange>,
-) -> Outcome {
-    let mut turn = match Turn::load(writer.state, role)? {
-        Ok(turn) => turn,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let epoch = turn.grant.epoch;
-    if request.epoch != 0 && request.epoch != epoch {
-        let detail = format!(
-            "role '{role}' is at epoch {epoch}, asked for at epoch {}",
-            request.epoch
-        );
-        return Ok(Err(refuse(Code::EpochChanged, detail)));
-    }
-    let to = match goal(writer.state, &mut turn, request)? {
-        Ok(to) => to,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if let Some(to) = &to
-        && let Some(there) = turn.there(writer.state, to)?
-    {
-        // A person knows better than it did.
-        there.now.declines = false;
-    }
-    turn.grant.wish(to, request.accept_loss);
-    let grant = turn.finish(writer, leases)?;
-    Ok(Ok(answer(&grant)))
-}
-
-/// Whom the role is to go to.
-fn goal(
-    view: &dyn View,
-    turn: &mut Turn,
-    request: &Move,
-) -> io::Result<Result<Option<Name>, Refusal>> {
-    let to = request.to.as_str();
-    let role = turn.role.clone();
-    let automatic = turn.spec.failover == Failover::Auto && !turn.spec.paused;
-    if to.is_empty() {
-        if automatic && turn.spec.kind != Kind::Lock {
-            let detail = format!(
-                "role '{role}' is given by the group itself and would be again; pause it first \
-                 (cfgctl role pause {role}), or switch it to another"
-            );
-            return Ok(Err(refuse(Code::NotAvailable, detail)));
-        }
-        return Ok(Ok(None));
-    }
-    let to = match name(to) {
-        Ok(to) => to,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let none = |detail| Ok(Err(refuse(Code::NotAvailable, detail)));
-    if !turn.spec.is_candidate(&to) {
-        let detail = format!("'{to}' is no candidate of role '{role}'");
-        return none(detail);
-    }
-    if turn.spec.kind == Kind::Colo {
-        return match load::<Colo>(view, &keys::colo(&to))? {
-            Ok(Some(_)) => Ok(Ok(Some(to))),
-            Ok(None) => none(format!("colo '{to}' does not exist")),
-            Err(refusal) => Ok(Err(refusal)),
-        };
-    }
-    let Some(there) = turn.there(view, &to)?.map(|there| there.now.clone()) else {
-        let detail = format!("'{to}' does not attend role '{role}': is its agent running?");
-        return none(detail);
-    };
-    let fence = verdict::never(&turn.spec, &turn.grant, &there);
-    if let Some(fence @ (Fence::OtherData { .. } | Fence::UnknownData)) = fence {
-        return none(format!("'{to}' cannot take role '{role}': {fence}"));
-    }
-    let holds = turn.grant.holder.as_ref() == Some(&to);
-    let goes_on = holds && (there.serving != 0 || turn.grant.restored);
-    let keeps = turn.spec.data != Data::None && !goes_on;
-    if keeps && !request.accept_loss && !verdict::may_begin(&turn.spec, &turn.grant, &there) {
-        let why = match verdict::verdict(Some((&turn.spec, &turn.grant)), &to, Some(&there)) {
-            Verdict::Rebuild { why, .. } => why,
-            Verdict::Fenced(fence) => fence.to_string(),
-            Verdict::Standby { .. } | Verdict::Redirect { .. } | Verdict::Serve { .. } => {
-                "it said no data when it came".to_owned()
-            }
-        };
-        return none(format!(
-            "'{to}' may lack what was written last: {why}. Let it get that first, or give it up \
-             (--accept-loss)"
-        ));
-    }
-    Ok(Ok(Some(to)))
 }
 
 /// The lease of somebody who attended is over, and the key that hung on it is gone.

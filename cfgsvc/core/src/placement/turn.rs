@@ -3,6 +3,7 @@
 //! Invariant: every change of a role ends in [`Turn::finish`], which settles it, so that no commit
 //! leaves a role that somebody could take and nobody was given.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -14,10 +15,10 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::grant::{Attending, DataAt, Grant, Taker};
+use super::grant::{Attending, DataAt, Grant, Taker, in_reach};
 use super::keys;
 use super::name::{Name, RoleName};
-use super::objects::{Colo, Kind, Spec};
+use super::objects::{Colo, Host, Kind, Spec};
 use super::verdict;
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse, shown};
@@ -220,6 +221,12 @@ impl Turn {
         Ok(found)
     }
 
+    /// One that attends and has been looked at.
+    pub(super) fn there_now(&self, host: &Name) -> Option<&Attending> {
+        let there = self.there.get(host)?.as_ref()?;
+        Some(&there.now)
+    }
+
     /// `host` begins the epoch.
     pub(super) fn starts(
         &mut self,
@@ -257,7 +264,8 @@ impl Turn {
     }
 
     /// Who may take the role now, the best first.
-    fn available(&mut self, view: &dyn View) -> io::Result<Vec<Taker>> {
+    pub(super) fn available(&mut self, view: &dyn View) -> io::Result<Vec<Taker>> {
+        let colos = Colos::of(self, view)?;
         let mut ranked = Vec::new();
         for (host, there) in self.everybody(view)? {
             if there.now.declines {
@@ -270,32 +278,60 @@ impl Turn {
             // Of a lock: who came first. The newest has no version yet.
             let came = there
                 .stored
+                .as_ref()
                 .map_or(i64::MAX, |stored| stored.create_revision);
             let came = if self.spec.kind == Kind::Lock {
                 came
             } else {
                 0
             };
-            let drained = match &there.now.colo {
-                Some(colo) => load::<Colo>(view, &keys::colo(colo))?
-                    .is_ok_and(|found| found.is_some_and(|(colo, _)| colo.drained)),
-                None => false,
-            };
-            let complete = verdict::may_go_on(&self.spec, &self.grant, &there.now);
-            let whole = verdict::may_begin(&self.spec, &self.grant, &there.now);
-            let by_itself = whole && !drained && self.spec.is_candidate(&name);
-            let tries = there.now.tries;
-            let taker = Taker {
-                tries,
-                name,
-                by_itself,
-                complete,
-            };
-            ranked.push((tries, listed.unwrap_or(usize::MAX), came, taker));
+            let taker = self.taker((host, &there), name, &colos, view)?;
+            let order = (
+                taker.tries,
+                Reverse(self.advance(&there.now)),
+                colos.is_far(&there.now),
+                listed.unwrap_or(usize::MAX),
+                came,
+            );
+            ranked.push((order, taker));
         }
         ranked.sort();
-        ranked.dedup_by(|a, b| a.3 == b.3);
+        ranked.dedup_by(|a, b| a.1 == b.1);
         Ok(ranked.into_iter().map(|(.., taker)| taker).collect())
+    }
+
+    /// How far the data of one goes, where that decides.
+    fn advance(&self, there: &Attending) -> u128 {
+        match self.spec.max_lag {
+            Some(_) => self.spec.data.advance(&there.position),
+            None => 0,
+        }
+    }
+
+    fn taker(
+        &self,
+        (host, there): (Name, &There),
+        name: Name,
+        colos: &Colos,
+        view: &dyn View,
+    ) -> io::Result<Taker> {
+        let (spec, grant, there) = (&self.spec, &self.grant, &there.now);
+        let drained = match &there.colo {
+            Some(colo) => load::<Colo>(view, &keys::colo(colo))?
+                .is_ok_and(|found| found.is_some_and(|(colo, _)| colo.drained)),
+            None => false,
+        };
+        let whole = verdict::may_begin(spec, grant, there);
+        let wanted = !drained && spec.is_candidate(&name) && colos.may_hold(there);
+        let awaited = whole && wanted && grant.says_anew(there);
+        Ok(Taker {
+            tries: there.tries,
+            name,
+            by_itself: whole && wanted,
+            complete: verdict::may_go_on(spec, grant, there),
+            reaches: !awaited && in_reach(spec, grant, &host, there),
+            awaited,
+        })
     }
 
     /// Settles the role and writes what has changed; returns what the keeper of leases is told.
@@ -304,6 +340,10 @@ impl Turn {
         writer: &mut RevisionWriter<'_, '_>,
         leases: &mut Vec<LeaseChange>,
     ) -> io::Result<Grant> {
+        let lost = self.before.serving > 0 && self.grant.serving == 0;
+        if lost && self.spec.max_lag.is_some() && self.grant.left.is_none() && !self.grant.loses {
+            self.grant.lost = writer.next_revision();
+        }
         // While somebody serves nobody is given it, so nobody need be looked for.
         let available = match self.grant.serving {
             0 => self.available(writer.state)?,
@@ -314,15 +354,15 @@ impl Turn {
         if self.spec.kind == Kind::Lock {
             self.hold_lock(writer.state)?;
         }
-        if self.grant.closing() != self.before.closing() {
-            // Those who serve: their leases are not renewed from here on, or are again.
+        let closes = |grant: &Grant| (grant.closing(), grant.lost, grant.serving > 0);
+        if closes(&self.grant) != closes(&self.before) {
+            // Leases that are not renewed from here on, or are again.
             self.everybody(writer.state)?;
         }
-        let closing = self.grant.closing();
         let unused = self.spec.kind == Kind::Lock && !self.anybody(writer.state)?;
         for (host, there) in std::mem::take(&mut self.there) {
             let Some(there) = there else { continue };
-            close(writer, &there, closing, leases)?;
+            close(writer, &there, self.grant.closes(&there.now), leases)?;
             let same_lease = there
                 .stored
                 .as_ref()
@@ -370,14 +410,49 @@ impl Turn {
     }
 }
 
-/// Notes whether the lease of someone who serves is renewed.
+/// Which colos the group may give a role to, and which it gives it to rather.
+struct Colos {
+    /// That of the role which this one follows.
+    bound: Option<Name>,
+    /// That of the last who began.
+    near: Option<Name>,
+}
+
+impl Colos {
+    fn of(turn: &Turn, view: &dyn View) -> io::Result<Self> {
+        let bound = match &turn.spec.follows {
+            Some(role) => {
+                let grant = load::<Grant>(view, &keys::grant(role))?.unwrap_or_default();
+                grant.and_then(|(grant, _)| grant.next.or(grant.holder))
+            }
+            None => None,
+        };
+        let last = turn.grant.starts.back().filter(|_| turn.spec.same_colo);
+        let near = match last {
+            Some(last) => load::<Host>(view, &keys::host(&last.host))?
+                .unwrap_or_default()
+                .map(|(host, _)| host.colo),
+            None => None,
+        };
+        Ok(Self { bound, near })
+    }
+
+    fn may_hold(&self, there: &Attending) -> bool {
+        self.bound.is_none() || self.bound == there.colo
+    }
+
+    fn is_far(&self, there: &Attending) -> bool {
+        self.near.is_some() && self.near != there.colo
+    }
+}
+
+/// Notes whether the lease of someone who is there is renewed.
 fn close(
     writer: &mut RevisionWriter<'_, '_>,
     there: &There,
     closing: bool,
     leases: &mut Vec<LeaseChange>,
 ) -> io::Result<()> {
-    let closing = closing && there.now.serving != 0;
     let stored = tables::lease(there.lease);
     let Some(mut lease) = tables::get::<LeaseRecord>(writer.state, &stored)? else {
         return Ok(());

@@ -66,6 +66,7 @@ fn commands() -> Vec<Op> {
                 position: "9".to_owned(),
                 attempt: 10,
                 identity: String::new(),
+                life: String::new(),
             })),
         }),
     ]

@@ -108,6 +108,7 @@ impl World {
             Step::Attend(step) => step.attempt = self.attempt + ahead(&step.boot),
             Step::Start(step) => step.attempt = self.attempt + boot(&step.host),
             Step::Yield(step) => step.attempt = self.attempt + boot(&step.host),
+            Step::Sync(step) => step.attempt = self.attempt + boot(&step.host),
             Step::Move(_) => {}
         }
         self.sent.push((role.to_owned(), step.clone()));
@@ -119,7 +120,7 @@ impl World {
         let role = role.to_owned();
         let came = match &step {
             Step::Attend(step) => Some(((role.clone(), step.host.clone()), step.boot.clone())),
-            Step::Start(_) | Step::Yield(_) | Step::Move(_) => None,
+            Step::Start(_) | Step::Yield(_) | Step::Sync(_) | Step::Move(_) => None,
         };
         let step = Some(step);
         let outcome = self.apply(Op::Role(RoleCommand { role, step }));
@@ -187,6 +188,7 @@ pub(crate) fn whose(step: &Step) -> Option<(&str, u64)> {
         Step::Attend(step) => Some((&step.host, step.attempt)),
         Step::Start(step) => Some((&step.host, step.attempt)),
         Step::Yield(step) => Some((&step.host, step.attempt)),
+        Step::Sync(step) => Some((&step.host, step.attempt)),
         Step::Move(_) => None,
     }
 }
@@ -208,6 +210,7 @@ pub(crate) fn start(host: &str, lease: i64, epoch: i64, position: &str) -> Step 
         identity: if position.is_empty() { "" } else { "orders" }.to_owned(),
         position,
         attempt: 0,
+        life: String::new(),
     })
 }
 

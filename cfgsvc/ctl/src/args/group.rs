@@ -1,5 +1,6 @@
 //! Grammar of the commands about the group.
 
+use cfgsvc_core::placement::{Name, RoleName};
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -51,6 +52,24 @@ pub(crate) enum LeaderCommand {
     Move {
         /// Its name or id (hexadecimal)
         member: String,
+    },
+    /// Have the group led from a colo, or from the one that holds a role, while a member there can
+    #[command(after_help = "Example: cfgctl leader prefer akl
+Example: cfgctl leader prefer --role web
+Example: cfgctl leader prefer --none")]
+    Prefer {
+        /// The colo
+        #[arg(required_unless_present_any = ["role", "none"])]
+        colo: Option<Name>,
+        /// The colo that holds this role, or that the host is in that does
+        #[arg(long, conflicts_with = "colo")]
+        role: Option<RoleName>,
+        /// It is of no importance
+        #[arg(long, conflicts_with_all = ["colo", "role"])]
+        none: bool,
+        /// Print what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -15,7 +15,8 @@ pub(crate) use keys::{
 };
 pub(crate) use locks::{ClaimArgs, ElectArgs, LockArgs};
 pub(crate) use placement::{
-    ColoCommand, DataArg, FailoverArg, HostCommand, KindArg, MoveArgs, RoleArgs, RoleCommand,
+    ColoCommand, DataArg, FailoverArg, FailoverArgs, HostCommand, KindArg, MoveArgs, OrNone,
+    RoleArgs, RoleCommand,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -149,6 +150,8 @@ pub(crate) enum Command {
     /// Create, look at, grant, switch, release and pause roles
     #[command(subcommand, after_help = "Example: cfgctl role show db/orders")]
     Role(RoleCommand),
+    /// Print what the group decides by itself, or have it decide about a role now
+    Failover(FailoverArgs),
     /// List, add, remove and promote members
     #[command(subcommand, after_help = "Example: cfgctl member list")]
     Member(MemberCommand),

@@ -100,6 +100,68 @@ pub(crate) enum DataArg {
     None,
     /// A number in one sequence of writes
     Number,
+    /// The last transaction of each server, as in `MariaDB`'s `gtid_binlog_state`
+    Gtid,
+    /// Timelines of `PostgreSQL`, and where each ends
+    Lsn,
+}
+
+/// A setting that may be taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OrNone<T> {
+    /// There is none.
+    Nothing,
+    /// This one.
+    Some(T),
+}
+
+impl<T> OrNone<T> {
+    pub(crate) fn into_option(self) -> Option<T> {
+        match self {
+            Self::Nothing => None,
+            Self::Some(value) => Some(value),
+        }
+    }
+}
+
+fn or_none<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<OrNone<T>, String> {
+    if text == "none" {
+        return Ok(OrNone::Nothing);
+    }
+    let value = text.parse().map(OrNone::Some);
+    value.map_err(|error| format!("{error}; or `none`"))
+}
+
+/// `cfgctl failover`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With a ROLE it goes to the first candidate that may take it by its policy, now, without hold-down
+and interval; a person may choose another by `cfgctl role switch`. Without one it prints each role
+that has a reason to move by votes, and what keeps it. What was decided, and why, is the history
+of a role's grant: `cfgctl history /cfgsvc/grants/ROLE`.
+
+Example: cfgctl failover --dry-run
+Example: cfgctl failover web --dry-run
+Example: cfgctl failover --pause --reason 'work on the network'
+Example: cfgctl failover --hold-down 5s --interval 10min")]
+pub(crate) struct FailoverArgs {
+    /// The role that is to go to its next candidate
+    #[arg(conflicts_with_all = ["pause", "resume", "hold_down", "interval"])]
+    pub(crate) role: Option<RoleName>,
+    /// Decide nothing by votes; leases end as ever
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) pause: bool,
+    /// Decide by votes again
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// How long something must be so before the group acts on it [default: 3s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) hold_down: Option<Duration>,
+    /// Shortest time between two decisions about one role [default: 1min]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) interval: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) how: MoveArgs,
 }
 
 /// How a role is moved.
@@ -149,6 +211,21 @@ pub(crate) struct RoleArgs {
     /// How positions of data are compared [default: none]
     #[arg(long, value_enum)]
     pub(crate) data: Option<DataArg>,
+    /// Only hosts that the holder says are in sync follow it when it is lost [default: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true")]
+    pub(crate) sync: Option<bool>,
+    /// Goes with this role of a colo: only a host in the colo that holds it may have this one
+    #[arg(long, value_name = "ROLE|none", value_parser = or_none::<RoleName>)]
+    pub(crate) follows: Option<OrNone<RoleName>>,
+    /// How other hosts see that the holder serves, at its first address: `tcp`, or `http:/PATH`
+    /// that answers 200
+    #[arg(long, value_name = "tcp|http:/PATH|none", value_parser = or_none::<String>)]
+    pub(crate) check: Option<OrNone<String>>,
+    /// Candidates in the colo of the last holder first [default: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true")]
+    pub(crate) same_colo: Option<bool>,
     /// Print what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -162,7 +239,8 @@ pub(crate) enum RoleCommand {
 term, less the time to stop. The group gives the role to another no earlier than the term, plus
 the error of clocks, plus the lock-delay after the last renewal.
 
-Example: cfgctl role create db/orders --candidates h1,h2 --data number"
+Example: cfgctl role create db/orders --candidates h1,h2 --data number
+Example: cfgctl role create db/orders --data gtid --sync --follows web"
     )]
     Create(RoleArgs),
     /// List the roles

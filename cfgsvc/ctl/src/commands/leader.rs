@@ -6,8 +6,12 @@ use crate::Outcome;
 use crate::args::LeaderCommand;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
+use crate::placed::{print_plan, read, write};
 use crate::render::Table;
-use cfgsvc_client::{AdminError, Client};
+use bytes::Bytes;
+use cfgsvc_client::{AdminError, Client, Delete, Write};
+use cfgsvc_core::placement::keys;
+use cfgsvc_core::placement::objects::LeaderWish;
 use serde_json::json;
 
 pub(crate) async fn run(context: &Context, command: LeaderCommand) -> Outcome {
@@ -15,7 +19,34 @@ pub(crate) async fn run(context: &Context, command: LeaderCommand) -> Outcome {
     match command {
         LeaderCommand::Show => show(context, &client).await,
         LeaderCommand::Move { member } => transfer(context, &client, &member).await,
+        LeaderCommand::Prefer {
+            colo,
+            role,
+            none: _,
+            dry_run,
+        } => {
+            let key = Bytes::from_static(keys::LEADER);
+            let colo = colo.map(LeaderWish::Colo);
+            let Some(wish) = role.map(LeaderWish::Role).or(colo) else {
+                return no_wish(context, &client, key, dry_run).await;
+            };
+            let before = read::<LeaderWish>(&client, &key).await?;
+            let before = before.as_ref().map(|stored| &stored.kv);
+            write(context, &client, (key, before), &wish, dry_run).await
+        }
     }
+}
+
+/// Where the group is led from is of no importance, also if it was of none before.
+async fn no_wish(context: &Context, client: &Client, key: Bytes, dry_run: bool) -> Outcome {
+    let delete = Delete::new(key);
+    if dry_run {
+        let planned = client.plan(&Write::Delete(delete)).await?;
+        return print_plan(context, &planned);
+    }
+    client.delete(delete).await?;
+    context.printer.note("the group is led from wherever it is");
+    Ok(Exit::Done)
 }
 
 /// The member that leads in the highest term: an old leader may not know yet that it is none.

@@ -8,6 +8,7 @@ mod diff;
 pub(crate) mod dry_run;
 mod elect;
 mod export;
+mod failover;
 mod get;
 mod history;
 mod import;
@@ -22,6 +23,7 @@ mod snapshot;
 mod status;
 mod txn;
 mod version;
+mod votes;
 mod watch;
 
 use crate::Outcome;
@@ -54,6 +56,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Colo(command) => Box::pin(colo::run(context, command)).await,
         Command::Host(command) => colo::run_host(context, command).await,
         Command::Role(command) => Box::pin(role::run(context, command)).await,
+        Command::Failover(args) => Box::pin(failover::run(context, args)).await,
         Command::Member(command) => member::run(context, command).await,
         Command::Status => status::run(context).await,
         Command::Leader(command) => leader::run(context, command).await,

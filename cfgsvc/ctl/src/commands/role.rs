@@ -1,14 +1,14 @@
 //! `cfgctl role`.
 
 use crate::Outcome;
-use crate::args::{DataArg, FailoverArg, KindArg, MoveArgs, RoleArgs, RoleCommand};
+use crate::args::{DataArg, FailoverArg, KindArg, MoveArgs, OrNone, RoleArgs, RoleCommand};
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::placed::{delete, print_plan, read, verdict_json, verdict_name, write};
 use crate::render::Table;
 use cfgsvc_client::{Client, EventKind, MoveTo, Moved, Refusal, RoleState, WatchOptions, Write};
 use cfgsvc_core::placement::objects::{Data, Failover, Kind};
-use cfgsvc_core::placement::{Grant, RoleName, Spec, keys};
+use cfgsvc_core::placement::{Grant, Name, RoleName, Spec, keys};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -69,17 +69,17 @@ async fn holder(client: &Client, role: &RoleName) -> Result<Option<String>, Diag
     Ok(grant_of(&role)?.holder.map(String::from))
 }
 
-async fn one(client: &Client, role: &RoleName) -> Result<RoleState, Diagnostic> {
+pub(crate) async fn one(client: &Client, role: &RoleName) -> Result<RoleState, Diagnostic> {
     let roles = client.roles(role.as_str()).await?;
     let none = || Diagnostic::refused(format!("there is no role `{role}`"));
     roles.into_iter().next().ok_or_else(none)
 }
 
-fn grant_of(role: &RoleState) -> Result<Grant, Diagnostic> {
+pub(crate) fn grant_of(role: &RoleState) -> Result<Grant, Diagnostic> {
     serde_json::from_str(&role.grant).map_err(|error| odd("grant", error))
 }
 
-fn spec_of(role: &RoleState) -> Result<Spec, Diagnostic> {
+pub(crate) fn spec_of(role: &RoleState) -> Result<Spec, Diagnostic> {
     serde_json::from_str(&role.spec).map_err(|error| odd("role", error))
 }
 
@@ -115,6 +115,8 @@ async fn create(context: &Context, client: &Client, args: RoleArgs) -> Outcome {
         spec.data = match data {
             DataArg::None => Data::None,
             DataArg::Number => Data::Number,
+            DataArg::Gtid => Data::Gtid,
+            DataArg::Lsn => Data::Lsn,
         };
     }
     spec.term_ms = args.term.map_or(spec.term_ms, ms);
@@ -122,6 +124,10 @@ async fn create(context: &Context, client: &Client, args: RoleArgs) -> Outcome {
     spec.lock_delay_ms = args.lock_delay.map_or(spec.lock_delay_ms, ms);
     spec.rate_ppm = args.rate_ppm.unwrap_or(spec.rate_ppm);
     spec.candidates = args.candidates.unwrap_or(spec.candidates);
+    spec.sync = args.sync.unwrap_or(spec.sync);
+    spec.same_colo = args.same_colo.unwrap_or(spec.same_colo);
+    spec.check = args.check.map_or(spec.check, OrNone::into_option);
+    spec.follows = args.follows.map_or(spec.follows, OrNone::into_option);
     let before = before.as_ref().map(|stored| &stored.kv);
     write(context, client, (key, before), &spec, args.dry_run).await
 }
@@ -276,10 +282,7 @@ async fn handed_over(
         *grant = grant_of(role)?;
     }
     loop {
-        let held = grant
-            .holder
-            .as_ref()
-            .map(cfgsvc_core::placement::Name::as_str);
+        let held = grant.holder.as_ref().map(Name::as_str);
         // Of a colo, nobody need be there; and a lock has nothing to begin.
         let begins = kind == Kind::Host && held == Some(to.to.as_str());
         if !grant.closing() && (!begins || grant.serving > 0) {
@@ -354,6 +357,22 @@ fn state(spec: &Spec, grant: &Grant) -> String {
     if let Some(next) = &grant.next {
         words.push(format!("goes to {next}"));
     }
+    if spec.sync && grant.epoch != 0 {
+        let synced: Vec<&str> = grant.synced.keys().map(Name::as_str).collect();
+        words.push(match synced[..] {
+            [] => "nobody in sync".to_owned(),
+            _ => format!("in sync: {}", synced.join(" ")),
+        });
+    }
+    if let (Some(reached), Some(_)) = (&grant.reached, spec.max_lag) {
+        words.push(format!("was at {reached}"));
+    }
+    if grant.lost != 0 {
+        words.push("holder lost".to_owned());
+    }
+    if let Some(followed) = &spec.follows {
+        words.push(format!("follows {followed}"));
+    }
     if grant.restored {
         words.push("restored: give it anew".to_owned());
     }
@@ -423,7 +442,8 @@ fn concerns(key: &[u8], role: &RoleName) -> bool {
         Some(Ok(Place::Role(name) | Place::Grant(name) | Place::Attending(name, _))) => {
             name == *role
         }
-        Some(Ok(Place::Colo(_) | Place::Host(_)) | Err(_)) | None => false,
+        Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Failover | Place::Leader) | Err(_))
+        | None => false,
     }
 }
 

@@ -1,13 +1,18 @@
 //! `cfgctl status`: every member that is known, by the command line or by the group, is asked.
 
 use super::member::members;
+use super::votes;
 use crate::Outcome;
 use crate::context::Context;
 use crate::diagnostics::{Diagnostic, Exit};
 use crate::render::{Table, size};
-use cfgsvc_client::{AdminError, CallError, Cause, Client, Status};
+use cfgsvc_client::{AdminError, CallError, Cause, Client, Status, VotesState};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Longest wait for the leader to say who sees whom.
+const VOTES_MAX: Duration = Duration::from_secs(1);
 
 /// One member's answer.
 pub(crate) struct Report {
@@ -116,7 +121,17 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             .status
             .map_or_else(Into::into, |_| Diagnostic::quiet(Exit::Refused)));
     }
-    context.print(|| table(&reports, newest), || json(&reports, newest))?;
+    // Without a leader there are none: that is told by the members.
+    let votes = tokio::time::timeout(VOTES_MAX, client.votes()).await;
+    let votes = votes.map_or_else(|_| VotesState::default(), Result::unwrap_or_default);
+    let text = || table(&reports, newest).render() + &votes::text(&votes);
+    context.print_text(text, || {
+        let mut all = json(&reports, newest);
+        if let (Value::Object(all), Value::Object(votes)) = (&mut all, votes::json(&votes)) {
+            all.extend(votes);
+        }
+        all
+    })?;
     for report in &reports {
         let problem = report.problem();
         if !problem.is_empty() {

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 55] = [
+const COMMANDS: [&str; 57] = [
     "",
     "get",
     "set",
@@ -35,6 +35,7 @@ const COMMANDS: [&str; 55] = [
     "host list",
     "host delete",
     "role",
+    "failover",
     "role create",
     "role list",
     "role show",
@@ -54,6 +55,7 @@ const COMMANDS: [&str; 55] = [
     "leader",
     "leader show",
     "leader move",
+    "leader prefer",
     "snapshot",
     "snapshot save",
     "snapshot inspect",

@@ -227,7 +227,9 @@ impl RoleTask {
     fn position(&self) -> String {
         match self.role.spec.data {
             Data::None => String::new(),
-            Data::Number => self.machine.position(&self.role.name).to_string(),
+            Data::Number | Data::Gtid | Data::Lsn => {
+                self.machine.position(&self.role.name).to_string()
+            }
         }
     }
 
@@ -335,7 +337,7 @@ impl RoleTask {
             }
             let position = match role.spec.data {
                 Data::None => String::new(),
-                Data::Number => machine.position(&role.name).to_string(),
+                Data::Number | Data::Gtid | Data::Lsn => machine.position(&role.name).to_string(),
             };
             let request = Start {
                 host: machine.name.as_str().to_owned(),
@@ -344,6 +346,7 @@ impl RoleTask {
                 position,
                 attempt: 0,
                 identity: String::new(),
+                life: String::new(),
             };
             let ask = move |member| {
                 group::step(
@@ -506,7 +509,7 @@ fn terms(reply: &RoleReply, role: &RolePlan, defect: Option<Defect>) -> Terms {
         serve: Duration::from_millis(serve_ms),
         data: match role.spec.data {
             Data::None => HostData::NotKept,
-            Data::Number => HostData::Some,
+            Data::Number | Data::Gtid | Data::Lsn => HostData::Some,
         },
     }
 }

@@ -46,6 +46,7 @@ fn number(step: &mut Step, number: u64) {
         Step::Attend(step) => step.attempt = number,
         Step::Start(step) => step.attempt = number,
         Step::Yield(step) => step.attempt = number,
+        Step::Sync(step) => step.attempt = number,
         Step::Move(_) => {}
     }
 }

@@ -54,7 +54,10 @@ pub fn placed(commit: &Commit) -> Result<Vec<Placed>, String> {
             Some(Ok(Place::Attending(role, host))) => {
                 all.push(Placed::Attending(role, host, parse(value)?));
             }
-            Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Role(_))) | None => {}
+            Some(Ok(
+                Place::Colo(_) | Place::Host(_) | Place::Role(_) | Place::Failover | Place::Leader,
+            ))
+            | None => {}
             Some(Err(why)) => return Err(format!("a key of placement: {why}")),
         }
     }

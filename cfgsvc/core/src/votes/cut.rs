@@ -1,0 +1,282 @@
+//! Who is down, by all rows at one moment.
+//!
+//! Each colo has one vote on each subject:
+//! - by its observers, if it has any that are well and were heard: *down* when at least
+//!   [`Marks::high`] of them miss it, *up* when fewer than [`Marks::low`] do, else *unsure* (the
+//!   two marks of Rapid, as shares because the number of observers differs);
+//! - else by the group, if the colo has a member of it that the leader hears: what a host says
+//!   arrives through any member, so one that was not heard has not reached that member either;
+//! - else none. It counts in the denominator all the same.
+//!
+//! A subject is *down* when a majority of all colos say down, *unsure* when down and unsure
+//! together are a majority. A colo is down when all its hosts are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::row::{Row, Sight};
+use crate::placement::{Name, RoleName};
+
+/// A row counts so long after it was heard, ms: agents tell one each second.
+pub const FRESH_MS: u64 = 3_000;
+/// An observer whose timers are later than this says nothing, ms.
+pub const LATE_MS_MAX: u64 = 500;
+
+/// The two marks, in percent of a colo's observers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// From here on the colo says down.
+    pub high: u32,
+    /// Below that it says up.
+    pub low: u32,
+}
+
+impl Default for Marks {
+    /// Those of Rapid: 9 and 4 of 10.
+    fn default() -> Self {
+        Self { high: 90, low: 40 }
+    }
+}
+
+/// Who or what is voted on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A host.
+    Host(Name),
+    /// The check of a role, at its holder.
+    Check(RoleName),
+}
+
+/// What is said of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// No majority says otherwise.
+    Up,
+    /// A majority sees something, and they do not agree.
+    Unsure,
+    /// A majority of the colos say so.
+    Down,
+}
+
+/// All that a cut is made from.
+#[derive(Debug, Clone, Default)]
+pub struct Scene {
+    /// Now, ms.
+    pub now_ms: u64,
+    /// Hosts that attend a role or have been heard, with their colos.
+    pub hosts: BTreeMap<Name, Name>,
+    /// Hosts with a lease: they are heard, also if they send no rows.
+    pub attending: BTreeSet<Name>,
+    /// The newest row of each.
+    pub rows: BTreeMap<Name, Row>,
+    /// Colos with a member of the group, and whether the leader hears it.
+    pub members: BTreeMap<Name, bool>,
+    /// Roles whose checks are made, with the colo of the holder.
+    pub checks: BTreeMap<RoleName, Name>,
+    /// Since when the leader has led, ms: rows of before are not known to it.
+    pub led_since_ms: u64,
+}
+
+/// One colo's vote on a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    /// What it says; none when it says nothing.
+    pub says: Option<State>,
+    /// Observers that miss the subject.
+    pub missed: u32,
+    /// Observers that were counted; 0 when the group's hearing is the vote.
+    pub of: u32,
+}
+
+/// Who is down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Each subject with its state and the votes of the colos.
+    pub subjects: BTreeMap<Subject, (State, BTreeMap<Name, Vote>)>,
+    /// The colo of each host.
+    pub homes: BTreeMap<Name, Name>,
+    /// Each colo that has hosts.
+    pub colos: BTreeMap<Name, State>,
+    /// Observers that do not count, and why.
+    pub left_out: BTreeMap<Name, &'static str>,
+}
+
+impl Cut {
+    /// State of a host; one that nobody sees is up.
+    pub fn host(&self, host: &Name) -> State {
+        let subject = self.subjects.get(&Subject::Host(host.clone()));
+        subject.map_or(State::Up, |(state, _)| *state)
+    }
+
+    /// State of a colo.
+    pub fn colo(&self, colo: &Name) -> State {
+        self.colos.get(colo).copied().unwrap_or(State::Up)
+    }
+
+    /// State of a role's check.
+    pub fn check(&self, role: &RoleName) -> State {
+        let subject = self.subjects.get(&Subject::Check(role.clone()));
+        subject.map_or(State::Up, |(state, _)| *state)
+    }
+
+    /// What says that a subject is down, in words: the evidence of a decision.
+    pub fn evidence(&self, subject: &Subject) -> String {
+        let Some((_, votes)) = self.subjects.get(subject) else {
+            return "nobody looks at it".to_owned();
+        };
+        let words: Vec<String> = votes
+            .iter()
+            .map(|(colo, vote)| match (vote.says, vote.of) {
+                (None, _) => format!("{colo} says nothing"),
+                (Some(State::Down), 0) => format!("the group in {colo} has not heard it"),
+                (Some(State::Up | State::Unsure), 0) => format!("the group in {colo} hears it"),
+                (Some(_), of) => format!("{colo}: {} of {of} miss it", vote.missed),
+            })
+            .collect();
+        words.join(", ")
+    }
+}
+
+impl Scene {
+    fn heard(&self, host: &Name) -> bool {
+        match self.rows.get(host) {
+            Some(row) => self.is_fresh(row),
+            None => self.attending.contains(host),
+        }
+    }
+
+    fn is_fresh(&self, row: &Row) -> bool {
+        self.now_ms.saturating_sub(row.heard_ms) <= FRESH_MS
+    }
+
+    /// Whether a host that was not heard would have been by now.
+    fn has_listened(&self) -> bool {
+        self.now_ms.saturating_sub(self.led_since_ms) > FRESH_MS
+    }
+
+    /// Observers that count, by colo; and those that do not.
+    fn observers(&self) -> (BTreeMap<&Name, Vec<&Row>>, BTreeMap<Name, &'static str>) {
+        let mut observers: BTreeMap<&Name, Vec<&Row>> = BTreeMap::new();
+        let mut left_out = BTreeMap::new();
+        for (host, row) in &self.rows {
+            let others = row.hosts.iter().filter(|(other, _)| {
+                let colo = self.hosts.get(*other);
+                colo.is_some_and(|colo| *colo != row.colo)
+            });
+            let seen = |sight| row.hosts.values().filter(|one| **one == sight).count();
+            let far = others.clone().count();
+            let far_missed = others.filter(|(_, sight)| **sight == Sight::Missed).count();
+            if !self.is_fresh(row) {
+                left_out.insert(host.clone(), "was not heard lately");
+            } else if row.late_ms > LATE_MS_MAX {
+                left_out.insert(host.clone(), "is late itself");
+            } else if row.hosts.len() > 1 && seen(Sight::Reached) == 0 {
+                left_out.insert(host.clone(), "sees nobody");
+            } else if far > 1 && far_missed == far && !self.some_colo_agrees(row) {
+                left_out.insert(host.clone(), "alone sees no other colo");
+            } else {
+                observers.entry(&row.colo).or_default().push(row);
+            }
+        }
+        (observers, left_out)
+    }
+
+    /// Whether another observer in the colo of `row` misses somebody elsewhere too: then it is not
+    /// this one's own network.
+    fn some_colo_agrees(&self, row: &Row) -> bool {
+        let others = self.rows.values().filter(|other| other.colo == row.colo);
+        let count = others.clone().count();
+        let misses = |other: &&Row| {
+            other.hosts.iter().any(|(host, sight)| {
+                *sight == Sight::Missed && self.hosts.get(host) != Some(&row.colo)
+            })
+        };
+        count == 1 || others.filter(misses).count() > 1
+    }
+
+    /// All colos that have a say: they have hosts, or a member of the group.
+    fn electorate(&self) -> BTreeSet<&Name> {
+        self.hosts.values().chain(self.members.keys()).collect()
+    }
+}
+
+/// Who is down.
+pub fn cut(scene: &Scene, marks: Marks) -> Cut {
+    let electorate = scene.electorate();
+    let (observers, left_out) = scene.observers();
+    let mut cut = Cut {
+        left_out,
+        homes: scene.hosts.clone(),
+        ..Cut::default()
+    };
+    let hosts = scene.hosts.keys().cloned().map(Subject::Host);
+    let checks = scene.checks.keys().cloned().map(Subject::Check);
+    for subject in hosts.chain(checks) {
+        let mut votes = BTreeMap::new();
+        for colo in &electorate {
+            let rows = observers.get(colo).map_or(&[][..], Vec::as_slice);
+            votes.insert((*colo).clone(), vote(scene, marks, &subject, (colo, rows)));
+        }
+        let state = majority(&votes);
+        cut.subjects.insert(subject, (state, votes));
+    }
+    for colo in scene.hosts.values() {
+        let of = scene.hosts.iter().filter(|(_, at)| *at == colo);
+        let state = of.map(|(host, _)| cut.host(host)).min();
+        cut.colos.insert(colo.clone(), state.unwrap_or(State::Up));
+    }
+    cut
+}
+
+fn vote(scene: &Scene, marks: Marks, subject: &Subject, (colo, rows): (&Name, &[&Row])) -> Vote {
+    let sight = |row: &&Row| match subject {
+        Subject::Host(host) => row.hosts.get(host).copied(),
+        Subject::Check(role) => row.checks.get(role).copied(),
+    };
+    let sights: Vec<Sight> = rows.iter().filter_map(sight).collect();
+    let of = u32::try_from(sights.len()).unwrap_or(u32::MAX);
+    let missed = sights.iter().filter(|sight| **sight == Sight::Missed);
+    let missed = u32::try_from(missed.count()).unwrap_or(u32::MAX);
+    if of > 0 {
+        let share = u64::from(missed) * 100 / u64::from(of);
+        let says = match share {
+            share if share >= u64::from(marks.high) => State::Down,
+            share if share < u64::from(marks.low) => State::Up,
+            _ => State::Unsure,
+        };
+        let says = Some(says);
+        return Vote { says, missed, of };
+    }
+    let hears = scene.members.get(colo).copied().unwrap_or(false);
+    let says = match subject {
+        Subject::Host(host) if scene.heard(host) => hears.then_some(State::Up),
+        Subject::Host(_) if scene.has_listened() => hears.then_some(State::Down),
+        Subject::Host(_) | Subject::Check(_) => None,
+    };
+    Vote {
+        says,
+        missed: 0,
+        of: 0,
+    }
+}
+
+/// What a majority of all colos says, also of those that say nothing.
+fn majority(votes: &BTreeMap<Name, Vote>) -> State {
+    let say = |state: State| {
+        votes
+            .values()
+            .filter(|vote| vote.says == Some(state))
+            .count()
+    };
+    let is_majority = |count: usize| count * 2 > votes.len();
+    if is_majority(say(State::Down)) {
+        State::Down
+    } else if is_majority(say(State::Down) + say(State::Unsure)) {
+        State::Unsure
+    } else {
+        State::Up
+    }
+}
+
+#[cfg(test)]
+#[path = "cut_tests.rs"]
+pub(super) mod tests;

@@ -1,0 +1,360 @@
+//! Real databases under real agents and a real group: a pair of `MariaDB` servers, and a `PostgreSQL`
+//! primary with a standby, run by the hooks in `deploy/`, while clients write with the epoch.
+//!
+//! What a client was told is written must be in the surviving holder at the end; a row is only ever
+//! written at the host that held its epoch. A host that comes back learns what it is to do, and
+//! stands by again before the next fault.
+//!
+//! `TRIAL_SEED` repeats the choice of faults (not the moments, as these are real processes),
+//! `TRIAL_ROUNDS` says how many there are, `TRIAL_TERM_MS` how long leases last.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use cfgsvc_tests::harness::{Cluster, ClusterOptions, eventually, eventually_some, run_binary};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::seeds::{Numbers, setting};
+use engine::Engine;
+use host::{Host, Place};
+use load::{Acknowledged, Load};
+
+mod engine;
+mod host;
+mod load;
+
+const ROLE: &str = "db/orders";
+/// For the pair to be whole again: a copy of the data, and a server that recovers.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// The lease's term unless `TRIAL_TERM_MS` says another.
+const TERM_MS: u64 = 2_000;
+/// What stops within the term: a database in order, or by SIGKILL.
+const STOP: &str = "1s";
+/// Clients that write at once.
+const CLIENTS: usize = 3;
+/// Rounds of each engine in the gate; hundreds by hand.
+const ROUNDS: u64 = 4;
+
+/// What happens to the host that holds the role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Switch,
+    AgentKilled,
+    ServerKilled,
+    HostKilled,
+    CutOff,
+    /// The agent's questions arrive, and the answers do not.
+    Deaf,
+    /// It accepts connections, and answers nothing.
+    ServerStopped,
+    /// Both hosts lose power, and the standby comes back first.
+    BothKilled,
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault::ServerKilled,
+    Fault::CutOff,
+    Fault::Switch,
+    Fault::HostKilled,
+    Fault::ServerStopped,
+    Fault::BothKilled,
+    Fault::AgentKilled,
+    Fault::Deaf,
+];
+
+struct Trial {
+    cluster: Cluster,
+    hosts: Vec<Host>,
+    load: Load,
+    engine: Engine,
+    place: Place,
+}
+
+fn cfgctl(endpoints: &str, arguments: &[&str]) -> Result<String> {
+    let mut all = vec!["--endpoints", endpoints];
+    all.extend(arguments);
+    run_binary("cfgctl", &all)?.success()
+}
+
+impl Trial {
+    fn start(engine: Engine) -> Result<Self> {
+        let cluster = Cluster::start_with(ClusterOptions {
+            members: 3,
+            ..ClusterOptions::default()
+        })?;
+        let endpoints = cluster.endpoints();
+        let place = Place::new(engine)?;
+        let term = format!("{}ms", setting("TRIAL_TERM_MS", TERM_MS));
+        for colo in ["akl", "wlg"] {
+            cfgctl(&endpoints, &["colo", "add", colo])?;
+        }
+        let data = engine.data();
+        let create = ["role", "create", ROLE, "--term", &term, "--stop", STOP];
+        let policy = ["--data", data, "--sync", "--candidates", "a1,w1"];
+        cfgctl(&endpoints, &[&create[..], &policy[..]].concat())?;
+        let members: Result<Vec<_>> = (0..3).map(|at| cluster.client_address(at)).collect();
+        let members = members?;
+        let mut hosts = Vec::new();
+        for (number, (name, colo)) in [("a1", "akl"), ("w1", "wlg")].into_iter().enumerate() {
+            hosts.push(Host::new(&place, (name, colo), number + 1, &members)?);
+        }
+        for host in &mut hosts {
+            host.set_up()?;
+            host.start_agent()?;
+        }
+        let doors = hosts
+            .iter()
+            .map(|host| (host.name().to_owned(), host.door()));
+        let doors: BTreeMap<_, _> = doors.collect();
+        let load = Load::new(engine, doors, endpoints);
+        let trial = Self {
+            cluster,
+            hosts,
+            load,
+            engine,
+            place,
+        };
+        trial.whole()?;
+        Ok(trial)
+    }
+
+    fn shown(&self) -> Result<Value> {
+        let shown = ["role", "show", ROLE, "-o", "json"];
+        let text = cfgctl(&self.cluster.endpoints(), &shown)?;
+        serde_json::from_str(&text).context("a role as JSON")
+    }
+
+    /// The host that serves, and its epoch.
+    fn holder(&self) -> Result<Option<(usize, i64)>> {
+        let shown = self.shown()?;
+        let grant = &shown["grant"];
+        let name = grant["holder"].as_str().unwrap_or_default();
+        let at = self.hosts.iter().position(|host| host.name() == name);
+        let serves = grant["serving"] == 1;
+        Ok(at.zip(grant["epoch"].as_i64()).filter(|_| serves))
+    }
+
+    /// Waits until one host serves and the other is in sync with it.
+    fn whole(&self) -> Result<usize> {
+        let mut last = Value::Null;
+        let whole = eventually_some(
+            PATIENCE,
+            "one host to serve, and the other to be in sync",
+            || {
+                let shown = self.shown().ok()?;
+                let synced = shown["grant"]["synced"]
+                    .as_object()
+                    .is_some_and(|all| all.len() == 1);
+                last = shown;
+                let (holder, _) = self.holder().ok()??;
+                synced.then_some(holder)
+            },
+        );
+        whole.with_context(|| format!("{}\n{last:#}\n{}", self.cluster.endpoints(), self.logs()))
+    }
+
+    fn logs(&self) -> String {
+        self.hosts.iter().map(Host::log_tail).collect()
+    }
+
+    /// Does it to the holder, waits until the role is served again, and mends it.
+    fn round(&mut self, fault: Fault) -> Result<Duration> {
+        let holder = self.whole()?;
+        let other = 1 - holder;
+        let (_, before) = self.holder()?.context("one that serves")?;
+        let acknowledged = self.load.count();
+        eventually(PATIENCE, "writes of this epoch", || {
+            self.load.count() > acknowledged + 20
+        })?;
+        let from = Instant::now();
+        match fault {
+            Fault::Switch => {
+                let to = self.hosts[other].name().to_owned();
+                let mut said = String::new();
+                // Refused where that host comes again at this moment.
+                let switched = eventually(PATIENCE, "a switch", || {
+                    let done = cfgctl(&self.cluster.endpoints(), &["role", "switch", ROLE, &to]);
+                    said = done
+                        .as_ref()
+                        .err()
+                        .map_or_else(String::new, ToString::to_string);
+                    done.is_ok()
+                });
+                switched.context(said)?;
+            }
+            Fault::AgentKilled => self.hosts[holder].kill_agent()?,
+            Fault::ServerKilled => self.hosts[holder].signal_server(Signal::KILL)?,
+            Fault::HostKilled => self.hosts[holder].kill_all()?,
+            Fault::CutOff => self.hosts[holder].cut(true),
+            Fault::Deaf => self.hosts[holder].cut(false),
+            Fault::ServerStopped => self.hosts[holder].signal_server(Signal::STOP)?,
+            Fault::BothKilled => {
+                self.hosts[holder].kill_all()?;
+                self.hosts[other].kill_all()?;
+            }
+        }
+        if fault == Fault::BothKilled {
+            return self.both_come_back(holder, before, from);
+        }
+        let mut waited = None;
+        eventually(
+            PATIENCE,
+            "a write that is acknowledged in a later epoch",
+            || {
+                waited = self.load.first_after(before);
+                waited.is_some()
+            },
+        )
+        .with_context(|| format!("{fault:?}\n{:?}\n{}", self.shown(), self.logs()))?;
+        let waited = waited.context("a write")?.duration_since(from);
+        match fault {
+            Fault::Switch | Fault::ServerKilled => {}
+            Fault::CutOff | Fault::Deaf => self.hosts[holder].heal(),
+            Fault::ServerStopped => self.hosts[holder].continue_server()?,
+            Fault::AgentKilled | Fault::HostKilled => self.hosts[holder].start_agent()?,
+            Fault::BothKilled => bail!("it is mended elsewhere"),
+        }
+        Ok(waited)
+    }
+
+    /// The standby comes first: what it had received and not applied may be gone, so it must not
+    /// be given the role. Then the holder comes, and goes on.
+    fn both_come_back(&mut self, holder: usize, before: i64, from: Instant) -> Result<Duration> {
+        let other = 1 - holder;
+        self.hosts[other].start_agent()?;
+        let name = self.hosts[other].name().to_owned();
+        let mut last = Value::Null;
+        // Not by what it was before: it has come anew when nobody is in sync any more.
+        let alone = eventually(PATIENCE, "the standby to be there alone, and anew", || {
+            last = self.shown().unwrap_or_default();
+            let there = &last["attending"];
+            let alone = there.as_array().is_some_and(|all| all.len() == 1);
+            alone && there[0]["host"] == name.as_str() && last["grant"]["synced"].is_null()
+        });
+        alone.with_context(|| format!("{last:#}\n{}", self.logs()))?;
+        self.hosts[holder].start_agent()?;
+        let mut waited = None;
+        eventually(PATIENCE, "the holder to go on", || {
+            waited = self.load.first_after(before);
+            waited.is_some()
+        })
+        .with_context(|| format!("{:?}\n{}", self.shown(), self.logs()))?;
+        let serves = self.holder()?.map(|(at, _)| at);
+        ensure!(
+            serves == Some(holder),
+            "{name} was not in sync: {:#}",
+            self.shown()?
+        );
+        Ok(waited.context("a write")?.duration_since(from))
+    }
+
+    /// Compares what clients were told with what the holder has.
+    fn judge(&mut self) -> Result<(usize, usize)> {
+        let holder = self.whole()?;
+        let acknowledged: Vec<Acknowledged> = self.load.stop();
+        let rows = self.hosts[holder].rows()?;
+        let missing: Vec<_> = acknowledged
+            .iter()
+            .filter(|one| rows.get(&one.id).map(|row| row.0) != Some(one.epoch))
+            .collect();
+        ensure!(
+            missing.is_empty(),
+            "{} acknowledged writes are missing in {}: {:?}",
+            missing.len(),
+            self.hosts[holder].name(),
+            &missing[..missing.len().min(5)]
+        );
+        let shown = self.shown()?;
+        let mut began = BTreeMap::new();
+        for start in shown["grant"]["starts"].as_array().context("starts")? {
+            let host = start["host"].as_str().unwrap_or_default().to_owned();
+            began.insert(start["epoch"].as_i64().unwrap_or_default(), host);
+        }
+        for (id, (epoch, port)) in &rows {
+            let host = self.hosts.iter().find(|host| host.port() == *port);
+            let host = host.context("a row of another server")?.name();
+            let held = began.get(epoch).map(String::as_str);
+            ensure!(
+                held == Some(host),
+                "row {id} of epoch {epoch}: {host}, held by {held:?}"
+            );
+        }
+        Ok((acknowledged.len(), rows.len()))
+    }
+}
+
+fn trials(engine: Engine) -> Result<()> {
+    engine.installed()?;
+    let seed = setting("TRIAL_SEED", u64::from(std::process::id()));
+    let again = format!("TRIAL_SEED={seed} tests/run {engine:?}");
+    let mut numbers = Numbers::new(seed);
+    let rounds = setting("TRIAL_ROUNDS", ROUNDS);
+    let mut trial = Trial::start(engine)?;
+    trial.load.start(CLIENTS)?;
+    // Each comes once before any comes again, from another one on in each run.
+    let first = numbers.below(FAULTS.len() as u64);
+    let mut waits: BTreeMap<String, Vec<u128>> = BTreeMap::new();
+    for round in 0..rounds {
+        let at = usize::try_from((first + round) % FAULTS.len() as u64)?;
+        let fault = FAULTS[at];
+        let waited = trial.round(fault);
+        let waited = waited.with_context(|| format!("round {round}: {fault:?} ({again})"))?;
+        waits
+            .entry(format!("{fault:?}"))
+            .or_default()
+            .push(waited.as_millis());
+    }
+    let (acknowledged, rows) = trial.judge().with_context(|| again.clone())?;
+    trial.place.done();
+    eprintln!(
+        "{:?}: {rounds} rounds, {acknowledged} writes acknowledged, {rows} rows",
+        trial.engine
+    );
+    for (fault, mut ms) in waits {
+        ms.sort_unstable();
+        eprintln!("  {fault}: from the fault to the next acknowledged write, ms: {ms:?}");
+    }
+    ensure!(acknowledged > 0, "nothing was written");
+    Ok(())
+}
+
+/// The hooks alone, without agents, in one of the scenarios of `tests/databases`; there are many
+/// more, to be run by hand after a change of the hooks.
+fn scenario(engine: Engine, scenario: &str) -> Result<()> {
+    engine.installed()?;
+    let script = format!("databases/{}.sh", engine.directory());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let said = Command::new("bash").arg(script).arg(scenario).output()?;
+    ensure!(
+        said.status.success(),
+        "{}\n{}\n{}",
+        said.status,
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    Ok(())
+}
+
+#[test]
+fn long_mariadb_hooks_when_the_disk_is_full() -> Result<()> {
+    scenario(Engine::MariaDb, "disk_full")
+}
+
+#[test]
+fn long_postgres_hooks_when_the_disk_is_full() -> Result<()> {
+    scenario(Engine::Postgres, "full_disk")
+}
+
+#[test]
+fn long_mariadb_keeps_every_acknowledged_write_whatever_fails() -> Result<()> {
+    trials(Engine::MariaDb)
+}
+
+#[test]
+fn long_postgres_keeps_every_acknowledged_write_whatever_fails() -> Result<()> {
+    trials(Engine::Postgres)
+}
