@@ -517,7 +517,7 @@ fence_while_commits_wait() {
   [ "$(ask w1 'SELECT COUNT(*) FROM orders.writes WHERE id < 0')" -gt 0 ] || die "w1 has none"
   alike
 }
-# waits_at HOST COUNT: so many statements of clients are not answered, and one waits for the replica.
+# waits_at HOST COUNT: so many statements are not answered yet, and one waits for the replica.
 waits_at() {
   [ "$(ask "$1" "SELECT COUNT(*), SUM(STATE LIKE 'Waiting for semi%') FROM
     information_schema.PROCESSLIST WHERE USER = 'orders' AND COMMAND <> 'Sleep'")" = "$2"$'\t1' ]
