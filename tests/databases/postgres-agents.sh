@@ -98,8 +98,8 @@ first_start() {
   start_group
   "$programs/cfgctl" colo add akl >/dev/null
   "$programs/cfgctl" colo add wlg >/dev/null
-  "$programs/cfgctl" role create db/orders --candidates a,b --data lsn --sync --term 3s --stop 1s \
-    >/dev/null
+  "$programs/cfgctl" role create db/orders --candidates a,b --data lsn --sync --term 3s \
+    --stop 1s >/dev/null
   start_agent a
   await "a to serve" is_held_by a
   start_agent b
@@ -116,7 +116,9 @@ switched_and_back() {
     "$programs/cfgctl" role switch db/orders "$next" --reason try >/dev/null 2>&1
     settled "$next"
   done
-  if [ -n "$(find a/aside b/aside -mindepth 1)" ]; then fail "a switch made a host set something aside"; fi
+  if [ -n "$(find a/aside b/aside -mindepth 1)" ]; then
+    fail "a switch made a host set something aside"
+  fi
 }
 
 host_lost() {
