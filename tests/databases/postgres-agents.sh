@@ -98,8 +98,8 @@ first_start() {
   start_group
   "$programs/cfgctl" colo add akl >/dev/null
   "$programs/cfgctl" colo add wlg >/dev/null
-  "$programs/cfgctl" role create db/orders --candidates a,b --data lsn --sync --term 3s --stop 1s \
-    >/dev/null
+  "$programs/cfgctl" role create db/orders --candidates a,b --data lsn --sync --term 3s \
+    --stop 1s >/dev/null
   start_agent a
   await "a to serve" is_held_by a
   start_agent b
