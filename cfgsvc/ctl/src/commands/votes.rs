@@ -215,12 +215,12 @@ mod tests {
         };
         expect![[r#"
 
-            COLO  STATE  FOR       MEMBER
-            akl   down   1s 200ms  silent
+            COLO  STATE  FOR   MEMBER
+            akl   down   1.2s  silent
 
-            HOST  COLO  STATE   HEARD   a1 b1 b2 
-            a1    akl   down    9s 300ms     x  x   (was not heard lately)
-            b1    wlg   up      400ms   x     .
+            HOST  COLO  STATE   HEARD   a1 b1 b2
+            a1    akl   down    9.3s       x  x   (was not heard lately)
+            b1    wlg   up      0.4s    x     .
             b2    wlg   up      -
             a1 is down: akl says nothing, wlg: 2 of 2 miss it, the group in chc has not heard it
 

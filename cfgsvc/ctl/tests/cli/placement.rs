@@ -395,7 +395,7 @@ fn what_makes_no_sense_is_refused_with_the_limit_and_what_was_found() -> Result<
             | error: the group refused: role not found: role 'bad'; see cfgctl role list
             exit 1
             $ cfgctl set /cfgsvc/roles/bad {"kind":"host","colour":1}
-            | error: the group refused: invalid object: key '/cfgsvc/roles/bad': unknown field `colour`, expected one of `kind`, `term_ms`, `rate_ppm`, `stop_ms`, `lock_delay_ms`, `failover`, `paused`, `candidates`, `data` at line 1 column 23
+            | error: the group refused: invalid object: key '/cfgsvc/roles/bad': unknown field `colour`, expected one of `kind`, `term_ms`, `rate_ppm`, `stop_ms`, `lock_delay_ms`, `failover`, `paused`, `candidates`, `data`, `sync`, `max_lag`, `follows`, `check`, `same_colo` at line 1 column 23
             exit 1
             $ cfgctl set /cfgsvc/grants/bad {}
             | error: the group refused: key is reserved: key '/cfgsvc/grants/bad' is written by the group alone
