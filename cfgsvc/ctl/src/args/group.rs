@@ -53,7 +53,7 @@ pub(crate) enum LeaderCommand {
         /// Its name or id (hexadecimal)
         member: String,
     },
-    /// Have the group led from a colo, or from the one that holds a role, while a member there can
+    /// Have the group led from a colo, or from where a role is held
     #[command(after_help = "Example: cfgctl leader prefer akl
 Example: cfgctl leader prefer --role web
 Example: cfgctl leader prefer --none")]
