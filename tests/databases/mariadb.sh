@@ -324,7 +324,12 @@ swap() { if [ "$other" = w1 ]; then other=a1; else other=w1; fi; }
 
 # An empty pair starts, the second host joins empty, and has what the first one has.
 first_start() {
+  local host
   pair
+  # A server that starts removes the temporary tables of all that share its directory for them.
+  for host in a1 w1; do
+    [ "$(ask "$host" 'SELECT @@tmpdir')" = "$scratch/$host/tmp" ] || die "$host shares its tmpdir"
+  done
   start_writers a1
   stop_writers
   judge a1

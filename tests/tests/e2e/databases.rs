@@ -340,6 +340,11 @@ fn scenario(engine: Engine, scenario: &str) -> Result<()> {
 }
 
 #[test]
+fn long_mariadb_hooks_from_nothing() -> Result<()> {
+    scenario(Engine::MariaDb, "first_start")
+}
+
+#[test]
 fn long_mariadb_hooks_when_the_disk_is_full() -> Result<()> {
     scenario(Engine::MariaDb, "disk_full")
 }
