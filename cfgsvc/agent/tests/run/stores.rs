@@ -152,8 +152,11 @@ fn a_host_does_not_begin_with_a_store_that_was_opened_since_it_came() -> Result<
 
 #[test]
 fn a_host_says_anew_where_its_data_ends_when_the_holder_is_lost() -> Result<()> {
-    let setup =
-        Setup::new("--term 5s --stop 500ms --data number --max-lag 10 --candidates a1,b1,c1")?;
+    let setup = Setup::new("--term 5s --stop 500ms --data number --candidates a1,b1,c1")?;
+    let role = setup.cfgctl("get -v /cfgsvc/roles/db/orders")?;
+    let mut role: Value = serde_json::from_str(&role)?;
+    role["max_lag"] = 10.into();
+    setup.cfgctl(&format!("set /cfgsvc/roles/db/orders {role}"))?;
     let hosts = [("a1", "orders 100"), ("b1", ""), ("c1", "")];
     let stores = hosts.map(|(host, data)| Store::new(&setup, host, data));
     let [of_a, of_b, of_c] = stores;
