@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cfgsvc_core::placement::read::{Judged, Role, judge, role, roles};
 use cfgsvc_core::placement::{Fence, Name, RoleName, Verdict, keys};
+use cfgsvc_core::read::machine_record;
 use cfgsvc_core::refusal::{Code, refuse};
 use cfgsvc_proto::etcd::WatchCreateRequest;
 use cfgsvc_proto::state::command::Op;
@@ -134,12 +135,14 @@ impl Api {
         Ok((done.revision, reply))
     }
 
-    async fn role_step(
+    /// The same for a request that is answered with the role; `step` makes role and step of it.
+    async fn role_step<T>(
         &self,
-        meta: RequestMeta,
-        role: String,
-        step: Step,
+        request: Request<T>,
+        step: impl FnOnce(T) -> (String, Step),
     ) -> Result<Response<RoleResponse>, Status> {
+        let meta = RequestMeta::parse(request.metadata())?;
+        let (role, step) = step(request.into_inner());
         let (revision, reply) = self.step(meta, role, step).await?;
         Ok(Response::new(RoleResponse {
             header: Some(self.0.header(revision)),
@@ -239,60 +242,63 @@ impl Roles for Api {
         &self,
         request: Request<StartRequest>,
     ) -> Result<Response<RoleResponse>, Status> {
-        let meta = RequestMeta::parse(request.metadata())?;
-        let request = request.into_inner();
-        let step = Step::Start(state::Start {
-            host: request.host,
-            lease: request.lease,
-            epoch: request.epoch,
-            position: request.position,
-            attempt: request.attempt,
-            identity: request.identity,
-            life: request.life,
-        });
-        self.role_step(meta, request.role, step).await
+        let step = |request: StartRequest| {
+            let step = state::Start {
+                host: request.host,
+                lease: request.lease,
+                epoch: request.epoch,
+                position: request.position,
+                attempt: request.attempt,
+                identity: request.identity,
+                life: request.life,
+            };
+            (request.role, Step::Start(step))
+        };
+        self.role_step(request, step).await
     }
 
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<RoleResponse>, Status> {
-        let meta = RequestMeta::parse(request.metadata())?;
-        let request = request.into_inner();
-        let step = Step::Sync(state::Sync {
-            host: request.host,
-            lease: request.lease,
-            epoch: request.epoch,
-            synced: request.synced,
-            position: request.position,
-            attempt: request.attempt,
-            revision: request.revision,
-        });
-        self.role_step(meta, request.role, step).await
+        let step = |request: SyncRequest| {
+            let step = state::Sync {
+                host: request.host,
+                lease: request.lease,
+                epoch: request.epoch,
+                synced: request.synced,
+                position: request.position,
+                attempt: request.attempt,
+                revision: request.revision,
+            };
+            (request.role, Step::Sync(step))
+        };
+        self.role_step(request, step).await
     }
 
     async fn r#yield(
         &self,
         request: Request<YieldRequest>,
     ) -> Result<Response<RoleResponse>, Status> {
-        let meta = RequestMeta::parse(request.metadata())?;
-        let request = request.into_inner();
-        let step = Step::Yield(state::Yield {
-            host: request.host,
-            lease: request.lease,
-            position: request.position,
-            leave: request.leave,
-            attempt: request.attempt,
-        });
-        self.role_step(meta, request.role, step).await
+        let step = |request: YieldRequest| {
+            let step = state::Yield {
+                host: request.host,
+                lease: request.lease,
+                position: request.position,
+                leave: request.leave,
+                attempt: request.attempt,
+            };
+            (request.role, Step::Yield(step))
+        };
+        self.role_step(request, step).await
     }
 
     async fn r#move(
         &self,
         request: Request<MoveRequest>,
     ) -> Result<Response<RoleResponse>, Status> {
-        let meta = RequestMeta::parse(request.metadata())?;
-        let request = request.into_inner();
-        let role = request.role.clone();
-        self.role_step(meta, role, Step::Move(plan::move_step(request)))
-            .await
+        let step = |request: MoveRequest| {
+            let role = request.role.clone();
+            (role, Step::Move(plan::move_step(request)))
+        };
+        self.role_step(request, step).await
     }
 
     type VerdictsStream = ReceiverStream<Result<VerdictResponse, Status>>;
@@ -445,13 +451,13 @@ impl Follower {
                 continue;
             }
             // What is published by now is at least what was waited for.
-            let judged = match self.judge() {
+            let (judged_at, judged) = match self.judge() {
                 Ok(judged) => judged,
                 Err(status) => return Some(status),
             };
             if last.as_ref() != Some(&judged) {
                 let mut verdict = wire(&judged.verdict, judged.epoch, judged.addresses.clone());
-                verdict.revision = revision;
+                verdict.revision = judged_at;
                 verdict.say_position = judged.says_anew;
                 verdict.synced = judged.synced.iter().cloned().map(String::from).collect();
                 let response = VerdictResponse {
@@ -465,8 +471,13 @@ impl Follower {
         }
     }
 
-    fn judge(&self) -> Result<Judged, Status> {
+    /// What it may do, and the revision of the store by which that is so: it may be later than what
+    /// is published, and who compares revisions must not take what is new for old.
+    fn judge(&self) -> Result<(i64, Judged), Status> {
         let (role, host, lease) = (&self.role, &self.host, self.lease);
-        self.service.read(|view| judge(view, role, host, lease))
+        self.service.read(|view| {
+            let revision = machine_record(view)?.revision;
+            Ok((revision, judge(view, role, host, lease)?))
+        })
     }
 }

@@ -196,26 +196,6 @@ fn attended(spec: &Spec, lease: i64, grant: &Grant) -> RoleReply {
     }
 }
 
-/// Takes note of a step of one that is there; the answer, when it is sent again or comes late.
-pub(super) fn noted(
-    turn: &mut Turn,
-    view: &dyn View,
-    (host, attempt): (&Name, u64),
-) -> io::Result<Option<Result<RoleReply, Refusal>>> {
-    let (role, grant) = (turn.role.clone(), answer(&turn.grant));
-    let Some(there) = turn.there(view, host)? else {
-        return Ok(None);
-    };
-    Ok(match attempt.cmp(&there.now.attempt) {
-        Ordering::Less => Some(Err(late(&role, host, there))),
-        Ordering::Equal => Some(Ok(grant)),
-        Ordering::Greater => {
-            there.now.attempt = attempt;
-            None
-        }
-    })
-}
-
 /// A step that was overtaken by a later one of the same agent. What that one brought about must not
 /// be undone: the agent may serve by it.
 fn late(role: &RoleName, host: &Name, before: &There) -> Refusal {
@@ -423,13 +403,11 @@ fn start(
     request: &Start,
     leases: &mut Vec<LeaseChange>,
 ) -> Outcome {
-    let (mut turn, host) = match turn_of(writer.state, role, &request.host, request.lease)? {
+    let by = (request.host.as_str(), request.lease, request.attempt);
+    let (mut turn, host) = match new_step(writer.state, role, by)? {
         Ok(found) => found,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(answer) => return Ok(answer),
     };
-    if let Some(done) = noted(&mut turn, writer.state, (&host, request.attempt))? {
-        return Ok(done);
-    }
     if [&request.position, &request.identity, &request.life]
         .iter()
         .any(|text| text.len() > TEXT_BYTES_MAX)
@@ -513,23 +491,30 @@ fn explain(turn: &Turn, host: &Name, request: &Start, wrong: Wrong) -> Refusal {
     }
 }
 
-/// The role, and the one that attends with this lease.
-pub(super) fn turn_of(
+/// The role, and the one that attends with this lease and takes a step that is new; else the answer
+/// to the step.
+pub(super) fn new_step(
     view: &dyn View,
     role: &RoleName,
-    host: &str,
-    lease: i64,
-) -> io::Result<Result<(Turn, Name), Refusal>> {
+    (host, lease, attempt): (&str, i64, u64),
+) -> io::Result<Result<(Turn, Name), Result<RoleReply, Refusal>>> {
     let host = match name(host) {
         Ok(host) => host,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(refusal) => return Ok(Err(Err(refusal))),
     };
     let mut turn = match Turn::load(view, role)? {
         Ok(turn) => turn,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(refusal) => return Ok(Err(Err(refusal))),
     };
-    if let Err(refusal) = turn.there_with(view, (&host, lease))? {
-        return Ok(Err(refusal));
+    let grant = answer(&turn.grant);
+    let there = match turn.there_with(view, (&host, lease))? {
+        Ok(there) => there,
+        Err(refusal) => return Ok(Err(Err(refusal))),
+    };
+    match attempt.cmp(&there.now.attempt) {
+        Ordering::Less => return Ok(Err(Err(late(role, &host, there)))),
+        Ordering::Equal => return Ok(Err(Ok(grant))),
+        Ordering::Greater => there.now.attempt = attempt,
     }
     Ok(Ok((turn, host)))
 }
@@ -540,13 +525,11 @@ fn yield_role(
     request: Yield,
     leases: &mut Vec<LeaseChange>,
 ) -> Outcome {
-    let (mut turn, host) = match turn_of(writer.state, role, &request.host, request.lease)? {
+    let by = (request.host.as_str(), request.lease, request.attempt);
+    let (mut turn, host) = match new_step(writer.state, role, by)? {
         Ok(found) => found,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(answer) => return Ok(answer),
     };
-    if let Some(done) = noted(&mut turn, writer.state, (&host, request.attempt))? {
-        return Ok(done);
-    }
     if !request.position.is_empty() && !turn.spec.data.is_position(&request.position)
         || request.position.len() > TEXT_BYTES_MAX
     {

@@ -17,7 +17,7 @@ use cluster_core::store::View;
 
 use super::grant::{Attending, Grant};
 use super::name::{Name, RoleName};
-use super::steps::{Outcome, TEXT_BYTES_MAX, answer, name, noted, turn_of};
+use super::steps::{Outcome, TEXT_BYTES_MAX, answer, name, new_step};
 use super::turn::Turn;
 use crate::machine::LeaseChange;
 use crate::refusal::{Code, refuse};
@@ -30,13 +30,11 @@ pub(super) fn sync(
     request: &Sync,
     leases: &mut Vec<LeaseChange>,
 ) -> Outcome {
-    let (mut turn, host) = match turn_of(writer.state, role, &request.host, request.lease)? {
+    let by = (request.host.as_str(), request.lease, request.attempt);
+    let (mut turn, host) = match new_step(writer.state, role, by)? {
         Ok(found) => found,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(answer) => return Ok(answer),
     };
-    if let Some(done) = noted(&mut turn, writer.state, (&host, request.attempt))? {
-        return Ok(done);
-    }
     let (epoch, asked) = (turn.grant.epoch, request.epoch);
     let serves = turn.there(writer.state, &host)?;
     if asked != epoch || serves.is_none_or(|there| there.now.serving != epoch) {
