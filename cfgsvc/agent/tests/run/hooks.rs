@@ -105,7 +105,8 @@ fn a_hook_beside_the_program_ends_with_it_while_the_agent_is_stopped() -> Result
 
 #[test]
 fn a_hook_that_cannot_serve_gives_the_role_to_another() -> Result<()> {
-    let setup = Setup::new("--term 2s --stop 500ms --candidates a1,b1")?;
+    // It is given up, so no lease has to end; and none ends on a machine that is busy.
+    let setup = Setup::new("--term 20s --stop 500ms --candidates a1,b1")?;
     let broken = setup.hooks(&[("on-serve", "exit 1"), ("on-fence", "")])?;
     let whole = setup.hooks(&TELL_ALL)?;
     let a = setup.agent("a1", &["--hook-dir", broken.dir()])?;
