@@ -459,6 +459,7 @@ impl Follower {
                 let mut verdict = wire(&judged.verdict, judged.epoch, judged.addresses.clone());
                 verdict.revision = judged_at;
                 verdict.say_position = judged.says_anew;
+                verdict.tell_position = judged.tells;
                 verdict.synced = judged.synced.iter().cloned().map(String::from).collect();
                 let response = VerdictResponse {
                     header: Some(self.service.header(revision)),

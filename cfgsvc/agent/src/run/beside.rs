@@ -1,4 +1,5 @@
-//! What is run beside a role's program while it is served: the hooks `check` and `sync`.
+//! What is run beside a role's program while it is served: the hooks `check` and `sync`, and
+//! `position` when the group wants to know.
 //!
 //! Invariants
 //! - Nothing of it is there before the program is, nor when that is being stopped: it is killed
@@ -69,10 +70,10 @@ impl Beside<'_> {
         self.board.problem(&self.hooks.role, Part::Sync, None);
     }
 
-    /// Runs the hook `sync`, as long as it is there.
+    /// Tells the group what a holder has to say: who is in sync, and where its data is.
     async fn sync(self, voice: Option<&Voice>, mut stage: watch::Receiver<Stage>) {
         let begun = stage.wait_for(|stage| *stage >= Stage::Begun).await.is_ok();
-        if let Some(voice) = voice.filter(|_| begun && self.hooks.path("sync").is_some()) {
+        if let Some(voice) = voice.filter(|_| begun) {
             Syncs::new(self, voice).run().await;
         }
     }

@@ -667,6 +667,7 @@ impl Asker {
             if verdict.kind() == VerdictKind::Serve {
                 let at = (verdict.epoch, verdict.revision);
                 self.counted.hear(at, verdict.synced.clone());
+                self.counted.hear_asked(at, verdict.tell_position);
             }
             let says_anew = verdict.say_position.then_some(Event::SaysAnew);
             let told = told(verdict);

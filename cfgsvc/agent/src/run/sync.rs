@@ -1,4 +1,5 @@
-//! The hook `sync`, and what is said to the group of it: [`Sync`] with processes, calls and a lock.
+//! What a holder says to the group while it serves: what the hook `sync` has found, [`Sync`] with
+//! processes, calls and a lock; and where its data is, when the group wants to know.
 //!
 //! A run that an agent leaves behind that is killed could have the database wait for fewer hosts
 //! while the next agent's counts on more: so it holds the lock that the next agent waits for.
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use cfgsvc_client::{CallError, Refusal, Sync as Request};
 use cfgsvc_core::placement::Name;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ask::Question;
 use super::beside::Beside;
@@ -21,6 +22,9 @@ use crate::state;
 
 /// From one run's beginning to the next one's.
 const EVERY: Duration = Duration::from_millis(500);
+/// From one word on where the data is to the next. What was written since the last one is unknown
+/// when the holder is lost.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Longest time for a run.
 const SYNC_MAX: Duration = Duration::from_secs(10);
 /// Longest time for the position that is told with it: a list is more urgent.
@@ -34,9 +38,16 @@ struct Count {
     hosts: Hosts,
 }
 
-/// The newest that was heard of it, in answers and verdicts.
+/// Whether the group wants to hear where the data is, in an epoch as of a revision.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    at: (i64, i64),
+    asked: bool,
+}
+
+/// The newest that was heard of it, in answers and verdicts; and in verdicts, what it asks.
 #[derive(Debug, Default)]
-pub(crate) struct Counted(Mutex<Count>);
+pub(crate) struct Counted(Mutex<Count>, Mutex<Asked>);
 
 impl Counted {
     /// An answer or a verdict says so.
@@ -50,6 +61,20 @@ impl Counted {
                 hosts,
             };
         }
+    }
+
+    /// A verdict says so.
+    pub(crate) fn hear_asked(&self, at: (i64, i64), asked: bool) {
+        let mut newest = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if at > newest.at {
+            *newest = Asked { at, asked };
+        }
+    }
+
+    /// Whether the group wants to hear where the data of this epoch is.
+    fn asks(&self, epoch: i64) -> bool {
+        let newest = *self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.at.0 == epoch && newest.asked
     }
 
     fn newest(&self) -> Count {
@@ -118,7 +143,7 @@ impl Voice {
     }
 }
 
-/// The hook `sync` of a role while it is served.
+/// What is said of a role while it is served.
 #[derive(Debug)]
 pub(crate) struct Syncs<'a> {
     beside: Beside<'a>,
@@ -128,6 +153,9 @@ pub(crate) struct Syncs<'a> {
     sync: Sync,
     /// What the group counts in this epoch.
     count: Count,
+    /// The position that the group has heard last, and when it was asked for.
+    said: String,
+    asked: Option<Instant>,
 }
 
 impl<'a> Syncs<'a> {
@@ -143,6 +171,8 @@ impl<'a> Syncs<'a> {
                 epoch,
                 ..Count::default()
             },
+            said: String::new(),
+            asked: None,
         }
     }
 
@@ -152,9 +182,14 @@ impl<'a> Syncs<'a> {
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             next.tick().await;
-            let problem = self.round().await.err();
-            let role = &self.beside.hooks.role;
-            self.beside.board.problem(role, Part::Sync, problem);
+            let hooks = self.beside.hooks;
+            let synced = match hooks.path("sync") {
+                Some(_) => self.round().await,
+                None => Ok(()),
+            };
+            let told = self.tell().await;
+            let problem = synced.and(told).err();
+            self.beside.board.problem(&hooks.role, Part::Sync, problem);
         }
     }
 
@@ -190,26 +225,56 @@ impl<'a> Syncs<'a> {
             if position.is_none() {
                 position = Some(self.position().await);
             }
-            let settings = &self.voice.settings;
-            let request = Request {
-                role: settings.role.clone(),
-                host: settings.host.clone(),
-                lease: self.voice.lease,
-                epoch: self.count.epoch,
-                synced: list.iter().cloned().collect(),
-                position: position.clone().unwrap_or_default(),
-                attempt: settings.attempts.next(),
-                revision,
-            };
-            match self.voice.say(&request).await {
-                Ok(()) => self.sync.done(&list, Done::Answered),
-                Err(missed) => {
-                    self.sync.done(&list, missed.done);
-                    if missed.silent {
-                        self.sync.give_up();
-                    }
-                    result = Err(missed.why);
+            let position = position.clone().unwrap_or_default();
+            result = self.say((list, position), revision).await.and(result);
+        }
+    }
+
+    /// Tells the group where the data is, when it wants to know and that is news.
+    async fn tell(&mut self) -> Result<(), String> {
+        let early = self.asked.is_some_and(|at| at.elapsed() < TELL_EVERY);
+        if early || !self.voice.counted.asks(self.count.epoch) {
+            return Ok(());
+        }
+        self.asked = Some(Instant::now());
+        let position = self.position().await;
+        if position.is_empty() || position == self.said {
+            return Ok(());
+        }
+        // Who is counted on stays so: the database waits for them.
+        let list = self.counted().clone();
+        let revision = self.count.revision;
+        self.say((list, position), revision).await
+    }
+
+    async fn say(
+        &mut self,
+        (list, position): (Hosts, String),
+        revision: i64,
+    ) -> Result<(), String> {
+        let settings = &self.voice.settings;
+        let request = Request {
+            role: settings.role.clone(),
+            host: settings.host.clone(),
+            lease: self.voice.lease,
+            epoch: self.count.epoch,
+            synced: list.iter().cloned().collect(),
+            position,
+            attempt: settings.attempts.next(),
+            revision,
+        };
+        match self.voice.say(&request).await {
+            Ok(()) => {
+                self.sync.done(&list, Done::Answered);
+                self.said = request.position;
+                Ok(())
+            }
+            Err(missed) => {
+                self.sync.done(&list, missed.done);
+                if missed.silent {
+                    self.sync.give_up();
                 }
+                Err(missed.why)
             }
         }
     }

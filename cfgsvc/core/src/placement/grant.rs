@@ -393,6 +393,14 @@ impl Grant {
         if spec.max_lag.is_some() && !position.is_empty() {
             self.reached = Some(position.to_owned());
         }
+        self.written |= !position.is_empty() && spec.data.is_some(position);
+    }
+
+    /// Whether its holder is to say while it serves where its data is: others may lack so much and
+    /// no more; or the epoch began with nothing, and whoever has nothing could follow.
+    pub fn asks_position(&self, spec: &Spec) -> bool {
+        let kept = spec.kind == Kind::Host && spec.data != Data::None;
+        kept && (spec.max_lag.is_some() || !self.written)
     }
 
     /// `host` comes, with a store of this life. What one that was opened anew had received and not

@@ -107,8 +107,7 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sync: bool,
     /// So much of what the holder has told may be missing where the group gives it by itself:
-    /// transactions of a gtid, bytes of an lsn, units of a number. Of use only where the holder
-    /// tells its position again and again, which agents do not do yet.
+    /// transactions of a gtid, bytes of an lsn, units of a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lag: Option<u64>,
     /// A role of a colo: the group gives this one only to hosts of the colo that holds that one,

@@ -79,6 +79,8 @@ pub struct Judged {
     pub says_anew: bool,
     /// Of a host that serves: who is in sync with it.
     pub synced: Vec<Name>,
+    /// Of a host that serves: it is to say again and again where its data is.
+    pub tells: bool,
 }
 
 impl Judged {
@@ -89,6 +91,7 @@ impl Judged {
             addresses: Vec::new(),
             says_anew: false,
             synced: Vec::new(),
+            tells: false,
         }
     }
 }
@@ -127,6 +130,7 @@ pub fn judge(view: &dyn View, role: &RoleName, host: &Name, lease: i64) -> io::R
         } else {
             Vec::new()
         },
+        tells: serves && grant.asks_position(spec),
     })
 }
 

@@ -1,18 +1,18 @@
 //! Roles with data, and people who move roles: who lacks what, and who may have it again.
 
 use cfgsvc_core::Machine;
-use cfgsvc_core::placement::{Fence, Name, Verdict};
+use cfgsvc_core::placement::{Fence, Name, Verdict, read};
 use cfgsvc_proto::etcd::DeleteRangeRequest;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::role_command::Step;
-use cfgsvc_proto::state::{Attend, Command, LeaseExpire, Reply};
+use cfgsvc_proto::state::{Attend, Command, LeaseExpire, Reply, Sync};
 use cluster_core::store::Overlay;
 use prost::Message;
 
 use super::counting::Counting;
-use super::loss;
 use super::world::{Facts, HOSTS, World, attend, go, start, stop};
+use super::{holder, loss};
 
 /// Two colos and role `db`, of which `spec` is said.
 fn world(spec: &str) -> World {
@@ -230,6 +230,41 @@ fn a_person_may_let_a_holder_begin_with_an_empty_store() {
     comes(&mut world, 1, 3, (epoch, Some(10)));
     comes(&mut world, 0, 4, (epoch, Some(0)));
     assert_eq!(world.verdict("db", "h1"), Verdict::Fenced(Fence::Empty));
+}
+
+#[test]
+fn nobody_begins_empty_once_a_new_store_was_written_to() {
+    let mut world = world(NUMBER);
+    comes(&mut world, 0, 1, (0, Some(0)));
+    let epoch = begins(&mut world, "h1", 1, "0");
+    comes(&mut world, 1, 2, (epoch, Some(0)));
+    let asked = |world: &World| {
+        let (role, host) = ("db".parse().expect("a role"), "h1".parse().expect("a name"));
+        let judged = read::judge(&world.state, &role, &host, 1).expect("memory");
+        judged.tells
+    };
+    let tells = |world: &mut World, position: &str| {
+        let told = Step::Sync(Sync {
+            host: "h1".to_owned(),
+            lease: 1,
+            epoch,
+            position: position.to_owned(),
+            ..Sync::default()
+        });
+        world.step("db", told).expect("it serves");
+    };
+    assert!(asked(&world), "it is to say when there is something");
+    tells(&mut world, "0");
+    assert!(asked(&world));
+    tells(&mut world, "1");
+    assert!(!asked(&world), "the rest is of no use to the group");
+    let ids = vec![1];
+    world.apply(Op::LeaseExpire(LeaseExpire { ids, term: 1 }));
+    assert_eq!(holder(&world, "db"), "h1", "the other one has nothing");
+    let refused = world.step("db", go("h2")).expect_err("nobody gave it up");
+    assert!(refused.contains("--accept-loss"), "{refused}");
+    comes(&mut world, 0, 3, (epoch, Some(7)));
+    begins(&mut world, "h1", 3, "7");
 }
 
 #[test]

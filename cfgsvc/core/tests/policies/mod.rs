@@ -95,6 +95,9 @@ fn nobody_follows_a_lost_holder_who_lacks_more_than_the_lag() {
     comes(&mut world, "db", (0, 1), Some(100));
     begins(&mut world, "db", 1, "100");
     comes(&mut world, "db", (1, 2), Some(100));
+    let (role, host) = ("db".parse().expect("a role"), "h1".parse().expect("a name"));
+    let judged = read::judge(&world.state, &role, &host, 1).expect("memory");
+    assert!(judged.tells, "as long as it serves");
     reaches(&mut world, "db", 1, "111");
     lost(&mut world, 1);
     comes(&mut world, "db", (1, 12), Some(100));

@@ -215,6 +215,10 @@ pub(crate) struct RoleArgs {
     #[arg(long, value_name = "true|false", num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true")]
     pub(crate) sync: Option<bool>,
+    /// What may be missing where the group gives it to when the holder is lost: transactions,
+    /// bytes, or units; the most advanced host is next [default: none, which asks nothing]
+    #[arg(long, value_name = "N|none", value_parser = or_none::<u64>)]
+    pub(crate) max_lag: Option<OrNone<u64>>,
     /// Goes with this role of a colo: only a host in the colo that holds it may have this one
     #[arg(long, value_name = "ROLE|none", value_parser = or_none::<RoleName>)]
     pub(crate) follows: Option<OrNone<RoleName>>,

@@ -126,6 +126,7 @@ async fn create(context: &Context, client: &Client, args: RoleArgs) -> Outcome {
     spec.candidates = args.candidates.unwrap_or(spec.candidates);
     spec.sync = args.sync.unwrap_or(spec.sync);
     spec.same_colo = args.same_colo.unwrap_or(spec.same_colo);
+    spec.max_lag = args.max_lag.map_or(spec.max_lag, OrNone::into_option);
     spec.check = args.check.map_or(spec.check, OrNone::into_option);
     spec.follows = args.follows.map_or(spec.follows, OrNone::into_option);
     let before = before.as_ref().map(|stored| &stored.kv);
