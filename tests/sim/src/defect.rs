@@ -53,11 +53,15 @@ pub enum Defect {
     ResourceUnchecked,
     /// A late copy of what an agent once asked for is carried out: its steps are not numbered.
     StepsWithoutNumbers,
+    /// A database does not wait for hosts that the group may count on, when they do not stream.
+    SyncNotAwaited,
+    /// A store that was opened anew passes for the same.
+    StoreLifeIgnored,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::LeaderRestore,
         Self::LeaseRead,
         Self::LateAnswer,
@@ -83,10 +87,12 @@ impl Defect {
         Self::GuardWithoutTimer,
         Self::ResourceUnchecked,
         Self::StepsWithoutNumbers,
+        Self::SyncNotAwaited,
+        Self::StoreLifeIgnored,
     ];
 
     /// Those that need a plan of their own to show.
-    pub const FAVOURED: [Self; 9] = [
+    pub const FAVOURED: [Self; 11] = [
         Self::LeaderRestore,
         Self::LeaseRead,
         Self::LateAnswer,
@@ -96,10 +102,17 @@ impl Defect {
         Self::ClockRateIgnored,
         Self::TakeOverAtOnce,
         Self::RenewalNotConfirmed,
+        Self::SyncNotAwaited,
+        Self::StoreLifeIgnored,
     ];
 
     /// Whether it shows only where hosts serve roles.
     pub fn needs_hosts(self) -> bool {
         self >= Self::DeadlineFromAnswer
+    }
+
+    /// Whether it shows only where a role is synchronous.
+    pub fn needs_sync(self) -> bool {
+        self >= Self::SyncNotAwaited
     }
 }

@@ -107,6 +107,8 @@ fn summarize(world: &World, counts: &mut BTreeMap<&'static str, u64>) {
     world.checks(|checks| {
         counts.insert("epochs given", checks.epochs.count());
         counts.insert("writes that resources took", checks.writes.count());
+        let kept = checks.acknowledged.count();
+        counts.insert("beginnings with all that was acknowledged", kept);
     });
     let revisions = lock(&world.history).last();
     counts.insert("revisions", revisions.unsigned_abs());

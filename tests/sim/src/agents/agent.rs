@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfgsvc::lease::book::Renewal as Booked;
-use cfgsvc_agent::role::core::{Core, Effect, Event, HostData, Renewal, Terms, Told};
+use cfgsvc_agent::role::core::{Core, Effect, Event, HostData, Renewal, Terms};
+use cfgsvc_clock::Moment;
 use cfgsvc_core::placement::objects::{Data, Kind};
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{Attend, RoleReply, Start, Yield};
@@ -19,10 +20,11 @@ use tokio::sync::oneshot;
 
 use super::calls::{Calls, Patience};
 use super::data;
-use super::group::{self, Answer, Follower, Outlet};
+use super::group::{self, Answer, Follower, Heard, Outlet};
 use super::guard::{self, Handle};
 use super::machine::Machine;
 use super::plan::RolePlan;
+use super::sync::{Count, Syncs};
 use crate::defect::Defect;
 use crate::member::moment;
 use crate::network::{pipe, spawn_here};
@@ -40,6 +42,10 @@ const WINDOW: usize = 16;
 const IDLE_TICKS_MAX: u32 = 100;
 /// Answers that wait for an agent that stands still: it asks for a few things at a time.
 const WAITING_MAX: usize = 4_096;
+/// How long a renewal stays open after another member was asked.
+const LATE: Duration = Duration::from_secs(2);
+/// Of 1000 tries to begin, in how many a synchronous role's database still receives.
+const CATCHES_UP: u64 = 300;
 /// Patience of steps.
 const STEP: Patience = Patience {
     attempts: 3,
@@ -83,6 +89,10 @@ struct RoleTask {
     following: Vec<oneshot::Sender<()>>,
     /// The number that is followed.
     stream: Arc<AtomicU64>,
+    /// Who is in sync, as the group said last.
+    counted: Arc<Mutex<Count>>,
+    /// Dropped, this ends what is said of that while the program runs.
+    syncing: Option<oneshot::Sender<()>>,
     /// What the group said last when it took the host in.
     attended: Arc<Mutex<RoleReply>>,
 }
@@ -108,6 +118,8 @@ impl RoleTask {
                     world: world.clone(),
                     machine: machine.clone(),
                     attended: Arc::default(),
+                    counted: Arc::default(),
+                    syncing: None,
                     role: role.clone(),
                     calls: calls.clone(),
                     events,
@@ -202,6 +214,7 @@ impl RoleTask {
                 let of = (&self.role, epoch, stop);
                 let guard = guard::start(&self.world, &self.machine, of, self.events.clone());
                 guard.until(&self.world, until);
+                self.say_who_is_in_sync(epoch, guard.number());
                 self.guard = Some(guard);
             }
             Effect::Until(until) => {
@@ -210,6 +223,7 @@ impl RoleTask {
                 }
             }
             Effect::Stop => {
+                self.syncing = None;
                 match &self.guard {
                     Some(guard) => guard.stop(),
                     None => self.tell(Event::NothingLeft),
@@ -242,6 +256,7 @@ impl RoleTask {
         let (machine, role) = (&self.machine, &self.role);
         let held = machine.held(&role.name);
         let of_lock = role.spec.kind == Kind::Lock;
+        let defect = self.world.plan.defect;
         let settings = serde_json::to_string(&role.spec).unwrap_or_default();
         let request = Attend {
             lease: machine.draw_id(),
@@ -257,12 +272,13 @@ impl RoleTask {
             } else {
                 String::new()
             },
+            life: life(machine, role, defect),
             lock: if of_lock { settings } else { String::new() },
             ..Attend::default()
         };
         let (calls, name) = (self.calls.clone(), role.name.clone());
         let number = self.step_number();
-        let (plan, defect) = (role.clone(), self.world.plan.defect);
+        let plan = role.clone();
         let events = self.events.clone();
         let attended = self.attended.clone();
         spawn_here(async move {
@@ -294,13 +310,25 @@ impl RoleTask {
         // Two tries before a third of the time is over.
         let each = Duration::from_millis(lock(&self.attended).serve_ms) / 6;
         spawn_here(async move {
-            let mut sent = moment();
             let mut answer = None;
+            let mut sent = moment();
             for _ in 0..2 {
+                sent = moment();
                 let ask = move |member| group::renew(member, lease);
-                answer = calls.once(each, ask).await.flatten();
-                if answer.is_some() {
-                    break;
+                let mut open = Box::pin(calls.open(ask));
+                if let Ok(said) = timeout(each, &mut open).await {
+                    answer = said.flatten();
+                    if answer.is_some() {
+                        break;
+                    }
+                } else {
+                    // What is late, and good news, counts by when it was asked.
+                    let events = events.clone();
+                    spawn_here(async move {
+                        if let Ok(Some(Some(Booked::Renewed(_)))) = timeout(LATE, open).await {
+                            drop(events.try_send(renewed(lease, sent, Renewal::Renewed)));
+                        }
+                    });
                 }
                 calls.move_on();
             }
@@ -313,11 +341,7 @@ impl RoleTask {
                 Some(Booked::Gone) => Some(Renewal::Gone),
                 Some(Booked::Ending | Booked::NotLeading) | None => None,
             };
-            let event = renewal.map_or(Event::NotRenewed, |renewal| Event::Renewed {
-                lease,
-                sent,
-                renewal,
-            });
+            let event = renewal.map_or(Event::NotRenewed, |said| renewed(lease, sent, said));
             drop(events.try_send(event));
         });
     }
@@ -332,7 +356,8 @@ impl RoleTask {
             self.tell(begun.clone());
         }
         spawn_here(async move {
-            if role.spec.data != Data::None && !data::catch_up(&world, &machine, &role.name) {
+            let again = machine.fork_rng().chance(CATCHES_UP);
+            if role.spec.data != Data::None && !data::catch_up(&world, &machine, (&role, again)) {
                 return drop(events.try_send(Event::NotBegun { refused: None }));
             }
             let position = match role.spec.data {
@@ -346,7 +371,7 @@ impl RoleTask {
                 position,
                 attempt: 0,
                 identity: String::new(),
-                life: String::new(),
+                life: life(&machine, &role, world.plan.defect),
             };
             let ask = move |member| {
                 group::step(
@@ -393,6 +418,30 @@ impl RoleTask {
         });
     }
 
+    /// Tells the group who is in sync, as long as this program runs and is not asked to end.
+    fn say_who_is_in_sync(&mut self, epoch: i64, program: u64) {
+        if !self.role.spec.sync {
+            return;
+        }
+        let (until, over) = oneshot::channel();
+        self.syncing = Some(until);
+        let syncs = Syncs {
+            world: self.world.clone(),
+            machine: self.machine.clone(),
+            role: self.role.clone(),
+            calls: self.calls.clone(),
+            heard: self.counted.clone(),
+            lease: lock(&self.attended).lease,
+            epoch,
+            program,
+            rng: self.rng.fork(),
+        };
+        spawn_here(async move {
+            // Whichever ends: it is over.
+            SimRuntime::select2(syncs.run(), over).await;
+        });
+    }
+
     /// Follows verdicts on one stream after the other, until another number is followed.
     fn follow(&mut self, stream: u64, lease: i64) {
         let (until, over) = oneshot::channel();
@@ -414,6 +463,7 @@ impl RoleTask {
             follower,
             stream,
             newest: self.stream.clone(),
+            counted: self.counted.clone(),
             events: self.events.clone(),
         };
         spawn_here(async move {
@@ -455,6 +505,7 @@ struct Following {
     follower: Follower,
     stream: u64,
     newest: Arc<AtomicU64>,
+    counted: Arc<Mutex<Count>>,
     events: Sender<Event>,
 }
 
@@ -471,7 +522,7 @@ impl Following {
     /// One connection, from its beginning to its end.
     async fn once(&mut self) {
         let to = self.calls.member();
-        let (outlet, mut told) = pipe::<Told>(&self.world, to, self.id, WINDOW);
+        let (outlet, mut told) = pipe::<Heard>(&self.world, to, self.id, WINDOW);
         let outlet: Outlet = Arc::new(Mutex::new(Some(outlet)));
         let follower = self.follower.clone();
         let open = move |member| group::verdicts(member, follower.clone(), outlet.clone());
@@ -481,7 +532,10 @@ impl Following {
         }
         let ends = self.rng.millis(300, 8_000);
         let all = async {
-            while let Some(told) = told.recv().await {
+            while let Some((told, count)) = told.recv().await {
+                if let Some(count) = count {
+                    lock(&self.counted).hear(count);
+                }
                 let mut stream = self.stream;
                 if self.world.plan.defect == Some(Defect::OldVerdictBelieved) {
                     stream = self.newest.load(Ordering::Relaxed);
@@ -491,6 +545,25 @@ impl Following {
         };
         // A connection does not last for ever, and one to a member that is cut off must not.
         let _ = timeout(ends, all).await;
+    }
+}
+
+fn renewed(lease: i64, sent: Moment, renewal: Renewal) -> Event {
+    Event::Renewed {
+        lease,
+        sent,
+        renewal,
+    }
+}
+
+/// The life of a store, where that counts: its server starts with its machine.
+fn life(machine: &Machine, role: &RolePlan, defect: Option<Defect>) -> String {
+    if !role.spec.sync {
+        return String::new();
+    }
+    match defect {
+        Some(Defect::StoreLifeIgnored) => "one".to_owned(),
+        Some(_) | None => machine.boot(),
     }
 }
 

@@ -77,6 +77,17 @@ impl Calls {
         lock(&self.state).member = None;
     }
 
+    /// Asks once, for as long as somebody waits for the answer.
+    pub fn open<T, F, Fut>(&self, ask: F) -> impl Future<Output = Option<T>> + Send + use<T, F, Fut>
+    where
+        T: Send + 'static,
+        F: Fn(Member) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+    {
+        let (world, from, to) = (self.world.clone(), self.from.clone(), self.member());
+        async move { network::call(&world, from, to, ask).await.ok() }
+    }
+
     /// Asks once.
     pub async fn once<T, F, Fut>(&self, within: Duration, ask: F) -> Option<T>
     where
@@ -84,9 +95,7 @@ impl Calls {
         F: Fn(Member) -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
     {
-        let to = self.member();
-        let call = network::call(&self.world, self.from.clone(), to, ask);
-        if let Ok(Ok(answer)) = timeout(within, call).await {
+        if let Ok(Some(answer)) = timeout(within, self.open(ask)).await {
             return Some(answer);
         }
         self.move_on();

@@ -45,11 +45,15 @@ pub enum HostFault {
     /// The leader and the other members do not hear each other; hosts hear all of them, for longer
     /// than a term and an election.
     LeaderCut,
+    /// All machines lose power at once.
+    PowerAll,
+    /// The host's data is not copied, from it or to it.
+    StreamCut,
 }
 
 impl HostFault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Power,
         Self::AgentKill,
         Self::AgentPause,
@@ -62,6 +66,8 @@ impl HostFault {
         Self::CutAndPause,
         Self::CutAndKill,
         Self::LeaderCut,
+        Self::PowerAll,
+        Self::StreamCut,
     ];
 
     fn name(self) -> &'static str {
@@ -78,6 +84,8 @@ impl HostFault {
             Self::CutAndPause => "host fault: cut and agent paused",
             Self::CutAndKill => "host fault: cut and agent killed",
             Self::LeaderCut => "host fault: leader cut from the members",
+            Self::PowerAll => "host fault: power loss of all",
+            Self::StreamCut => "host fault: data not copied",
         }
     }
 }
@@ -170,6 +178,12 @@ impl HostNemesis {
                 self.later(after, move |_| machine.kill_agent());
             }
             HostFault::LeaderCut => self.cut_leader(),
+            HostFault::PowerAll => {
+                for machine in self.world.machines() {
+                    machine.power_off(&self.world);
+                }
+            }
+            HostFault::StreamCut => machine.cut_stream(self.rng.millis(100, 5_000)),
         }
     }
 
@@ -195,6 +209,9 @@ impl HostNemesis {
 
     fn cut(&mut self, machine: &Machine, out: bool, into: bool) {
         let fault = self.link_fault();
+        if self.rng.chance(500) {
+            machine.cut_stream(self.rng.millis(100, 5_000));
+        }
         for host in self.world.hosts() {
             let mut links = lock(&self.world.links);
             if out {

@@ -12,6 +12,7 @@ use cfgsvc::watch::hub::Stream;
 use cfgsvc_agent::role::core::{Standing, Told};
 use cfgsvc_core::placement::read::{Judged, judge};
 use cfgsvc_core::placement::{Fence, Name, RoleName, Verdict, keys};
+use cfgsvc_core::read::machine_record;
 use cfgsvc_proto::etcd::WatchCreateRequest;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
@@ -24,6 +25,7 @@ use openraft_rt_sim::SimRuntime;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+use super::sync::Count;
 use crate::lease;
 use crate::member::Member;
 use crate::network::{self, spawn_here};
@@ -92,12 +94,21 @@ pub async fn execute(member: Member, op: Op) -> Answer<Reply> {
 }
 
 /// Has the group take a step of a role.
-pub async fn step(
+pub async fn step(member: Member, attempt: u64, role: RoleName, step: Step) -> Answer<RoleReply> {
+    match step_at(member, attempt, role, step).await {
+        Answer::Done((_, reply)) => Answer::Done(reply),
+        Answer::Refused(refusal) => Answer::Refused(refusal),
+        Answer::Unknown => Answer::Unknown,
+    }
+}
+
+/// The same, with the revision by which the answer is so.
+pub async fn step_at(
     member: Member,
     attempt: u64,
     role: RoleName,
     mut step: Step,
-) -> Answer<RoleReply> {
+) -> Answer<(i64, RoleReply)> {
     number(&mut step, attempt);
     let op = Op::Role(RoleCommand {
         role: role.as_str().to_owned(),
@@ -106,8 +117,8 @@ pub async fn step(
     match execute(member.clone(), op).await {
         Answer::Done(Reply {
             result: Some(Outcome::Role(reply)),
-            ..
-        }) => Answer::Done(reply),
+            revision,
+        }) => Answer::Done((revision, reply)),
         Answer::Done(reply) => {
             let why = format!("a step of a role was answered by {reply:?}");
             member.world().fail(why);
@@ -116,6 +127,12 @@ pub async fn step(
         Answer::Refused(refusal) => Answer::Refused(refusal),
         Answer::Unknown => Answer::Unknown,
     }
+}
+
+/// A revision that the group has reached by now.
+pub async fn revision(member: Member) -> Option<i64> {
+    member.read_barrier().await.ok()?;
+    Some(member.hub().published())
 }
 
 /// A renewal, by the leader that the member knows.
@@ -141,7 +158,10 @@ pub struct Follower {
 }
 
 /// The end of a stream of verdicts that a member holds; taken by the first copy of the call.
-pub type Outlet = Arc<Mutex<Option<mpsc::Sender<Told>>>>;
+pub type Outlet = Arc<Mutex<Option<mpsc::Sender<Heard>>>>;
+
+/// What a stream of verdicts says: the verdict, and to a holder who is in sync with it.
+pub type Heard = (Told, Option<Count>);
 
 /// Opens a stream of verdicts; whether that was possible.
 pub async fn verdicts(member: Member, follower: Follower, outlet: Outlet) -> bool {
@@ -173,7 +193,7 @@ impl Follower {
         })
     }
 
-    async fn run(&self, member: &Member, stream: &Stream, outlet: mpsc::Sender<Told>) {
+    async fn run(&self, member: &Member, stream: &Stream, outlet: mpsc::Sender<Heard>) {
         let mut last: Option<Judged> = None;
         loop {
             let revision = member.hub().published();
@@ -181,11 +201,12 @@ impl Follower {
             if !self.wait_after(stream, revision) {
                 continue;
             }
-            let Ok(judged) = self.judge(member) else {
+            let Ok((at, judged)) = self.judge(member) else {
                 return;
             };
             if last.as_ref() != Some(&judged) {
-                if outlet.send(told(&judged)).await.is_err() {
+                let told = (told(&judged), count(at, &judged));
+                if outlet.send(told).await.is_err() {
                     return;
                 }
                 last = Some(judged);
@@ -198,14 +219,22 @@ impl Follower {
         }
     }
 
-    fn judge(&self, member: &Member) -> io::Result<Judged> {
+    fn judge(&self, member: &Member) -> io::Result<(i64, Judged)> {
         let mut judged = None;
         member.store().engine().read(&mut |view| {
-            judged = Some(judge(view, &self.role, &self.host, self.lease)?);
+            let revision = machine_record(view)?.revision;
+            judged = Some((revision, judge(view, &self.role, &self.host, self.lease)?));
             Ok(())
         })?;
         judged.ok_or_else(|| io::Error::other("nothing was read"))
     }
+}
+
+/// Who is in sync with a host that serves.
+fn count(revision: i64, judged: &Judged) -> Option<Count> {
+    let hosts = judged.synced.iter().cloned().map(String::from).collect();
+    matches!(judged.verdict, Verdict::Serve { .. })
+        .then(|| Count::of(judged.epoch, revision, hosts))
 }
 
 /// A verdict as the agent's core takes it.

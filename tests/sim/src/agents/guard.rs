@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::machine::Machine;
 use super::plan::RolePlan;
 use super::resource;
+use super::sync::{self, Open};
 use crate::defect::Defect;
 use crate::invariants::Program;
 use crate::invariants::starts_before_runs::Facts;
@@ -29,9 +30,14 @@ const WAITING_MAX: usize = 1_024;
 const NEVER: Duration = Duration::from_hours(1);
 
 /// What the agent tells the guard; dropped, the guard knows that the agent is lost.
-pub struct Handle(Sender<Event>);
+pub struct Handle(Sender<Event>, u64);
 
 impl Handle {
+    /// Number of the program.
+    pub fn number(&self) -> u64 {
+        self.1
+    }
+
     /// The program may run until then.
     pub fn until(&self, world: &World, until: Moment) {
         let ignored = world.plan.defect == Some(Defect::GuardWithoutTimer);
@@ -51,6 +57,7 @@ pub struct Guarded {
     world: Arc<World>,
     machine: Arc<Machine>,
     data: Data,
+    sync: bool,
     program: Program,
     guard: Arc<Life>,
     life: Arc<Life>,
@@ -83,6 +90,7 @@ pub fn start(
         world: world.clone(),
         machine: machine.clone(),
         data: role.spec.data,
+        sync: role.spec.sync,
         guard: life(),
         life: life(),
         state: Mutex::new(State {
@@ -97,7 +105,7 @@ pub fn start(
     machine.guarded(&guarded);
     guarded.guard.spawn(listen(guarded.clone(), from_agent));
     guarded.guard.spawn(guarded.clone().run(inbox));
-    Handle(handle)
+    Handle(handle, guarded.number())
 }
 
 /// The guard's socket.
@@ -163,11 +171,16 @@ impl Guarded {
         let facts = Facts {
             on_disk: self.machine.serves_on_disk(role),
             position: (self.data != Data::None).then(|| self.machine.position(role)),
+            held: self.sync.then(|| self.machine.held(role)),
         };
         self.world
             .check(|checks| checks.program_started(&self.program, &facts));
         if self.data != Data::None {
             self.machine.holds_data(role);
+        }
+        if self.sync {
+            let open = Open::new(self.program.clone());
+            self.machine.set_open(role, Some(open));
         }
         self.life.spawn(self.clone().work());
         self.life.spawn(self.clone().end_by_itself());
@@ -179,7 +192,9 @@ impl Guarded {
             let pause = lock(&self.state).rng.millis(2, 60);
             sleep(pause).await;
             if self.data != Data::None {
-                self.machine.wrote(&self.program.role);
+                let role = &self.program.role;
+                self.machine.wrote(role, self.program.epoch);
+                sync::acknowledge(&self.world, &self.machine, role);
             }
             let late = {
                 let rng = &mut lock(&self.state).rng;
@@ -252,6 +267,9 @@ impl Guarded {
             return;
         }
         self.world.event(&format!("{} ends {how}", self.program));
+        if self.sync {
+            self.machine.set_open(&self.program.role, None);
+        }
         self.world.check(|checks| {
             checks.program_ended(&self.program);
             Ok(())

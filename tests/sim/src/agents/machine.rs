@@ -11,22 +11,15 @@ use tokio::sync::mpsc::Sender;
 
 use super::disk::{Record, VerdictDisk};
 use super::guard::Guarded;
+use super::held::Held;
 use super::plan::{colo_of, host_name};
+use super::sync::Open;
 use crate::rng::Rng;
 use crate::runtime::{Clock, Life, lock, world_time};
 use crate::world::World;
 
 /// Where the first machine is on the links: no member has such an id.
 pub const FIRST_ID: u64 = 1 << 40;
-
-/// What of a role's data a host has: as much as one number says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
-    /// It has any.
-    pub has: bool,
-    /// Where it ends.
-    pub position: u64,
-}
 
 /// A machine.
 pub struct Machine {
@@ -44,7 +37,10 @@ struct Inner {
     clock: Clock,
     disk: VerdictDisk,
     slow_disk_until: Duration,
+    stream_cut_until: Duration,
     data: BTreeMap<RoleName, Held>,
+    /// Databases that are open for writes, of synchronous roles.
+    open: BTreeMap<RoleName, Open>,
     /// Times that it was started; names the boot.
     boot: u64,
     has_power: bool,
@@ -69,7 +65,9 @@ impl Machine {
                 rng,
                 disk: VerdictDisk::default(),
                 slow_disk_until: Duration::ZERO,
+                stream_cut_until: Duration::ZERO,
                 data: BTreeMap::new(),
+                open: BTreeMap::new(),
                 boot: 1,
                 has_power: true,
                 agent: None,
@@ -194,6 +192,9 @@ impl Machine {
         let inner = &mut *inner;
         inner.has_power = false;
         inner.disk.power_lost(&mut inner.rng);
+        for held in inner.data.values_mut() {
+            held.power_lost(&mut inner.rng);
+        }
         world.event(&format!("host {} loses power", self.name));
     }
 
@@ -225,7 +226,9 @@ impl Machine {
 
     /// No more faults.
     pub fn mend(&self) {
-        lock(&self.inner).slow_disk_until = Duration::ZERO;
+        let mut inner = lock(&self.inner);
+        inner.slow_disk_until = Duration::ZERO;
+        inner.stream_cut_until = Duration::ZERO;
     }
 
     /// How long the next sync takes.
@@ -268,10 +271,22 @@ impl Machine {
 
     // === data ===
 
+    /// Its data is not copied for a while.
+    pub fn cut_stream(&self, span: Duration) {
+        let mut inner = lock(&self.inner);
+        inner.stream_cut_until = inner.stream_cut_until.max(world_time() + span);
+    }
+
+    /// Whether its data can be copied, from it and to it.
+    pub fn streams(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.has_power && world_time() >= inner.stream_cut_until
+    }
+
     /// What it has of a role's data.
     pub fn held(&self, role: &RoleName) -> Held {
         let inner = lock(&self.inner);
-        inner.data.get(role).copied().unwrap_or_default()
+        inner.data.get(role).cloned().unwrap_or_default()
     }
 
     /// It has this of a role's data.
@@ -281,7 +296,7 @@ impl Machine {
 
     /// Where its data ends.
     pub fn position(&self, role: &RoleName) -> u64 {
-        self.held(role).position
+        self.held(role).position()
     }
 
     /// What it has of a role's data came with word of its epoch.
@@ -296,8 +311,22 @@ impl Machine {
     }
 
     /// Its program wrote.
-    pub fn wrote(&self, role: &RoleName) {
+    pub fn wrote(&self, role: &RoleName, epoch: i64) {
         let mut inner = lock(&self.inner);
-        inner.data.entry(role.clone()).or_default().position += 1;
+        inner.data.entry(role.clone()).or_default().wrote(epoch);
+    }
+
+    /// The database that is open for writes.
+    pub fn open(&self, role: &RoleName) -> Option<Open> {
+        lock(&self.inner).open.get(role).cloned()
+    }
+
+    /// It is open like this; `None`: closed.
+    pub fn set_open(&self, role: &RoleName, open: Option<Open>) {
+        let all = &mut lock(&self.inner).open;
+        match open {
+            Some(open) => drop(all.insert(role.clone(), open)),
+            None => drop(all.remove(role)),
+        }
     }
 }

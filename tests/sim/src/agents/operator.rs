@@ -198,7 +198,7 @@ impl Operator {
         // A store at its beginning is empty: to the group it is none.
         let has = |machine: &&Arc<Machine>| {
             let held = machine.held(role);
-            held.has && held.position > 0
+            held.has && held.position() > 0
         };
         let lost = free && !machines.iter().any(|machine| has(&machine));
         // What was first given after the snapshot is known to hosts only, which obey no epoch less.

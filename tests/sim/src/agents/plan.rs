@@ -19,6 +19,9 @@ const RESTORES: u64 = 250;
 /// Makes the source of these draws another than that of the rest of the plan.
 const SALT: u64 = 0x517c_c1b7_2722_0a95;
 
+/// The same for whether a role with data is synchronous.
+const SYNC_SALT: u64 = 0x9d2c_5680_11f3_c6a1;
+
 /// A role of a run.
 #[derive(Debug, Clone)]
 pub struct RolePlan {
@@ -116,6 +119,21 @@ impl Placement {
         if rng.chance(600) {
             roles.remove(rng.index(roles.len()));
         }
+        let needs_sync = favoured.is_some_and(Defect::needs_sync);
+        let mut of_data = roles.iter_mut().filter(|plan| plan.spec.data != Data::None);
+        if let Some(plan) = of_data.next() {
+            plan.spec.sync = needs_sync || Rng::new(seed ^ SYNC_SALT).chance(500);
+        } else if needs_sync {
+            let spec = Spec {
+                data: Data::Number,
+                sync: true,
+                ..spec(&mut rng, Kind::Host, skew)
+            };
+            roles.push(RolePlan {
+                name: role("db/orders"),
+                spec,
+            });
+        }
         for plan in &mut roles {
             if plan.spec.kind == Kind::Host && rng.chance(200) {
                 plan.spec.candidates = (1..hosts).map(host_name).collect();
@@ -153,6 +171,9 @@ impl Placement {
                 HostFault::Cut,
                 HostFault::CutAndPause,
             ],
+            // A host that lags and is given the role; one that has lost what it had received.
+            Some(Defect::SyncNotAwaited) => &[HostFault::Cut, HostFault::StreamCut],
+            Some(Defect::StoreLifeIgnored) => &[HostFault::PowerAll],
             // A leader that nobody follows any more and that hosts still hear: other faults end it.
             Some(Defect::RenewalNotConfirmed) => &[HostFault::AgentPause, HostFault::LeaderCut],
             Some(_) | None => return,

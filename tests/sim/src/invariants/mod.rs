@@ -1,6 +1,7 @@
 //! What must hold at every moment, one rule in each file. All are fed by events and look only at
 //! what is new.
 
+pub mod acknowledged_is_kept;
 pub mod applied_is_a_prefix;
 pub mod committed_is_durable;
 pub mod committed_never_changes;
@@ -71,6 +72,8 @@ pub struct Checks {
     pub epochs: epochs_only_grow::EpochsOnlyGrow,
     grants: no_program_past_its_grant::NoProgramPastItsGrant,
     starts: starts_before_runs::StartsBeforeRuns,
+    /// What databases of synchronous roles told their clients.
+    pub acknowledged: acknowledged_is_kept::AcknowledgedIsKept,
 }
 
 fn decoded_vote(bytes: &Bytes) -> Result<Vote, String> {
@@ -175,6 +178,7 @@ impl Checks {
     /// Another group goes on from a snapshot.
     pub fn group_restored(&mut self) -> Result<(), String> {
         self.starts.group_restored();
+        self.acknowledged.group_restored();
         self.grants.group_restored()
     }
 
@@ -183,6 +187,7 @@ impl Checks {
         for one in placed {
             self.writes.placed(one);
             self.starts.placed(one);
+            self.acknowledged.placed(one);
             self.epochs.placed(revision, one)?;
             self.grants.placed(one)?;
         }
@@ -197,7 +202,11 @@ impl Checks {
     ) -> Result<(), String> {
         self.overlap.started(program)?;
         self.grants.started(program)?;
-        self.starts.started(program, facts)
+        self.starts.started(program, facts)?;
+        match &facts.held {
+            Some(held) => self.acknowledged.started(program, held),
+            None => Ok(()),
+        }
     }
 
     /// Nothing of a program is left.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use cfgsvc_core::placement::{Name, RoleName};
 
 use super::Program;
+use crate::agents::held::Held;
 use crate::agents::view::Placed;
 
 /// What was committed.
@@ -23,6 +24,8 @@ pub struct Facts {
     pub on_disk: i64,
     /// Where its data ends; `None` when the role has none.
     pub position: Option<u64>,
+    /// What it has of a synchronous role's.
+    pub held: Option<Held>,
 }
 
 impl StartsBeforeRuns {
@@ -100,7 +103,11 @@ mod tests {
     fn program_without_a_committed_start_is_seen() {
         let mut rule = StartsBeforeRuns::default();
         let one = program("db", "h1", 5);
-        let facts = |on_disk, position| Facts { on_disk, position };
+        let facts = |on_disk, position| Facts {
+            on_disk,
+            position,
+            held: None,
+        };
         rule.started(&one, &facts(5, None)).expect_err("no start");
         let there = Placed::Attending(one.role.clone(), one.host.clone(), Some(attending(5)));
         rule.placed(&there);
