@@ -22,8 +22,8 @@ use tonic::{Response, Streaming};
 pub use cfgsvc_proto::v1::renew_response::State as RenewState;
 pub use cfgsvc_proto::v1::verdict::Kind as VerdictKind;
 pub use cfgsvc_proto::v1::{
-    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked, ColoVotes,
-    HostVotes, PlanResponse as Planned, Probe, Probes, RoleInfo as RoleState,
+    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked, CheckVotes,
+    ColoVotes, HostVotes, PlanResponse as Planned, Probe, Probes, RoleInfo as RoleState,
     RoleResponse as Moved, RoleVotes, Row, StartRequest as Start, SyncRequest as Sync, Verdict,
     VotesResponse as VotesState, YieldRequest as Yield,
 };
