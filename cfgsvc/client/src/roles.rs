@@ -216,6 +216,18 @@ impl Client {
         self.renew_until(request, self.pool.deadline()).await
     }
 
+    /// The same, for whoever gives it up by a clock of its own: a member that is silent is waited
+    /// for longer, a third of `within`, before another one is asked.
+    pub async fn renew_roles_within(
+        &self,
+        leases: Vec<i64>,
+        row: Option<Row>,
+        within: Duration,
+    ) -> Result<(Vec<RenewState>, Option<Probes>), CallError> {
+        let request = v1::RenewRequest { leases, row };
+        self.renew_until(request, Instant::now() + within).await
+    }
+
     /// What the leader knows of who sees whom, and what it would do about that.
     pub async fn votes(&self) -> Result<VotesState, CallError> {
         self.call(
