@@ -26,7 +26,7 @@ use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{self, Command, RoleCommand};
 use cfgsvc_proto::v1;
-use cfgsvc_proto::v1::{ColoVotes, HostVotes, Probe, Probes, RoleVotes, VotesResponse};
+use cfgsvc_proto::v1::{CheckVotes, ColoVotes, HostVotes, Probe, Probes, RoleVotes, VotesResponse};
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
@@ -269,6 +269,7 @@ impl Votes {
                 })
                 .collect(),
             roles: known.roles_shown(),
+            checks: known.checks_shown(),
             paused,
             hold_down_ms,
             interval_ms,
@@ -360,6 +361,31 @@ impl Known {
                     evidence: self.cut.evidence(&Subject::Host(host.clone())),
                     heard_ms: heard.and_then(|ms| i64::try_from(ms).ok()).unwrap_or(-1),
                     left_out: (*self.cut.left_out.get(host).unwrap_or(&"")).to_owned(),
+                    reached: seen(Sight::Reached),
+                    missed: seen(Sight::Missed),
+                }
+            })
+            .collect()
+    }
+
+    fn checks_shown(&self) -> Vec<CheckVotes> {
+        let checks = self.cut.subjects.iter();
+        let checks = checks.filter_map(|(subject, (state, _))| match subject {
+            Subject::Check(role) => Some((role, subject, *state)),
+            Subject::Host(_) => None,
+        });
+        checks
+            .map(|(role, subject, state)| {
+                let seen = |wanted: Sight| {
+                    let rows = self.heard.iter();
+                    let rows =
+                        rows.filter(|(_, heard)| heard.row.checks.get(role) == Some(&wanted));
+                    rows.map(|(host, _)| host.to_string()).collect()
+                };
+                CheckVotes {
+                    role: role.to_string(),
+                    state: word(state).to_owned(),
+                    evidence: self.cut.evidence(subject),
                     reached: seen(Sight::Reached),
                     missed: seen(Sight::Missed),
                 }

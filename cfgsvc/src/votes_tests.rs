@@ -1,5 +1,8 @@
 //! Rows of one term, lists that are given once, and what is shown.
 
+use cfgsvc_core::placement::objects::Kind;
+use cfgsvc_core::votes::Placed;
+
 use super::*;
 
 fn at(ms: u64) -> Moment {
@@ -98,4 +101,41 @@ fn rows_that_no_agent_sends_are_refused() {
         ..row("a1", 0, &[])
     };
     assert_eq!(votes.hear(at(1_200), 3, odd), Probes::default());
+}
+
+#[test]
+fn check_of_a_role_is_shown_with_who_sees_it_fail() {
+    let votes = heard();
+    let mut fleet = fleet_of(&HOSTS);
+    let role: RoleName = "db/orders".parse().expect("a role");
+    let check = ("tcp".to_owned(), "192.0.2.1:3306".to_owned());
+    fleet.checks.insert(role.clone(), check);
+    fleet.roles.push(Placed {
+        role,
+        kind: Kind::Host,
+        automatic: true,
+        holder: Some(name("a1")),
+        epoch: 7,
+        colo: Some(name("a")),
+        serving: 1,
+        closing: false,
+        begun: true,
+        follows: None,
+        candidates: vec![name("a1"), name("b1")],
+    });
+    votes.look(at(1_200), 3, fleet.clone(), BTreeMap::new());
+    for (host, missed) in [("b1", 0b100), ("c1", 0)] {
+        let given = votes.hear(at(1_300), 3, row(host, 0, &[]));
+        assert_eq!(given.probes[2].role, "db/orders", "after the other hosts");
+        votes.hear(at(1_400), 3, row(host, given.list, &[missed]));
+    }
+    votes.look(at(1_500), 3, fleet, BTreeMap::new());
+    let shown = votes.shown(at(1_500)).checks;
+    let [check] = &shown[..] else {
+        panic!("one check: {shown:?}");
+    };
+    assert_eq!((&check.role[..], &check.state[..]), ("db/orders", "up"));
+    assert_eq!(check.reached, ["c1"]);
+    assert_eq!(check.missed, ["b1"]);
+    assert!(check.evidence.contains("b: 1 of 1 miss it"), "{check:?}");
 }

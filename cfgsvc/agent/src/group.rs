@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -91,8 +92,23 @@ impl Group {
         A: Future<Output = Result<T, CallError>>,
     {
         let at = self.at();
+        let asked = pin!(question(self.client()));
+        self.hear(at, limit, asked).await
+    }
+
+    /// Waits for the answer of the client that was [`Group::at`]. After silence another one is
+    /// asked from then on; what was asked here may still be answered, to whoever goes on waiting.
+    pub(crate) async fn hear<T, A>(
+        &self,
+        at: usize,
+        limit: Duration,
+        asked: Pin<&mut A>,
+    ) -> Result<T, AskError>
+    where
+        A: Future<Output = Result<T, CallError>>,
+    {
         let limit = limit.min(ATTEMPT_MAX);
-        match tokio::time::timeout(limit, question(self.client())).await {
+        match tokio::time::timeout(limit, asked).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 if let CallError::TimedOut { .. } = error {
@@ -112,5 +128,25 @@ impl Group {
         let _ =
             self.at
                 .compare_exchange(at, at.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_member_is_left_for_the_next_and_its_answer_still_counts() {
+        let endpoints = ["192.0.2.1:2379", "192.0.2.2:2379"].map(str::to_owned);
+        let group = Group::new(&endpoints, "a test").expect("a group");
+        let at = group.at();
+        let (answers, answer) = tokio::sync::oneshot::channel();
+        let mut asked = pin!(async { Ok(answer.await.expect("an answer")) });
+        let limit = Duration::from_millis(10);
+        let heard = group.hear(at, limit, asked.as_mut()).await;
+        assert!(matches!(heard, Err(AskError::Late(_))), "{heard:?}");
+        assert_eq!(group.at(), at + 1, "the next is asked from now on");
+        answers.send("late").expect("somebody waits for it");
+        assert_eq!(asked.await.ok(), Some("late"));
     }
 }

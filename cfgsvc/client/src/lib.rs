@@ -152,8 +152,8 @@ pub use options::{AUTHOR_BYTES_MAX, Options, OptionsError, REASON_BYTES_MAX};
 pub use pages::Pages;
 pub use refusal::Refusal;
 pub use roles::{
-    Attend, Attended, Checked, ColoVotes, HostVotes, MoveTo, Moved, Planned, Probe, Probes,
-    RenewState, RoleState, RoleVotes, Row, Start, StepNumbers, Sync, Verdict, VerdictKind,
+    Attend, Attended, CheckVotes, Checked, ColoVotes, HostVotes, MoveTo, Moved, Planned, Probe,
+    Probes, RenewState, RoleState, RoleVotes, Row, Start, StepNumbers, Sync, Verdict, VerdictKind,
     Verdicts, VotesState, Write, Yield,
 };
 pub use route::{Attempts, Failure, Next, Router, Safety, backoff};

@@ -22,8 +22,8 @@ use tonic::{Response, Streaming};
 pub use cfgsvc_proto::v1::renew_response::State as RenewState;
 pub use cfgsvc_proto::v1::verdict::Kind as VerdictKind;
 pub use cfgsvc_proto::v1::{
-    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked, ColoVotes,
-    HostVotes, PlanResponse as Planned, Probe, Probes, RoleInfo as RoleState,
+    AttendRequest as Attend, AttendResponse as Attended, CheckResponse as Checked, CheckVotes,
+    ColoVotes, HostVotes, PlanResponse as Planned, Probe, Probes, RoleInfo as RoleState,
     RoleResponse as Moved, RoleVotes, Row, StartRequest as Start, SyncRequest as Sync, Verdict,
     VotesResponse as VotesState, YieldRequest as Yield,
 };
@@ -214,6 +214,18 @@ impl Client {
     ) -> Result<(Vec<RenewState>, Option<Probes>), CallError> {
         let request = v1::RenewRequest { leases, row };
         self.renew_until(request, self.pool.deadline()).await
+    }
+
+    /// The same, for whoever gives it up by a clock of its own: a member that is silent is waited
+    /// for longer, a third of `within`, before another one is asked.
+    pub async fn renew_roles_within(
+        &self,
+        leases: Vec<i64>,
+        row: Option<Row>,
+        within: Duration,
+    ) -> Result<(Vec<RenewState>, Option<Probes>), CallError> {
+        let request = v1::RenewRequest { leases, row };
+        self.renew_until(request, Instant::now() + within).await
     }
 
     /// What the leader knows of who sees whom, and what it would do about that.

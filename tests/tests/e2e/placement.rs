@@ -29,7 +29,7 @@ use resource::Resources;
 mod clock;
 mod faults;
 mod host;
-mod judge;
+pub(crate) mod judge;
 mod lane;
 mod namespace;
 mod report;

@@ -7,13 +7,14 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cfgsvc_client::{
-    Attend, Attended, CallError, Refusal, RenewState, Start, StepNumbers, Verdict, VerdictKind,
-    Verdicts, Yield, sleep_until,
+    Attend, Attended, CallError, Probes, Refusal, RenewState, Start, StepNumbers, Verdict,
+    VerdictKind, Verdicts, Yield, sleep_until,
 };
 use cfgsvc_clock::Moment;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
@@ -268,31 +269,33 @@ impl Role {
         });
     }
 
+    /// Renews. After silence the next member is asked, and what this one was asked stays open: on
+    /// a network that loses packets an answer that is late is the rule, and it is as good by when
+    /// it was sent.
     fn renew(&mut self, lease: i64) {
-        let asker = self.asker();
+        let (asker, events) = (self.asker(), self.events.clone());
         let limit = Duration::from_millis(self.terms().serve_ms / 6);
-        self.later(async move {
+        self.tasks.spawn(async move {
             let sent = Moment::now();
             let rows = Arc::clone(&asker.settings.rows);
-            let row = rows.due(sent);
-            let asked = asker.group.ask(limit, async |client| {
-                client.renew_roles_with(vec![lease], row).await
+            let (group, row) = (&asker.group, rows.due(sent));
+            let (at, client) = (group.at(), group.client());
+            // One attempt of the client lasts as long as this waits.
+            let mut asked = pin!(client.renew_roles_within(vec![lease], row, ATTEMPT_MAX * 3));
+            let first = group.hear(at, limit, asked.as_mut()).await;
+            let late = matches!(first, Err(AskError::Late(_)));
+            let first = asker.heard("renew the lease", first);
+            // Nobody to tell: the role is left.
+            let said = first.map_or(Event::NotRenewed, |answer| {
+                renewed(lease, sent, &rows, answer)
             });
-            match asker.heard("renew the lease", asked.await) {
-                Some((states, probes)) => {
-                    rows.given(probes);
-                    let renewal = match states.first() {
-                        Some(RenewState::Renewed) => Renewal::Renewed,
-                        Some(RenewState::Closing) => Renewal::Closing,
-                        Some(RenewState::Gone) | None => Renewal::Gone,
-                    };
-                    Event::Renewed {
-                        lease,
-                        sent,
-                        renewal,
-                    }
-                }
-                None => Event::NotRenewed,
+            let _ = events.send(said).await;
+            // What is not good news by then is asked and told again.
+            if late
+                && let Ok(Ok(answer)) = tokio::time::timeout(ATTEMPT_MAX, asked).await
+                && answer.0.first() == Some(&RenewState::Renewed)
+            {
+                let _ = events.send(renewed(lease, sent, &rows, answer)).await;
             }
         });
     }
@@ -678,6 +681,26 @@ impl Asker {
                 }
             }
         }
+    }
+}
+
+/// What the group says of a lease that it was asked to renew.
+fn renewed(
+    lease: i64,
+    sent: Moment,
+    rows: &Rows,
+    (states, probes): (Vec<RenewState>, Option<Probes>),
+) -> Event {
+    rows.given(probes);
+    let renewal = match states.first() {
+        Some(RenewState::Renewed) => Renewal::Renewed,
+        Some(RenewState::Closing) => Renewal::Closing,
+        Some(RenewState::Gone) | None => Renewal::Gone,
+    };
+    Event::Renewed {
+        lease,
+        sent,
+        renewal,
     }
 }
 

@@ -7,7 +7,8 @@
 //! | of hosts | its holder, whom the group still hears, is down for the others, or its check is |
 //!
 //! Each only after it was so for the whole hold-down, not more often than the interval allows, not
-//! while it is paused, and never when more than half of all hosts look down at once.
+//! while it is paused, and never when more than half of all hosts look down at once; when that is
+//! over the hold-down begins anew, so that those who come back last are not left for it.
 //!
 //! Where it goes is said in order; the caller takes the first place to which the state machine lets
 //! it go, so that what is planned and what is done are refused by the same rules.
@@ -95,6 +96,8 @@ pub struct Memory {
     unserved: BTreeMap<RoleName, u64>,
     /// When each was moved last, ms.
     moved: BTreeMap<RoleName, u64>,
+    /// When too many looked down at once last, ms.
+    doubted: Option<u64>,
 }
 
 /// A role that is to go elsewhere.
@@ -146,6 +149,9 @@ impl Memory {
                 Subject::Check(_) => None,
             });
         note(&mut self.hosts, hosts, now_ms);
+        if everybody(cut).is_err() {
+            self.doubted = Some(now_ms);
+        }
         let checks = cut
             .subjects
             .iter()
@@ -278,7 +284,9 @@ fn may_move(
         return Err("it is on its way to another".to_owned());
     }
     everybody(cut)?;
-    let (needed, found) = (settings.hold_down_ms, reason.for_ms);
+    let doubted = memory.doubted.map(|last| now_ms.saturating_sub(last));
+    let found = reason.for_ms.min(doubted.unwrap_or(u64::MAX));
+    let needed = settings.hold_down_ms;
     // What one colo does not agree on yet may be more of the same (Rapid, 4.2): it is waited for,
     // as long again.
     let unsure = cut

@@ -184,6 +184,37 @@ fn two_of_three_colos_that_look_down_are_not_believed() {
 }
 
 #[test]
+fn hold_down_begins_anew_when_not_all_look_down_any_more() {
+    let mut bad = three_colos();
+    cut_off(&mut bad, "a");
+    cut_off(&mut bad, "b");
+    // The members hear one another, and none of those hosts.
+    let members = ["a", "b", "c"].map(|colo| (name(colo), true));
+    bad.members = members.into();
+    let follower = Placed {
+        follows: Some(role("web")),
+        ..db("a1", 0)
+    };
+    let (roles, settings) = ([web("a"), follower], Settings::default());
+    let mut memory = Memory::default();
+    let bad = cut(&bad, Marks::default());
+    assert!(everybody(&bad).is_err());
+    for now in [100_000, 109_000] {
+        memory.look(&bad, &roles, now);
+    }
+    // All are back, and nobody in a serves what follows yet.
+    let well = cut(&three_colos(), Marks::default());
+    memory.look(&well, &roles, 109_250);
+    let at = |now| decide(&memory, &well, &roles, (&settings, now));
+    assert!(
+        shown(&at(111_999)).ends_with("it has been so for 2999 of 3000 ms"),
+        "{}",
+        shown(&at(111_999))
+    );
+    assert_eq!(at(112_000).moves.len(), 1, "they had their time");
+}
+
+#[test]
 fn role_of_a_host_whom_only_the_group_hears_goes_to_one_that_is_up() {
     let mut scene = scene(&["a1", "a2", "b1", "b2", "c1"], &["a", "b", "c"]);
     for (host, row) in &mut scene.rows {

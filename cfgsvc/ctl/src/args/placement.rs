@@ -22,7 +22,12 @@ pub(crate) enum ColoCommand {
     #[command(after_help = "Example: cfgctl colo list")]
     List,
     /// Give a role that colos hold to a colo
-    #[command(after_help = "Example: cfgctl colo activate wlg --role web --dry-run")]
+    #[command(
+        after_help = "Roles that follow it go along, in one commit, and are waited for and printed.
+What a person decides about (manual, paused) stays.
+
+Example: cfgctl colo activate wlg --role web --dry-run"
+    )]
     Activate {
         /// The colo
         name: Name,

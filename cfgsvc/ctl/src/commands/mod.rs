@@ -9,6 +9,7 @@ pub(crate) mod dry_run;
 mod elect;
 mod export;
 mod failover;
+mod follow;
 mod get;
 mod history;
 mod import;

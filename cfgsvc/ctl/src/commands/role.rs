@@ -1,5 +1,6 @@
 //! `cfgctl role`.
 
+use super::follow;
 use crate::Outcome;
 use crate::args::{DataArg, FailoverArg, KindArg, MoveArgs, OrNone, RoleArgs, RoleCommand};
 use crate::context::Context;
@@ -185,12 +186,14 @@ async fn check(context: &Context, client: &Client, role: &RoleName, epoch: i64) 
     })
 }
 
-/// Moves a role, and waits until who held it has stopped and the next one has begun.
+/// Moves a role, and waits until who held it has stopped and the next one has begun; of a colo's,
+/// also until what follows it is served there.
 pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &MoveArgs) -> Outcome {
     if how.dry_run {
         let planned = client.plan(&Write::Move(to.clone())).await?;
         return print_plan(context, &planned);
     }
+    let until = tokio::time::Instant::now() + how.wait;
     let moved = client.move_role(to).await?;
     if moved.closing {
         context
@@ -199,18 +202,22 @@ pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &Mo
     }
     let mut grant = Grant::default();
     let over = handed_over(client, to, &moved, &mut grant);
-    let over = tokio::time::timeout(how.wait, over).await;
-    over.unwrap_or_else(|_| Err(not_over(to, &grant, how.wait)))?;
+    let over = tokio::time::timeout_at(until, over).await;
+    let kind = over.unwrap_or_else(|_| Err(not_over(to, &grant, how.wait)))?;
     let held = grant.holder.as_ref().map_or("", |holder| holder.as_str());
-    context.print(
-        || {
-            let mut table = Table::new(["ROLE", "HOLDER", "EPOCH"]);
-            let holder = if held.is_empty() { "-" } else { held };
-            table.row([to.role.clone(), holder.to_owned(), grant.epoch.to_string()]);
-            table
-        },
-        || json!({ "role": to.role, "holder": held, "epoch": grant.epoch }),
-    )?;
+    let mut all = vec![(to.role.clone(), grant.clone())];
+    let mut came = Ok(());
+    if kind == Kind::Colo && held == to.to && !held.is_empty() {
+        let from = moved.header.as_ref().map_or(0, |header| header.revision);
+        let mut waits = Vec::new();
+        let arrived = follow::arrived(context, client, (&to.role, held, from), &mut waits);
+        match tokio::time::timeout_at(until, arrived).await {
+            Ok(arrived) => all.extend(arrived?),
+            Err(_) => came = Err(follow::not_arrived(&waits, held, how.wait)),
+        }
+    }
+    print_moved(context, kind, &all)?;
+    came?;
     // A lock that is taken from its holder goes to the next who waits for it.
     let lock_released = to.to.is_empty() && to.role.starts_with("locks/");
     if held != to.to && !lock_released {
@@ -221,6 +228,32 @@ pub(crate) async fn go(context: &Context, client: &Client, to: &MoveTo, how: &Mo
         );
     }
     Ok(Exit::Done)
+}
+
+/// The role that was moved, and those that came along.
+fn print_moved(context: &Context, kind: Kind, all: &[(String, Grant)]) -> Result<(), Diagnostic> {
+    let holder = |grant: &Grant| grant.holder.clone().map(String::from);
+    let object = |(name, grant): &(String, Grant)| {
+        let held = holder(grant).unwrap_or_default();
+        json!({ "role": name, "holder": held, "epoch": grant.epoch })
+    };
+    context.print(
+        || {
+            let mut table = Table::new(["ROLE", "HOLDER", "EPOCH"]);
+            for (name, grant) in all {
+                let held = holder(grant).unwrap_or_else(|| "-".to_owned());
+                table.row([name.clone(), held, grant.epoch.to_string()]);
+            }
+            table
+        },
+        || {
+            let mut first = all.first().map_or(Value::Null, object);
+            if kind == Kind::Colo {
+                first["followers"] = all.iter().skip(1).map(object).collect();
+            }
+            first
+        },
+    )
 }
 
 /// What is not done of a move.
@@ -259,13 +292,14 @@ fn not_over(to: &MoveTo, grant: &Grant, wait: Duration) -> Diagnostic {
     .hint(hint)
 }
 
-/// Waits until the move is done: `grant` is then the role's, and before it the newest known.
+/// Waits until the move is done: `grant` is then the role's, and before it the newest known. Says
+/// who can hold it.
 async fn handed_over(
     client: &Client,
     to: &MoveTo,
     moved: &Moved,
     grant: &mut Grant,
-) -> Result<(), Diagnostic> {
+) -> Result<Kind, Diagnostic> {
     let key = format!("/cfgsvc/grants/{}", to.role);
     let from = moved.header.as_ref().map_or(0, |header| header.revision);
     // What comes after the move, and then what is so: nothing between the two is missed.
@@ -287,7 +321,7 @@ async fn handed_over(
         // Of a colo, nobody need be there; and a lock has nothing to begin.
         let begins = kind == Kind::Host && held == Some(to.to.as_str());
         if !grant.closing() && (!begins || grant.serving > 0) {
-            return Ok(());
+            return Ok(kind);
         }
         let ended = || Diagnostic::refused("the watch of the role ended without a reason");
         for event in watch.next().await.ok_or_else(ended)??.events {

@@ -121,9 +121,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             .status
             .map_or_else(Into::into, |_| Diagnostic::quiet(Exit::Refused)));
     }
-    // Without a leader there are none: that is told by the members.
-    let votes = tokio::time::timeout(VOTES_MAX, client.votes()).await;
-    let votes = votes.map_or_else(|_| VotesState::default(), Result::unwrap_or_default);
+    let votes = votes_of(&client, &reports).await;
+    let (votes, silent) =
+        votes.map_or_else(|why| (VotesState::default(), Some(why)), |at| (at, None));
     let text = || table(&reports, newest).render() + &votes::text(&votes);
     context.print_text(text, || {
         let mut all = json(&reports, newest);
@@ -139,7 +139,35 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             context.printer.note(&format!("warning: {name}: {problem}"));
         }
     }
+    if let Some(why) = silent {
+        let note = format!("warning: who sees whom is not known: {why}");
+        context.printer.note(&note);
+    }
     Ok(Exit::Done)
+}
+
+/// The member that leads: of two that say so, the one of the later term.
+fn leader(reports: &[Report]) -> Option<&Report> {
+    let leaders = reports.iter().filter(|one| one.leads());
+    leaders.max_by_key(|one| one.status.as_ref().map_or(0, |status| status.raft_term))
+}
+
+/// Who sees whom, by the leader itself: the first member of the command line may be cut off from
+/// it. Nothing without one, which the members tell.
+async fn votes_of(client: &Client, reports: &[Report]) -> Result<VotesState, String> {
+    let Some(leader) = leader(reports) else {
+        return Ok(VotesState::default());
+    };
+    let at = client
+        .at(&leader.endpoint)
+        .map_err(|error| error.to_string())?;
+    match tokio::time::timeout(VOTES_MAX, at.votes()).await {
+        Ok(votes) => votes.map_err(|error| error.to_string()),
+        Err(_) => Err(format!(
+            "{} has not answered within {VOTES_MAX:?}",
+            leader.endpoint
+        )),
+    }
 }
 
 fn table(reports: &[Report], newest: u64) -> Table {
@@ -210,4 +238,34 @@ fn json(reports: &[Report], newest: u64) -> Value {
         }),
     });
     json!({ "members": members.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(endpoint: &str, (id, leader): (u64, u64), raft_term: u64) -> Report {
+        let mut status = Status::default();
+        status.header.get_or_insert_default().member_id = id;
+        Report {
+            endpoint: endpoint.to_owned(),
+            name: None,
+            status: Ok(Status {
+                leader,
+                raft_term,
+                ..status
+            }),
+        }
+    }
+
+    #[test]
+    fn leader_of_the_latest_term_is_asked_not_one_that_was_cut_off() {
+        let reports = [
+            report("old", (1, 1), 3),
+            report("follower", (2, 3), 4),
+            report("new", (3, 3), 4),
+        ];
+        assert_eq!(leader(&reports).map(|one| &one.endpoint[..]), Some("new"));
+        assert!(leader(&reports[1..2]).is_none());
+    }
 }

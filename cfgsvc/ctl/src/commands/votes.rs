@@ -70,8 +70,24 @@ pub(crate) fn text(votes: &VotesState) -> String {
         ]);
     }
     let mut text = format!("\n{}\n{}", colos.render(), hosts(votes));
+    text.push_str(&checks(votes));
     if !votes.roles.is_empty() {
         let _ = write!(text, "\n{}", decisions(votes));
+    }
+    text
+}
+
+/// Checks of roles that somebody sees fail: for whom, and what the colos say.
+fn checks(votes: &VotesState) -> String {
+    let mut text = String::new();
+    let failing = votes.checks.iter().filter(|check| !check.missed.is_empty());
+    for check in failing {
+        let (role, state) = (&check.role, &check.state);
+        let (missed, evidence) = (check.missed.join(" "), &check.evidence);
+        let _ = writeln!(
+            text,
+            "the check of {role} is {state}, and fails for {missed}: {evidence}"
+        );
     }
     text
 }
@@ -145,7 +161,17 @@ pub(crate) fn json(votes: &VotesState) -> Value {
             "member_heard": colo.member_heard,
         })
     });
+    let checks = votes.checks.iter().map(|check| {
+        json!({
+            "role": check.role,
+            "state": check.state,
+            "evidence": check.evidence,
+            "reached": check.reached,
+            "missed": check.missed,
+        })
+    });
     json!({
+        "checks": checks.collect::<Vec<_>>(),
         "colos": colos.collect::<Vec<_>>(),
         "hosts": hosts.collect::<Vec<_>>(),
         "roles": roles_json(votes),
@@ -168,7 +194,7 @@ fn roles_json(votes: &VotesState) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use cfgsvc_client::{ColoVotes, HostVotes, RoleVotes};
+    use cfgsvc_client::{CheckVotes, ColoVotes, HostVotes, RoleVotes};
     use expect_test::expect;
 
     use super::*;
@@ -211,6 +237,13 @@ mod tests {
                 why: "colo akl is down; it has been so for 1250 of 3000 ms".to_owned(),
                 to: String::new(),
             }],
+            checks: vec![CheckVotes {
+                role: "db/orders".to_owned(),
+                state: "up".to_owned(),
+                evidence: "akl: 0 of 1 miss it, wlg: 1 of 2 miss it".to_owned(),
+                reached: vec!["a2".to_owned(), "b1".to_owned()],
+                missed: vec!["b2".to_owned()],
+            }],
             ..VotesState::default()
         };
         expect![[r#"
@@ -223,6 +256,7 @@ mod tests {
             b1    wlg   up      0.4s    x     .
             b2    wlg   up      -
             a1 is down: akl says nothing, wlg: 2 of 2 miss it, the group in chc has not heard it
+            the check of db/orders is up, and fails for b2: akl: 0 of 1 miss it, wlg: 1 of 2 miss it
 
             ROLE  WOULD GO TO  WHY
             web   -            colo akl is down; it has been so for 1250 of 3000 ms

@@ -1,8 +1,14 @@
-//! Colos, hosts and roles, as operators meet them. Hosts that attend are in the server's tests.
+//! Colos, hosts and roles, as operators meet them. More of hosts that attend is in the server's
+//! tests.
 
 use crate::Session;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use cfgsvc_tests::harness::{binary_path, eventually};
 use expect_test::expect;
+use serde_json::Value;
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn colos_are_added_drained_and_kept_while_something_needs_them() -> Result<()> {
@@ -420,4 +426,108 @@ fn what_makes_no_sense_is_refused_with_the_limit_and_what_was_found() -> Result<
             exit 1
         "#]],
     )
+}
+
+/// An agent of a host that serves a role, until it is dropped.
+struct Agent(Child);
+
+impl Agent {
+    fn start(session: &Session, (host, colo): (&str, &str), role: &str) -> Result<Self> {
+        let log = File::create(session.dir().join(format!("{host}.log")))?;
+        let agent = Command::new(binary_path("cfgagent")?)
+            .args(["run", "--host", host, "--colo", colo, "--role", role])
+            .args(["--endpoints", session.endpoint()])
+            .args(["--http", "off", "--watchdog", "off", "--state-dir"])
+            .arg(session.dir().join(host))
+            .args(["--", "sleep", "1000"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("start cfgagent")?;
+        Ok(Self(agent))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Fails only for one that has ended; its guard ends what it runs.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn colo_is_activated_when_the_roles_that_follow_it_are_served_there() -> Result<()> {
+    let session = Session::start_group()?;
+    for arguments in [
+        "colo add akl",
+        "colo add wlg",
+        "role create web --kind colo",
+        "colo activate akl --role web",
+        "role create db/orders --follows web --term 2s --stop 500ms",
+        "role create db/spare --follows web --term 2s --stop 500ms",
+        "role create db/empty --follows web",
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        session.data(&arguments)?;
+    }
+    let _agents = [
+        Agent::start(&session, ("a1", "akl"), "db/orders")?,
+        Agent::start(&session, ("a2", "akl"), "db/spare")?,
+        Agent::start(&session, ("w1", "wlg"), "db/orders")?,
+        Agent::start(&session, ("w2", "wlg"), "db/spare")?,
+    ];
+    let shown = |role: &str| -> Option<(Value, usize)> {
+        let text = session.data(&["role", "show", role, "-o", "json"]).ok()?;
+        let shown: Value = serde_json::from_str(&text).ok()?;
+        let there = shown["attending"].as_array()?.len();
+        Some((shown, there))
+    };
+    let serves = |role: &str, host: &str| {
+        let (shown, there) = shown(role)?;
+        let grant = &shown["grant"];
+        (there == 2 && grant["serving"] == 1 && grant["holder"] == host).then_some(())
+    };
+    eventually(Duration::from_mins(1), "the hosts of akl to serve", || {
+        serves("db/orders", "a1").is_some() && serves("db/spare", "a2").is_some()
+    })?;
+    session.data(&["role", "pause", "db/spare"])?;
+    let ran = session.run(&["colo", "activate", "wlg", "--role", "web"])?;
+    let (said, notes) = (
+        String::from_utf8(ran.stdout)?,
+        String::from_utf8(ran.stderr)?,
+    );
+    ensure!(ran.status.success(), "{said}{notes}");
+    // At once: it was waited for.
+    ensure!(serves("db/orders", "w1").is_some(), "{said}{notes}");
+    let rows: Vec<Vec<&str>> = said
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let names: Vec<&[&str]> = rows.iter().map(|row| &row[..2]).collect();
+    ensure!(
+        names == [["ROLE", "HOLDER"], ["web", "wlg"], ["db/orders", "w1"]],
+        "{said}"
+    );
+    ensure!(
+        notes.contains("role `db/spare` stays with `a2`: a person decides about it"),
+        "{notes}"
+    );
+    let json = ["colo", "activate", "akl", "--role", "web", "-o", "json"];
+    let said: Value = serde_json::from_str(&session.data(&json)?)?;
+    ensure!(said["holder"] == "akl", "{said:#}");
+    let came = said["followers"].as_array().context("followers")?;
+    let came: Vec<_> = came
+        .iter()
+        .map(|one| (&one["role"], &one["holder"]))
+        .collect();
+    ensure!(
+        came == [
+            (&"db/orders".into(), &"a1".into()),
+            (&"db/spare".into(), &"a2".into())
+        ],
+        "{said:#}"
+    );
+    Ok(())
 }

@@ -74,6 +74,11 @@ impl Session {
         self.dir.path()
     }
 
+    /// Where its server answers.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// Writes `text` for `word` in everything that is printed from now on.
     pub(crate) fn call(&mut self, word: impl Into<String>, text: &'static str) {
         self.names.push((word.into(), text));

@@ -13,15 +13,15 @@ use super::resource::Write;
 
 /// One run of the role's program: the time from its first line to its last, on one clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) epoch: i64,
-    pub(super) host: String,
+pub(crate) struct Run {
+    pub(crate) epoch: i64,
+    pub(crate) host: String,
     /// Its process: an epoch may be served by one after the other, on one host.
-    pub(super) process: u32,
+    pub(crate) process: u32,
     /// Nanoseconds.
-    pub(super) first: u64,
+    pub(crate) first: u64,
     /// Nanoseconds.
-    pub(super) last: u64,
+    pub(crate) last: u64,
 }
 
 /// A time in which a test lets a program run although its time is over, to see it refused.
@@ -90,7 +90,7 @@ impl Runs {
 
 /// The log that all holders of a role write to, as far as it was read.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     path: PathBuf,
     read: u64,
     runs: Runs,
@@ -98,7 +98,7 @@ pub(super) struct Log {
 
 impl Log {
     /// An empty one.
-    pub(super) fn create(path: PathBuf) -> Result<Self> {
+    pub(crate) fn create(path: PathBuf) -> Result<Self> {
         fs::write(&path, "").context("make the holders' log")?;
         Ok(Self {
             path,
@@ -107,13 +107,13 @@ impl Log {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The runs in the order of their beginnings. A line that has no end yet is left out: it is
     /// being written.
-    pub(super) fn runs(&mut self) -> Result<Vec<Run>> {
+    pub(crate) fn runs(&mut self) -> Result<Vec<Run>> {
         let mut file = File::open(&self.path).context("open the holders' log")?;
         file.seek(SeekFrom::Start(self.read))?;
         let mut new = Vec::new();
@@ -128,7 +128,7 @@ impl Log {
 
     /// What this process says from this moment on is known, and no run of it, until it is put to
     /// sleep again.
-    pub(super) fn woken(&mut self, process: u32, from: u64) {
+    pub(crate) fn woken(&mut self, process: u32, from: u64) {
         self.runs.woken.push(Woken {
             process,
             from,
@@ -137,7 +137,7 @@ impl Log {
     }
 
     /// It sleeps, since this moment at the latest.
-    pub(super) fn asleep(&mut self, process: u32, to: u64) {
+    pub(crate) fn asleep(&mut self, process: u32, to: u64) {
         let mut woken = self.runs.woken.iter_mut().rev();
         if let Some(woken) = woken.find(|woken| woken.process == process) {
             woken.to = to;
@@ -147,23 +147,23 @@ impl Log {
 
 /// The times between one run and the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Gaps(Vec<Duration>);
+pub(crate) struct Gaps(Vec<Duration>);
 
 impl Gaps {
-    pub(super) fn add(&mut self, gap: Duration) {
+    pub(crate) fn add(&mut self, gap: Duration) {
         self.0.push(gap);
     }
 
-    pub(super) fn join(&mut self, other: &Self) {
+    pub(crate) fn join(&mut self, other: &Self) {
         self.0.extend_from_slice(&other.0);
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The time that so many of a hundred are at most; 0 is the shortest, 100 the longest.
-    pub(super) fn percentile(&self, percent: usize) -> Option<Duration> {
+    pub(crate) fn percentile(&self, percent: usize) -> Option<Duration> {
         let mut sorted = self.0.clone();
         sorted.sort();
         let last = sorted.len().checked_sub(1)?;
@@ -172,7 +172,7 @@ impl Gaps {
 }
 
 /// No two at once, and each under a greater epoch than all before, on whatever host.
-pub(super) fn judge(runs: &[Run]) -> Result<Gaps, String> {
+pub(crate) fn judge(runs: &[Run]) -> Result<Gaps, String> {
     let mut gaps = Gaps::default();
     for pair in runs.windows(2) {
         let [before, after] = pair else {
