@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use cfgsvc_core::placement::placed::{Fleet, fleet};
 use cfgsvc_core::placement::{Name, RoleName};
+use cfgsvc_core::read::machine_record;
 use cfgsvc_core::votes::cut::Marks;
 use cfgsvc_core::votes::observers::subjects;
 use cfgsvc_core::votes::{
@@ -27,6 +28,7 @@ use cfgsvc_proto::state::role_command::Step;
 use cfgsvc_proto::state::{self, Command, RoleCommand};
 use cfgsvc_proto::v1;
 use cfgsvc_proto::v1::{CheckVotes, ColoVotes, HostVotes, Probe, Probes, RoleVotes, VotesResponse};
+use cluster_core::store::View;
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
@@ -78,6 +80,11 @@ struct Known {
     since: Option<Moment>,
     heard: BTreeMap<Name, Heard>,
     lists: BTreeMap<Name, List>,
+    /// Those that have been heard, with their colos; and whom each of them is to probe.
+    observers: BTreeMap<Name, Name>,
+    subjects: BTreeMap<Name, Vec<Name>>,
+    /// What there was at this revision; 0: not known yet.
+    revision: i64,
     fleet: Fleet,
     members: BTreeMap<Name, bool>,
     memory: Memory,
@@ -166,12 +173,23 @@ impl Votes {
         answer.unwrap_or_default()
     }
 
-    /// Looks at what is known at `now`, and says what is to be done.
+    /// The revision of the fleet that is known in `term`: another is to be looked up.
+    fn revision(&self, term: u64) -> i64 {
+        let known = self.known();
+        if known.term == term {
+            known.revision
+        } else {
+            0
+        }
+    }
+
+    /// Looks at what is known at `now`, and says what is to be done. `fleet`: what there is, and at
+    /// which revision, where that is another than the known one.
     fn look(
         &self,
         now: Moment,
         term: u64,
-        fleet: Fleet,
+        fleet: Option<(i64, Fleet)>,
         members: BTreeMap<Name, bool>,
     ) -> Vec<Move> {
         let mut known = self.known();
@@ -179,8 +197,16 @@ impl Votes {
             known.begin(now, term);
         }
         let known = &mut *known;
+        match fleet {
+            Some((revision, fleet)) => {
+                known.revision = revision;
+                known.fleet = fleet;
+            }
+            None if known.revision == 0 => return Vec::new(),
+            None => {}
+        }
+        let fleet = &known.fleet;
         known.heard.retain(|host, _| fleet.hosts.contains_key(host));
-        known.fleet = fleet;
         known.members.clone_from(&members);
         known.make_lists();
         let rows = known.heard.iter();
@@ -305,10 +331,17 @@ impl Known {
             .iter()
             .map(|(host, heard)| (host.clone(), heard.row.colo.clone()))
             .collect();
-        let mut subjects = subjects(&observers);
-        self.lists.retain(|host, _| observers.contains_key(host));
-        for host in observers.keys() {
-            let of = subjects.remove(host).unwrap_or_default();
+        if observers != self.observers {
+            // It takes the square of their number.
+            self.subjects = subjects(&observers);
+            self.observers = observers;
+        }
+        let mut lists = std::mem::take(&mut self.lists);
+        lists.retain(|host, _| self.observers.contains_key(host));
+        let checks = self.checks();
+        let none = Vec::new();
+        for host in self.observers.keys() {
+            let of = self.subjects.get(host).unwrap_or(&none);
             let hosts = of.iter().filter(|other| probed.contains_key(*other));
             let hosts = hosts.map(|other| Probe {
                 host: other.to_string(),
@@ -318,29 +351,34 @@ impl Known {
                     .map_or_else(String::new, |at| at.probe.clone()),
                 ..Probe::default()
             });
-            let of_holder = |role: &&RoleName| {
-                let holder = self.fleet.roles.iter().find(|one| one.role == **role);
-                let holder = holder.and_then(|one| one.holder.as_ref());
-                holder.is_some_and(|holder| of.contains(holder))
-            };
-            let checks = self.fleet.checks.keys().filter(of_holder);
-            let checks = checks.filter_map(|role| {
-                let (check, address) = self.fleet.checks.get(role)?;
-                Some(Probe {
-                    role: role.to_string(),
-                    check: check.clone(),
-                    address: address.clone(),
-                    ..Probe::default()
-                })
-            });
-            let probes: Vec<Probe> = hosts.chain(checks).take(PROBES_MAX).collect();
+            let checks = of.iter().filter_map(|holder| checks.get(holder)).flatten();
+            let probes = hosts.chain(checks.cloned()).take(PROBES_MAX);
+            let probes: Vec<Probe> = probes.collect();
             let number = number_of(&probes);
-            match self.lists.entry(host.clone()) {
+            match lists.entry(host.clone()) {
                 Entry::Occupied(list) if list.get().number == number => {}
                 Entry::Occupied(mut list) => drop(list.insert(List { number, probes })),
                 Entry::Vacant(list) => drop(list.insert(List { number, probes })),
             }
         }
+        self.lists = lists;
+    }
+
+    /// The checks to be made at each holder.
+    fn checks(&self) -> BTreeMap<&Name, Vec<Probe>> {
+        let mut checks: BTreeMap<&Name, Vec<Probe>> = BTreeMap::new();
+        for one in &self.fleet.roles {
+            let check = self.fleet.checks.get(&one.role);
+            if let (Some(holder), Some((check, address))) = (&one.holder, check) {
+                checks.entry(holder).or_default().push(Probe {
+                    role: one.role.to_string(),
+                    check: check.clone(),
+                    address: address.clone(),
+                    ..Probe::default()
+                });
+            }
+        }
+        checks
     }
 
     fn hosts_shown(&self, now_ms: u64) -> Vec<HostVotes> {
@@ -447,7 +485,16 @@ fn members(service: &Service) -> BTreeMap<Name, bool> {
 }
 
 async fn look(service: &Service, term: u64) -> Result<(), Status> {
-    let fleet = service.read_step(fleet).await?;
+    let before = service.keeper.votes().revision(term);
+    let news = move |view: &dyn View| {
+        let revision = machine_record(view)?.revision;
+        Ok(if revision == before {
+            None
+        } else {
+            Some((revision, fleet(view)?))
+        })
+    };
+    let fleet = service.read_step(news).await?;
     let now = Moment::now();
     let moves = service
         .keeper

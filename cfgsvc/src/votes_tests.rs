@@ -41,7 +41,7 @@ fn heard() -> Votes {
         let probes = votes.hear(at(1_000), 3, row(host, 0, &[]));
         assert_eq!(probes, Probes::default(), "nobody is known yet");
     }
-    votes.look(at(1_100), 3, fleet_of(&HOSTS), BTreeMap::new());
+    votes.look(at(1_100), 3, Some((1, fleet_of(&HOSTS))), BTreeMap::new());
     votes
 }
 
@@ -57,7 +57,7 @@ fn host_is_told_once_whom_to_probe_and_its_bits_are_of_that_list() {
     assert_eq!(names, ["b1", "c1"]);
     let again = votes.hear(at(1_300), 3, row("a1", given.list, &[0b10]));
     assert_eq!(again, Probes::default());
-    votes.look(at(1_400), 3, fleet_of(&HOSTS), BTreeMap::new());
+    votes.look(at(1_400), 3, Some((1, fleet_of(&HOSTS))), BTreeMap::new());
     let shown = votes.shown(at(1_500));
     let a1 = shown
         .hosts
@@ -74,7 +74,7 @@ fn host_is_told_once_whom_to_probe_and_its_bits_are_of_that_list() {
 #[test]
 fn rows_of_one_term_do_not_count_in_another() {
     let votes = heard();
-    votes.look(at(2_000), 4, fleet_of(&HOSTS), BTreeMap::new());
+    votes.look(at(2_000), 4, Some((1, fleet_of(&HOSTS))), BTreeMap::new());
     let shown = votes.shown(at(2_000));
     assert!(
         shown.hosts.iter().all(|host| host.heard_ms == -1),
@@ -123,13 +123,13 @@ fn check_of_a_role_is_shown_with_who_sees_it_fail() {
         follows: None,
         candidates: vec![name("a1"), name("b1")],
     });
-    votes.look(at(1_200), 3, fleet.clone(), BTreeMap::new());
+    votes.look(at(1_200), 3, Some((1, fleet)), BTreeMap::new());
     for (host, missed) in [("b1", 0b100), ("c1", 0)] {
         let given = votes.hear(at(1_300), 3, row(host, 0, &[]));
         assert_eq!(given.probes[2].role, "db/orders", "after the other hosts");
         votes.hear(at(1_400), 3, row(host, given.list, &[missed]));
     }
-    votes.look(at(1_500), 3, fleet, BTreeMap::new());
+    votes.look(at(1_500), 3, None, BTreeMap::new());
     let shown = votes.shown(at(1_500)).checks;
     let [check] = &shown[..] else {
         panic!("one check: {shown:?}");

@@ -12,6 +12,7 @@ const EXAMPLES: &str = "Examples:
   bench mixed --writes 10 --clients 64 --json mixed.json
   bench watch --watchers 1000 --streams 10 --rate 10
   bench role-hosts --hosts 10000 --roles 1000 --term 10 --pids 4242,4243,4244
+  bench votes --hosts 10,100,1000
   bench beside-etcd --quick --json ratios.json
 
 Without --rate the loop is closed: every client sends when its last request was answered. With
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     },
     /// Hosts that take part in roles: each renews the lease of one, and hears its verdicts.
     RoleHosts(RoleHosts),
+    /// What votes cost: bytes of probes and rows, and the leader's work; in this process alone.
+    Votes(Votes),
     /// Runs the loads in turns against three cfgsvcd and three etcd, and prints ratios.
     BesideEtcd(Beside),
 }
@@ -150,6 +153,17 @@ pub(crate) struct RoleHosts {
     pub json: Option<PathBuf>,
 }
 
+/// Fleets to be looked at.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Votes {
+    /// Hosts in three colos, one fleet after the other.
+    #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
+    pub hosts: Vec<u16>,
+    /// Write the figures to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// How two groups are compared.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Beside {
@@ -202,6 +216,7 @@ pub(crate) enum Task {
     /// A load under the name that it is reported by.
     Load(&'static str, Load, Common),
     RoleHosts(RoleHosts),
+    Votes(Votes),
     Beside(Beside),
 }
 
@@ -241,6 +256,7 @@ impl Command {
                 ("keep-alive", Load::KeepAlive { leases }, common)
             }
             Self::RoleHosts(hosts) => return Task::RoleHosts(hosts),
+            Self::Votes(votes) => return Task::Votes(votes),
             Self::BesideEtcd(beside) => return Task::Beside(beside),
         };
         Task::Load(name, load, common)
@@ -315,7 +331,7 @@ mod tests {
         let arguments = Arguments::try_parse_from(line.split(' ')).expect("it is well formed");
         match arguments.command.task() {
             Task::Load(_, load, common) => (load, common),
-            Task::RoleHosts(_) | Task::Beside(_) => panic!("{line} is no load"),
+            Task::RoleHosts(_) | Task::Votes(_) | Task::Beside(_) => panic!("{line} is no load"),
         }
     }
 

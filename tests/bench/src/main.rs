@@ -16,6 +16,7 @@ mod ratio;
 mod report;
 mod schedule;
 mod tally;
+mod votes;
 mod watch;
 mod worker;
 
@@ -58,6 +59,14 @@ fn main_or_error(arguments: Arguments) -> Result<()> {
                 say(&line)?;
             }
             write_json(json.as_deref(), &figures)
+        }
+        Task::Votes(options) => {
+            let counts = options.hosts.iter().map(|count| usize::from(*count));
+            let figures: Vec<_> = counts.map(votes::run).collect::<Result<_>>()?;
+            for line in votes::lines(&figures) {
+                say(&line)?;
+            }
+            write_json(options.json.as_deref(), &figures)
         }
         Task::Beside(options) => {
             let json = options.json.clone();

@@ -157,6 +157,7 @@ impl Scene {
     fn observers(&self) -> (BTreeMap<&Name, Vec<&Row>>, BTreeMap<Name, &'static str>) {
         let mut observers: BTreeMap<&Name, Vec<&Row>> = BTreeMap::new();
         let mut left_out = BTreeMap::new();
+        let neighbours = self.neighbours();
         for (host, row) in &self.rows {
             let others = row.hosts.iter().filter(|(other, _)| {
                 let colo = self.hosts.get(*other);
@@ -171,7 +172,7 @@ impl Scene {
                 left_out.insert(host.clone(), "is late itself");
             } else if row.hosts.len() > 1 && seen(Sight::Reached) == 0 {
                 left_out.insert(host.clone(), "sees nobody");
-            } else if far > 1 && far_missed == far && !self.some_colo_agrees(row) {
+            } else if far > 1 && far_missed == far && is_alone(&neighbours, row) {
                 left_out.insert(host.clone(), "alone sees no other colo");
             } else {
                 observers.entry(&row.colo).or_default().push(row);
@@ -180,22 +181,45 @@ impl Scene {
         (observers, left_out)
     }
 
-    /// Whether another observer in the colo of `row` misses somebody elsewhere too: then it is not
-    /// this one's own network.
-    fn some_colo_agrees(&self, row: &Row) -> bool {
-        let others = self.rows.values().filter(|other| other.colo == row.colo);
-        let count = others.clone().count();
-        let misses = |other: &&Row| {
-            other.hosts.iter().any(|(host, sight)| {
+    /// How many rows there are of each colo, and in how many somebody elsewhere is missed.
+    fn neighbours(&self) -> BTreeMap<&Name, (usize, usize)> {
+        let mut neighbours: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
+        for row in self.rows.values() {
+            let misses = row.hosts.iter().any(|(host, sight)| {
                 *sight == Sight::Missed && self.hosts.get(host) != Some(&row.colo)
-            })
-        };
-        count == 1 || others.filter(misses).count() > 1
+            });
+            let (count, missing) = neighbours.entry(&row.colo).or_default();
+            *count += 1;
+            *missing += usize::from(misses);
+        }
+        neighbours
     }
 
     /// All colos that have a say: they have hosts, or a member of the group.
     fn electorate(&self) -> BTreeSet<&Name> {
         self.hosts.values().chain(self.members.keys()).collect()
+    }
+}
+
+/// Whether no other observer in the colo of `row`, which misses somebody elsewhere, does so too:
+/// then it may be this one's own network.
+fn is_alone(neighbours: &BTreeMap<&Name, (usize, usize)>, row: &Row) -> bool {
+    let (count, missing) = neighbours.get(&row.colo).copied().unwrap_or_default();
+    count > 1 && missing <= 1
+}
+
+/// In each colo, how many miss a subject, and of how many that look at it.
+type Tally<'a, S> = BTreeMap<&'a S, BTreeMap<&'a Name, (u32, u32)>>;
+
+fn count<'a, S: Ord>(
+    tally: &mut Tally<'a, S>,
+    colo: &'a Name,
+    sights: impl Iterator<Item = (&'a S, &'a Sight)>,
+) {
+    for (subject, sight) in sights {
+        let (missed, of) = tally.entry(subject).or_default().entry(colo).or_default();
+        *missed += u32::from(*sight == Sight::Missed);
+        *of += 1;
     }
 }
 
@@ -208,34 +232,48 @@ pub fn cut(scene: &Scene, marks: Marks) -> Cut {
         homes: scene.hosts.clone(),
         ..Cut::default()
     };
-    let hosts = scene.hosts.keys().cloned().map(Subject::Host);
-    let checks = scene.checks.keys().cloned().map(Subject::Check);
-    for subject in hosts.chain(checks) {
-        let mut votes = BTreeMap::new();
-        for colo in &electorate {
-            let rows = observers.get(colo).map_or(&[][..], Vec::as_slice);
-            votes.insert((*colo).clone(), vote(scene, marks, &subject, (colo, rows)));
+    let (mut of_hosts, mut of_checks) = (Tally::new(), Tally::new());
+    for (colo, rows) in &observers {
+        for row in rows {
+            count(&mut of_hosts, colo, row.hosts.iter());
+            count(&mut of_checks, colo, row.checks.iter());
         }
+    }
+    let none = BTreeMap::new();
+    let hosts = scene.hosts.keys().map(|host| {
+        let counted = of_hosts.get(host).unwrap_or(&none);
+        (Subject::Host(host.clone()), counted)
+    });
+    let checks = scene.checks.keys().map(|role| {
+        let counted = of_checks.get(role).unwrap_or(&none);
+        (Subject::Check(role.clone()), counted)
+    });
+    for (subject, counted) in hosts.chain(checks) {
+        let vote = |colo: &&Name| {
+            let counted = counted.get(colo).copied().unwrap_or_default();
+            (
+                (*colo).clone(),
+                vote(scene, marks, &subject, (colo, counted)),
+            )
+        };
+        let votes: BTreeMap<Name, Vote> = electorate.iter().map(vote).collect();
         let state = majority(&votes);
         cut.subjects.insert(subject, (state, votes));
     }
-    for colo in scene.hosts.values() {
-        let of = scene.hosts.iter().filter(|(_, at)| *at == colo);
-        let state = of.map(|(host, _)| cut.host(host)).min();
-        cut.colos.insert(colo.clone(), state.unwrap_or(State::Up));
+    for (host, colo) in &scene.hosts {
+        let state = cut.host(host);
+        let least = cut.colos.entry(colo.clone()).or_insert(state);
+        *least = state.min(*least);
     }
     cut
 }
 
-fn vote(scene: &Scene, marks: Marks, subject: &Subject, (colo, rows): (&Name, &[&Row])) -> Vote {
-    let sight = |row: &&Row| match subject {
-        Subject::Host(host) => row.hosts.get(host).copied(),
-        Subject::Check(role) => row.checks.get(role).copied(),
-    };
-    let sights: Vec<Sight> = rows.iter().filter_map(sight).collect();
-    let of = u32::try_from(sights.len()).unwrap_or(u32::MAX);
-    let missed = sights.iter().filter(|sight| **sight == Sight::Missed);
-    let missed = u32::try_from(missed.count()).unwrap_or(u32::MAX);
+fn vote(
+    scene: &Scene,
+    marks: Marks,
+    subject: &Subject,
+    (colo, (missed, of)): (&Name, (u32, u32)),
+) -> Vote {
     if of > 0 {
         let share = u64::from(missed) * 100 / u64::from(of);
         let says = match share {

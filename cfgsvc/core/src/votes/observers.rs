@@ -40,7 +40,9 @@ pub fn subjects(hosts: &BTreeMap<Name, Name>) -> BTreeMap<Name, Vec<Name>> {
                 .filter(|host| **host != subject)
                 .map(|host| (weight(host, subject), *host))
                 .collect();
-            ranked.sort_unstable();
+            if ranked.len() > PER_COLO {
+                ranked.select_nth_unstable(PER_COLO);
+            }
             for (_, observer) in ranked.into_iter().take(PER_COLO) {
                 let of = subjects.entry(observer.clone()).or_default();
                 of.push(subject.clone());
