@@ -13,4 +13,5 @@ mod quickstart;
 mod refusals;
 mod seeds;
 mod torn_files;
+mod web;
 mod writers;
