@@ -52,7 +52,8 @@ struct Args {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// What the group has not confirmed for so long is not served any more
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    #[arg(value_parser = humantime::parse_duration)]
     stale_after: Duration,
     /// Options of the program `mariadb`, with user, password and database below [client]; without
     /// it there are no orders
@@ -87,7 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         writes: Arc::new(Semaphore::new(WRITES_MAX)),
     };
     let router = Router::new()
-        .route("/orders", post(order))
+        .route("/orders", post(order).fallback(look))
         .fallback(look)
         .with_state(app);
     let listener = tokio::net::TcpListener::bind(args.listen).await?;
@@ -112,8 +113,8 @@ impl App {
     }
 }
 
-/// The answer to a request that is not to be served here.
-fn elsewhere(answer: Answer, uri: &Uri) -> Response {
+/// The response to whatever writes nothing.
+fn respond(answer: Answer, uri: &Uri) -> Response {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     match answer {
         Answer::Serve(master) => Json(master).into_response(),
@@ -131,13 +132,13 @@ fn unavailable(reason: String) -> Response {
 }
 
 async fn look(State(app): State<App>, uri: Uri) -> Response {
-    elsewhere(app.answer(), &uri)
+    respond(app.answer(), &uri)
 }
 
 async fn order(State(app): State<App>, uri: Uri, id: String) -> Response {
     let answer = app.answer();
     let Answer::Serve(master) = &answer else {
-        return elsewhere(answer, &uri);
+        return respond(answer, &uri);
     };
     let Some(file) = &app.database_file else {
         return (StatusCode::NOT_FOUND, "started without --database-file\n").into_response();
