@@ -14,4 +14,5 @@ mod refusals;
 mod seeds;
 mod torn_files;
 mod votes;
+mod web;
 mod writers;
