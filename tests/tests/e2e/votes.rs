@@ -5,13 +5,12 @@
 //! `TRIAL_SECONDS` says how long links are bad in `loss_and_jitter`, `TRIAL_SEED` repeats which
 //! packets of how many are lost.
 
-use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::seeds::setting;
+use crate::seeds::{lasts, setting};
 use fabric::Weather;
 use world::{APP, DB, HOSTS, Setup, WEB, World, node, nodes, pairs};
 
@@ -45,14 +44,6 @@ fn following(again: &'static str) -> Setup {
         term: "2s",
         stop: "500ms",
         roles: [FOLLOWS, FOLLOWS],
-    }
-}
-
-/// For how long a fault lasts.
-fn lasts(time: Duration) {
-    let began = Instant::now();
-    while let Some(left) = time.checked_sub(began.elapsed()) {
-        park_timeout(left);
     }
 }
 
