@@ -6,7 +6,8 @@
 //! stands by again before the next fault.
 //!
 //! `TRIAL_SEED` repeats the choice of faults (not the moments, as these are real processes),
-//! `TRIAL_ROUNDS` says how many there are, `TRIAL_TERM_MS` how long leases last.
+//! `TRIAL_ROUNDS` says how many there are, `TRIAL_TERM_MS` how long leases last, `TRIAL_FAULT` (such
+//! as `DiskFull`) that there is no other.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +19,7 @@ use cfgsvc_tests::harness::{Cluster, ClusterOptions, eventually, eventually_some
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::seeds::{Numbers, setting};
+use crate::seeds::{Numbers, lasts, setting};
 use engine::Engine;
 use host::{Host, Place};
 use load::{Acknowledged, Load};
@@ -36,6 +37,9 @@ const TERM_MS: u64 = 2_000;
 const STOP: &str = "1s";
 /// Clients that write at once.
 const CLIENTS: usize = 3;
+/// How long a host is cut off, and is not, when its link flaps; and how often it is.
+const FLAP: Duration = Duration::from_secs(1);
+const FLAPS: usize = 5;
 /// Rounds of each engine in the gate; hundreds by hand.
 const ROUNDS: u64 = 4;
 
@@ -53,9 +57,18 @@ enum Fault {
     ServerStopped,
     /// Both hosts lose power, and the standby comes back first.
     BothKilled,
+    /// The standby may not replicate any more; later the host loses power.
+    ReplicationStopped,
+    /// The disk of its data is full.
+    DiskFull,
+    /// It is cut off, and is not, each for a second.
+    Flapping,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 11] = [
+    Fault::ReplicationStopped,
+    Fault::DiskFull,
+    Fault::Flapping,
     Fault::ServerKilled,
     Fault::CutOff,
     Fault::Switch,
@@ -81,13 +94,13 @@ fn cfgctl(endpoints: &str, arguments: &[&str]) -> Result<String> {
 }
 
 impl Trial {
-    fn start(engine: Engine) -> Result<Self> {
+    fn start(engine: Engine, small_disks: bool) -> Result<Self> {
         let cluster = Cluster::start_with(ClusterOptions {
             members: 3,
             ..ClusterOptions::default()
         })?;
         let endpoints = cluster.endpoints();
-        let place = Place::new(engine)?;
+        let place = Place::new(engine, small_disks)?;
         let term = format!("{}ms", setting("TRIAL_TERM_MS", TERM_MS));
         for colo in ["akl", "wlg"] {
             cfgctl(&endpoints, &["colo", "add", colo])?;
@@ -192,13 +205,14 @@ impl Trial {
             Fault::CutOff => self.hosts[holder].cut(true),
             Fault::Deaf => self.hosts[holder].cut(false),
             Fault::ServerStopped => self.hosts[holder].signal_server(Signal::STOP)?,
+            Fault::DiskFull => self.hosts[holder].fill_disk()?,
             Fault::BothKilled => {
                 self.hosts[holder].kill_all()?;
                 self.hosts[other].kill_all()?;
+                return self.both_come_back(holder, before, from);
             }
-        }
-        if fault == Fault::BothKilled {
-            return self.both_come_back(holder, before, from);
+            Fault::ReplicationStopped => return self.replication_stopped(holder, before),
+            Fault::Flapping => return self.flapping(holder),
         }
         let mut waited = None;
         eventually(
@@ -216,7 +230,10 @@ impl Trial {
             Fault::CutOff | Fault::Deaf => self.hosts[holder].heal(),
             Fault::ServerStopped => self.hosts[holder].continue_server()?,
             Fault::AgentKilled | Fault::HostKilled => self.hosts[holder].start_agent()?,
-            Fault::BothKilled => bail!("it is mended elsewhere"),
+            Fault::DiskFull => self.hosts[holder].free_disk()?,
+            Fault::BothKilled | Fault::ReplicationStopped | Fault::Flapping => {
+                bail!("it is mended elsewhere")
+            }
         }
         Ok(waited)
     }
@@ -237,19 +254,84 @@ impl Trial {
         });
         alone.with_context(|| format!("{last:#}\n{}", self.logs()))?;
         self.hosts[holder].start_agent()?;
-        let mut waited = None;
+        Ok(self.goes_on(holder, before)?.duration_since(from))
+    }
+
+    /// The standby lacks what was acknowledged since: it must not be given the role when the holder
+    /// is lost, nor by a person who does not say that this may be lost. The holder comes back and
+    /// goes on. How long that took, from its loss.
+    fn replication_stopped(&mut self, holder: usize, before: i64) -> Result<Duration> {
+        let other = 1 - holder;
+        self.hosts[holder].set_replication(false)?;
+        let mut last = Value::Null;
+        let alone = eventually(PATIENCE, "the group to count on nobody", || {
+            last = self.shown().unwrap_or_default();
+            last["grant"]["epoch"] == before && last["grant"]["synced"].is_null()
+        });
+        alone.with_context(|| format!("{last:#}\n{}", self.logs()))?;
+        let acknowledged = self.load.count();
+        eventually(PATIENCE, "writes that the standby lacks", || {
+            self.load.count() > acknowledged + 20
+        })
+        .with_context(|| self.logs())?;
+        let from = Instant::now();
+        self.hosts[holder].kill_all()?;
+        let name = self.hosts[other].name().to_owned();
+        let lost = eventually(
+            PATIENCE,
+            "the holder to be lost, and the other alone",
+            || {
+                last = self.shown().unwrap_or_default();
+                let there = &last["attending"];
+                let alone = there.as_array().is_some_and(|all| all.len() == 1);
+                let grant = &last["grant"];
+                let held = grant["epoch"] == before && grant["serving"] == 0;
+                alone && held && there[0]["host"] == name.as_str()
+            },
+        );
+        lost.with_context(|| format!("{last:#}\n{}", self.logs()))?;
+        let given = cfgctl(&self.cluster.endpoints(), &["role", "switch", ROLE, &name]);
+        let refused = given.err().context("a stale host was given the role")?;
+        let refused = format!("{refused:#}");
+        ensure!(refused.contains("--accept-loss"), "{refused}");
+        self.hosts[holder].start_agent()?;
+        let waited = self.goes_on(holder, before)?.duration_since(from);
+        self.hosts[holder].set_replication(true)?;
+        Ok(waited)
+    }
+
+    /// When the first write was acknowledged after `before`, at this host.
+    fn goes_on(&self, holder: usize, before: i64) -> Result<Instant> {
+        let mut first = None;
         eventually(PATIENCE, "the holder to go on", || {
-            waited = self.load.first_after(before);
-            waited.is_some()
+            first = self.load.first_after(before);
+            first.is_some()
         })
         .with_context(|| format!("{:?}\n{}", self.shown(), self.logs()))?;
         let serves = self.holder()?.map(|(at, _)| at);
         ensure!(
             serves == Some(holder),
-            "{name} was not in sync: {:#}",
+            "{} was not in sync: {:#}",
+            self.hosts[1 - holder].name(),
             self.shown()?
         );
-        Ok(waited.context("a write")?.duration_since(from))
+        first.context("a write")
+    }
+
+    /// How long it took until a write was acknowledged after the last cut.
+    fn flapping(&mut self, holder: usize) -> Result<Duration> {
+        for _ in 0..FLAPS {
+            self.hosts[holder].cut(true);
+            lasts(FLAP);
+            self.hosts[holder].heal();
+            lasts(FLAP);
+        }
+        let (from, count) = (Instant::now(), self.load.count());
+        eventually(PATIENCE, "a write after the last cut", || {
+            self.load.count() > count
+        })
+        .with_context(|| format!("{:?}\n{}", self.shown(), self.logs()))?;
+        Ok(from.elapsed())
     }
 
     /// Compares what clients were told with what the holder has.
@@ -287,20 +369,28 @@ impl Trial {
     }
 }
 
+/// The one fault that is asked for, or nothing.
+fn only() -> String {
+    std::env::var("TRIAL_FAULT").unwrap_or_default()
+}
+
 fn trials(engine: Engine) -> Result<()> {
     engine.installed()?;
     let seed = setting("TRIAL_SEED", u64::from(std::process::id()));
     let again = format!("TRIAL_SEED={seed} tests/run {engine:?}");
     let mut numbers = Numbers::new(seed);
-    let rounds = setting("TRIAL_ROUNDS", ROUNDS);
-    let mut trial = Trial::start(engine)?;
-    trial.load.start(CLIENTS)?;
+    let rounds = usize::try_from(setting("TRIAL_ROUNDS", ROUNDS))?;
     // Each comes once before any comes again, from another one on in each run.
-    let first = numbers.below(FAULTS.len() as u64);
+    let first = usize::try_from(numbers.below(FAULTS.len() as u64))?;
+    let faults = FAULTS.into_iter().cycle().skip(first).take(rounds);
+    let faults: Vec<Fault> = match FAULTS.into_iter().find(|one| format!("{one:?}") == only()) {
+        Some(one) => vec![one; rounds],
+        None => faults.collect(),
+    };
+    let mut trial = Trial::start(engine, faults.contains(&Fault::DiskFull))?;
+    trial.load.start(CLIENTS)?;
     let mut waits: BTreeMap<String, Vec<u128>> = BTreeMap::new();
-    for round in 0..rounds {
-        let at = usize::try_from((first + round) % FAULTS.len() as u64)?;
-        let fault = FAULTS[at];
+    for (round, fault) in faults.into_iter().enumerate() {
         let waited = trial.round(fault);
         let waited = waited.with_context(|| format!("round {round}: {fault:?} ({again})"))?;
         waits

@@ -1,4 +1,8 @@
-//! Numbers that a seed repeats, and settings of tests that may be asked to do more.
+//! Numbers that a seed repeats, settings of tests that may be asked to do more, and how long faults
+//! last.
+
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -10,6 +14,14 @@ pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
             .parse()
             .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
         Err(_) => otherwise,
+    }
+}
+
+/// Returns when the fault that was made has lasted for so long; not to wait for anything else.
+pub(crate) fn lasts(time: Duration) {
+    let began = Instant::now();
+    while let Some(left) = time.checked_sub(began.elapsed()) {
+        park_timeout(left);
     }
 }
 

@@ -126,6 +126,34 @@ impl Engine {
         command
     }
 
+    /// What the owner of a server runs there to let the other one replicate from it, or no more:
+    /// what is open then is ended. Not told to the other one.
+    pub(super) fn replication(self, dir: &Path, port: u16, allowed: bool) -> Vec<String> {
+        let dir = dir.display();
+        let (program, statements) = match self {
+            Self::MariaDb => (
+                format!("mariadb --defaults-file={dir}/server.cnf"),
+                if allowed {
+                    "-e SET sql_log_bin = 0; ALTER USER replica@'%' ACCOUNT UNLOCK"
+                } else {
+                    "-e SET sql_log_bin = 0; ALTER USER replica@'%' ACCOUNT LOCK; KILL USER replica"
+                },
+            ),
+            // Each a transaction: whom it ends comes again at once, and must be refused by then.
+            Self::Postgres => (
+                format!("psql -XAtqw -v ON_ERROR_STOP=1 -h {dir}/run -p {port} -d postgres"),
+                if allowed {
+                    "-c SET synchronous_commit = local|-c ALTER ROLE cfgsvc_replica LOGIN"
+                } else {
+                    "-c SET synchronous_commit = local|-c ALTER ROLE cfgsvc_replica NOLOGIN|\
+                     -c SELECT pg_terminate_backend(pid) FROM pg_stat_replication"
+                },
+            ),
+        };
+        let words = program.split(' ').chain(statements.split('|'));
+        words.map(str::to_owned).collect()
+    }
+
     /// One write in the epoch; prints its number when it is acknowledged.
     pub(super) fn write(self, id: u64, epoch: i64) -> String {
         match self {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use cfgsvc_tests::harness::{Network, binary_path, eventually, run, unused_address};
+use cfgsvc_tests::harness::{Network, Ran, binary_path, eventually, run, unused_address};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -22,6 +23,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// The numbers of the host and of everybody else in its network.
 const SELF: usize = 0;
 const OTHERS: usize = 1;
+/// Of a disk that is filled: room for a store, a copy that is made of the other one's, and what is
+/// set aside, of as many rounds as the gate has and more.
+const SMALL_DISK: &str = "2g";
 /// Lines of a log in an error.
 const TAIL: usize = 25;
 
@@ -29,12 +33,14 @@ const TAIL: usize = 25;
 /// clone.
 pub(super) struct Place {
     pub(super) engine: Engine,
+    /// The data of each host is on a disk of its own, which can be filled.
+    small_disks: bool,
     root: PathBuf,
     kept: Option<TempDir>,
 }
 
 impl Place {
-    pub(super) fn new(engine: Engine) -> Result<Self> {
+    pub(super) fn new(engine: Engine, small_disks: bool) -> Result<Self> {
         let kept = tempfile::Builder::new().prefix("cfgsvc-db-").tempdir()?;
         let root = kept.path().to_owned();
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755))?;
@@ -56,6 +62,7 @@ impl Place {
         .success()?;
         Ok(Self {
             engine,
+            small_disks,
             root,
             kept: Some(kept),
         })
@@ -88,6 +95,7 @@ pub(super) struct Host {
     door: SocketAddr,
     network: Network,
     endpoints: String,
+    small_disk: bool,
     agent: Option<Child>,
 }
 
@@ -120,6 +128,7 @@ impl Host {
             door,
             network,
             endpoints: endpoints.join(","),
+            small_disk: place.small_disks,
             agent: None,
         })
     }
@@ -155,6 +164,13 @@ impl Host {
     pub(super) fn set_up(&self) -> Result<()> {
         let user = self.engine.user();
         fs::create_dir(&self.dir)?;
+        // Not where the data is: a full disk keeps no agent from saying that it does not serve.
+        fs::create_dir(self.state_dir())?;
+        if self.small_disk {
+            let options = format!("size={SMALL_DISK},mode=755");
+            let mount = ["-t", "tmpfs", "-o", &options, "cfgsvc-test"];
+            run(Command::new("mount").args(mount).arg(&self.dir))?.success()?;
+        }
         let settings = self
             .engine
             .settings(&self.dir, self.server.port(), self.number);
@@ -169,10 +185,46 @@ impl Host {
             .arg("-R")
             .arg(&owner)
             .arg(&self.dir)
+            .arg(self.state_dir())
             .arg(&self.settings))?
         .success()?;
         let setup = self.root.join("hooks/setup");
         run(self.command(&setup).arg(&self.name))?.success()?;
+        Ok(())
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.root.join(format!("{}.agent", self.name))
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.dir.join("fill")
+    }
+
+    /// The disk of its data has no byte left.
+    pub(super) fn fill_disk(&self) -> Result<()> {
+        ensure!(self.small_disk, "the disk of {} is everybody's", self.name);
+        let mut file = File::create(self.filler())?;
+        let piece = vec![0; 64 << 10];
+        loop {
+            match file.write_all(&piece) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).context("fill a disk"),
+            }
+        }
+    }
+
+    /// It has space again.
+    pub(super) fn free_disk(&self) -> Result<()> {
+        fs::remove_file(self.filler()).context("free a disk")
+    }
+
+    /// Lets the other one replicate from here, or no more.
+    pub(super) fn set_replication(&self, allowed: bool) -> Result<()> {
+        let words = self.engine.replication(&self.dir, self.port(), allowed);
+        let (program, arguments) = words.split_first().context("a program")?;
+        run(self.command(Path::new(program)).args(arguments))?.success()?;
         Ok(())
     }
 
@@ -202,7 +254,7 @@ impl Host {
             .arg("--hook-dir")
             .arg(self.root.join("hooks/hooks"))
             .arg("--state-dir")
-            .arg(self.dir.join("agent"))
+            .arg(self.state_dir())
             .stdout(Stdio::null())
             .stderr(log);
         self.agent = Some(command.spawn().context("start cfgagent")?);
@@ -334,6 +386,18 @@ impl Drop for Host {
         // Said by nobody when the test has failed already; what is left is seen by the next look.
         if let Err(error) = self.kill_all() {
             eprintln!("{}: {error:#}", self.name);
+        }
+        if self.small_disk {
+            // What a person looks for after a failure; it is not there for both engines.
+            for log in ["error.log", "log"] {
+                let to = self.root.join(format!("{}.{log}", self.name));
+                let copy = run(Command::new("cp").arg("-r").arg(self.dir.join(log)).arg(to));
+                drop(copy);
+            }
+            let gone = run(Command::new("umount").arg("--lazy").arg(&self.dir));
+            if let Err(error) = gone.and_then(Ran::success) {
+                eprintln!("{} may still be mounted: {error:#}", self.dir.display());
+            }
         }
     }
 }
