@@ -332,7 +332,7 @@ impl Known {
             .map(|(host, heard)| (host.clone(), heard.row.colo.clone()))
             .collect();
         if observers != self.observers {
-            // It takes the square of their number.
+            // It takes a tenth of a second for ten thousand.
             self.subjects = subjects(&observers);
             self.observers = observers;
         }

@@ -90,6 +90,63 @@ fn millis(from: Instant) -> f64 {
     from.elapsed().as_secs_f64() * 1e3
 }
 
+/// Bytes of a probe, of a row with so many probes, and of a list of as many.
+fn sizes(host: &Name, probes: usize) -> (usize, usize, usize) {
+    let address = "10.1.0.11:2384".to_owned();
+    let bits = Bytes::from(vec![0xff; probes.div_ceil(8)]);
+    let row = v1::Row {
+        host: host.to_string(),
+        colo: COLOS[0].to_owned(),
+        probe: address.clone(),
+        late_ms: 1,
+        list: u64::MAX,
+        missed: bits.clone(),
+        probed: bits,
+    };
+    let entry = v1::Probe {
+        host: host.to_string(),
+        address,
+        ..v1::Probe::default()
+    };
+    let list = v1::Probes {
+        list: u64::MAX,
+        probes: vec![entry; probes],
+    };
+    let question = probe::ask(host.as_str(), u64::MAX).len();
+    (question, row.encoded_len(), list.encoded_len())
+}
+
+/// Milliseconds for one look, at which a colo is found down.
+fn look(scene: &Scene) -> Result<f64> {
+    let first = name(COLOS[0].to_owned())?;
+    let role: RoleName = "web".parse().context("a role")?;
+    let roles = [Placed {
+        role,
+        kind: Kind::Colo,
+        automatic: true,
+        holder: Some(first.clone()),
+        epoch: 1,
+        colo: None,
+        serving: 0,
+        closing: false,
+        begun: true,
+        follows: None,
+        candidates: Vec::new(),
+    }];
+    let mut memory = Memory::default();
+    let from = Instant::now();
+    for at in 0..ROUNDS {
+        let cut = cut(scene, Marks::default());
+        ensure!(cut.colo(&first) == State::Down, "it is cut off");
+        let now = scene.now_ms + u64::from(at) * 250;
+        memory.look(&cut, &roles, now);
+        let outcome = decide(&memory, &cut, &roles, (&Settings::default(), now));
+        let moves = outcome.moves.len() + outcome.waits.len();
+        ensure!(moves == 1, "it is to move");
+    }
+    Ok(millis(from) / f64::from(ROUNDS))
+}
+
 /// Measures it for so many hosts.
 pub(crate) fn run(count: usize) -> Result<Figures> {
     let mut hosts = BTreeMap::new();
@@ -107,66 +164,16 @@ pub(crate) fn run(count: usize) -> Result<Figures> {
     let mean = probed.iter().sum::<usize>() as f64 / count as f64;
     let most = probed.iter().copied().max().unwrap_or(0);
     let one = hosts.keys().next().context("one host at least")?;
-    let question = probe::ask(one.as_str(), u64::MAX).len();
-    let bits = Bytes::from(vec![0xff; most.div_ceil(8)]);
-    let row = v1::Row {
-        host: one.to_string(),
-        colo: COLOS[0].to_owned(),
-        probe: "10.1.0.11:2384".to_owned(),
-        late_ms: 1,
-        list: u64::MAX,
-        missed: bits.clone(),
-        probed: bits,
-    };
-    let entry = v1::Probe {
-        host: one.to_string(),
-        address: "10.1.0.11:2384".to_owned(),
-        ..v1::Probe::default()
-    };
-    let list = v1::Probes {
-        list: u64::MAX,
-        probes: vec![entry; most],
-    };
-    let scene = scene(&hosts, &subjects);
-    let web: RoleName = "web".parse().context("a role")?;
-    let roles = [Placed {
-        role: web,
-        kind: Kind::Colo,
-        automatic: true,
-        holder: Some(name(COLOS[0].to_owned())?),
-        epoch: 1,
-        colo: None,
-        serving: 0,
-        closing: false,
-        begun: true,
-        follows: None,
-        candidates: Vec::new(),
-    }];
-    let mut memory = Memory::default();
-    let from = Instant::now();
-    for at in 0..ROUNDS {
-        let cut = cut(&scene, Marks::default());
-        ensure!(
-            cut.colo(&name(COLOS[0].to_owned())?) == State::Down,
-            "it is cut off"
-        );
-        let now = scene.now_ms + u64::from(at) * 250;
-        memory.look(&cut, &roles, now);
-        let outcome = decide(&memory, &cut, &roles, (&Settings::default(), now));
-        ensure!(
-            outcome.moves.len() + outcome.waits.len() == 1,
-            "it is to move"
-        );
-    }
-    let look_ms = millis(from) / f64::from(ROUNDS);
+    let (question, row, list) = sizes(one, most);
+    let look_ms = look(&scene(&hosts, &subjects))?;
     Ok(Figures {
         hosts: count,
         probed: mean,
         probed_most: most,
         // Each probe is answered by as many bytes; a host probes, and is probed.
         probe_bytes: mean * PROBES * question as f64 * 4.0,
-        row_bytes: row.encoded_len() as f64 * ROWS * count as f64,
-        list_bytes: list.encoded_len(),
+        row_bytes: row as f64 * ROWS * count as f64,
+        list_bytes: list,
         look_ms,
         lists_ms,
         core_share: look_ms / 1e3 * LOOKS,

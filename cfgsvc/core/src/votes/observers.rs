@@ -1,8 +1,9 @@
 //! Who probes whom.
 //!
 //! In a small fleet everybody probes everybody. In a large one each host is probed by a few of each
-//! colo, chosen by a hash of both names (rendezvous hashing): stable when hosts come and go, and
-//! even, as the expander rings of Rapid are (arXiv 1803.03620).
+//! colo: on as many rings, each with the hosts of the colo in another order, by whoever is next on
+//! the ring. That is stable when hosts come and go, and even, as the expander rings of Rapid are
+//! (arXiv 1803.03620); and it is found quickly for thousands of hosts.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +12,42 @@ use crate::placement::Name;
 /// Most observers that a host has in each colo.
 pub const PER_COLO: usize = 5;
 
-/// FNV-1a, and a last stir: the same everywhere, for ever.
-fn weight(observer: &Name, subject: &Name) -> u64 {
+/// Where a host is on a ring. FNV-1a, and a last stir: the same everywhere, for ever.
+fn place(ring: usize, host: &Name) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let bytes = observer
-        .as_str()
-        .bytes()
-        .chain([0])
-        .chain(subject.as_str().bytes());
-    for byte in bytes {
+    for byte in host.as_str().bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash ^ (hash >> 29)
+    let mut stirred = hash.wrapping_add((ring as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    stirred = (stirred ^ (stirred >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    stirred = (stirred ^ (stirred >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    stirred ^ (stirred >> 31)
+}
+
+/// The rings of a colo: its hosts in order of their places.
+type Rings<'a> = Vec<Vec<(u64, &'a Name)>>;
+
+fn rings<'a>(members: &[&'a Name]) -> Rings<'a> {
+    let ring = |number| {
+        let places = members.iter().map(|host| (place(number, host), *host));
+        let mut ring: Vec<_> = places.collect();
+        ring.sort_unstable();
+        ring
+    };
+    (0..PER_COLO).map(ring).collect()
+}
+
+/// Who probes `subject`: on each ring the next one behind it that does not do so yet.
+fn observers<'a>(rings: &Rings<'a>, subject: &Name) -> Vec<&'a Name> {
+    let mut chosen: Vec<&Name> = Vec::new();
+    for (number, ring) in rings.iter().enumerate() {
+        let from = (place(number, subject), subject);
+        let at = ring.partition_point(|one| *one <= from);
+        let (before, behind) = ring.split_at(at);
+        let mut next = behind.iter().chain(before).map(|(_, host)| *host);
+        chosen.extend(next.find(|host| *host != subject && !chosen.contains(host)));
+    }
+    chosen
 }
 
 /// Whom each host is to probe. `hosts` has the colo of each.
@@ -32,21 +56,12 @@ pub fn subjects(hosts: &BTreeMap<Name, Name>) -> BTreeMap<Name, Vec<Name>> {
     for (host, colo) in hosts {
         colos.entry(colo).or_default().push(host);
     }
+    let colos: Vec<Rings<'_>> = colos.values().map(|members| rings(members)).collect();
     let mut subjects: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
     for subject in hosts.keys() {
-        for members in colos.values() {
-            let mut ranked: Vec<_> = members
-                .iter()
-                .filter(|host| **host != subject)
-                .map(|host| (weight(host, subject), *host))
-                .collect();
-            if ranked.len() > PER_COLO {
-                ranked.select_nth_unstable(PER_COLO);
-            }
-            for (_, observer) in ranked.into_iter().take(PER_COLO) {
-                let of = subjects.entry(observer.clone()).or_default();
-                of.push(subject.clone());
-            }
+        for observer in colos.iter().flat_map(|rings| observers(rings, subject)) {
+            let of = subjects.entry(observer.clone()).or_default();
+            of.push(subject.clone());
         }
     }
     subjects

@@ -10,7 +10,7 @@ use crate::placed::{read, read_all, write};
 use bytes::Bytes;
 use cfgsvc_client::{CallError, Client, MoveTo, Write};
 use cfgsvc_core::placement::objects::Kind;
-use cfgsvc_core::placement::{Colo, Name, RoleName, keys};
+use cfgsvc_core::placement::{Colo, Name, RoleName, Spec, keys};
 use cfgsvc_core::votes::Settings;
 use std::time::Duration;
 
@@ -64,11 +64,23 @@ async fn now(context: &Context, client: &Client, role: &RoleName, args: &Failove
             there.filter_map(|there| there.host.parse().ok()).collect()
         }
     };
+    let within = followed(client, &spec).await?;
     let mut refused = Vec::new();
     for to in candidates
         .iter()
         .filter(|one| Some(*one) != grant.holder.as_ref())
     {
+        if let Some((followed, colo)) = &within
+            && !state
+                .attending
+                .iter()
+                .any(|there| there.host == to.as_str() && there.colo == *colo)
+        {
+            refused.push(format!(
+                "`{to}` is not in `{colo}`, which holds `{followed}`, and `{role}` follows that"
+            ));
+            continue;
+        }
         let to = MoveTo {
             role: role.to_string(),
             to: to.to_string(),
@@ -91,4 +103,16 @@ async fn now(context: &Context, client: &Client, role: &RoleName, args: &Failove
     } else {
         none.hint(refused.join("; "))
     })
+}
+
+/// The role that this one follows, and the colo that holds it: the group gives it nowhere else.
+async fn followed(client: &Client, spec: &Spec) -> Result<Option<(RoleName, String)>, Diagnostic> {
+    let Some(followed) = &spec.follows else {
+        return Ok(None);
+    };
+    let holder = grant_of(&one(client, followed).await?)?.holder;
+    Ok(Some((
+        followed.clone(),
+        holder.map(String::from).unwrap_or_default(),
+    )))
 }

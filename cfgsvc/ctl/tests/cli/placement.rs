@@ -492,6 +492,11 @@ fn colo_is_activated_when_the_roles_that_follow_it_are_served_there() -> Result<
     eventually(Duration::from_mins(1), "the hosts of akl to serve", || {
         serves("db/orders", "a1").is_some() && serves("db/spare", "a2").is_some()
     })?;
+    // Nobody else in the colo that it is bound to could have it.
+    let ran = session.run(&["failover", "db/orders", "--dry-run"])?;
+    let said = String::from_utf8(ran.stderr)?;
+    let why = "`w1` is not in `akl`, which holds `web`, and `db/orders` follows that";
+    ensure!(!ran.status.success() && said.contains(why), "{said}");
     session.data(&["role", "pause", "db/spare"])?;
     let ran = session.run(&["colo", "activate", "wlg", "--role", "web"])?;
     let (said, notes) = (

@@ -97,7 +97,7 @@ fn source(world: &World, host: &Name, role: &RoleName) -> Option<Held> {
 /// Gets what the last holder has, if it is there: done before an epoch is begun. `false` when the
 /// host had nothing: it has to say first what it has now.
 ///
-/// Of a synchronous role `again` says whether it still receives: mostly it must do with what it has.
+/// `again`: a synchronous role's database still receives; mostly it must do with what it has.
 pub fn catch_up(world: &World, machine: &Machine, (plan, again): (&RolePlan, bool)) -> bool {
     let role = &plan.name;
     let last = lock(&world.placement).last_started(role);

@@ -99,42 +99,22 @@ impl Placement {
             0
         };
         let hosts = rng.between(3, 5);
-        let mut roles = vec![
-            RolePlan {
-                name: role("web"),
-                spec: spec(&mut rng, Kind::Host, skew),
-            },
-            RolePlan {
-                name: role("db/orders"),
-                spec: Spec {
-                    data: Data::Number,
-                    ..spec(&mut rng, Kind::Host, skew)
-                },
-            },
-            RolePlan {
-                name: role("locks/one"),
-                spec: spec(&mut rng, Kind::Lock, skew),
-            },
-        ];
+        let mut roles = all_roles(&mut rng, skew);
         if rng.chance(600) {
             roles.remove(rng.index(roles.len()));
         }
-        let needs_sync = favoured.is_some_and(Defect::needs_sync);
-        let mut of_data = roles.iter_mut().filter(|plan| plan.spec.data != Data::None);
-        if let Some(plan) = of_data.next() {
-            plan.spec.sync = needs_sync || Rng::new(seed ^ SYNC_SALT).chance(500);
-        } else if needs_sync {
+        let needed = favoured.is_some_and(Defect::needs_sync);
+        if needed && roles.iter().all(|plan| plan.spec.data == Data::None) {
             let spec = Spec {
                 data: Data::Number,
-                sync: true,
                 ..spec(&mut rng, Kind::Host, skew)
             };
-            roles.push(RolePlan {
-                name: role("db/orders"),
-                spec,
-            });
+            let name = role("db/orders");
+            roles.push(RolePlan { name, spec });
         }
+        let sync = needed || Rng::new(seed ^ SYNC_SALT).chance(500);
         for plan in &mut roles {
+            plan.spec.sync = sync && plan.spec.data != Data::None;
             if plan.spec.kind == Kind::Host && rng.chance(200) {
                 plan.spec.candidates = (1..hosts).map(host_name).collect();
             }
@@ -206,6 +186,27 @@ impl Placement {
 pub fn times(rng: &mut Rng) -> (u64, u64) {
     let term_ms = rng.between(900, 3_000);
     (term_ms, rng.between(100, (term_ms / 2).min(600)))
+}
+
+/// One of each kind.
+fn all_roles(rng: &mut Rng, skew: u64) -> Vec<RolePlan> {
+    vec![
+        RolePlan {
+            name: role("web"),
+            spec: spec(rng, Kind::Host, skew),
+        },
+        RolePlan {
+            name: role("db/orders"),
+            spec: Spec {
+                data: Data::Number,
+                ..spec(rng, Kind::Host, skew)
+            },
+        },
+        RolePlan {
+            name: role("locks/one"),
+            spec: spec(rng, Kind::Lock, skew),
+        },
+    ]
 }
 
 fn spec(rng: &mut Rng, kind: Kind, skew: u64) -> Spec {
