@@ -55,7 +55,7 @@ struct Args {
     #[arg(long, value_name = "TIME", default_value = "3s")]
     #[arg(value_parser = humantime::parse_duration)]
     stale_after: Duration,
-    /// Options of the program `mariadb`, with user, password and database below [client]; without
+    /// Options of the program `mariadb`, with user, password and database below `[client]`; without
     /// it there are no orders
     #[arg(long, value_name = "FILE")]
     database_file: Option<PathBuf>,
