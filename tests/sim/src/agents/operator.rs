@@ -217,7 +217,8 @@ impl Operator {
             && let Some(machine) = self.rng.pick(&machines)
         {
             let what = "operator gives away a role without data";
-            self.move_role(role, machine.name.as_str(), what).await;
+            self.move_to(role, (machine.name.as_str(), true), what)
+                .await;
         }
     }
 

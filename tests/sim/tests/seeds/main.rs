@@ -72,7 +72,7 @@ fn seed_repeats_a_run_to_the_byte_and_another_does_not() {
 
 /// Each defect, seeds within which it must be found, and what says so. The seeds are several times
 /// those that OVERVIEW.md tells: plans change with the code.
-const FOUND: [(Defect, u64, &[&str]); 25] = [
+const FOUND: [(Defect, u64, &[&str]); 27] = [
     (
         Defect::LeaderRestore,
         100,
@@ -133,6 +133,8 @@ const FOUND: [(Defect, u64, &[&str]); 25] = [
     (Defect::GuardWithoutTimer, 100, COUNTED_OUT),
     (Defect::ResourceUnchecked, 400, &["took effect after"]),
     (Defect::StepsWithoutNumbers, 900, COUNTED_OUT),
+    (Defect::SyncNotAwaited, 900, &["and acknowledged were"]),
+    (Defect::StoreLifeIgnored, 900, &["and acknowledged were"]),
 ];
 
 /// What says that a program runs which the group does not count any more.
