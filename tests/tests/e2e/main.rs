@@ -8,6 +8,7 @@ mod disk;
 mod failures;
 mod histories;
 mod nemesis;
+mod netns;
 mod placement;
 mod quickstart;
 mod refusals;

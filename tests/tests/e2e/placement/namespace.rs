@@ -9,8 +9,9 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::Result;
+
+use crate::netns::{claim, ip};
 
 /// Nobody's.
 const NO_LINK_ADDRESS: &str = "02:00:00:00:00:01";
@@ -33,7 +34,7 @@ pub(super) struct Namespace {
 impl Namespace {
     /// A new one; the error says what is missing.
     pub(super) fn new() -> Result<Self> {
-        let (number, lock) = claim()?;
+        let (number, lock) = claim("namespace", NUMBERS)?;
         let namespace = Self {
             number,
             _lock: lock,
@@ -128,34 +129,8 @@ impl Drop for Namespace {
     }
 }
 
-/// A number that no other test on this machine has.
-fn claim() -> Result<(u8, File)> {
-    for number in 0..NUMBERS {
-        let path = std::env::temp_dir().join(format!("cfgsvc-test-namespace-{number}"));
-        let lock = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
-            .with_context(|| format!("open {}", path.display()))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            return Ok((number, lock));
-        }
-    }
-    bail!("{NUMBERS} namespaces are in use");
-}
-
 fn lose(at: &[&str], address: &str, device: &str) -> Result<()> {
     let entry = ["neighbor", "replace", address, "lladdr", NO_LINK_ADDRESS];
     let how = ["nud", "permanent", "dev", device];
     ip(&[at, &entry, &how].concat())
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let what = || format!("ip {}", arguments.join(" "));
-    let ran = Command::new("ip").args(arguments).output();
-    let ran = ran.with_context(what)?;
-    let said = String::from_utf8_lossy(&ran.stderr);
-    ensure!(ran.status.success(), "{}: {}", what(), said.trim());
-    Ok(())
 }

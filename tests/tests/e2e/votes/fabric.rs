@@ -29,12 +29,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use cfgsvc_tests::harness::eventually;
-use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
+use crate::netns::{claim, ip};
 use crate::seeds::Numbers;
 
 /// For what must happen soon.
@@ -94,7 +94,7 @@ impl Fabric {
             members < FIRST_HOST && FIRST_HOST + hosts < SIZE,
             "too many"
         );
-        let (number, lock) = claim()?;
+        let (number, lock) = claim("fabric", NUMBERS)?;
         let dir = tempfile::Builder::new()
             .prefix("cfgsvc-fabric-")
             .tempdir()?;
@@ -350,33 +350,7 @@ fn ends(packet: &[u8]) -> Option<(u8, u8, u8)> {
     (header[0] >> 4 == 4).then(|| (last(15), last(19), header[9]))
 }
 
-/// A number that no other test on this machine has.
-fn claim() -> Result<(u8, File)> {
-    for number in 0..NUMBERS {
-        let path = std::env::temp_dir().join(format!("cfgsvc-fabric-{number}.lock"));
-        let lock = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
-            .with_context(|| format!("open {}", path.display()))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            return Ok((number, lock));
-        }
-    }
-    bail!("{NUMBERS} fabrics are in use");
-}
-
 fn remove(namespace: &str) {
     // Fails where it is gone; what still runs in it keeps it until it ends.
     let _ = ip(&["netns", "del", namespace]);
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let what = || format!("ip {} (needs root)", arguments.join(" "));
-    let ran = Command::new("ip").args(arguments).output();
-    let ran = ran.with_context(what)?;
-    let said = String::from_utf8_lossy(&ran.stderr);
-    ensure!(ran.status.success(), "{}: {}", what(), said.trim());
-    Ok(())
 }
