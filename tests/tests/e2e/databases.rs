@@ -85,6 +85,8 @@ struct Trial {
     load: Load,
     engine: Engine,
     place: Place,
+    /// Who began which epoch; the group tells the latest only.
+    began: BTreeMap<i64, String>,
 }
 
 fn cfgctl(endpoints: &str, arguments: &[&str]) -> Result<String> {
@@ -124,12 +126,13 @@ impl Trial {
             .map(|host| (host.name().to_owned(), host.door()));
         let doors: BTreeMap<_, _> = doors.collect();
         let load = Load::new(engine, doors, endpoints);
-        let trial = Self {
+        let mut trial = Self {
             cluster,
             hosts,
             load,
             engine,
             place,
+            began: BTreeMap::new(),
         };
         trial.whole()?;
         Ok(trial)
@@ -152,7 +155,7 @@ impl Trial {
     }
 
     /// Waits until one host serves and the other is in sync with it.
-    fn whole(&self) -> Result<usize> {
+    fn whole(&mut self) -> Result<usize> {
         let mut last = Value::Null;
         let whole = eventually_some(
             PATIENCE,
@@ -167,7 +170,18 @@ impl Trial {
                 synced.then_some(holder)
             },
         );
-        whole.with_context(|| format!("{}\n{last:#}\n{}", self.cluster.endpoints(), self.logs()))
+        let holder = whole
+            .with_context(|| format!("{}\n{last:#}\n{}", self.cluster.endpoints(), self.logs()))?;
+        for start in last["grant"]["starts"].as_array().context("starts")? {
+            let host = start["host"].as_str().unwrap_or_default().to_owned();
+            let epoch = start["epoch"].as_i64().unwrap_or_default();
+            let before = self.began.insert(epoch, host.clone());
+            ensure!(
+                before.as_ref().is_none_or(|before| *before == host),
+                "epoch {epoch} was begun by {before:?} and by {host}"
+            );
+        }
+        Ok(holder)
     }
 
     fn logs(&self) -> String {
@@ -350,16 +364,10 @@ impl Trial {
             self.hosts[holder].name(),
             &missing[..missing.len().min(5)]
         );
-        let shown = self.shown()?;
-        let mut began = BTreeMap::new();
-        for start in shown["grant"]["starts"].as_array().context("starts")? {
-            let host = start["host"].as_str().unwrap_or_default().to_owned();
-            began.insert(start["epoch"].as_i64().unwrap_or_default(), host);
-        }
         for (id, (epoch, port)) in &rows {
             let host = self.hosts.iter().find(|host| host.port() == *port);
             let host = host.context("a row of another server")?.name();
-            let held = began.get(epoch).map(String::as_str);
+            let held = self.began.get(epoch).map(String::as_str);
             ensure!(
                 held == Some(host),
                 "row {id} of epoch {epoch}: {host}, held by {held:?}"
@@ -393,10 +401,9 @@ fn trials(engine: Engine) -> Result<()> {
     for (round, fault) in faults.into_iter().enumerate() {
         let waited = trial.round(fault);
         let waited = waited.with_context(|| format!("round {round}: {fault:?} ({again})"))?;
-        waits
-            .entry(format!("{fault:?}"))
-            .or_default()
-            .push(waited.as_millis());
+        let waited = waited.as_millis();
+        eprintln!("{engine:?} {}/{rounds}: {fault:?} {waited} ms", round + 1);
+        waits.entry(format!("{fault:?}")).or_default().push(waited);
     }
     let (acknowledged, rows) = trial.judge().with_context(|| again.clone())?;
     trial.place.done();
@@ -404,9 +411,15 @@ fn trials(engine: Engine) -> Result<()> {
         "{:?}: {rounds} rounds, {acknowledged} writes acknowledged, {rows} rows",
         trial.engine
     );
+    eprintln!("from the fault to the next acknowledged write, ms:");
     for (fault, mut ms) in waits {
         ms.sort_unstable();
-        eprintln!("  {fault}: from the fault to the next acknowledged write, ms: {ms:?}");
+        let at = |percent: usize| ms[(ms.len() * percent).div_ceil(100).max(1) - 1];
+        let (p50, p99, worst) = (at(50), at(99), at(100));
+        eprintln!(
+            "  {fault}: {} times, p50 {p50}, p99 {p99}, worst {worst}",
+            ms.len()
+        );
     }
     ensure!(acknowledged > 0, "nothing was written");
     Ok(())
