@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -225,4 +225,27 @@ fn web_servers_follow_the_active_colo_and_are_fenced_when_they_hear_nothing() ->
 
     akl.is_fenced_within_the_bound(|| (0..3).try_for_each(|member| cluster.kill(member)))?;
     wlg.answers(503)
+}
+
+#[test]
+fn a_web_server_that_cannot_start_says_why_and_what_to_do() -> Result<()> {
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let ran = run_binary(
+        "cfgsvc-example-web",
+        &["--colo", "akl", "--listen", &address],
+    )?;
+    let expected = format!(
+        "error: cannot listen at {address}: Address already in use (os error 98)\n\
+         hint: name another address with --listen\n"
+    );
+    ensure!((ran.code, &ran.stderr) == (Some(1), &expected), "{ran:?}");
+    let arguments = ["--colo", "akl", "--endpoints", "nowhere"];
+    let ran = run_binary("cfgsvc-example-web", &arguments)?;
+    let expected = "hint: --endpoints takes HOST:PORT,...\n";
+    ensure!(
+        ran.code == Some(1) && ran.stderr.contains("nowhere") && ran.stderr.ends_with(expected),
+        "{ran:?}"
+    );
+    Ok(())
 }

@@ -5,9 +5,9 @@
 //! `decide` has the rules, `orders` the write.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,9 +70,17 @@ struct App {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
-    let client = Client::new(Options::new(args.endpoints))?;
+async fn main() -> ExitCode {
+    let Err(problem) = run(Args::parse()).await else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("error: {problem}");
+    ExitCode::FAILURE
+}
+
+async fn run(args: Args) -> Result<(), String> {
+    let client = Client::new(Options::new(args.endpoints))
+        .map_err(|error| format!("{error}\nhint: --endpoints takes HOST:PORT,..."))?;
     // Colos, hosts and who holds which role: all that is needed, and in one copy.
     let mirror = client.mirror("/cfgsvc/", args.stale_after);
     let unknown = View {
@@ -91,10 +99,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/orders", post(order).fallback(look))
         .fallback(look)
         .with_state(app);
-    let listener = tokio::net::TcpListener::bind(args.listen).await?;
-    eprintln!("listening at {}", listener.local_addr()?);
-    axum::serve(listener, router).await?;
-    Ok(())
+    let address = args.listen;
+    let listener = tokio::net::TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| {
+        format!("cannot listen at {address}: {error}\nhint: name another address with --listen")
+    })?;
+    let local = listener.local_addr().map_err(|error| error.to_string())?;
+    eprintln!("listening at {local}");
+    let served = axum::serve(listener, router).await;
+    served.map_err(|error| format!("serve at {address}: {error}"))
 }
 
 /// Copies what the mirror knows, whenever that changes or is confirmed anew.
