@@ -237,7 +237,7 @@ impl Trial {
         let mut first = None;
         eventually(PATIENCE, "a write in a later epoch", || {
             first = self.load.first_after(before);
-            alone = first.is_none() && from.elapsed() > LONG && self.nobody_may_take_it(before);
+            alone = first.is_none() && from.elapsed() > LONG && self.nobody_may_take_it(holder);
             first.is_some() || alone
         })
         .with_context(|| format!("{fault:?}\n{:?}\n{}", self.shown(), self.logs()))?;
@@ -260,11 +260,13 @@ impl Trial {
     }
 
     /// The holder is lost, and the standby was not in sync (its connection had broken just before,
-    /// as happens where a machine is busy): whoever took it could lack what was acknowledged.
-    fn nobody_may_take_it(&self, epoch: i64) -> bool {
+    /// or the holder had lost its lease and not begun again, as happens where a machine is busy):
+    /// whoever took it could lack what was acknowledged.
+    fn nobody_may_take_it(&self, lost: usize) -> bool {
         let shown = self.shown().unwrap_or_default();
         let grant = &shown["grant"];
-        grant["epoch"] == epoch && grant["serving"] == 0 && grant["synced"].is_null()
+        let held = grant["holder"] == self.hosts[lost].name();
+        held && grant["serving"] == 0 && grant["synced"].is_null()
     }
 
     /// The standby comes first: what it had received and not applied may be gone, so it must not
