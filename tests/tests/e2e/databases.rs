@@ -151,31 +151,36 @@ impl Trial {
 
     /// The host that serves, and its epoch.
     fn holder(&self) -> Result<Option<(usize, i64)>> {
-        let shown = self.shown()?;
+        Ok(self.serves(&self.shown()?))
+    }
+
+    fn serves(&self, shown: &Value) -> Option<(usize, i64)> {
         let grant = &shown["grant"];
         let name = grant["holder"].as_str().unwrap_or_default();
         let at = self.hosts.iter().position(|host| host.name() == name);
         let serves = grant["serving"] == 1;
-        Ok(at.zip(grant["epoch"].as_i64()).filter(|_| serves))
+        at.zip(grant["epoch"].as_i64()).filter(|_| serves)
+    }
+
+    /// The holder and its epoch, when the other is in sync with it.
+    fn pair(&self, shown: &Value) -> Option<(usize, i64)> {
+        let synced = shown["grant"]["synced"].as_object();
+        self.serves(shown)
+            .filter(|_| synced.is_some_and(|all| all.len() == 1))
     }
 
     /// Waits until one host serves and the other is in sync with it.
-    fn whole(&mut self) -> Result<usize> {
+    fn whole(&mut self) -> Result<(usize, i64)> {
         let mut last = Value::Null;
         let whole = eventually_some(
             PATIENCE,
             "one host to serve, and the other to be in sync",
             || {
-                let shown = self.shown().ok()?;
-                let synced = shown["grant"]["synced"]
-                    .as_object()
-                    .is_some_and(|all| all.len() == 1);
-                last = shown;
-                let (holder, _) = self.holder().ok()??;
-                synced.then_some(holder)
+                last = self.shown().ok()?;
+                self.pair(&last)
             },
         );
-        let holder = whole
+        let whole = whole
             .with_context(|| format!("{}\n{last:#}\n{}", self.cluster.endpoints(), self.logs()))?;
         for start in last["grant"]["starts"].as_array().context("starts")? {
             let host = start["host"].as_str().unwrap_or_default().to_owned();
@@ -186,7 +191,20 @@ impl Trial {
                 "epoch {epoch} was begun by {before:?} and by {host}"
             );
         }
-        Ok(holder)
+        Ok(whole)
+    }
+
+    /// The same, with writes in that epoch. On a busy machine a lease may be lost meanwhile; then
+    /// it is waited for again.
+    fn ready(&mut self) -> Result<(usize, i64)> {
+        loop {
+            let whole = self.whole()?;
+            let acknowledged = self.load.count();
+            eventually(PATIENCE, "writes", || self.load.count() > acknowledged + 20)?;
+            if self.pair(&self.shown()?) == Some(whole) {
+                return Ok(whole);
+            }
+        }
     }
 
     fn logs(&self) -> String {
@@ -195,13 +213,8 @@ impl Trial {
 
     /// Does it to the holder, waits until the role is served again, and mends it.
     fn round(&mut self, fault: Fault) -> Result<Duration> {
-        let holder = self.whole()?;
+        let (holder, before) = self.ready()?;
         let other = 1 - holder;
-        let (_, before) = self.holder()?.context("one that serves")?;
-        let acknowledged = self.load.count();
-        eventually(PATIENCE, "writes of this epoch", || {
-            self.load.count() > acknowledged + 20
-        })?;
         let from = Instant::now();
         match fault {
             Fault::Switch => {
@@ -235,12 +248,16 @@ impl Trial {
         }
         let mut alone = false;
         let mut first = None;
+        let mut last = Ok(Value::Null);
         eventually(PATIENCE, "a write in a later epoch", || {
             first = self.load.first_after(before);
-            alone = first.is_none() && from.elapsed() > LONG && self.nobody_may_take_it(holder);
+            if first.is_none() && from.elapsed() > LONG {
+                last = self.shown();
+                alone = self.nobody_may_take_it(holder, last.as_ref().unwrap_or(&Value::Null));
+            }
             first.is_some() || alone
         })
-        .with_context(|| format!("{fault:?}\n{:?}\n{}", self.shown(), self.logs()))?;
+        .with_context(|| format!("{fault:?}\n{last:?}\n{}", self.logs()))?;
         match fault {
             Fault::Switch | Fault::ServerKilled => {}
             Fault::CutOff | Fault::Deaf => self.hosts[holder].heal(),
@@ -262,8 +279,7 @@ impl Trial {
     /// The holder is lost, and the standby was not in sync (its connection had broken just before,
     /// or the holder had lost its lease and not begun again, as happens where a machine is busy):
     /// whoever took it could lack what was acknowledged.
-    fn nobody_may_take_it(&self, lost: usize) -> bool {
-        let shown = self.shown().unwrap_or_default();
+    fn nobody_may_take_it(&self, lost: usize, shown: &Value) -> bool {
         let grant = &shown["grant"];
         let held = grant["holder"] == self.hosts[lost].name();
         held && grant["serving"] == 0 && grant["synced"].is_null()
@@ -367,7 +383,7 @@ impl Trial {
 
     /// Compares what clients were told with what the holder has.
     fn judge(&mut self) -> Result<(usize, usize)> {
-        let holder = self.whole()?;
+        let (holder, _) = self.whole()?;
         let acknowledged: Vec<Acknowledged> = self.load.stop();
         let rows = self.hosts[holder].rows()?;
         let missing: Vec<_> = acknowledged

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -78,9 +78,9 @@ impl Load {
         Ok(())
     }
 
-    fn acknowledged(&self) -> Vec<Acknowledged> {
+    fn acknowledged(&self) -> MutexGuard<'_, Vec<Acknowledged>> {
         let all = self.shared.acknowledged.lock();
-        all.unwrap_or_else(PoisonError::into_inner).clone()
+        all.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -89,10 +89,8 @@ impl Load {
 
     /// When the first write was acknowledged in an epoch after `epoch`.
     pub(super) fn first_after(&self, epoch: i64) -> Option<Instant> {
-        let later = self
-            .acknowledged()
-            .into_iter()
-            .filter(|one| one.epoch > epoch);
+        let all = self.acknowledged();
+        let later = all.iter().filter(|one| one.epoch > epoch);
         later.map(|one| one.at).min()
     }
 
@@ -103,7 +101,7 @@ impl Load {
             // One that panicked has said so.
             drop(thread.join());
         }
-        self.acknowledged()
+        std::mem::take(&mut *self.acknowledged())
     }
 }
 
