@@ -153,26 +153,40 @@ impl Scene {
         self.now_ms.saturating_sub(self.led_since_ms) > FRESH_MS
     }
 
+    /// Why a row says nothing by itself, if so.
+    fn unwell(&self, row: &Row) -> Option<&'static str> {
+        let sees_somebody = || row.hosts.values().any(|sight| *sight == Sight::Reached);
+        if !self.is_fresh(row) {
+            Some("was not heard lately")
+        } else if row.late_ms > LATE_MS_MAX {
+            Some("is late itself")
+        } else if row.hosts.len() > 1 && !sees_somebody() {
+            Some("sees nobody")
+        } else {
+            None
+        }
+    }
+
+    /// What a row says of hosts in other colos.
+    fn far<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = Sight> + Clone {
+        let of_others = row.hosts.iter().filter(|(host, _)| {
+            let colo = self.hosts.get(*host);
+            colo.is_some_and(|colo| *colo != row.colo)
+        });
+        of_others.map(|(_, sight)| *sight)
+    }
+
     /// Observers that count, by colo; and those that do not.
     fn observers(&self) -> (BTreeMap<&Name, Vec<&Row>>, BTreeMap<Name, &'static str>) {
         let mut observers: BTreeMap<&Name, Vec<&Row>> = BTreeMap::new();
         let mut left_out = BTreeMap::new();
         let neighbours = self.neighbours();
         for (host, row) in &self.rows {
-            let others = row.hosts.iter().filter(|(other, _)| {
-                let colo = self.hosts.get(*other);
-                colo.is_some_and(|colo| *colo != row.colo)
-            });
-            let seen = |sight| row.hosts.values().filter(|one| **one == sight).count();
-            let far = others.clone().count();
-            let far_missed = others.filter(|(_, sight)| **sight == Sight::Missed).count();
-            if !self.is_fresh(row) {
-                left_out.insert(host.clone(), "was not heard lately");
-            } else if row.late_ms > LATE_MS_MAX {
-                left_out.insert(host.clone(), "is late itself");
-            } else if row.hosts.len() > 1 && seen(Sight::Reached) == 0 {
-                left_out.insert(host.clone(), "sees nobody");
-            } else if far > 1 && far_missed == far && is_alone(&neighbours, row) {
+            let far = self.far(row);
+            let misses_all = far.clone().all(|sight| sight == Sight::Missed);
+            if let Some(why) = self.unwell(row) {
+                left_out.insert(host.clone(), why);
+            } else if far.count() > 1 && misses_all && is_alone(&neighbours, row) {
                 left_out.insert(host.clone(), "alone sees no other colo");
             } else {
                 observers.entry(&row.colo).or_default().push(row);
@@ -181,16 +195,15 @@ impl Scene {
         (observers, left_out)
     }
 
-    /// How many rows there are of each colo, and in how many somebody elsewhere is missed.
+    /// How many rows there are of each colo, and in how many somebody elsewhere is missed: what one
+    /// says that is not well bears nobody out.
     fn neighbours(&self) -> BTreeMap<&Name, (usize, usize)> {
         let mut neighbours: BTreeMap<&Name, (usize, usize)> = BTreeMap::new();
         for row in self.rows.values() {
-            let misses = row.hosts.iter().any(|(host, sight)| {
-                *sight == Sight::Missed && self.hosts.get(host) != Some(&row.colo)
-            });
+            let misses = self.far(row).any(|sight| sight == Sight::Missed);
             let (count, missing) = neighbours.entry(&row.colo).or_default();
             *count += 1;
-            *missing += usize::from(misses);
+            *missing += usize::from(misses && self.unwell(row).is_none());
         }
         neighbours
     }

@@ -176,6 +176,33 @@ fn host_whose_way_out_of_its_colo_is_broken_accuses_nobody() {
     assert_eq!(shown(&scene), "a1 alone sees no other colo");
 }
 
+/// What a1 sees is its own way out of the colo; a2 says the same, and is late, or silent since.
+#[test]
+fn observer_that_is_not_well_bears_out_nobody() {
+    let mut scene = scene(&["a1", "a2", "b1", "b2"], &["a", "b", "c"]);
+    for observer in ["a1", "a2"] {
+        for other in ["b1", "b2"] {
+            misses(&mut scene, observer, other);
+        }
+    }
+    let votes = |scene: &Scene| cut(scene, Marks::default()).evidence(&Subject::Host(name("b1")));
+    assert!(votes(&scene).starts_with("a: 2 of 2 miss it"));
+    let heard = "the group in a hears it, b: 0 of 1 miss it, the group in c hears it";
+    let mut late = scene.clone();
+    late.rows.get_mut(&name("a2")).expect("a row").late_ms = 501;
+    assert_eq!(
+        shown(&late),
+        "a1 alone sees no other colo; a2 is late itself"
+    );
+    assert_eq!(votes(&late), heard);
+    scene.rows.get_mut(&name("a2")).expect("a row").heard_ms = 10_000;
+    assert_eq!(
+        shown(&scene),
+        "a2 Down; a1 alone sees no other colo; a2 was not heard lately"
+    );
+    assert_eq!(votes(&scene), heard);
+}
+
 /// A host that the group hears, and nobody else.
 #[test]
 fn host_is_down_for_all_others_though_the_group_hears_it() {
