@@ -4,8 +4,14 @@
 //! sends the same bytes back with one changed, so that nothing is amplified. A host that answered
 //! none of the last probes is missed; one that has not been probed often enough is neither missed
 //! nor reached.
+//!
+//! Invariants
+//! - whatever list a member sends, no more than [`PROBES_MAX`] of it are probed.
+//! - nobody is missed without [`MISSES`] probes and one more that were not answered.
 
 use std::collections::BTreeMap;
+
+use cfgsvc_client::{Probe, Probes};
 
 /// Begins every datagram.
 const MAGIC: &[u8; 7] = b"cfgprb1";
@@ -19,6 +25,8 @@ const HEAD: usize = 7 + 1 + 8;
 pub const BYTES_MAX: usize = HEAD + 253;
 /// So many in a row without an answer are a miss.
 pub const MISSES: u32 = 4;
+/// Most that one host probes: the group asks for no more, and takes no longer rows.
+pub const PROBES_MAX: usize = 1_024;
 
 /// A datagram, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +149,52 @@ impl Looks {
     }
 }
 
+/// Whom a host probes, and how they look.
+#[derive(Debug, Default)]
+pub struct Watched {
+    list: u64,
+    probes: Vec<Probe>,
+    looks: Looks,
+}
+
+impl Watched {
+    /// Whom to probe from now on. Who was reached by the last list is by this one.
+    pub fn given(&mut self, Probes { list, mut probes }: Probes) {
+        probes.truncate(PROBES_MAX);
+        let before = std::mem::take(&mut self.probes);
+        let (probed, missed) = self.looks.bits();
+        let bit = |bits: &[u8], at: usize| bits[at / 8] & (1 << (at % 8)) != 0;
+        let mut looks = Looks::new(probes.len());
+        for (at, probe) in probes.iter().enumerate() {
+            let place = before.iter().position(|one| one == probe);
+            if place.is_some_and(|was| bit(&probed, was) && !bit(&missed, was)) {
+                looks.reached(at);
+            }
+        }
+        (self.list, self.probes, self.looks) = (list, probes, looks);
+    }
+
+    /// The number of the list, and who is on it.
+    pub fn list(&self) -> (u64, &[Probe]) {
+        (self.list, &self.probes)
+    }
+
+    /// A probe of the one at this place is sent; `number` is of no other.
+    pub fn sent(&mut self, at: usize, number: u64) {
+        self.looks.sent(at, number);
+    }
+
+    /// The probe with this number is answered.
+    pub fn answered(&mut self, number: u64) {
+        self.looks.answered(number);
+    }
+
+    /// Bits, by place in the list: probed long enough to say something; and missed.
+    pub fn bits(&self) -> (Vec<u8>, Vec<u8>) {
+        self.looks.bits()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,5 +240,27 @@ mod tests {
         looks.answered(3);
         assert_eq!(looks.bits(), (vec![1, 1], vec![1, 0]));
         looks.sent(99, 7);
+    }
+
+    #[test]
+    fn list_that_is_longer_than_any_the_group_gives_is_probed_in_part() {
+        let probe = |at: usize| Probe {
+            host: format!("h{at}"),
+            ..Probe::default()
+        };
+        let mut watched = Watched::default();
+        watched.given(Probes {
+            list: 7,
+            probes: (0..PROBES_MAX + 9).map(probe).collect(),
+        });
+        assert_eq!(watched.list().1.len(), PROBES_MAX);
+        watched.sent(3, 1);
+        watched.answered(1);
+        // Who was reached still is, at another place.
+        watched.given(Probes {
+            list: 8,
+            probes: vec![probe(9), probe(3)],
+        });
+        assert_eq!(watched.bits(), (vec![0b10], vec![0]));
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::group::Group;
-use crate::probe::{self, BYTES_MAX, Datagram, Looks};
+use crate::probe::{self, BYTES_MAX, Datagram, Watched};
 
 /// Time between two probes of one host, and between two checks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -40,9 +40,7 @@ pub(crate) struct Own {
 
 #[derive(Debug)]
 struct Kept {
-    list: u64,
-    probes: Vec<Probe>,
-    looks: Looks,
+    watched: Watched,
     /// The own lateness at the last looks, ms.
     late: [u64; LATE_LOOKS],
     told: Moment,
@@ -61,9 +59,7 @@ impl Rows {
         Self {
             own,
             kept: Mutex::new(Kept {
-                list: 0,
-                probes: Vec::new(),
-                looks: Looks::default(),
+                watched: Watched::default(),
                 late: [0; LATE_LOOKS],
                 told: Moment::since_boot(Duration::ZERO),
                 // Of no earlier process.
@@ -84,13 +80,13 @@ impl Rows {
             return None;
         }
         kept.told = now;
-        let (probed, missed) = kept.looks.bits();
+        let (probed, missed) = kept.watched.bits();
         Some(Row {
             host: self.own.host.clone(),
             colo: self.own.colo.clone(),
             probe: self.own.probe.clone(),
             late_ms: kept.late.iter().copied().max().unwrap_or(0),
-            list: kept.list,
+            list: kept.watched.list().0,
             probed: probed.into(),
             missed: missed.into(),
         })
@@ -98,41 +94,28 @@ impl Rows {
 
     /// Whom to probe from now on.
     pub(crate) fn given(&self, probes: Option<Probes>) {
-        let Some(Probes { list, probes }) = probes else {
-            return;
-        };
-        let mut kept = self.kept();
-        // Who was probed before is known.
-        let before = std::mem::take(&mut kept.probes);
-        let (was_probed, was_missed) = kept.looks.bits();
-        let mut looks = Looks::new(probes.len());
-        for (at, probe) in probes.iter().enumerate() {
-            let place = before.iter().position(|one| one == probe);
-            let bit = |bits: &[u8], at: usize| bits[at / 8] & (1 << (at % 8)) != 0;
-            if place.is_some_and(|was| bit(&was_probed, was) && !bit(&was_missed, was)) {
-                looks.reached(at);
-            }
+        if let Some(probes) = probes {
+            self.kept().watched.given(probes);
         }
-        (kept.list, kept.probes, kept.looks) = (list, probes, looks);
     }
 
-    /// Those to probe now, with the number of each probe, and its list.
-    fn next(&self, late: u64) -> (u64, Vec<(usize, u64, Probe)>) {
+    /// Those to probe now, with the number of each probe.
+    fn next(&self, late: u64) -> Vec<(u64, Probe)> {
         let mut kept = self.kept();
         kept.late.rotate_right(1);
         kept.late[0] = late;
         let mut next = Vec::new();
-        for (at, probe) in kept.probes.clone().into_iter().enumerate() {
+        for (at, probe) in kept.watched.list().1.to_vec().into_iter().enumerate() {
             kept.number += 1;
             let number = kept.number;
-            kept.looks.sent(at, number);
-            next.push((at, number, probe));
+            kept.watched.sent(at, number);
+            next.push((number, probe));
         }
-        (kept.list, next)
+        next
     }
 
     fn answered(&self, number: u64) {
-        self.kept().looks.answered(number);
+        self.kept().watched.answered(number);
     }
 }
 
@@ -157,7 +140,8 @@ async fn tell(rows: &Rows, group: &Group) {
             continue;
         };
         let told = group.ask(TELL_MAX, async |client| {
-            client.renew_roles_with(Vec::new(), Some(row)).await
+            let row = Some(row.clone());
+            client.renew_roles_with(Vec::new(), row).await
         });
         match told.await {
             Ok((_, probes)) => rows.given(probes),
@@ -202,7 +186,7 @@ async fn ask(rows: &Arc<Rows>, socket: &Arc<UdpSocket>) {
         let late = u64::try_from(now.since(expected).as_millis()).unwrap_or(u64::MAX);
         expected = now + EVERY;
         while checks.try_join_next().is_some() {}
-        for (_, number, probe) in rows.next(late).1 {
+        for (number, probe) in rows.next(late) {
             let (rows, socket) = (Arc::clone(rows), Arc::clone(socket));
             // Each ends by its own limit, before some more are begun than there are hosts.
             checks.spawn(async move {

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// Most hosts of a matrix; beyond that only what is missed is printed.
 const MATRIX_MAX: usize = 24;
 
+/// Widest column: that of the longest name. A longer text, which no member sends, moves what
+/// follows it in its row; as a width it would be more than the formatter takes.
+const WIDTH_MAX: usize = 253;
+
 /// Prints each role that has a reason to move, and what keeps it.
 pub(crate) async fn print_decisions(context: &Context, client: &Client) -> Outcome {
     let votes = client.votes().await?;
@@ -96,7 +100,7 @@ fn checks(votes: &VotesState) -> String {
 fn hosts(votes: &VotesState) -> String {
     let small = votes.hosts.len() <= MATRIX_MAX;
     let mut text = String::new();
-    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0).min(WIDTH_MAX);
     let name = width(&mut votes.hosts.iter().map(|host| host.host.len())).max(4);
     let colo = width(&mut votes.hosts.iter().map(|host| host.colo.len())).max(4);
     let _ = write!(text, "{:name$}  {:colo$}  STATE   HEARD   ", "HOST", "COLO");
@@ -121,7 +125,8 @@ fn hosts(votes: &VotesState) -> String {
                 } else {
                     " "
                 };
-                let _ = write!(text, "{sight:<width$} ", width = other.host.len());
+                let width = other.host.len().min(WIDTH_MAX);
+                let _ = write!(text, "{sight:<width$} ");
             }
         } else {
             text.push_str(&host.missed.join(" "));
@@ -210,6 +215,22 @@ mod tests {
             missed: owned(sees.1),
             ..HostVotes::default()
         }
+    }
+
+    #[test]
+    fn text_that_is_longer_than_any_name_is_printed_too() {
+        let long = "a".repeat(70_000);
+        let mut a = host(&long, 400, (&["b1"], &[]));
+        a.colo.clone_from(&long);
+        let votes = VotesState {
+            hosts: vec![a, host("b1", 400, (&[], &[&long]))],
+            ..VotesState::default()
+        };
+        let text = text(&votes);
+        let rows: Vec<&str> = text.lines().filter(|line| line.contains(" up ")).collect();
+        assert_eq!(rows.len(), 2);
+        assert!(rows[0].starts_with(&format!("{long}  {long}  up")));
+        assert!(rows[1].ends_with(" x"), "what b1 misses is in its row");
     }
 
     #[test]
