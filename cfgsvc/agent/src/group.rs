@@ -1,19 +1,28 @@
 //! Questions to the group, with an eye on the clock.
 //!
-//! Why so: the client library waits for a silent member as long as the request may take, and the
-//! answers of a lease are due long before. So there is one client for each endpoint to begin with;
-//! one that is silent is left for the next. Everything that is asked here may be asked again.
+//! Why so: the answers of a lease are due long before the client library gives a silent member up,
+//! and when it asks the next one, what the first answers is lost. Where each answer takes longer
+//! than that (a group whose disks are slow, a link that loses packets), none would ever count, and
+//! no host could take part, begin or give up. So there is one client for each endpoint to begin
+//! with: one that is silent is left for the next, and what it was asked stays open.
+//!
+//! Everything that is asked here may be asked again: a step has the same number wherever it is
+//! sent, and is taken once.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use cfgsvc_client::{CallError, Client, Options, OptionsError, Refusal};
 
 /// Longest time for one attempt, and for a connection.
 pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+
+/// Who has been silent for so long is left for the next: each of three has its turn.
+const SILENCE: Duration = Duration::from_millis(650);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -63,6 +72,7 @@ impl Group {
             let mut options = Options::new(from.iter().chain(before).cloned());
             options.connect_timeout = ATTEMPT_MAX / 2;
             options.request_timeout = ATTEMPT_MAX;
+            options.attempt_timeout = Some(ATTEMPT_MAX);
             options.author = Some(author.to_owned());
             Client::new(options)
         });
@@ -82,18 +92,50 @@ impl Group {
         self.clients[self.at() % self.clients.len()].clone()
     }
 
-    /// Asks once; silence for `limit` is an answer too.
+    /// Asks, after silence also the next members; the first answer counts, whosever it is. Silence
+    /// for `limit` is an answer too.
     pub(crate) async fn ask<T, A>(
         &self,
         limit: Duration,
-        question: impl FnOnce(Client) -> A,
+        question: impl Fn(Client) -> A,
     ) -> Result<T, AskError>
     where
         A: Future<Output = Result<T, CallError>>,
     {
-        let at = self.at();
-        let asked = pin!(question(self.client()));
-        self.hear(at, limit, asked).await
+        let limit = limit.min(ATTEMPT_MAX);
+        let answer = tokio::time::timeout(limit, self.first(question)).await;
+        answer.map_or_else(
+            |_| {
+                self.leave(self.at());
+                Err(AskError::Late(limit))
+            },
+            |answer| answer.map_err(AskError::Call),
+        )
+    }
+
+    /// The first answer; who is silent is left for the next, and may still answer.
+    async fn first<T, A>(&self, question: impl Fn(Client) -> A) -> Result<T, CallError>
+    where
+        A: Future<Output = Result<T, CallError>>,
+    {
+        let (mut open, mut asked) = (Vec::new(), 0);
+        loop {
+            let at = self.at();
+            if asked < self.clients.len() {
+                open.push(Box::pin(question(self.client())));
+                asked += 1;
+            }
+            // Nobody is left to ask: the caller's limit ends it.
+            let is_last = asked == self.clients.len();
+            let wait = if is_last { ATTEMPT_MAX } else { SILENCE };
+            let heard = tokio::time::timeout(wait, answer(&mut open)).await;
+            if let Err(_) | Ok(Err(CallError::TimedOut { .. })) = heard {
+                self.leave(at);
+            }
+            if let Ok(answer) = heard {
+                return answer;
+            }
+        }
     }
 
     /// Waits for the answer of the client that was [`Group::at`]. After silence another one is
@@ -131,14 +173,74 @@ impl Group {
     }
 }
 
+/// The first answer to one of these; a failure is one only when no other may answer any more.
+async fn answer<T, A>(open: &mut Vec<Pin<Box<A>>>) -> Result<T, CallError>
+where
+    A: Future<Output = Result<T, CallError>>,
+{
+    poll_fn(|context| {
+        let mut at = 0;
+        while let Some(one) = open.get_mut(at) {
+            let Poll::Ready(answer) = one.as_mut().poll(context) else {
+                at += 1;
+                continue;
+            };
+            drop(open.swap_remove(at));
+            if open.is_empty() || matches!(answer, Ok(_) | Err(CallError::Refused { .. })) {
+                return Poll::Ready(answer);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::pin::pin;
+
     use super::*;
+
+    fn group_of_two() -> Group {
+        let endpoints = ["192.0.2.1:2379", "192.0.2.2:2379"].map(str::to_owned);
+        Group::new(&endpoints, "a test").expect("a group")
+    }
+
+    /// Where each answer takes longer than that, none would ever count.
+    #[tokio::test]
+    async fn answer_counts_that_comes_after_the_next_was_asked_and_has_failed() {
+        let (group, asked) = (group_of_two(), Cell::new(0));
+        let next = tokio::sync::Notify::new();
+        let heard = group.ask(ATTEMPT_MAX, |_| {
+            let (number, next) = (asked.replace(asked.get() + 1), &next);
+            async move {
+                if number == 0 {
+                    next.notified().await;
+                    return Ok("late");
+                }
+                next.notify_one();
+                Err(CallError::Malformed { what: "a failure" })
+            }
+        });
+        assert_eq!(heard.await.ok(), Some("late"));
+        assert_eq!((asked.get(), group.at()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn silence_of_all_is_an_answer() {
+        let (group, asked) = (group_of_two(), Cell::new(0));
+        let heard = group.ask(SILENCE * 2, |_| {
+            asked.set(asked.get() + 1);
+            std::future::pending::<Result<(), CallError>>()
+        });
+        assert!(matches!(heard.await, Err(AskError::Late(_))));
+        assert_eq!(asked.get(), 2, "each once");
+    }
 
     #[tokio::test]
     async fn silent_member_is_left_for_the_next_and_its_answer_still_counts() {
-        let endpoints = ["192.0.2.1:2379", "192.0.2.2:2379"].map(str::to_owned);
-        let group = Group::new(&endpoints, "a test").expect("a group");
+        let group = group_of_two();
         let at = group.at();
         let (answers, answer) = tokio::sync::oneshot::channel();
         let mut asked = pin!(async { Ok(answer.await.expect("an answer")) });

@@ -37,6 +37,7 @@ pub(crate) struct Pool {
     router: Mutex<Router>,
     headers: MetadataMap,
     pub(crate) request_timeout: Duration,
+    attempt_timeout: Option<Duration>,
     pub(crate) receive_bytes_max: usize,
 }
 
@@ -82,6 +83,7 @@ impl Pool {
             channels,
             headers,
             request_timeout: options.request_timeout,
+            attempt_timeout: options.attempt_timeout,
             receive_bytes_max: options.receive_bytes_max,
         })
     }
@@ -151,7 +153,10 @@ impl Pool {
         loop {
             let (index, name, channel) = self.current();
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = attempts.attempt_timeout(left);
+            let timeout = match (how.safety, self.attempt_timeout) {
+                (Safety::Repeatable, Some(timeout)) => left.min(timeout),
+                (Safety::Repeatable | Safety::Once, _) => attempts.attempt_timeout(left),
+            };
             let answer = attempt(channel, self.request(message.clone(), how.id));
             let missed = match tokio::time::timeout(timeout, answer).await {
                 Ok(Ok(reply)) => return Ok(reply),

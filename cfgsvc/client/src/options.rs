@@ -18,6 +18,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Longest time for one request with all its retries. Default 5 s.
     pub request_timeout: Duration,
+    /// How long one member may be silent before another one is asked, of what may be asked again;
+    /// what it answers later is not heard. Default: a third of the time that is left.
+    pub attempt_timeout: Option<Duration>,
     /// An HTTP/2 ping is sent on a connection this often while requests are open. Default 5 s, the
     /// least that etcd's servers tolerate.
     pub keepalive_interval: Duration,
@@ -81,6 +84,7 @@ impl Options {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(5),
+            attempt_timeout: None,
             keepalive_interval: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(3),
             receive_bytes_max: 256 << 20,
@@ -99,6 +103,10 @@ impl Options {
         for (what, time) in [
             ("connect timeout", self.connect_timeout),
             ("request timeout", self.request_timeout),
+            (
+                "attempt timeout",
+                self.attempt_timeout.unwrap_or(self.request_timeout),
+            ),
             ("keepalive interval", self.keepalive_interval),
             ("keepalive timeout", self.keepalive_timeout),
         ] {

@@ -54,6 +54,11 @@ impl Setup {
 
     /// An agent's command line, without what runs under it.
     pub(crate) fn command(&self, host: &str, http: &str) -> Command {
+        self.command_by(host, http, &self.cluster.endpoints())
+    }
+
+    /// The same, with members where this says they are.
+    fn command_by(&self, host: &str, http: &str, endpoints: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cfgagent"));
         command
             .args([
@@ -65,7 +70,7 @@ impl Setup {
                 "--role",
                 "db/orders",
             ])
-            .args(["--endpoints", &self.cluster.endpoints()])
+            .args(["--endpoints", endpoints])
             .args(["--watchdog", "off", "--http", http, "--state-dir"])
             .arg(self.state(host))
             .stdin(Stdio::null())
@@ -84,14 +89,20 @@ impl Setup {
     /// The same, with its log there.
     pub(crate) fn agent_logs(&self, host: &str, rest: &[&str], log: Stdio) -> Result<Agent> {
         let http = unused_address()?;
-        let process = self
-            .command(host, &http.to_string())
-            .args(rest)
-            .stderr(log)
-            .spawn()
-            .context("start cfgagent")?;
+        let mut command = self.command(host, &http.to_string());
+        self.started((host, http), command.args(rest).stderr(log))
+    }
+
+    /// An agent that reaches members there.
+    pub(crate) fn agent_by(&self, host: &str, endpoints: &str, rest: &[&str]) -> Result<Agent> {
+        let http = unused_address()?;
+        let mut command = self.command_by(host, &http.to_string(), endpoints);
+        self.started((host, http), command.args(rest))
+    }
+
+    fn started(&self, (host, http): (&str, SocketAddr), command: &mut Command) -> Result<Agent> {
         Ok(Agent {
-            process,
+            process: command.spawn().context("start cfgagent")?,
             http,
             file: self.state(host).join("roles/db+orders.json"),
         })

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use cfgsvc_agent::state::has_agent;
-use cfgsvc_tests::harness::eventually;
+use cfgsvc_tests::harness::{Network, eventually, unused_address};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -135,6 +137,38 @@ fn a_host_in_sync_is_counted_on_until_it_is_gone_and_anew_when_its_store_is_anot
     assert!(a.role()?.1["problem"].is_null());
     database.connects("")?;
     counts(&setup, &json!({}))?;
+    database.waits("")?;
+    a.end()?;
+    b.agent.end()
+}
+
+/// Longer, there and back, than the client library waits for one of several members before it asks
+/// the next; shorter than an agent waits for an answer.
+const ONE_WAY: Duration = Duration::from_millis(450);
+
+#[test]
+fn host_whose_answers_all_come_late_takes_part_and_serves_and_says_who_is_in_sync() -> Result<()> {
+    let setup = Setup::new("--term 1m --stop 2s --data number --sync --candidates a1,b1")?;
+    // The agent is 1, the member 0: three ways to it, as to a group of three.
+    let late = Network::new(Arc::new(|_| Some(1)))?;
+    let mut endpoints = Vec::new();
+    for _ in 0..3 {
+        let listen = unused_address()?;
+        late.link(listen, setup.cluster.client_address(0)?, 0)?;
+        endpoints.push(listen.to_string());
+    }
+    late.delay_one_way(1, 0, ONE_WAY);
+    late.delay_one_way(0, 1, ONE_WAY);
+    let database = Database::new(&setup)?;
+    let hooks = ["--hook-dir", database.hooks.dir()];
+    let a = setup.agent_by("a1", &endpoints.join(","), &hooks)?;
+    a.serves()?;
+    let b = follows(&setup, "b1")?;
+    database.connects("b1")?;
+    counts(&setup, &json!({ "b1": "one" }))?;
+    database.connects("")?;
+    counts(&setup, &json!({}))?;
+    // Nobody waits for a host that is gone.
     database.waits("")?;
     a.end()?;
     b.agent.end()
