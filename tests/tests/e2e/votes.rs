@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::seeds::{lasts, setting};
 use fabric::Weather;
@@ -16,6 +16,7 @@ use world::{APP, DB, HOSTS, Setup, WEB, World, node, nodes, pairs};
 
 mod fabric;
 mod health;
+mod starved;
 mod world;
 
 /// More than twice the default hold-down (3 s): what stays so long is not about to be undone.
@@ -216,6 +217,64 @@ fn long_gray_host_loses_its_role_only_when_more_than_one_sees_it() -> Result<()>
     );
     ensure!(world.epoch(DB)? == epoch, "it was moved");
     world.judge()
+}
+
+/// a1 and b2 do not hear b1, all others do: a is not of one mind, b says that it is down. So it looks
+/// unsure, until a1 is late itself: then a goes by a2 alone.
+#[test]
+fn long_host_that_is_late_itself_makes_nobody_look_down() -> Result<()> {
+    let mut world = World::start(Setup {
+        again: "late_itself",
+        seed: 1,
+        // Nobody loses a lease for being stopped so long.
+        term: "20s",
+        stop: "1s",
+        roles: [FOLLOWS, FOLLOWS],
+    })?;
+    let epochs = |world: &World| -> Result<Vec<i64>> {
+        [WEB, DB, APP]
+            .iter()
+            .map(|role| world.epoch(role))
+            .collect()
+    };
+    let before = epochs(&world)?;
+    for to in ["a1", "b2"] {
+        world.fabric.cut_one_way(node("b1"), node(to));
+    }
+    world.until("b1 to look unsure, by what a1 says", |world| {
+        says_of_b1(world, "unsure", "a: 1 of 2 miss it, b: 1 of 1 miss it")
+    })?;
+    let starved = world.starve("a1")?;
+    // It is told, and does not count; and its lateness has added nobody to those that it misses.
+    world.stays("a1 to be left out as late", BACK, |world| {
+        let a1 = world.host("a1")?;
+        let late = a1["left_out"] == "is late itself" && a1["state"] == "up";
+        let told = a1["missed"] == json!(["b1"]) && a1["reached"] == json!(["a2", "b2"]);
+        let b1 = says_of_b1(world, "up", "a: 0 of 1 miss it, b: 1 of 1 miss it");
+        (late && told).then_some(b1?)
+    })?;
+    let status = world.cfgctl(&["status"])?;
+    ensure!(status.contains("(is late itself)"), "{status}");
+    drop(starved);
+    world.until("a1 to count again", |world| {
+        let a1 = world.host("a1")?;
+        let counts = a1["left_out"].is_null().then_some(());
+        counts.and(says_of_b1(
+            world,
+            "unsure",
+            "a: 1 of 2 miss it, b: 1 of 1 miss it",
+        ))
+    })?;
+    world.whole_again()?;
+    ensure!(epochs(&world)? == before, "something was moved");
+    world.judge()
+}
+
+/// Whether b1 looks so, for that reason.
+fn says_of_b1(world: &World, state: &str, evidence: &str) -> Option<()> {
+    let b1 = world.host("b1")?;
+    let told = b1["evidence"].as_str()?.starts_with(evidence);
+    (b1["state"] == state && told).then_some(())
 }
 
 #[test]

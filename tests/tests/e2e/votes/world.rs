@@ -28,6 +28,7 @@ use serde_json::Value;
 
 use super::fabric::{FIRST_HOST, Fabric};
 use super::health::Health;
+use super::starved::Starved;
 use crate::placement::judge::{Log, Run, judge};
 
 /// For what must happen, on a machine that does other things too.
@@ -316,6 +317,19 @@ impl World {
             .as_str()
             .filter(|_| serves)
             .map(str::to_owned)
+    }
+
+    /// What the leader's matrix has in the row of a host, and about it.
+    pub(super) fn host(&self, name: &str) -> Option<Value> {
+        let status = self.status().ok()?;
+        let hosts = status["hosts"].as_array()?;
+        hosts.iter().find(|host| host["name"] == name).cloned()
+    }
+
+    /// A host that from now on runs in short turns, until what this gives back is dropped.
+    pub(super) fn starve(&self, name: &str) -> Result<Starved> {
+        let host = self.hosts.iter().find(|host| host.name == name);
+        Starved::new(&host.context("a host")?.agent)
     }
 
     /// The epoch at which a role is.
