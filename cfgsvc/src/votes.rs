@@ -48,7 +48,7 @@ const TEXT_BYTES_MAX: usize = 255;
 const REASON_BYTES_MAX: usize = 1_000;
 
 /// Refuses a row that no agent sends.
-pub(crate) fn check_row(row: &v1::Row) -> Result<(), Status> {
+pub fn check_row(row: &v1::Row) -> Result<(), Status> {
     let bytes_max = PROBES_MAX / 8;
     let texts = [&row.host, &row.colo, &row.probe];
     if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX)
@@ -130,7 +130,7 @@ impl Votes {
 
     /// Takes a row that was heard while this member led in `term`; answers whom its host is to
     /// probe, or nothing when it knows.
-    pub(crate) fn hear(&self, now: Moment, term: u64, wire: v1::Row) -> Probes {
+    pub fn hear(&self, now: Moment, term: u64, wire: v1::Row) -> Probes {
         let (Ok(host), Ok(colo)) = (wire.host.parse::<Name>(), wire.colo.parse::<Name>()) else {
             return Probes::default();
         };
@@ -185,7 +185,7 @@ impl Votes {
 
     /// Looks at what is known at `now`, and says what is to be done. `fleet`: what there is, and at
     /// which revision, where that is another than the known one.
-    fn look(
+    pub fn look(
         &self,
         now: Moment,
         term: u64,
@@ -260,7 +260,8 @@ impl Votes {
         self.known().memory.moved(role, millis(now));
     }
 
-    fn forget(&self) {
+    /// This member leads no more.
+    pub fn forget(&self) {
         let mut known = self.known();
         if known.term != 0 {
             *known = Known::default();
@@ -268,7 +269,7 @@ impl Votes {
     }
 
     /// All of it, for people.
-    pub(crate) fn shown(&self, now: Moment) -> VotesResponse {
+    pub fn shown(&self, now: Moment) -> VotesResponse {
         let known = self.known();
         let now_ms = millis(now);
         let Settings {

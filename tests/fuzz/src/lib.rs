@@ -23,6 +23,7 @@ mod replica;
 mod requests;
 mod roles;
 mod snapshot;
+mod votes;
 mod watch;
 
 pub use mutate::Mutator;
@@ -37,7 +38,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 21] = [
     target("agent_files", agent::target),
     target("client_mirror", client::mirror),
     target("client_watch", client::watch),
@@ -47,6 +48,7 @@ pub const TARGETS: [Target; 18] = [
     target("log_commands", commands::drawn),
     target("log_store", log::target),
     target("peer_message", peer::target),
+    target("probe_lists", votes::lists),
     target("restore", commands::restore),
     target("role_commands", roles::commands),
     target("role_restore", roles::restore),
@@ -55,6 +57,8 @@ pub const TARGETS: [Target; 18] = [
     target("snapshot_receive", receive::target),
     target("stored_record", snapshot::record),
     target("txn_file", files::txn_file),
+    target("vote_cuts", votes::cuts),
+    target("vote_rows", votes::rows),
     target("watch_session", watch::target),
 ];
 

@@ -4,7 +4,8 @@
 //! stands on a second time, which takes longer than the rest of the gate. `cargo fuzz` looks for
 //! new inputs (`README.md`); this run keeps what it has found, and looks near it.
 //!
-//! A failure prints the input, as a command that repeats it.
+//! A failure prints the input, as a command that repeats it. `FUZZ_INPUTS` says how many are changed,
+//! `FUZZ_SEED` by which chances, for longer runs where libFuzzer is not at hand.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,8 +15,18 @@ use std::path::{Path, PathBuf};
 
 use cfgsvc_fuzz::{Mutator, TARGETS, Target};
 
-/// Changed inputs for each target.
+/// Changed inputs for each target, in the gate.
 const INPUTS: u64 = 2_000;
+
+/// A number from the environment.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        Err(_) => otherwise,
+    }
+}
 
 fn fuzz_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
@@ -55,8 +66,8 @@ fn run(name: &str) {
     for seed in &seeds {
         hand(target, seed);
     }
-    let mut mutator = Mutator::new(&seeds, 1);
-    for _ in 0..INPUTS {
+    let mut mutator = Mutator::new(&seeds, setting("FUZZ_SEED", 1));
+    for _ in 0..setting("FUZZ_INPUTS", INPUTS) {
         hand(target, &mutator.input());
     }
 }
@@ -85,6 +96,7 @@ short_runs!(
     log_commands,
     log_store,
     peer_message,
+    probe_lists,
     restore,
     role_commands,
     role_restore,
@@ -93,6 +105,8 @@ short_runs!(
     snapshot_receive,
     stored_record,
     txn_file,
+    vote_cuts,
+    vote_rows,
     watch_session,
 );
 
