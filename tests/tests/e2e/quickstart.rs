@@ -22,7 +22,7 @@ const DATABASE: [&str; 6] = [
     "HTTP/1.1 503 Service Unavailable",
     "standby: epoch",
     ", lost 0",
-    "a1 alone had akl-",
+    "a1 alone had ",
 ];
 
 /// One run of the script, whose output goes to a file.
