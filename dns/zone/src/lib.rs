@@ -10,11 +10,16 @@
 //! - everything that is read is bounded;
 //! - a refusal names the record, the rule and the next step.
 
+mod check;
 mod codec;
+mod diff;
+mod fault;
 mod layout;
 mod location;
+mod master;
 mod name;
 mod parts;
+mod print;
 mod rdata;
 mod read;
 mod rtype;
@@ -23,7 +28,12 @@ mod token;
 mod write;
 mod zone;
 
+pub use check::{Findings, SET_OCTETS_MAX, check, check_node};
+pub use diff::{Change, Record, diff};
+pub use fault::{FAULTS_MAX, Fault, Report};
+pub use master::{FILE_BYTES_MAX, Loaded, RECORDS_MAX, Source, load, parse};
 pub use name::{LABEL_OCTETS_MAX, LABELS_MAX, Labels, NAME_OCTETS_MAX, Name, NameError};
+pub use print::print;
 pub use rdata::{
     NamePlace, RDATA_OCTETS_MAX, Rdata, RdataError, additional_target, canonical, compare_data,
     names_in,

@@ -182,9 +182,11 @@ impl Name {
         Some(Ok(Self([&self.0[..octets], &new.0].concat().into())))
     }
 
-    /// The name as it is written below `origin`: `@`, or without the origin, or absolute.
+    /// The name as it is written below `origin`: `@`, or without the origin, or absolute. It is
+    /// absolute also where it has the origin in another case, which would be lost.
     pub fn relative_text(&self, origin: &Self) -> String {
-        match self.octets_before(origin) {
+        let same_case = |octets: &usize| self.0[*octets..] == *origin.0;
+        match self.octets_before(origin).filter(same_case) {
             Some(0) => "@".to_owned(),
             Some(octets) if !origin.is_root() => {
                 let mut text = String::with_capacity(octets);
@@ -216,8 +218,8 @@ impl Name {
         (at == octets && self.0[octets..].eq_ignore_ascii_case(&other.0)).then_some(octets)
     }
 
-    /// Where each label begins, from the left, and how many there are.
-    fn offsets(&self) -> ([u8; LABELS_MAX + 1], usize) {
+    /// Where each label begins on the wire, from the left, and how many there are.
+    pub fn label_offsets(&self) -> ([u8; LABELS_MAX + 1], usize) {
         let mut offsets = [0; LABELS_MAX + 1];
         let mut count = 0;
         let mut at = 0_u8;
@@ -354,8 +356,8 @@ impl PartialOrd for Name {
 
 impl Ord for Name {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (ours, our_count) = self.offsets();
-        let (theirs, their_count) = other.offsets();
+        let (ours, our_count) = self.label_offsets();
+        let (theirs, their_count) = other.label_offsets();
         let label = |wire: &'_ [u8], at: u8| {
             let at = usize::from(at);
             at + 1..at + 1 + usize::from(wire[at])
@@ -491,6 +493,7 @@ mod tests {
             ("a.b.example.", "a.b"),
             ("other.", "other."),
             ("\\$ttl.example.", "\\$ttl"),
+            ("a.Example.", "a.Example."),
         ] {
             let found = name(text).relative_text(&origin);
             assert_eq!(found, expected);

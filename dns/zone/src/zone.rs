@@ -80,11 +80,11 @@ pub struct Node {
 
 /// What became of a record that was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inserted {
-    /// It is new.
-    New,
-    /// It was there; nothing was added.
-    Duplicate,
+pub struct Inserted {
+    /// It was there already, and nothing was added.
+    pub duplicate: bool,
+    /// The records of its set had this other TTL; all have the lower now.
+    pub other_ttl: Option<u32>,
 }
 
 impl Node {
@@ -112,15 +112,19 @@ impl Node {
         match self.sets.binary_search_by_key(&rtype, |set| set.rtype) {
             Err(at) => {
                 self.sets.insert(at, RrSet::new(rtype, ttl, data));
-                Inserted::New
+                Inserted {
+                    duplicate: false,
+                    other_ttl: None,
+                }
             }
             Ok(at) => {
                 let set = &mut self.sets[at];
+                let other_ttl = Some(set.ttl).filter(|other| *other != ttl);
                 set.set_ttl(set.ttl.min(ttl));
-                if set.insert(data) {
-                    Inserted::New
-                } else {
-                    Inserted::Duplicate
+                let duplicate = !set.insert(data);
+                Inserted {
+                    duplicate,
+                    other_ttl,
                 }
             }
         }
@@ -257,6 +261,17 @@ impl Zone {
         self.nodes.get(name)
     }
 
+    /// What a name has, and how it is written there.
+    pub fn entry(&self, name: &Name) -> Option<(&Name, &Node)> {
+        self.nodes.get_key_value(name)
+    }
+
+    /// Whether a name has records, or one below it has (RFC 4592 2.2.2).
+    pub fn exists(&self, name: &Name) -> bool {
+        let next = self.nodes.range(name..).next();
+        next.is_some_and(|(found, _)| found.is_at_or_below(name))
+    }
+
     /// The set of a name and type.
     pub fn set(&self, name: &Name, rtype: Rtype) -> Option<&RrSet> {
         self.node(name)?.set(rtype)
@@ -342,14 +357,15 @@ mod tests {
     fn records_are_kept_in_canonical_order_with_the_lowest_ttl() {
         let mut zone = Zone::new(name("example."));
         let mut add = |text: &str, ttl, last| {
-            zone.insert(&name(text), Rtype::A, ttl, address(last))
-                .expect("in the zone")
+            let inserted = zone.insert(&name(text), Rtype::A, ttl, address(last));
+            let inserted = inserted.expect("in the zone");
+            (inserted.duplicate, inserted.other_ttl)
         };
-        assert_eq!(add("WWW.example.", 300, 2), Inserted::New);
-        assert_eq!(add("www.example.", 60, 1), Inserted::New);
-        assert_eq!(add("www.example.", 600, 2), Inserted::Duplicate);
-        assert_eq!(add("a.www.example.", 60, 1), Inserted::New);
-        assert_eq!(add("example.", 60, 1), Inserted::New);
+        assert_eq!(add("WWW.example.", 300, 2), (false, None));
+        assert_eq!(add("www.example.", 60, 1), (false, Some(300)));
+        assert_eq!(add("www.example.", 600, 2), (true, Some(60)));
+        assert_eq!(add("a.www.example.", 60, 1), (false, None));
+        assert_eq!(add("example.", 60, 1), (false, None));
         let names: Vec<_> = zone.nodes().map(|(name, _)| name.to_string()).collect();
         assert_eq!(names, ["example.", "WWW.example.", "a.www.example."]);
         let set = zone.set(&name("www.example."), Rtype::A).expect("a set");
