@@ -218,6 +218,26 @@ impl Name {
         (at == octets && self.0[octets..].eq_ignore_ascii_case(&other.0)).then_some(octets)
     }
 
+    /// Octets that order as the names do: the labels from the root down, in lower case, each with
+    /// an end that is below every octet. What is at or below a name begins with that name's.
+    ///
+    /// A map that has them as keys compares octets in the place of labels.
+    pub fn sort_key(&self) -> Vec<u8> {
+        let (offsets, count) = self.label_offsets();
+        let mut key = Vec::with_capacity(self.0.len());
+        for start in offsets[..count].iter().rev().copied().map(usize::from) {
+            for octet in &self.0[start + 1..start + 1 + usize::from(self.0[start])] {
+                match octet {
+                    // 0 is the end of a label, and 1 says that 0 or 1 is meant.
+                    0 | 1 => key.extend([1, octet + 1]),
+                    _ => key.push(octet.to_ascii_lowercase()),
+                }
+            }
+            key.push(0);
+        }
+        key
+    }
+
     /// Where each label begins on the wire, from the left, and how many there are.
     pub fn label_offsets(&self) -> ([u8; LABELS_MAX + 1], usize) {
         let mut offsets = [0; LABELS_MAX + 1];

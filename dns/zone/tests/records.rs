@@ -257,7 +257,12 @@ proptest! {
 
 /// Names made of any octets, within the bounds.
 fn any_name() -> impl Strategy<Value = Name> {
-    let label = proptest::collection::vec(any::<u8>(), 1..8);
+    let octet = prop_oneof![
+        any::<u8>(),
+        0..3_u8,
+        proptest::sample::select(b"aA.*".to_vec())
+    ];
+    let label = proptest::collection::vec(octet, 1..5);
     proptest::collection::vec(label, 0..6).prop_map(|labels| {
         labels.iter().fold(Name::root(), |name, label| {
             name.child(label).expect("it is short")
@@ -286,6 +291,8 @@ proptest! {
         };
         assert_eq!(a.cmp(&b), key(&a).cmp(&key(&b)));
         assert_eq!(a == b, key(&a) == key(&b));
+        assert_eq!(a.cmp(&b), a.sort_key().cmp(&b.sort_key()));
+        assert_eq!(a.is_at_or_below(&b), a.sort_key().starts_with(&b.sort_key()));
         assert_eq!(a.is_at_or_below(&b), key(&a).starts_with(&key(&b)));
     }
 
