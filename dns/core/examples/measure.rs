@@ -1,0 +1,115 @@
+//! What zones cost: reading, checking, building, asking; time of one core, and memory.
+//!
+//! Run: `cargo run --release -p cfgdns-core --example measure`
+
+#![expect(clippy::print_stdout, reason = "its output is the result")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the core has no clock; what measures it has"
+)]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cfgdns_core::{CLASS_IN, Question, Tree, Zones, answer};
+use cfgdns_zone::{Name, Rtype, Source, Zone, check, load, parse, print};
+
+const NAMES: usize = 100_000;
+const ZONES: usize = 10_000;
+const HEAD: &str = "$TTL 60\n@ SOA ns1.other. root 1 2 3 4 5\n@ NS ns1.other.\n";
+
+/// The shortest of five runs: whatever else the machine did made others longer.
+fn time<T>(mut work: impl FnMut() -> T) -> Duration {
+    let runs = (0..5).map(|_| {
+        let before = Instant::now();
+        black_box(work());
+        before.elapsed()
+    });
+    runs.min().expect("five runs")
+}
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn build(zone: &Zone) -> Arc<Tree> {
+    Arc::new(Tree::build(zone).expect("it has an SOA"))
+}
+
+/// Nanoseconds for a reply.
+fn reply_ns(zones: &Zones, names: &[Name], rtype: Rtype) -> u128 {
+    let whole = time(|| {
+        for name in names {
+            let class = CLASS_IN;
+            black_box(answer(zones, &Question { name, rtype, class }));
+        }
+    });
+    whole.as_nanos() / u128::try_from(names.len()).expect("it fits")
+}
+
+fn main() {
+    let origin = name("example.");
+    let mut text = HEAD.to_owned();
+    for number in 0..NAMES {
+        let (a, b) = (number / 256 % 256, number % 256);
+        writeln!(text, "host-{number:06} A 10.0.{a}.{b}").expect("a string");
+    }
+    let source = Source {
+        file: "measure",
+        text: text.as_bytes(),
+        origin: &origin,
+    };
+    let zone = load(&source).expect("valid").zone;
+    let tree = build(&zone);
+    println!(
+        "a zone of {NAMES} names with an address each, {} bytes",
+        text.len()
+    );
+    println!("  parse     {:>9.1?}", time(|| parse(&source)));
+    println!("  check     {:>9.1?}", time(|| check(&zone)));
+    println!("  print     {:>9.1?}", time(|| print(&zone)));
+    println!("  build     {:>9.1?}", time(|| build(&zone)));
+    println!(
+        "  tree      {:>9} octets a name",
+        tree.octets() / tree.name_count()
+    );
+
+    let zones = Zones::new([tree]);
+    // Spread over the zone, so that each is in another part of the memory.
+    let host = |number: usize| (number * 7_919) % NAMES;
+    let names = |form: &dyn Fn(usize) -> String| -> Vec<Name> {
+        (0..NAMES).map(|number| name(&form(host(number)))).collect()
+    };
+    let hits = names(&|number| format!("HOST-{number:06}.example."));
+    let misses = names(&|number| format!("x.host-{number:06}.example."));
+    let absent = names(&|number| format!("none-{number:06}.example."));
+    println!("a reply, of one core");
+    println!("  hit       {:>9} ns", reply_ns(&zones, &hits, Rtype::A));
+    println!("  no data   {:>9} ns", reply_ns(&zones, &hits, Rtype::TXT));
+    println!("  no name   {:>9} ns", reply_ns(&zones, &absent, Rtype::A));
+    println!("  below one {:>9} ns", reply_ns(&zones, &misses, Rtype::A));
+
+    let trees: Vec<_> = (0..ZONES)
+        .map(|number| {
+            let origin = name(&format!("zone-{number:05}.example."));
+            let source = Source {
+                file: "measure",
+                text: HEAD.as_bytes(),
+                origin: &origin,
+            };
+            build(&load(&source).expect("valid").zone)
+        })
+        .collect();
+    let zones = Zones::new(trees.iter().cloned());
+    let one = Arc::clone(&trees[ZONES / 2]);
+    let apexes = names(&|number| format!("www.zone-{:05}.example.", number % ZONES));
+    println!("{ZONES} zones");
+    println!(
+        "  change one{:>9.1?}",
+        time(|| zones.with(Arc::clone(&one)))
+    );
+    println!("  no name   {:>9} ns", reply_ns(&zones, &apexes, Rtype::A));
+}

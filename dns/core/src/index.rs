@@ -1,0 +1,94 @@
+//! A table from hashes to places in a list: what finds a label below a node, and a zone by name.
+//!
+//! It is built once and never changed, holds four octets for each slot, and is never iterated, so
+//! that no order depends on the hash. Whoever writes zones could make entries collide; whoever asks
+//! cannot, because a question adds nothing.
+
+/// An empty slot.
+const EMPTY: u32 = u32::MAX;
+
+/// Places in a list, by hash.
+#[derive(Debug, Clone)]
+pub(crate) struct Index {
+    /// A power of two, at least twice the entries, so that a search soon meets an empty slot.
+    slots: Box<[u32]>,
+}
+
+impl Index {
+    /// Holds the places `0..count`.
+    pub(crate) fn new(count: u32, hash_of: impl Fn(u32) -> u64) -> Self {
+        let size = usize::try_from(count).expect("32 bits fit") * 2 + 1;
+        let mut slots = vec![EMPTY; size.next_power_of_two()].into_boxed_slice();
+        for place in 0..count {
+            let mut at = slot(hash_of(place), slots.len());
+            while slots[at] != EMPTY {
+                at = (at + 1) % slots.len();
+            }
+            slots[at] = place;
+        }
+        Self { slots }
+    }
+
+    /// The place with this hash that `is_it` says yes to.
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut at = slot(hash, self.slots.len());
+        loop {
+            match self.slots[at] {
+                EMPTY => return None,
+                place if is_it(place) => return Some(place),
+                _ => at = (at + 1) % self.slots.len(),
+            }
+        }
+    }
+
+    /// Octets that it takes.
+    pub(crate) fn octets(&self) -> usize {
+        size_of_val(&*self.slots)
+    }
+}
+
+fn slot(hash: u64, slots: usize) -> usize {
+    // The upper half is the better mixed one.
+    let upper = usize::try_from(hash >> 32).expect("32 bits fit");
+    upper & (slots - 1)
+}
+
+/// The hash of a label below what `above` is the hash of; without regard to case.
+pub(crate) fn hash_label(above: u64, label: &[u8]) -> u64 {
+    let mut hash = above ^ 0xcbf2_9ce4_8422_2325;
+    for octet in label {
+        hash ^= u64::from(octet.to_ascii_lowercase());
+        hash = hash.wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    // The finish of SplitMix64: each bit of the input changes half of the output.
+    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ hash >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_in_is_found_and_nothing_else() {
+        let hash_of = |place: u32| hash_label(7, format!("Label{}", place / 2).as_bytes());
+        let index = Index::new(1_000, hash_of);
+        for place in 0..1_000 {
+            // Two places have each hash: it is the caller who says which is meant.
+            let found = index.find(hash_of(place), |found| found == place);
+            assert_eq!(found, Some(place));
+        }
+        let other = hash_label(8, b"label1");
+        assert_eq!(index.find(other, |found| hash_of(found) == other), None);
+        assert_eq!(Index::new(0, hash_of).find(other, |_| true), None);
+    }
+
+    #[test]
+    fn hash_disregards_case_and_regards_what_is_above() {
+        assert_eq!(hash_label(1, b"WWW"), hash_label(1, b"www"));
+        assert_ne!(hash_label(1, b"www"), hash_label(2, b"www"));
+        let nested = hash_label(hash_label(0, b"a"), b"b");
+        assert_ne!(nested, hash_label(hash_label(0, b"b"), b"a"));
+    }
+}

@@ -1,0 +1,142 @@
+//! What a reply says, section by section; the bytes are made by whoever sends it.
+
+use std::borrow::Cow;
+
+use cfgdns_zone::{Name, Rtype};
+
+use crate::tree::{SetView, StoredData, Tree};
+
+/// The outcome of a question (RFC 1035 4.1.1, RFC 6672 2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rcode {
+    /// There is an answer, or the name exists without the type.
+    NoError,
+    /// The question cannot be.
+    FormErr,
+    /// The name does not exist.
+    NxDomain,
+    /// The kind of question is not implemented.
+    NotImp,
+    /// Not a zone of ours.
+    Refused,
+    /// The name that a DNAME leads to would be too long.
+    YxDomain,
+}
+
+impl Rcode {
+    /// The number on the wire.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::NoError => 0,
+            Self::FormErr => 1,
+            Self::NxDomain => 3,
+            Self::NotImp => 4,
+            Self::Refused => 5,
+            Self::YxDomain => 6,
+        }
+    }
+}
+
+/// Why, for whoever can read it (RFC 8914).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtendedError {
+    /// We have no authority over the name (RFC 8914 4.21).
+    NotAuthoritative,
+    /// The kind of question is not supported (RFC 8914 4.22).
+    NotSupported,
+}
+
+impl ExtendedError {
+    /// The number on the wire.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::NotAuthoritative => 20,
+            Self::NotSupported => 21,
+        }
+    }
+}
+
+/// The data of a set.
+#[derive(Debug, Clone)]
+pub enum Data<'a> {
+    /// As the zone has it.
+    Stored(StoredData<'a>),
+    /// The name of a CNAME that a DNAME makes (RFC 6672 3.1).
+    Made(Name),
+}
+
+/// A set of records in a section.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    /// Its name in wire form: that of the zone, or of the question where a wildcard answers.
+    pub owner: Cow<'a, [u8]>,
+    /// Its type.
+    pub rtype: Rtype,
+    /// Its TTL.
+    pub ttl: u32,
+    /// Its records.
+    pub data: Data<'a>,
+    /// Whether a reply without it must be marked as truncated: in the additional section only the
+    /// glue of name servers that are below the delegation (RFC 9471 3.1).
+    pub needed: bool,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn stored(set: SetView<'a>) -> Self {
+        Self {
+            owner: Cow::Borrowed(set.owner),
+            rtype: set.rtype,
+            ttl: set.ttl,
+            data: Data::Stored(set.data),
+            needed: true,
+        }
+    }
+
+    /// The data of its records in wire form, uncompressed.
+    pub fn data(&self) -> impl Iterator<Item = &[u8]> {
+        let (made, stored) = match &self.data {
+            Data::Stored(stored) => (None, stored.clone()),
+            Data::Made(name) => (Some(name.as_wire()), StoredData::default()),
+        };
+        made.into_iter().chain(stored)
+    }
+
+    /// Whether it is the set of this name and type.
+    pub(crate) fn is(&self, owner: &[u8], rtype: Rtype) -> bool {
+        self.rtype == rtype && self.owner.eq_ignore_ascii_case(owner)
+    }
+}
+
+/// What is answered.
+#[derive(Debug, Clone)]
+pub struct Reply<'a> {
+    /// The outcome.
+    pub rcode: Rcode,
+    /// Whether we have authority over the first name of the answer.
+    pub authoritative: bool,
+    /// What was asked for, after the aliases that lead there.
+    pub answer: Vec<Records<'a>>,
+    /// A delegation, or the SOA of an answer about nothing.
+    pub authority: Vec<Records<'a>>,
+    /// Addresses of what the others name.
+    pub additional: Vec<Records<'a>>,
+    /// Why.
+    pub extended_error: Option<ExtendedError>,
+    /// The zone that was asked.
+    pub zone: Option<&'a Tree>,
+}
+
+impl Reply<'_> {
+    /// A reply without records.
+    pub(crate) fn empty(rcode: Rcode) -> Self {
+        Self {
+            rcode,
+            authoritative: false,
+            answer: Vec::new(),
+            authority: Vec::new(),
+            additional: Vec::new(),
+            extended_error: None,
+            zone: None,
+        }
+    }
+}
