@@ -104,6 +104,9 @@ ns.sub A 192.0.2.4
 sibling NS ns.sibling
 ns.sibling A 192.0.2.5
 plain NS ns.other.
+late NS ns.sub
+late NS ns.late
+ns.late A 192.0.2.7
 _sip._tcp SRV 0 0 5060 mail
 _sip._tcp SRV 0 0 5060 ns.sub
 none MX 0 .
@@ -231,6 +234,8 @@ fn delegated_names_are_referred_without_authority_and_with_glue() {
             "a.b.sub.example. NS",
             "ns.sub.example. A",
             "plain.example. NS",
+            // Its own glue comes first, whatever the order of its servers is.
+            "late.example. NS",
             "sub.example. DS",
             "plain.example. DS",
             "a.sub.example. DS",
@@ -263,6 +268,13 @@ fn delegated_names_are_referred_without_authority_and_with_glue() {
             plain.example. NS
             NoError
             authority: plain.example. 3600 NS ns.other.
+
+            late.example. NS
+            NoError
+            authority: late.example. 3600 NS ns.sub.example.
+            authority: late.example. 3600 NS ns.late.example.
+            additional: ns.late.example. 3600 A 192.0.2.7 (needed)
+            additional: ns.sub.example. 3600 A 192.0.2.4
 
             sub.example. DS
             NoError AA

@@ -24,10 +24,8 @@ use crate::fault::{Fault, Report};
 use crate::name::Name;
 use crate::rdata::additional_target;
 use crate::rtype::Rtype;
-use crate::zone::{Node, RrSet, Zone};
+use crate::zone::{Node, RrSet, SET_OCTETS_MAX, Zone};
 
-/// Octets of a set in a message of 65,535 octets, beside its header, question and OPT record.
-pub const SET_OCTETS_MAX: usize = 65_000;
 /// Aliases that are followed, as by the server that answers.
 const ALIASES_MAX: usize = 16;
 

@@ -28,7 +28,7 @@ mod token;
 mod write;
 mod zone;
 
-pub use check::{Findings, SET_OCTETS_MAX, check, check_node};
+pub use check::{Findings, check, check_node};
 pub use diff::{Change, Record, diff};
 pub use fault::{FAULTS_MAX, Fault, Report};
 pub use master::{FILE_BYTES_MAX, Loaded, RECORDS_MAX, Source, load, parse};
@@ -39,4 +39,6 @@ pub use rdata::{
     names_in,
 };
 pub use rtype::{Rtype, TypeRefusal, UnknownType};
-pub use zone::{Inserted, Node, OutOfZone, RrSet, Soa, TTL_MAX, Zone};
+pub use zone::{
+    InsertError, Inserted, Node, RrSet, SET_OCTETS_MAX, SET_RECORDS_MAX, Soa, TTL_MAX, Zone,
+};

@@ -18,7 +18,7 @@ use crate::name::Name;
 use crate::rdata::Rdata;
 use crate::rtype::Rtype;
 use crate::token::{Lexer, Line, LineError, Token, shown};
-use crate::zone::{Soa, TTL_MAX, Zone};
+use crate::zone::{InsertError, Soa, TTL_MAX, Zone};
 
 /// Bytes of a file: a record of a line of 32 bytes, as many as there may be.
 pub const FILE_BYTES_MAX: usize = 32 * RECORDS_MAX;
@@ -101,9 +101,13 @@ fn add(zone: &mut Zone, faults: &mut Faults, record: Record<'_, '_>) {
     let inserted = match zone.insert(name, rtype, ttl, data) {
         Ok(inserted) => inserted,
         Err(error) => {
-            let rule = format!("{error}, the zone of this file (RFC 1035 5.2)");
-            let hint = "write the name below the zone, or with its dot at the end in its own file";
-            faults.refuse(line, rule, hint);
+            let hint = match error {
+                InsertError::OutOfZone { .. } => {
+                    "write a name below the zone's, or put the record into a file of its own zone"
+                }
+                InsertError::SetFull => "spread the records over several names",
+            };
+            faults.refuse(line, error.to_string(), hint);
             return;
         }
     };

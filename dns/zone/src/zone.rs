@@ -17,6 +17,12 @@ use crate::write::number;
 /// The greatest TTL (RFC 2181 8).
 pub const TTL_MAX: u32 = i32::MAX.unsigned_abs();
 
+/// Octets of a set in a message of 65,535 octets, beside its header, question and OPT record.
+pub const SET_OCTETS_MAX: usize = 65_000;
+/// Records of a set: each takes at least its name's pointer, type, class, TTL and length. Without
+/// this bound, to keep a set in order would take time that grows with its square.
+pub const SET_RECORDS_MAX: usize = SET_OCTETS_MAX / 12;
+
 /// Records of one name and type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RrSet {
@@ -52,17 +58,18 @@ impl RrSet {
     }
 
     /// Adds a record; false when it is there already.
-    pub fn insert(&mut self, data: Rdata) -> bool {
-        let found = self
+    pub fn insert(&mut self, data: Rdata) -> Result<bool, InsertError> {
+        let place = self
             .data
             .binary_search_by(|have| compare_data(self.rtype, have.as_wire(), data.as_wire()));
-        match found {
-            Ok(_) => false,
-            Err(at) => {
-                self.data.insert(at, data);
-                true
-            }
+        let Err(at) = place else {
+            return Ok(false);
+        };
+        if self.data.len() == SET_RECORDS_MAX {
+            return Err(InsertError::SetFull);
         }
+        self.data.insert(at, data);
+        Ok(true)
     }
 
     /// Gives all records another TTL.
@@ -108,24 +115,24 @@ impl Node {
     }
 
     /// Adds a record. The records of a set have one TTL, the lowest (RFC 2181 5.2).
-    pub fn insert(&mut self, rtype: Rtype, ttl: u32, data: Rdata) -> Inserted {
+    pub fn insert(&mut self, rtype: Rtype, ttl: u32, data: Rdata) -> Result<Inserted, InsertError> {
         match self.sets.binary_search_by_key(&rtype, |set| set.rtype) {
             Err(at) => {
                 self.sets.insert(at, RrSet::new(rtype, ttl, data));
-                Inserted {
+                Ok(Inserted {
                     duplicate: false,
                     other_ttl: None,
-                }
+                })
             }
             Ok(at) => {
                 let set = &mut self.sets[at];
+                let duplicate = !set.insert(data)?;
                 let other_ttl = Some(set.ttl).filter(|other| *other != ttl);
                 set.set_ttl(set.ttl.min(ttl));
-                let duplicate = !set.insert(data);
-                Inserted {
+                Ok(Inserted {
                     duplicate,
                     other_ttl,
-                }
+                })
             }
         }
     }
@@ -156,14 +163,20 @@ pub struct Zone {
     nodes: BTreeMap<Box<[u8]>, (Name, Node)>,
 }
 
-/// A name is not in the zone.
+/// Why a record was not added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} is not at or below {origin}")]
-pub struct OutOfZone {
-    /// The name.
-    pub name: Name,
-    /// The origin of the zone.
-    pub origin: Name,
+pub enum InsertError {
+    /// The name is another zone's.
+    #[error("{name} is not at or below {origin}, the name of the zone (RFC 1035 5.2)")]
+    OutOfZone {
+        /// The name.
+        name: Name,
+        /// The origin of the zone.
+        origin: Name,
+    },
+    /// No message could hold the set.
+    #[error("a set has at most 5416 records, or no message holds all of them (RFC 2181 5)")]
+    SetFull,
 }
 
 /// The start of authority (RFC 1035 3.3.13).
@@ -284,20 +297,20 @@ impl Zone {
         rtype: Rtype,
         ttl: u32,
         data: Rdata,
-    ) -> Result<Inserted, OutOfZone> {
+    ) -> Result<Inserted, InsertError> {
         self.check_name(name)?;
         let key = name.sort_key();
         if let Some((_, node)) = self.nodes.get_mut(&key[..]) {
-            return Ok(node.insert(rtype, ttl, data));
+            return node.insert(rtype, ttl, data);
         }
         let mut node = Node::default();
-        let inserted = node.insert(rtype, ttl, data);
+        let inserted = node.insert(rtype, ttl, data)?;
         self.nodes.insert(key.into(), (name.clone(), node));
         Ok(inserted)
     }
 
     /// Puts all that a name has; one without sets is taken away.
-    pub fn put(&mut self, name: Name, node: Node) -> Result<(), OutOfZone> {
+    pub fn put(&mut self, name: Name, node: Node) -> Result<(), InsertError> {
         self.check_name(&name)?;
         let key = name.sort_key().into_boxed_slice();
         if node.sets.is_empty() {
@@ -309,7 +322,7 @@ impl Zone {
     }
 
     /// Puts a set in the place of that of its name and type.
-    pub fn replace(&mut self, name: &Name, set: RrSet) -> Result<(), OutOfZone> {
+    pub fn replace(&mut self, name: &Name, set: RrSet) -> Result<(), InsertError> {
         self.check_name(name)?;
         let new = || (name.clone(), Node::default());
         let (_, node) = self.nodes.entry(name.sort_key().into()).or_insert_with(new);
@@ -317,9 +330,9 @@ impl Zone {
         Ok(())
     }
 
-    fn check_name(&self, name: &Name) -> Result<(), OutOfZone> {
+    fn check_name(&self, name: &Name) -> Result<(), InsertError> {
         let within = name.is_at_or_below(&self.origin);
-        within.then_some(()).ok_or_else(|| OutOfZone {
+        within.then_some(()).ok_or_else(|| InsertError::OutOfZone {
             name: name.clone(),
             origin: self.origin.clone(),
         })
@@ -378,12 +391,33 @@ mod tests {
         let mut zone = Zone::new(name("example."));
         let outside = zone.insert(&name("www.other."), Rtype::A, 1, address(1));
         let error = outside.expect_err("outside").to_string();
-        assert_eq!(error, "www.other. is not at or below example.");
+        let expected =
+            "www.other. is not at or below example., the name of the zone (RFC 1035 5.2)";
+        assert_eq!(error, expected);
         zone.insert(&name("www.example."), Rtype::A, 1, address(1))
             .expect("in the zone");
         zone.put(name("www.example."), Node::default())
             .expect("in the zone");
         assert_eq!(zone.node_count(), 0);
+    }
+
+    #[test]
+    fn set_is_bounded_and_takes_what_it_has_again() {
+        let data = |number: usize| {
+            let number = u32::try_from(number).expect("it is small");
+            Rdata::from_wire(Rtype::A, &number.to_be_bytes()).expect("four octets")
+        };
+        let mut set = RrSet::new(Rtype::A, 60, data(0));
+        for number in 1..SET_RECORDS_MAX {
+            assert_eq!(set.insert(data(number)), Ok(true));
+        }
+        assert_eq!(set.insert(data(SET_RECORDS_MAX)), Err(InsertError::SetFull));
+        assert_eq!(set.insert(data(7)), Ok(false));
+        assert!(
+            InsertError::SetFull
+                .to_string()
+                .contains(&SET_RECORDS_MAX.to_string())
+        );
     }
 
     #[test]

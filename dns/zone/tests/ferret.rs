@@ -148,15 +148,15 @@ fn zones_that_most_checkers_refuse_are_refused_and_the_others_taken_with_a_warni
         FalseCond_1: 1 of 4 refuse, taken: 1 x no word
         FalseCond_1: 1 of 4 refuse, taken: 1 x the delegation of NAME hides it: it is never served (RFC 2181 6.1)
         FalseCond_1: 1 of 4 refuse, taken: 43 x the record is there twice and was taken once (RFC 2181 5)
-        FalseCond_2: 2 of 4 refuse, refused: 5 x NAME is not at or below NAME, the zone of this file (RFC 1035 5.2)
+        FalseCond_2: 2 of 4 refuse, refused: 5 x NAME is not at or below NAME, the name of the zone (RFC 1035 5.2)
         FalseCond_2: 2 of 4 refuse, taken: 2 x the record is there twice and was taken once (RFC 2181 5)
-        FalseCond_2: no checker, refused: 26 x NAME is not at or below NAME, the zone of this file (RFC 1035 5.2)
+        FalseCond_2: no checker, refused: 26 x NAME is not at or below NAME, the name of the zone (RFC 1035 5.2)
         FalseCond_2: no checker, refused: 3 x a delegated name has no DNAME (RFC 6672 2.3), and it has NS
         FalseCond_2: no checker, refused: 6 x a name that is an alias has no other records (RFC 1034 3.6.2), and it has NS
         FalseCond_2: no checker, refused: 1 x no name is written here, nor before (RFC 1035 5.1)
         FalseCond_2: no checker, refused: 16 x the zone has no SOA record (RFC 1035 5.2)
         FalseCond_2: no checker, refused: 8 x the zone names no name server of its own (RFC 1034 4.2.1)
-        FalseCond_3: 2 of 4 refuse, refused: 47 x NAME is not at or below NAME, the zone of this file (RFC 1035 5.2)
+        FalseCond_3: 2 of 4 refuse, refused: 47 x NAME is not at or below NAME, the name of the zone (RFC 1035 5.2)
         FalseCond_4: 4 of 4 refuse, refused: 6 x a name has one CNAME at most (RFC 2181 10.1), and there are 2
         FalseCond_4: 4 of 4 refuse, refused: 1 x a name that is an alias has no other records (RFC 1034 3.6.2), and it has AAAA
         FalseCond_4: 4 of 4 refuse, refused: 10 x a name that is an alias has no other records (RFC 1034 3.6.2), and it has DNAME

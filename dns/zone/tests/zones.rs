@@ -127,8 +127,8 @@ a ANY \\# 0
               hint: remove it, or open it on the line where the record begins
             db:14: `a A 192.0.2.1`: a name is not quoted (RFC 1035 5.1)
               hint: names have labels of 1 to 63 octets between dots, 255 octets in all
-            db:15: `a.other. A 192.0.2.1`: a.other. is not at or below example., the zone of this file (RFC 1035 5.2)
-              hint: write the name below the zone, or with its dot at the end in its own file
+            db:15: `a.other. A 192.0.2.1`: a.other. is not at or below example., the name of the zone (RFC 1035 5.2)
+              hint: write a name below the zone's, or put the record into a file of its own zone
             db:16: `a RRSIG A 8 2 60 20260101000000 20250101000000`: RRSIG: records of DNSSEC are made by the server that signs the zone, not written
               hint: remove the record; take the zone from where it is not signed
             db:17: `a ANY \# 0`: ANY: the type exists in messages only and not in zones (RFC 6895 3.1)
@@ -483,6 +483,19 @@ fn set_that_fits_into_no_message_is_refused() {
 }
 
 #[test]
+fn set_of_more_records_than_any_message_holds_is_refused_at_the_first_beyond() {
+    let records = (0..5_500).map(|n| format!("a A 10.0.{}.{}\n", n / 256, n % 256));
+    let all: String = records.collect::<Vec<_>>().concat();
+    let report = outcome(format!("$TTL 1\n{all}").as_bytes(), true);
+    let first: Vec<_> = report.lines().take(3).collect();
+    expect![[r#"
+        refused
+        db:5418: `a A 10.0.21.40`: a set has at most 5416 records, or no message holds all of them (RFC 2181 5)
+          hint: spread the records over several names"#]].assert_eq(&first.join("\n"));
+    assert!(report.ends_with("\nand 64 more\n"), "{report}");
+}
+
+#[test]
 fn more_faults_than_anybody_reads_are_counted() {
     let text = "a A 1\n".repeat(1_000);
     let report = outcome(text.as_bytes(), false);
@@ -496,7 +509,7 @@ fn single_name_is_checked_by_itself() {
     let mut node = Node::default();
     let mut add = |rtype, text: &str| {
         let data = Rdata::parse(rtype, text, Some(&name)).expect(text);
-        node.insert(rtype, 60, data);
+        node.insert(rtype, 60, data).expect("it is not full");
         check_node(&name, &node).faults.to_string()
     };
     assert_eq!(add(Rtype::CNAME, "other."), "");
@@ -557,12 +570,14 @@ fn apply(old: &Zone, changes: &[Change]) -> Zone {
                     (record.rtype, record.ttl, &record.data) == (set.rtype(), set.ttl(), data)
                 });
                 if !gone {
-                    node.insert(set.rtype(), set.ttl(), data.clone());
+                    node.insert(set.rtype(), set.ttl(), data.clone())
+                        .expect("not full");
                 }
             }
         }
         for record in &change.added {
-            node.insert(record.rtype, record.ttl, record.data.clone());
+            node.insert(record.rtype, record.ttl, record.data.clone())
+                .expect("not full");
         }
         zone.put(name.clone(), node).expect("in the zone");
     }
