@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use cfgdns_core::{Question, Rcode, Records, Reply, Tree, Zones, answer};
-use cfgdns_zone::{Name, Rdata, Source, load};
+use cfgdns_zone::{Name, Rdata, Source, Zone, load};
 use expect_test::{Expect, expect};
 
 fn zones(files: &[(&str, &str)]) -> Zones {
@@ -630,6 +630,13 @@ fn later_zone_of_two_with_a_name_is_taken() {
     let zones = zones(&[("Example.", &text(1)), ("example.", &text(2))]);
     let serials: Vec<u32> = zones.trees().map(|tree| tree.soa().serial).collect();
     assert_eq!(serials, [2]);
+}
+
+#[test]
+fn zone_without_soa_is_not_built() {
+    let zone = Zone::new("example.".parse().expect("a name"));
+    let error = Tree::build(&zone).expect_err("no SOA").to_string();
+    assert_eq!(error, "the zone example. has no SOA record");
 }
 
 #[test]

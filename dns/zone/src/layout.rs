@@ -93,6 +93,35 @@ pub(crate) fn layout(rtype: Rtype) -> Option<Layout> {
     })
 }
 
+/// How a record of the type is written, for messages.
+pub(crate) fn form(rtype: Rtype) -> String {
+    let mut form = rtype.to_string();
+    let Some(layout) = layout(rtype) else {
+        return form + " \\# LENGTH HEX";
+    };
+    for field in layout.fields {
+        form.push(' ');
+        form.push_str(match field {
+            Field::U8 | Field::U16 | Field::U32 => "NUMBER",
+            Field::Seconds => "SECONDS",
+            Field::Ipv4 => "192.0.2.1",
+            Field::Ipv6 => "2001:db8::1",
+            Field::Name => "NAME",
+            Field::String | Field::Text => "\"TEXT\"",
+            Field::Strings => "\"TEXT\" ...",
+            Field::Hex => "HEX",
+            Field::Base64 => "BASE64",
+            Field::Tag => "TAG",
+            Field::Types => "TYPE ...",
+            Field::Params => "KEY=VALUE ...",
+            Field::Locator => "0000:0000:0000:0000",
+            Field::Eui(_) => "00-00-...",
+            Field::Location => "DEGREES MINUTES SECONDS N DEGREES MINUTES SECONDS E METRES",
+        });
+    }
+    form
+}
+
 fn fields(rtype: Rtype) -> Option<&'static [Field]> {
     use Field::{
         Base64, Eui, Hex, Ipv4, Ipv6, Locator, Name, Params, Seconds, String, Strings, Tag, Text,

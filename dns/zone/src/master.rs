@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use crate::check::check;
 use crate::codec;
 use crate::fault::{Fault, Report};
+use crate::layout;
 use crate::name::Name;
 use crate::rdata::Rdata;
 use crate::rtype::Rtype;
@@ -352,9 +353,11 @@ impl<'s, 'a> Parser<'s, 'a> {
         let rtype = rtype(tokens.get(at))?;
         let data = Rdata::from_tokens(rtype, &tokens[at + 1..], Some(&self.origin));
         let data = data.map_err(|error| {
-            let hint = "see the record's form in the RFC of its type; texts with blanks or \
-                        semicolons are quoted";
-            (format!("{rtype}: {error}"), hint)
+            let rule = format!("{error}; the form is `{}`", layout::form(rtype));
+            (
+                rule,
+                "write the data in that form; quote texts with blanks or semicolons",
+            )
         })?;
         // RFC 2308 4, and RFC 1035 5.1 where there is no $TTL.
         let ttl = match ttl.or(self.default_ttl).or(self.last_ttl) {

@@ -108,12 +108,7 @@ fn read(
             let number: u32 = words.number("a number up to 4294967295")?;
             wire.extend(number.to_be_bytes());
         }
-        Field::Seconds => {
-            let expected = "a time in seconds, or with units as in 1h30m";
-            let token = words.next(expected)?;
-            let seconds = codec::seconds(token.text).ok_or_else(|| bad(expected, &token))?;
-            wire.extend(seconds.to_be_bytes());
-        }
+        Field::Seconds => seconds(words, wire)?,
         Field::Ipv4 => wire.extend(words.parsed::<Ipv4Addr>("an IPv4 address")?.octets()),
         Field::Ipv6 => wire.extend(words.parsed::<Ipv6Addr>("an IPv6 address")?.octets()),
         Field::Name => name(words, origin, wire)?,
@@ -140,13 +135,7 @@ fn read(
                 codec::base64_decode,
             )?);
         }
-        Field::Tag => {
-            let token = words.next("a tag")?;
-            if token.text.is_empty() || !token.text.iter().all(u8::is_ascii_alphanumeric) {
-                return Err(RdataError::Rule(TAG_RULE));
-            }
-            string(&token, wire)?;
-        }
+        Field::Tag => tag(words, wire)?,
         Field::Text => {
             let token = words.next("a text")?;
             wire.extend(octets(&token)?);
@@ -164,6 +153,22 @@ fn read(
         Field::Location => location::read(words, wire)?,
     }
     Ok(())
+}
+
+fn seconds(words: &mut Words<'_, '_>, wire: &mut Vec<u8>) -> Result<(), RdataError> {
+    let expected = "a time in seconds, or with units as in 1h30m";
+    let token = words.next(expected)?;
+    let seconds = codec::seconds(token.text).ok_or_else(|| bad(expected, &token))?;
+    wire.extend(seconds.to_be_bytes());
+    Ok(())
+}
+
+fn tag(words: &mut Words<'_, '_>, wire: &mut Vec<u8>) -> Result<(), RdataError> {
+    let token = words.next("a tag")?;
+    if token.text.is_empty() || !token.text.iter().all(u8::is_ascii_alphanumeric) {
+        return Err(RdataError::Rule(TAG_RULE));
+    }
+    string(&token, wire)
 }
 
 fn name(

@@ -179,6 +179,29 @@ fn data_that_is_too_much_or_too_little_is_refused() {
     }
 }
 
+#[test]
+fn data_and_strings_beyond_their_bounds_are_refused() {
+    let long = Rdata::from_wire(Rtype(65280), &vec![0; 65_536]).expect_err("too long");
+    let expected = "the data has 65536 octets, at most 65535 (RFC 1035 3.2.1)";
+    assert_eq!(long.to_string(), expected);
+    let strings = vec![format!("\"{}\"", "x".repeat(255)); 257].join(" ");
+    let long = Rdata::parse(Rtype::TXT, &strings, None).expect_err("too long");
+    assert_eq!(
+        long.to_string(),
+        "the data has 65792 octets, at most 65535 (RFC 1035 3.2.1)"
+    );
+    let string = Rdata::parse(Rtype::TXT, &"x".repeat(256), None).expect_err("too long");
+    let rule =
+        "is not a character string of at most 255 octets (RFC 1035 3.3): split it into several";
+    assert_eq!(
+        string.to_string(),
+        format!("`{}...` {rule}", "x".repeat(80))
+    );
+    let escape = Rdata::parse(Rtype::TXT, "\\256", None).expect_err("no octet");
+    let rule = "is not a text: a backslash is followed by a character or three digits up to 255";
+    assert_eq!(escape.to_string(), format!("`\\256` {rule}"));
+}
+
 /// A type that has a text form.
 fn known_type() -> impl Strategy<Value = Rtype> {
     proptest::sample::select(TEXTS.iter().map(|(rtype, _)| *rtype).collect::<Vec<_>>())

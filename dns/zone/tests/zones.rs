@@ -107,10 +107,10 @@ a ANY \\# 0
               hint: names have labels of 1 to 63 octets between dots, 255 octets in all
             db:4: `a B 192.0.2.1`: `B` is not a record type (RFC 1035 5.1)
               hint: a record is written NAME [TTL] [IN] TYPE DATA; any type can be TYPE123
-            db:5: `a A 192.0.2`: A: `192.0.2` is not an IPv4 address
-              hint: see the record's form in the RFC of its type; texts with blanks or semicolons are quoted
-            db:6: `a A`: A: the data ends before an IPv4 address
-              hint: see the record's form in the RFC of its type; texts with blanks or semicolons are quoted
+            db:5: `a A 192.0.2`: `192.0.2` is not an IPv4 address; the form is `A 192.0.2.1`
+              hint: write the data in that form; quote texts with blanks or semicolons
+            db:6: `a A`: the data ends before an IPv4 address; the form is `A 192.0.2.1`
+              hint: write the data in that form; quote texts with blanks or semicolons
             db:7: `a`: the type is missing (RFC 1035 5.1)
               hint: a record is written NAME [TTL] [IN] TYPE DATA
             db:8: `a 60x A 192.0.2.1`: `60x` is not a TTL (RFC 1035 5.1)
@@ -136,7 +136,14 @@ a ANY \\# 0
         "#]],
     );
     check_file(
-        "$INCLUDE other.db
+        "$ORIGIN a..b
+a ZONEMD 1 1 1 00
+a TYPE0 \\# 0
+a OPENPGPKEY x
+a LOC 91 N 0 E 0
+a CNAME
+a HIP 2 200100107B1A74DF365639CC39F1D578
+$INCLUDE other.db
 $GENERATE 1-9 a$ A 192.0.2.$
 $ORIGIN
 $TTL forever
@@ -145,17 +152,31 @@ a MX 10 (
 ",
         expect![[r#"
             refused
-            db:1: `$INCLUDE other.db`: the file must hold the whole zone: $INCLUDE is not read
-              hint: write the records of the other file here
-            db:2: `$GENERATE 1-9 a$ A 192.0.2.$`: $GENERATE is an extension of BIND and is not read
-              hint: write the records, as printed by `named-compilezone -o - ZONE FILE`
-            db:3: `$ORIGIN`: $ORIGIN has one value, a name (RFC 1035 5.1)
+            db:1: `$ORIGIN a..b`: $ORIGIN has one value, a name (RFC 1035 5.1): a label is empty (RFC 1035 2.3.1)
               hint: write one name: $ORIGIN example.
-            db:4: `$TTL forever`: $TTL has one value, seconds or a time as 1h30m (RFC 2308 4)
+            db:2: `a ZONEMD 1 1 1 00`: ZONEMD: a digest covers the serial (RFC 8976 2), which the service counts itself
+              hint: remove the record
+            db:3: `a TYPE0 \# 0`: TYPE0: the type exists in messages only and not in zones (RFC 6895 3.1)
+              hint: remove the record
+            db:4: `a OPENPGPKEY x`: `x` is not base64 with its padding; the form is `OPENPGPKEY BASE64`
+              hint: write the data in that form; quote texts with blanks or semicolons
+            db:5: `a LOC 91 N 0 E 0`: the place is not as RFC 1876 3 has it: 51 30 12.748 N 0 7 39.612 W 10m; the form is `LOC DEGREES MINUTES SECONDS N DEGREES MINUTES SECONDS E METRES`
+              hint: write the data in that form; quote texts with blanks or semicolons
+            db:6: `a CNAME`: the data ends before a name; the form is `CNAME NAME`
+              hint: write the data in that form; quote texts with blanks or semicolons
+            db:7: `a HIP 2 200100107B1A74DF365639CC39F1D578`: `2` is not `\# LENGTH HEX`, as data of a type without a text form is written (RFC 3597 5); the form is `HIP \# LENGTH HEX`
+              hint: write the data in that form; quote texts with blanks or semicolons
+            db:8: `$INCLUDE other.db`: the file must hold the whole zone: $INCLUDE is not read
+              hint: write the records of the other file here
+            db:9: `$GENERATE 1-9 a$ A 192.0.2.$`: $GENERATE is an extension of BIND and is not read
+              hint: write the records, as printed by `named-compilezone -o - ZONE FILE`
+            db:10: `$ORIGIN`: $ORIGIN has one value, a name (RFC 1035 5.1)
+              hint: write one name: $ORIGIN example.
+            db:11: `$TTL forever`: $TTL has one value, seconds or a time as 1h30m (RFC 2308 4)
               hint: write one number: $TTL 3600
-            db:5: `$UNKNOWN`: $UNKNOWN is not a directive (RFC 1035 5.1)
+            db:12: `$UNKNOWN`: $UNKNOWN is not a directive (RFC 1035 5.1)
               hint: there are $ORIGIN and $TTL; a name with a dollar is \$name
-            db:6: `a MX 10`: a parenthesis is not closed before the end of the file (RFC 1035 5.1)
+            db:13: `a MX 10`: a parenthesis is not closed before the end of the file (RFC 1035 5.1)
               hint: close it after the last word of the record
         "#]],
     );
