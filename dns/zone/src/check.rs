@@ -18,7 +18,7 @@
 //! - NS below another delegation, without glue (RFC 9471 3.2);
 //! - CNAME that leads back to itself; DNAME at a wildcard (RFC 6672 3.3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fault::{Fault, Report};
 use crate::name::Name;
@@ -78,6 +78,7 @@ pub fn check(zone: &Zone) -> Findings {
     };
     apex(zone, &mut found);
     let servers = server_names(zone);
+    let endless = endless_aliases(zone);
     let (mut cut, mut dname): (Option<&Name>, Option<&Name>) = (None, None);
     for (name, node) in zone.nodes() {
         node_alone(name, node, &mut found);
@@ -95,7 +96,7 @@ pub fn check(zone: &Zone) -> Findings {
             cut = Some(name);
             beside_cut(name, node, &servers, &mut found);
         } else {
-            beside(zone, name, node, &mut found);
+            beside(zone, name, node, &endless, &mut found);
         }
         if node.has(Rtype::DNAME) {
             dname = dname.or(Some(name));
@@ -249,8 +250,46 @@ fn beside_cut(name: &Name, node: &Node, servers: &BTreeSet<Name>, found: &mut Fi
     }
 }
 
+/// The names whose aliases lead in a circle, or over more others than are followed. Each alias is
+/// looked at once, however long the ways are.
+fn endless_aliases(zone: &Zone) -> BTreeSet<&Name> {
+    let alias = |node: &Node| {
+        let data = node.set(Rtype::CNAME)?.data().first()?;
+        Some(Name::from_wire(data.as_wire()).ok()?.0)
+    };
+    // How many aliases follow each other from a name; of those on the way, as if without end.
+    let mut lengths: BTreeMap<&Name, usize> = BTreeMap::new();
+    for start in zone.nodes() {
+        let mut way = Vec::new();
+        let mut next = Some(start);
+        let mut length = 0;
+        while let Some((name, node)) = next {
+            if let Some(known) = lengths.get(name) {
+                length = *known;
+                break;
+            }
+            let Some(target) = alias(node) else {
+                break;
+            };
+            lengths.insert(name, usize::MAX);
+            way.push(name);
+            next = zone
+                .entry(&target)
+                .or_else(|| wildcard(zone, &way_up(zone, &target)));
+        }
+        for name in way.into_iter().rev() {
+            length = length.saturating_add(1);
+            lengths.insert(name, length);
+        }
+    }
+    let endless = lengths
+        .into_iter()
+        .filter(|(_, length)| *length > ALIASES_MAX);
+    endless.map(|(name, _)| name).collect()
+}
+
 /// What is not a delegation.
-fn beside(zone: &Zone, name: &Name, node: &Node, found: &mut Findings) {
+fn beside(zone: &Zone, name: &Name, node: &Node, endless: &BTreeSet<&Name>, found: &mut Findings) {
     if let Some(set) = node.set(Rtype::DS) {
         let rule = "the name is not delegated: there is no key to vouch for (RFC 4035 2.4)";
         let hint = if name == zone.origin() {
@@ -261,8 +300,7 @@ fn beside(zone: &Zone, name: &Name, node: &Node, found: &mut Findings) {
         found.warn((name, Rtype::DS), first(name, set), rule.to_owned(), hint);
     }
     if let Some(set) = node.set(Rtype::CNAME)
-        && let Some((target, _)) = Name::from_wire(set.data()[0].as_wire()).ok()
-        && let Place::Loop = place(zone, &target, 0)
+        && endless.contains(name)
     {
         let rule = "the alias leads back to itself, or over more than 16 others (RFC 1034 3.6.2)";
         let hint = "write the CNAME of the name that holds the data";
@@ -283,20 +321,15 @@ enum Place<'z> {
     Delegated(&'z Name, Option<&'z Node>),
     /// To an alias.
     Alias,
-    /// To an alias without an end.
-    Loop,
     /// To what answers, perhaps from a wildcard; none when the name does not exist.
     Answered(Option<&'z Node>),
 }
 
-fn place<'z>(zone: &'z Zone, target: &Name, aliases: usize) -> Place<'z> {
+fn place<'z>(zone: &'z Zone, target: &Name) -> Place<'z> {
     if !target.is_at_or_below(zone.origin()) {
         return Place::Outside;
     }
-    // From the target up to the origin, then looked at from the origin down.
-    let above = std::iter::successors(Some(target.clone()), Name::parent);
-    let mut path: Vec<Name> = above.take_while(|name| name != zone.origin()).collect();
-    path.push(zone.origin().clone());
+    let path = way_up(zone, target);
     for name in path.iter().rev() {
         let Some((name, node)) = zone.entry(name) else {
             continue;
@@ -308,28 +341,29 @@ fn place<'z>(zone: &'z Zone, target: &Name, aliases: usize) -> Place<'z> {
             return Place::Alias;
         }
     }
-    let node = zone.node(target).or_else(|| wildcard(zone, &path));
-    let Some(cname) = node.and_then(|node| node.set(Rtype::CNAME)) else {
-        return Place::Answered(node);
-    };
-    if aliases == ALIASES_MAX {
-        return Place::Loop;
+    let entry = zone.entry(target).or_else(|| wildcard(zone, &path));
+    let node = entry.map(|(_, node)| node);
+    if node.is_some_and(|node| node.has(Rtype::CNAME)) {
+        return Place::Alias;
     }
-    match Name::from_wire(cname.data()[0].as_wire()) {
-        Ok((next, _)) if matches!(place(zone, &next, aliases + 1), Place::Loop) => Place::Loop,
-        _ => Place::Alias,
-    }
+    Place::Answered(node)
 }
 
-/// The wildcard that answers for a name that does not exist (RFC 4592 3.3.1); `path` is the name
-/// and those above it, up to the origin.
-fn wildcard<'z>(zone: &'z Zone, path: &[Name]) -> Option<&'z Node> {
-    let exists = |name: &&Name| zone.exists(name);
-    let encloser = path.iter().find(exists)?;
+/// A name and those above it, up to the origin; none when it is outside the zone.
+fn way_up(zone: &Zone, name: &Name) -> Vec<Name> {
+    let above = std::iter::successors(Some(name.clone()), Name::parent);
+    let within = |name: &Name| name.is_at_or_below(zone.origin());
+    above.take_while(within).collect()
+}
+
+/// The wildcard that answers for a name that does not exist (RFC 4592 3.3.1), by the way up from
+/// the name.
+fn wildcard<'z>(zone: &'z Zone, path: &[Name]) -> Option<(&'z Name, &'z Node)> {
+    let encloser = path.iter().find(|name| zone.exists(name))?;
     if *encloser == path[0] {
         return None;
     }
-    zone.node(&encloser.child(b"*").ok()?)
+    zone.entry(&encloser.child(b"*").ok()?)
 }
 
 /// The names that NS, MX and SRV records lead to.
@@ -375,8 +409,8 @@ fn target_rule(
     } else {
         "RFC 2181 10.3"
     };
-    match place(zone, target, 0) {
-        Place::Alias | Place::Loop => Some((
+    match place(zone, target) {
+        Place::Alias => Some((
             is_server,
             format!("{target} is an alias, and {rtype} leads to a name with addresses ({rfc})"),
             "write the name that the alias leads to",

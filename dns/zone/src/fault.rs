@@ -12,6 +12,9 @@ use crate::rtype::Rtype;
 /// Faults that a report keeps: as many as a person reads before the next try.
 pub const FAULTS_MAX: usize = 20;
 
+/// Faults that are counted: whoever has more has another kind of file, and the rest is not read.
+pub(crate) const FAULTS_COUNTED_MAX: usize = 10_000;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -108,7 +111,9 @@ impl fmt::Display for Report {
                 fault.record, fault.rule, fault.hint
             )?;
         }
-        if self.more > 0 {
+        if self.more > FAULTS_COUNTED_MAX {
+            write!(out, "\nand more than {FAULTS_COUNTED_MAX} more")?;
+        } else if self.more > 0 {
             write!(out, "\nand {} more", self.more)?;
         }
         Ok(())

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::check::check;
 use crate::codec;
-use crate::fault::{Fault, Report};
+use crate::fault::{FAULTS_COUNTED_MAX, Fault, Report};
 use crate::layout;
 use crate::name::Name;
 use crate::rdata::Rdata;
@@ -239,6 +239,9 @@ impl<'s, 'a> Parser<'s, 'a> {
                     each(&mut self.faults, record);
                 }
                 Err((rule, hint)) => self.faults.refuse(&line, rule, hint),
+            }
+            if self.faults.refused.more() > FAULTS_COUNTED_MAX {
+                return;
             }
             tokens = line.tokens;
         }

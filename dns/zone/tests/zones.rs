@@ -522,6 +522,26 @@ fn more_faults_than_anybody_reads_are_counted() {
     let report = outcome(text.as_bytes(), false);
     assert_eq!(report.matches("hint").count(), 20);
     assert!(report.ends_with("\nand 980 more\n"), "{report}");
+    let report = outcome("a A 1\n".repeat(12_000).as_bytes(), false);
+    assert!(report.ends_with("\nand more than 10000 more\n"), "{report}");
+}
+
+/// The server follows 16 aliases (`cfgdns-core`): a way of 17 ends before its end.
+#[test]
+fn way_of_more_aliases_than_are_followed_is_warned_of() {
+    let way = (1..=17).rev().map(|n| format!("a{n} CNAME a{}\n", n - 1));
+    let all = way.collect::<Vec<_>>().concat();
+    let head = "$TTL 1\n@ SOA . . 1 2 3 4 5\n@ NS x.\na0 A 192.0.2.1\n";
+    let report = outcome(format!("{head}{all}").as_bytes(), true);
+    let warned: Vec<_> = report
+        .lines()
+        .filter(|line| line.contains("the alias leads"))
+        .collect();
+    assert_eq!(warned.len(), 1, "{report}");
+    assert!(
+        warned[0].starts_with("db:5: `a17.example. CNAME a16.example.`"),
+        "{report}"
+    );
 }
 
 #[test]
