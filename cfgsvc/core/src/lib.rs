@@ -32,6 +32,7 @@ mod txn;
 pub mod validate;
 pub mod votes;
 mod writer;
+pub mod zones;
 
 pub use floor::Floor;
 pub use lease::ttl_ms;

@@ -34,7 +34,7 @@ use crate::refusal::{Code, refuse};
 use crate::session::Admission;
 use crate::txn::Path;
 use crate::writer::{RevisionEvents, RevisionWriter, WatchEvent, absorb};
-use crate::{compaction, lease, ops, placement, restore, session, tables, txn, validate};
+use crate::{compaction, lease, ops, placement, restore, session, tables, txn, validate, zones};
 
 /// What applying one command did.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -244,7 +244,8 @@ impl Machine {
                 if is_last && seeded.is_ok() {
                     let mut writer = RevisionWriter::new(state, self.record.revision);
                     placement::restored(&mut writer, &mut applied.leases)?;
-                    let events = writer.into_events();
+                    zones::restored(&mut writer)?;
+                    let events = writer.finish()?;
                     self.commit(state, events, &origin, applied);
                 }
                 seeded.map(Outcome::Seed)
@@ -272,7 +273,7 @@ impl Machine {
         }
         let mut writer = RevisionWriter::new(state, self.record.revision);
         let outcome = ops::put(&mut writer, request)?;
-        let events = writer.into_events();
+        let events = writer.finish()?;
         self.commit(state, events, origin, applied);
         Ok(outcome)
     }
@@ -293,7 +294,7 @@ impl Machine {
         }
         let mut writer = RevisionWriter::new(state, self.record.revision);
         let outcome = ops::delete_range(&mut writer, request)?;
-        let events = writer.into_events();
+        let events = writer.finish()?;
         self.commit(state, events, origin, applied);
         Ok(outcome)
     }
@@ -314,7 +315,7 @@ impl Machine {
         let mut leases = Vec::new();
         let outcome = write(&mut writer, &mut leases)?;
         if outcome.is_ok() {
-            let events = writer.into_events();
+            let events = writer.finish()?;
             let tried = trial.into_batch();
             absorb(state, &tried);
             self.commit(state, events, origin, applied);
@@ -367,12 +368,12 @@ impl Machine {
         };
         let mut leases = Vec::new();
         let reviewed = placement::review(&mut writer, &mut leases)?;
-        // The review reads too, and must have seen all that is there.
+        response.header = ops::header(writer.revision());
+        let events = writer.finish()?;
+        // Both read too, and must have seen all that is there.
         if let Err(refusal) = metered.verdict().and(reviewed) {
             return Ok(Err(refusal));
         }
-        response.header = ops::header(writer.revision());
-        let events = writer.into_events();
         let tried = trial.into_batch();
         absorb(state, &tried);
         self.commit(state, events, origin, applied);
@@ -453,7 +454,7 @@ impl Machine {
         if !lease.role.is_empty() {
             placement::lease_over(&mut writer, &lease, was, &mut applied.leases)?;
         }
-        let events = writer.into_events();
+        let events = writer.finish()?;
         self.commit(state, events, origin, applied);
         Ok(true)
     }

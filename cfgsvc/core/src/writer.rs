@@ -14,7 +14,7 @@ use prost::Message;
 
 use crate::limits::{ANSWER_BYTES_MAX, REPLACED_BYTES_MAX};
 use crate::refusal::{Code, refuse};
-use crate::tables;
+use crate::{tables, zones};
 
 /// One change of a key, for watchers.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,9 +143,10 @@ impl<'a, 'view> RevisionWriter<'a, 'view> {
         &self.events
     }
 
-    /// The changes, in order.
-    pub(crate) fn into_events(self) -> Vec<WatchEvent> {
-        self.events
+    /// Counts what the changes mean for zones, and ends the revision: the changes, in order.
+    pub(crate) fn finish(mut self) -> io::Result<Vec<WatchEvent>> {
+        zones::settle(&mut self)?;
+        Ok(self.events)
     }
 
     /// Makes a new version of `key`; `previous` is the current one.

@@ -25,6 +25,7 @@ mod data_roles;
 mod policies;
 mod sync_roles;
 mod world;
+mod zones;
 use world::{COLOS, Facts, HOSTS, LOCK, ROLES, World, attend, go, start, stop, whose};
 
 /// The state directory and the boot of an agent.

@@ -13,8 +13,8 @@ use super::grant::{Attending, Grant};
 use super::keys::{PREFIX, Place};
 use super::name::{Name, RoleName};
 use super::objects::{Colo, Failover, Host, Kind, LeaderWish, Spec};
-use crate::tables;
 use crate::votes::Settings;
+use crate::{tables, zones};
 
 /// Everything below `/cfgsvc/`, decoded.
 #[derive(Default)]
@@ -24,6 +24,7 @@ struct Placed {
     roles: BTreeMap<RoleName, Spec>,
     grants: BTreeMap<RoleName, (Grant, i64)>,
     attending: BTreeMap<(RoleName, Name), (Attending, i64)>,
+    zones: BTreeMap<zones::Place, Bytes>,
 }
 
 fn parse<T: DeserializeOwned>(key: &[u8], record: &KeyRecord) -> Result<T, String> {
@@ -41,6 +42,7 @@ fn load(current: &BTreeMap<Bytes, KeyRecord>) -> Result<Placed, String> {
             Place::Role(name) => drop(placed.roles.insert(name, parse(key, record)?)),
             Place::Leader => drop(parse::<LeaderWish>(key, record)?),
             Place::Failover => parse::<Settings>(key, record)?.check()?,
+            Place::Dns(place) => drop(placed.zones.insert(place, record.value.clone())),
             Place::Grant(name) => {
                 let grant = (parse(key, record)?, record.mod_revision);
                 placed.grants.insert(name, grant);
@@ -80,6 +82,7 @@ pub(crate) fn check(
     invariant_objects_make_sense(&placed)?;
     invariant_who_serves_holds(&placed)?;
     invariant_attending_has_a_lease(&placed, leases)?;
+    zones::check::invariants(&placed.zones, |role| placed.roles.contains_key(role))?;
     invariant_nobody_waits_for_nothing(&placed)
 }
 

@@ -9,6 +9,7 @@
 //! | `/cfgsvc/attending/ROLE/HOST` | [`Attending`] | the machine |
 //! | `/cfgsvc/failover` | [`Settings`] | operators |
 //! | `/cfgsvc/leader` | [`LeaderWish`] | operators |
+//! | `/cfgsvc/zones/ZONE` and others | [`zones`] | operators, and the machine |
 //!
 //! [`Colo`]: super::objects::Colo
 //! [`Host`]: super::objects::Host
@@ -17,6 +18,7 @@
 //! [`Attending`]: super::grant::Attending
 //! [`Settings`]: crate::votes::Settings
 //! [`LeaderWish`]: super::objects::LeaderWish
+//! [`zones`]: crate::zones
 //!
 //! All other keys below `/cfgsvc/` are kept for later and refused, so that no value is there when
 //! they get a meaning.
@@ -24,6 +26,7 @@
 use bytes::Bytes;
 
 use super::name::{Name, RoleName};
+use crate::zones;
 
 /// Begins every key that has a meaning here.
 pub const PREFIX: &[u8] = b"/cfgsvc/";
@@ -45,6 +48,8 @@ pub enum Place {
     Failover,
     /// Where the group is led from.
     Leader,
+    /// About zones of DNS.
+    Dns(zones::Place),
 }
 
 impl Place {
@@ -72,7 +77,10 @@ impl Place {
                 let role = role.parse().map_err(bad)?;
                 Ok(Self::Attending(role, host.parse().map_err(bad)?))
             }
-            _ => Err("is in no table: keys below /cfgsvc/ are colos, hosts and roles".to_owned()),
+            _ => zones::Place::parse(table, name).map_or_else(
+                || Err("is in no table: keys below /cfgsvc/ are colos, hosts, roles, zones".into()),
+                |place| place.map(Self::Dns),
+            ),
         }
     }
 }
@@ -144,7 +152,8 @@ mod tests {
         assert_eq!(Place::of(b"/cfgsvc"), None);
         for refused in [
             "",
-            "zones/a",
+            "zones/A",
+            "tables/a",
             "colos/",
             "colos/a/b",
             "attending/h1",

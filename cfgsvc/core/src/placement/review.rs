@@ -24,6 +24,7 @@ use crate::refusal::{Code, refuse, shown};
 use crate::tables;
 use crate::votes::Settings;
 use crate::writer::RevisionWriter;
+use crate::zones;
 
 type Checked = io::Result<Result<(), Refusal>>;
 
@@ -140,6 +141,10 @@ fn one(
         Place::Colo(colo) => review_colo(writer.state, users, (&colo, change)),
         Place::Host(host) => review_host(writer.state, users, (&host, change)),
         Place::Role(role) => review_role(writer, &role, change, leases),
+        Place::Dns(place) => {
+            let new = change.new.as_ref().map(|(value, _)| value);
+            zones::review(writer.state, &change.key, &place, new)
+        }
     }
 }
 
@@ -326,6 +331,11 @@ fn delete_role(writer: &mut RevisionWriter<'_, '_>, role: &RoleName, change: &Ch
                 "role '{name}' follows role '{role}': cfgctl role create {name} --follows none"
             )));
         }
+    }
+    if let Some(follow) = zones::follower(writer.state, role)? {
+        return Ok(in_use(format!(
+            "role '{role}' is followed by {follow}: cfgctl zone unfollow it first"
+        )));
     }
     writer.delete_if_there(&keys::grant(role))?;
     Ok(Ok(()))
