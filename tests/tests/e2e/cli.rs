@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use cfgsvc_tests::harness::{Cluster, Ran, binary_path, run_binary};
 
-fn cfgctl(at: &str, arguments: &[&str]) -> Ran {
+pub(crate) fn cfgctl(at: &str, arguments: &[&str]) -> Ran {
     // Much time, so that a slow machine is not taken for a group that is away.
     let mut all = vec!["--endpoints", at, "--author", "tester", "--timeout", "30s"];
     all.extend_from_slice(arguments);
@@ -15,12 +15,12 @@ fn cfgctl(at: &str, arguments: &[&str]) -> Ran {
 }
 
 /// Standard output of a command that succeeds.
-fn done(at: &str, arguments: &[&str]) -> String {
+pub(crate) fn done(at: &str, arguments: &[&str]) -> String {
     cfgctl(at, arguments).success().expect("cfgctl succeeds")
 }
 
 /// Standard error of a command that is refused.
-fn refused(at: &str, arguments: &[&str], words: &[&str]) {
+pub(crate) fn refused(at: &str, arguments: &[&str], words: &[&str]) {
     let ran = cfgctl(at, arguments);
     assert_eq!(
         ran.code,

@@ -17,3 +17,4 @@ mod torn_files;
 mod votes;
 mod web;
 mod writers;
+mod zones;

@@ -4,6 +4,7 @@ mod group;
 mod keys;
 mod locks;
 mod placement;
+mod zone;
 
 pub(crate) use group::{
     CompletionsArgs, LeaderCommand, MemberCommand, SnapshotCommand, SnapshotRestoreArgs,
@@ -18,6 +19,7 @@ pub(crate) use placement::{
     ColoCommand, DataArg, FailoverArg, FailoverArgs, HostCommand, KindArg, MoveArgs, OrNone,
     RoleArgs, RoleCommand,
 };
+pub(crate) use zone::{Followed, ZoneApplyArgs, ZoneCommand, ZoneFollowArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::time::Duration;
@@ -152,6 +154,9 @@ pub(crate) enum Command {
     Role(RoleCommand),
     /// Print what the group decides by itself, or have it decide about a role now
     Failover(FailoverArgs),
+    /// Put in, print and delete DNS zones, and have names follow roles
+    #[command(subcommand, after_help = "Example: cfgctl zone apply example.com.zone")]
+    Zone(ZoneCommand),
     /// List, add, remove and promote members
     #[command(subcommand, after_help = "Example: cfgctl member list")]
     Member(MemberCommand),

@@ -26,6 +26,7 @@ mod txn;
 mod version;
 mod votes;
 mod watch;
+mod zone;
 
 use crate::Outcome;
 use crate::args::Command;
@@ -58,6 +59,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Host(command) => colo::run_host(context, command).await,
         Command::Role(command) => Box::pin(role::run(context, command)).await,
         Command::Failover(args) => Box::pin(failover::run(context, args)).await,
+        Command::Zone(command) => Box::pin(zone::run(context, command)).await,
         Command::Member(command) => member::run(context, command).await,
         Command::Status => status::run(context).await,
         Command::Leader(command) => leader::run(context, command).await,
