@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context, args: ZoneApplyArgs) -> Outcome {
     }
     let client = context.client_because(format!("apply {file}"))?;
     let stored = Stored::read(&client, &zone, 0).await?;
-    become_(context, &client, &stored, new, args.dry_run).await
+    change(context, &client, &stored, new, args.dry_run).await
 }
 
 pub(crate) async fn rollback(
@@ -59,7 +59,7 @@ pub(crate) async fn rollback(
     let past = Stored::read(&client, zone, to).await?;
     past.in_force()?;
     let stored = Stored::read(&client, zone, 0).await?;
-    become_(context, &client, &stored, past.zone, dry_run).await
+    change(context, &client, &stored, past.zone, dry_run).await
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Diagnostic> {
@@ -99,7 +99,7 @@ fn zone_of(file: &str, text: &[u8]) -> Result<ZoneName, Diagnostic> {
 }
 
 /// Makes what is stored `new`.
-async fn become_(
+async fn change(
     context: &Context,
     client: &Client,
     stored: &Stored,
@@ -109,7 +109,10 @@ async fn become_(
     settle_serial(stored, &mut new);
     let changes = diff(&stored.zone, &new);
     let plan = plan(stored, &new);
-    let edits = match plan {
+    if dry_run && plan != Plan::Nothing {
+        print(context, stored, &changes, None)?;
+    }
+    let revision = match plan {
         Plan::Nothing => {
             context.printer.note(&format!(
                 "zone {} is so already (serial {}): nothing was written",
@@ -117,26 +120,23 @@ async fn become_(
             ));
             return Ok(Exit::Done);
         }
-        Plan::Edits(edits) => Ok(edits),
-        Plan::Generation(edits) => Err(edits),
-    };
-    if dry_run {
-        print(context, stored, &changes, None)?;
-        return match edits {
-            Ok(edits) => foretell(context, client, &Write::Txn(transaction(stored, edits))).await,
-            Err(edits) => {
-                let names = count(edits.len() as i128, "name");
-                context
-                    .printer
-                    .note(&format!("it would be written anew: {names}"));
-                context.printer.note("nothing was written");
-                Ok(Exit::Done)
+        Plan::Edits(edits) => {
+            let txn = transaction(stored, edits);
+            if dry_run {
+                return foretell(context, client, &Write::Txn(txn)).await;
             }
-        };
-    }
-    let revision = match edits {
-        Ok(edits) => commit(client, stored, transaction(stored, edits)).await?,
-        Err(edits) => generation(context, client, stored, edits).await?,
+            commit(client, stored, txn).await?
+        }
+        Plan::Generation(edits) => {
+            if dry_run {
+                let names = count(edits.len() as i128, "name");
+                context.printer.note(&format!(
+                    "{names} would be written anew, and nothing was written"
+                ));
+                return Ok(Exit::Done);
+            }
+            generation(context, client, stored, edits).await?
+        }
     };
     print(context, stored, &changes, Some(revision))?;
     Ok(Exit::Done)
@@ -252,7 +252,7 @@ async fn generation(
 }
 
 /// Deletes the generations before `number`.
-async fn older(
+pub(crate) async fn older(
     context: &Context,
     client: &Client,
     zone: &ZoneName,
@@ -284,7 +284,7 @@ async fn older(
 }
 
 /// Deletes a range in small commits, so that nobody waits for it.
-pub(crate) async fn clear(
+async fn clear(
     context: &Context,
     client: &Client,
     (mut from, to): (Bytes, Bytes),

@@ -186,8 +186,10 @@ async fn delete(context: &Context, zone: &ZoneName, yes: bool) -> Outcome {
     if !reply.succeeded {
         return Err(apply::changed_meanwhile(&stored));
     }
-    // The zone is gone by now; its names are what is left over.
-    apply::clear(context, &client, keys::generations(zone)).await?;
+    // The zone is gone by now; its names are what is left over. Who has applied it anew since has
+    // written into a later generation.
+    let number = u64::try_from(reply.revision).unwrap_or_default();
+    apply::older(context, &client, zone, number).await?;
     context.printer.note(&format!(
         "deleted zone {zone} at revision {}",
         reply.revision
