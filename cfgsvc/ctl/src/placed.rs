@@ -46,7 +46,8 @@ pub(crate) async fn read_all<T: DeserializeOwned>(
     named.collect()
 }
 
-fn parse<T: DeserializeOwned>(kv: &KeyValue) -> Result<T, Diagnostic> {
+/// The object of a key.
+pub(crate) fn parse<T: DeserializeOwned>(kv: &KeyValue) -> Result<T, Diagnostic> {
     serde_json::from_slice(&kv.value).map_err(|error| {
         let key = crate::render::cell(&kv.key);
         Diagnostic::refused(format!("the value of key `{key}` is not what it should be"))

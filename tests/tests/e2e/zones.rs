@@ -159,24 +159,22 @@ fn what_is_no_zone_is_refused_by_line_and_nothing_is_half_written() -> Result<()
     let at = world.at();
     world.apply(FILE)?;
     let before = world.shown();
-    let bad = format!("{FILE}www CNAME ns1\nmail MX 10\nsub NS ns.sub\n");
-    let file = world.file(&bad)?;
-    let file = name(&file)?;
-    let line = |number: u32| format!("{file}:{number}:");
-    refused(
-        &at,
-        &["zone", "apply", file],
-        &[&line(11), "nothing was written"],
-    );
-    let bad = format!("{FILE}www CNAME ns1\nsub NS ns.sub\n");
-    let file = world.file(&bad)?;
-    let file = name(&file)?;
-    let line = |number: u32| format!("{file}:{number}:");
-    refused(
-        &at,
-        &["zone", "apply", file],
-        &[&line(10), &line(11), "CNAME", "hint"],
-    );
+    for (bad, lines, word) in [
+        (
+            "www CNAME ns1\nmail MX 10\nsub NS ns.sub\n",
+            &[11][..],
+            "nothing was written",
+        ),
+        ("www CNAME ns1\nsub NS ns.sub\n", &[10, 11], "CNAME"),
+    ] {
+        let file = world.file(&format!("{FILE}{bad}"))?;
+        let file = name(&file)?;
+        let mut words: Vec<String> = Vec::new();
+        words.extend(lines.iter().map(|line| format!("{file}:{line}:")));
+        words.extend([word, "hint"].map(str::to_owned));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        refused(&at, &["zone", "apply", file], &words);
+    }
     let nowhere = world.file("@ 60 SOA ns1 h 1 2 3 4 5\n@ 60 NS ns1.example.net.\n")?;
     let ran = crate::cli::cfgctl(&at, &["zone", "apply", name(&nowhere)?]);
     ensure!(

@@ -143,7 +143,7 @@ async fn change(
 }
 
 /// Nobody else has changed the zone since it was read.
-fn unchanged(stored: &Stored) -> Txn {
+pub(crate) fn unchanged(stored: &Stored) -> Txn {
     let zone = &stored.name;
     let (settings, serial) = stored.versions;
     Txn::new()

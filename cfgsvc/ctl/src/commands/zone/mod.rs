@@ -13,7 +13,7 @@ use crate::diagnostics::{Diagnostic, Exit};
 use crate::placed::read_all;
 use crate::render::{Table, time};
 use cfgdns_zone::print;
-use cfgsvc_client::{Compare, Delete, Is, Keys, Op, Txn};
+use cfgsvc_client::{Delete, Keys, Op};
 use cfgsvc_core::zones::{Moved, Settings, ZoneName, ZoneSerial, keys, on_wire};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -168,18 +168,7 @@ async fn delete(context: &Context, zone: &ZoneName, yes: bool) -> Outcome {
     let what = format!("this deletes zone {zone}: {}", stored.size());
     let _consent = consent(&context.printer, &what, yes)?;
     let (from, to) = keys::follows(zone);
-    let (settings, serial) = stored.versions;
-    let txn = Txn::new()
-        .when(Compare::mod_revision(
-            Keys::One(keys::zone(zone)),
-            Is::Equal,
-            settings,
-        ))
-        .when(Compare::mod_revision(
-            Keys::One(keys::serial(zone)),
-            Is::Equal,
-            serial,
-        ))
+    let txn = apply::unchanged(&stored)
         .then(Op::Delete(Delete::new(Keys::One(keys::zone(zone)))))
         .then(Op::Delete(Delete::new(Keys::Range(from, to))));
     let reply = client.txn(txn).await?;

@@ -2,6 +2,7 @@
 
 use crate::diagnostics::Diagnostic;
 use crate::past::unreadable;
+use crate::placed::parse;
 use crate::render::{cell, count};
 use bytes::Bytes;
 use cfgdns_zone::{Name, Rtype, Soa, Zone};
@@ -10,7 +11,6 @@ use cfgsvc_core::placement::keys::Place as Placed;
 use cfgsvc_core::zones::{
     Follow, FollowType, Moved, NodeObject, Place, Settings, ZoneName, ZoneSerial, keys, on_wire,
 };
-use serde::de::DeserializeOwned;
 
 /// A zone, and the versions that a change of it is conditional on.
 #[derive(Debug)]
@@ -26,15 +26,6 @@ pub(crate) struct Stored {
     pub(crate) follows: Vec<(Name, FollowType, Follow)>,
     /// As it is on the wire.
     pub(crate) serial: u32,
-}
-
-fn parse<T: DeserializeOwned>(kv: &KeyValue) -> Result<T, Diagnostic> {
-    serde_json::from_slice(&kv.value).map_err(|error| {
-        let key = cell(&kv.key);
-        Diagnostic::refused(format!("the value of key `{key}` is not what it should be"))
-            .because(error)
-            .hint("it may be of a later version than this cfgctl")
-    })
 }
 
 /// One key at a revision.
