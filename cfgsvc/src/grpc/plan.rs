@@ -143,7 +143,10 @@ fn touched(events: &[Event]) -> BTreeSet<RoleName> {
     let keys = events.iter().filter_map(|event| event.kv.as_ref());
     keys.filter_map(|kv| match Place::of(&kv.key) {
         Some(Ok(Place::Role(role) | Place::Grant(role) | Place::Attending(role, _))) => Some(role),
-        Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Failover | Place::Leader) | Err(_))
+        Some(
+            Ok(Place::Colo(_) | Place::Host(_) | Place::Failover | Place::Leader | Place::Dns(_))
+            | Err(_),
+        )
         | None => None,
     })
     .collect()

@@ -29,7 +29,12 @@ Example: cfgctl zone apply example.com.zone --dry-run
         #[arg(value_parser = zone)]
         zone: ZoneName,
         /// As it was at this revision; see cfgctl zone history
-        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        #[arg(
+            long,
+            default_value_t = 0,
+            hide_default_value = true,
+            value_name = "REVISION"
+        )]
         #[arg(value_parser = clap::value_parser!(i64).range(1..))]
         rev: i64,
     },
@@ -40,7 +45,7 @@ Example: cfgctl zone apply example.com.zone --dry-run
         #[arg(value_parser = zone)]
         zone: ZoneName,
         /// At most so many, the newest
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, value_name = "N")]
         #[arg(value_parser = clap::value_parser!(i64).range(1..=1000))]
         limit: i64,
     },
@@ -53,7 +58,7 @@ Example: cfgctl zone rollback example.com --to 117 --dry-run")]
         #[arg(value_parser = zone)]
         zone: ZoneName,
         /// The revision; see cfgctl zone history
-        #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+        #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(i64).range(1..))]
         to: i64,
         /// Print what would change, and change nothing
         #[arg(long)]

@@ -477,7 +477,10 @@ fn concerns(key: &[u8], role: &RoleName) -> bool {
         Some(Ok(Place::Role(name) | Place::Grant(name) | Place::Attending(name, _))) => {
             name == *role
         }
-        Some(Ok(Place::Colo(_) | Place::Host(_) | Place::Failover | Place::Leader) | Err(_))
+        Some(
+            Ok(Place::Colo(_) | Place::Host(_) | Place::Failover | Place::Leader | Place::Dns(_))
+            | Err(_),
+        )
         | None => false,
     }
 }

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 57] = [
+const COMMANDS: [&str; 66] = [
     "",
     "get",
     "set",
@@ -46,6 +46,15 @@ const COMMANDS: [&str; 57] = [
     "role resume",
     "role check",
     "role delete",
+    "zone",
+    "zone apply",
+    "zone list",
+    "zone show",
+    "zone history",
+    "zone rollback",
+    "zone delete",
+    "zone follow",
+    "zone unfollow",
     "member",
     "member list",
     "member add",

@@ -55,7 +55,12 @@ pub fn placed(commit: &Commit) -> Result<Vec<Placed>, String> {
                 all.push(Placed::Attending(role, host, parse(value)?));
             }
             Some(Ok(
-                Place::Colo(_) | Place::Host(_) | Place::Role(_) | Place::Failover | Place::Leader,
+                Place::Colo(_)
+                | Place::Host(_)
+                | Place::Role(_)
+                | Place::Failover
+                | Place::Leader
+                | Place::Dns(_),
             ))
             | None => {}
             Some(Err(why)) => return Err(format!("a key of placement: {why}")),

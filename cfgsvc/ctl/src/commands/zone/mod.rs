@@ -80,14 +80,14 @@ async fn show(context: &Context, zone: &ZoneName, rev: i64) -> Outcome {
     let stored = Stored::read(&client, zone, rev).await?;
     stored.in_force()?;
     let text = || {
-        let mut text = print(&stored.with_serial());
-        for (name, rtype, follow) in &stored.follows {
+        let follows = stored.follows.iter().map(|(name, rtype, follow)| {
             let name = name.relative_text(zone.name());
             let (ttl, role) = (follow.ttl, &follow.role);
             // A comment: cfgctl zone apply leaves such names as they are.
-            text.push_str(&format!("; {name} {ttl} {rtype} follows role {role}\n"));
-        }
-        text
+            format!("; {name} {ttl} {rtype} follows role {role}\n")
+        });
+        let follows: String = follows.collect();
+        print(&stored.with_serial()) + &follows
     };
     context.print_text(text, || {
         let follows = stored.follows.iter().map(|(name, rtype, follow)| {
