@@ -29,14 +29,8 @@ Example: cfgctl zone apply example.com.zone --dry-run
         #[arg(value_parser = zone)]
         zone: ZoneName,
         /// As it was at this revision; see cfgctl zone history
-        #[arg(
-            long,
-            default_value_t = 0,
-            hide_default_value = true,
-            value_name = "REVISION"
-        )]
-        #[arg(value_parser = clap::value_parser!(i64).range(1..))]
-        rev: i64,
+        #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(i64).range(1..))]
+        rev: Option<i64>,
     },
     /// Print the changes of a zone
     #[command(after_help = "Example: cfgctl zone history example.com")]

@@ -9,7 +9,9 @@ use crate::diagnostics::{Diagnostic, Exit};
 use crate::placed::foretell;
 use crate::render::{Table, cell, count};
 use bytes::Bytes;
-use cfgdns_zone::{Change, FILE_BYTES_MAX, Loaded, Name, Rtype, Source, Zone, diff, load, parse};
+use cfgdns_zone::{
+    Change, FILE_BYTES_MAX, Loaded, Name, Report, Rtype, Source, Zone, diff, load, parse,
+};
 use cfgsvc_client::{Client, Compare, Delete, Get, Is, Keys, Op, Put, Txn, TxnReply, Write};
 use cfgsvc_core::zones::{Settings, ZoneName, keys};
 use futures_util::stream::{self, StreamExt};
@@ -37,10 +39,7 @@ pub(crate) async fn run(context: &Context, args: ZoneApplyArgs) -> Outcome {
     let Loaded {
         zone: new,
         warnings,
-    } = load(&source).map_err(|report| {
-        Diagnostic::refused(format!("{report}"))
-            .hint("nothing was written; correct the file and apply it again")
-    })?;
+    } = load(&source).map_err(|report| invalid(&report))?;
     if !warnings.is_empty() {
         context.printer.note(&format!("warning: {warnings}"));
     }
@@ -79,6 +78,11 @@ fn read(file: &Path) -> Result<Vec<u8>, Diagnostic> {
     Ok(text)
 }
 
+fn invalid(report: &Report) -> Diagnostic {
+    Diagnostic::refused(report.to_string())
+        .hint("nothing was written; correct the file and apply it again")
+}
+
 /// The zone that a file is of: where its start of authority is.
 fn zone_of(file: &str, text: &[u8]) -> Result<ZoneName, Diagnostic> {
     let root = Name::root();
@@ -87,7 +91,7 @@ fn zone_of(file: &str, text: &[u8]) -> Result<ZoneName, Diagnostic> {
         text,
         origin: &root,
     };
-    let found = parse(&source).map_err(|report| Diagnostic::refused(report.to_string()))?;
+    let found = parse(&source).map_err(|report| invalid(&report))?;
     let mut with_soa = found.zone.nodes().filter(|(_, node)| node.has(Rtype::SOA));
     match (with_soa.next(), with_soa.next()) {
         (Some((name, _)), None) if !name.is_root() => Ok(ZoneName::new(name)),

@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context, command: ZoneCommand) -> Outcome {
     match command {
         ZoneCommand::Apply(args) => apply::run(context, args).await,
         ZoneCommand::List => list(context).await,
-        ZoneCommand::Show { zone, rev } => show(context, &zone, rev).await,
+        ZoneCommand::Show { zone, rev } => show(context, &zone, rev.unwrap_or(0)).await,
         ZoneCommand::History { zone, limit } => history(context, &zone, limit).await,
         ZoneCommand::Rollback { zone, to, dry_run } => {
             apply::rollback(context, &zone, to, dry_run).await
