@@ -205,7 +205,8 @@ async fn commit(client: &Client, stored: &Stored, txn: Txn) -> Result<i64, Diagn
 
 pub(crate) fn changed_meanwhile(stored: &Stored) -> Diagnostic {
     Diagnostic::refused(format!(
-        "zone {} was changed after it was read at revision {}: nothing was done",
+        "zone {} was changed, or is being changed, since it was read at revision {}: nothing was \
+         done",
         stored.name, stored.revision
     ))
     .hint("run it again, with --dry-run to see what differs now")
@@ -221,14 +222,20 @@ async fn generation(
     let zone = &stored.name;
     // No generation before can have this number: it is that of a revision.
     let number = u64::try_from(stored.revision).unwrap_or_default();
+    let apex = keys::node(zone, number, zone.name());
     let total = edits.len();
-    let mut done = 0;
-    let mut writes = stream::iter(batches(zone, edits).into_iter().map(|batch| {
-        let names = batch.len();
-        let mut txn = Txn::new();
-        for edit in batch {
-            txn = txn.then(operation(zone, number, edit));
-        }
+    let mut all = batches(zone, edits).into_iter();
+    let put = |txn: Txn, batch: Vec<Edit>| {
+        let each = batch.into_iter();
+        each.fold(txn, |txn, edit| txn.then(operation(zone, number, edit)))
+    };
+    // The apex is the first name, and whoever writes it has the generation.
+    let first = all.next().unwrap_or_default();
+    let mut done = first.len();
+    let claim = Txn::new().when(Compare::missing(apex.clone()));
+    commit(client, stored, put(claim, first)).await?;
+    let mut writes = stream::iter(all.map(|batch| {
+        let (names, txn) = (batch.len(), put(Txn::new(), batch));
         async move { client.txn(txn).await.map(|_: TxnReply| names) }
     }))
     .buffer_unordered(BATCHES);
@@ -240,7 +247,6 @@ async fn generation(
     }
     drop(writes);
     context.printer.progress("");
-    let apex = keys::node(zone, number, zone.name());
     let flip = unchanged(stored)
         .when(Compare::version(Keys::One(apex), Is::Equal, 1))
         .then(into_force(zone, number));

@@ -212,6 +212,7 @@ mod tests {
             panic!("it fits");
         };
         assert_eq!(edits.len(), 203, "all names, not those alone that differ");
+        assert_eq!(&edits[0].name, name().name(), "the apex is the first");
         let batches = batches(&name(), edits);
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [120, 83]);
     }
