@@ -110,6 +110,7 @@ impl<'a> Answering<'a> {
             Lookup::Dname(node) => self.rename(node, name),
             Lookup::Missing(encloser) => {
                 if let Some(wildcard) = self.tree.child(encloser, b"*") {
+                    self.reply.synthesized = true;
                     return self.at_node(wildcard, Some(name));
                 }
                 self.reply.rcode = Rcode::NxDomain;
@@ -174,6 +175,7 @@ impl<'a> Answering<'a> {
         let (owner, _) = Name::from_wire(dname.owner).ok()?;
         let (target, _) = Name::from_wire(dname.data.clone().next()?).ok()?;
         let ttl = dname.ttl;
+        self.reply.synthesized = true;
         let shorter = target.as_wire().len() < owner.as_wire().len();
         if !self.push(dname, None) && !shorter {
             // It was followed before, and would lead on and on to names that are no shorter.

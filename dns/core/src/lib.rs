@@ -1,14 +1,16 @@
-//! What an authoritative name server answers: immutable zones and a question in, a reply out.
+//! What an authoritative name server answers: immutable zones and a request in, a reply out.
 //!
 //! ```text
 //! Zone ─► Tree ─┐
-//! Zone ─► Tree ─┼─► Zones ─┬─► answer ─► Reply: what goes into which section
-//! Zone ─► Tree ─┘          │
-//!              Question ───┘
+//! Zone ─► Tree ─┼─► Zones ─┬─► answer ─► Reply: what goes into which section ─┐
+//! Zone ─► Tree ─┘          │                                                  │
+//!              Question ───┘                                                  ▼
+//!                 ▲          freshness, settings, time, client, limit ─► respond ─► octets
+//!              Request ◄─ octets
 //! ```
 //!
-//! Pure: no clock, file, socket, thread or hash order. Whether the server may answer at all, the
-//! bytes of the message, EDNS, truncation and transfers are for the shell around it.
+//! Pure: no clock, file, socket, thread or hash order. Times and secrets come in as values; what
+//! carries the octets, and how a zone is transferred, is for the shell around it.
 //!
 //! Invariants
 //! - one question costs a walk over its labels for each alias, at most [`ALIASES_MAX`] of them, and
@@ -17,12 +19,26 @@
 //! - AA is set only when the first name of the answer is in a zone of ours and not delegated.
 
 mod answer;
+mod cookie;
+mod encode;
 mod index;
+mod limit;
+mod message;
 mod reply;
+mod respond;
+mod siphash;
 mod tree;
 mod zones;
 
 pub use answer::{ALIASES_MAX, CLASS_IN, Question, answer};
+pub use cookie::CookieSecrets;
+pub use limit::{Limiter, Limits};
+pub use message::{Asked, Edns, Fault, HEADER_OCTETS, Request, Tsig};
 pub use reply::{Data, ExtendedError, Rcode, Records, Reply};
+pub use respond::{
+    Arrival, Chaos, Freshness, IDENTITY_OCTETS_MAX, Identity, IdentityTooLong, Moment, Outcome,
+    PLAIN_UDP_OCTETS, Settings, State, TCP_OCTETS_MAX, Transfer, Transport, UDP_OCTETS_MAX,
+    respond,
+};
 pub use tree::{BuildError, Lookup, NodeId, SetView, StoredData, Tree};
 pub use zones::Zones;

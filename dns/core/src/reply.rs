@@ -1,4 +1,4 @@
-//! What a reply says, section by section; the bytes are made by whoever sends it.
+//! What a reply says, section by section; `encode` makes a message of it.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,15 @@ use cfgdns_zone::{Name, Rtype};
 
 use crate::tree::{SetView, StoredData, Tree};
 
-/// The outcome of a question (RFC 1035 4.1.1, RFC 6672 2.2).
+/// The outcome of a question (RFC 1035 4.1.1, RFC 6672 2.2, RFC 6891 9, RFC 8945 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rcode {
     /// There is an answer, or the name exists without the type.
     NoError,
     /// The question cannot be.
     FormErr,
+    /// This server cannot say, for now.
+    ServFail,
     /// The name does not exist.
     NxDomain,
     /// The kind of question is not implemented.
@@ -21,18 +23,25 @@ pub enum Rcode {
     Refused,
     /// The name that a DNAME leads to would be too long.
     YxDomain,
+    /// No authority: over a zone that is to be transferred, or whoever signed the request has none.
+    NotAuth,
+    /// A version of EDNS that does not exist yet.
+    BadVers,
 }
 
 impl Rcode {
-    /// The number on the wire.
+    /// The number on the wire; from 16 on its upper bits are in the OPT record (RFC 6891 6.1.3).
     pub fn code(self) -> u8 {
         match self {
             Self::NoError => 0,
             Self::FormErr => 1,
+            Self::ServFail => 2,
             Self::NxDomain => 3,
             Self::NotImp => 4,
             Self::Refused => 5,
             Self::YxDomain => 6,
+            Self::NotAuth => 9,
+            Self::BadVers => 16,
         }
     }
 }
@@ -40,18 +49,24 @@ impl Rcode {
 /// Why, for whoever can read it (RFC 8914).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtendedError {
+    /// The server has not been fresh since it started (RFC 8914 4.15).
+    NotReady,
     /// We have no authority over the name (RFC 8914 4.21).
     NotAuthoritative,
     /// The kind of question is not supported (RFC 8914 4.22).
     NotSupported,
+    /// What the server has may be out of date (RFC 8914 4.25).
+    InvalidData,
 }
 
 impl ExtendedError {
     /// The number on the wire.
     pub fn code(self) -> u16 {
         match self {
+            Self::NotReady => 14,
             Self::NotAuthoritative => 20,
             Self::NotSupported => 21,
+            Self::InvalidData => 24,
         }
     }
 }
@@ -124,6 +139,8 @@ pub struct Reply<'a> {
     pub extended_error: Option<ExtendedError>,
     /// The zone that was asked.
     pub zone: Option<&'a Tree>,
+    /// Whether a wildcard or a DNAME made a name of the answer: strangers choose such names.
+    pub synthesized: bool,
 }
 
 impl Reply<'_> {
@@ -137,6 +154,7 @@ impl Reply<'_> {
             additional: Vec::new(),
             extended_error: None,
             zone: None,
+            synthesized: false,
         }
     }
 }

@@ -89,6 +89,9 @@ fn rcode(rcode: Rcode) -> String {
         Rcode::NotImp => "NOTIMP",
         Rcode::Refused => "REFUSED",
         Rcode::YxDomain => "YXDOMAIN",
+        Rcode::ServFail => "SERVFAIL",
+        Rcode::NotAuth => "NOTAUTH",
+        Rcode::BadVers => "BADVERS",
     };
     text.to_owned()
 }

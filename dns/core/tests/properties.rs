@@ -146,7 +146,12 @@ proptest! {
                 prop_assert_eq!(reply.authority[0].ttl, 5);
             }
             Rcode::NoError | Rcode::YxDomain => {}
-            other @ (Rcode::FormErr | Rcode::NotImp | Rcode::Refused) => {
+            other @ (Rcode::FormErr
+            | Rcode::ServFail
+            | Rcode::NotImp
+            | Rcode::Refused
+            | Rcode::NotAuth
+            | Rcode::BadVers) => {
                 prop_assert!(false, "{other:?}");
             }
         }

@@ -1,0 +1,590 @@
+//! From the octets of a request to the octets of its reply: the one function that a UDP loop and a
+//! TCP loop both call.
+//!
+//! ```text
+//! octets ─► Request ─┬─ no header, or a reply ──► silence
+//!                    ├─ faulty, CHAOS, signed ──► its error, or who we are
+//!                    ├─ not fresh ──────────────► SERVFAIL, AA=0, extended error 14 or 24
+//!                    ├─ AXFR, IXFR over TCP ────► a plan for the transport
+//!                    └─ answer(zones) ─► rate limit (UDP without our cookie) ─► message
+//! ```
+//!
+//! Invariants
+//! - nothing of a zone, and no REFUSED that depends on which zones there are, leaves a server that
+//!   is not fresh: it cannot know. It does not fall silent either, because that costs clients most;
+//! - a reply has an OPT record when, and only when, the request has one that could be read;
+//! - a reply keeps within what the transport and the client can take, with all sets whole; what
+//!   does not fit is left out and, when it is missed, TC is set;
+//! - the state is not changed, and the outcome depends on the arguments only.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cfgdns_zone::Rtype;
+
+use crate::answer::{CLASS_IN, Question, answer};
+use crate::cookie::{CLIENT_OCTETS, CookieSecrets};
+use crate::encode::{Full, Section, Writer};
+use crate::limit::{Kind, Limiter, Verdict};
+use crate::message::{Asked, Edns, OPCODE_QUERY, Request, option};
+use crate::reply::{ExtendedError, Rcode, Records, Reply};
+use crate::tree::{APEX, Tree};
+use crate::zones::Zones;
+
+/// Octets of a UDP message that every client takes (RFC 1035 4.2.1).
+pub const PLAIN_UDP_OCTETS: usize = 512;
+/// Octets of a UDP message that is not fragmented on the way (RFC 9715 3.2, flag day 2020).
+pub const UDP_OCTETS_MAX: u16 = 1_232;
+/// Octets of a TCP message: its length has two octets (RFC 1035 4.2.2).
+pub const TCP_OCTETS_MAX: usize = 65_535;
+/// Octets of a text that says who the server is, so that it fits into every reply.
+pub const IDENTITY_OCTETS_MAX: usize = 64;
+
+/// The class of questions about the server itself (RFC 4892).
+const CLASS_CHAOS: u16 = 3;
+const CLASS_ANY: u16 = 255;
+/// The error of a signature with a key that nobody knows (RFC 8945 3).
+const BADKEY: u16 = 17;
+/// Seconds that clocks may differ by (RFC 8945 10).
+const TSIG_FUDGE: u16 = 300;
+
+/// A short text that says who the server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity(Box<[u8]>);
+
+/// An identity is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the identity has {0} octets: at most {IDENTITY_OCTETS_MAX} fit into every reply")]
+pub struct IdentityTooLong(pub usize);
+
+impl TryFrom<&str> for Identity {
+    type Error = IdentityTooLong;
+
+    fn try_from(text: &str) -> Result<Self, IdentityTooLong> {
+        match text.len() {
+            0..=IDENTITY_OCTETS_MAX => Ok(Self(text.as_bytes().into())),
+            octets => Err(IdentityTooLong(octets)),
+        }
+    }
+}
+
+/// What the server says about itself in the class CHAOS (RFC 4892).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chaos {
+    /// For `id.server` and `hostname.bind`.
+    pub id: Identity,
+    /// For `version.server` and `version.bind`.
+    pub version: Identity,
+}
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who answers, for those who ask (RFC 5001).
+    pub nsid: Option<Identity>,
+    /// Whether and how questions in the class CHAOS are answered.
+    pub chaos: Option<Chaos>,
+    /// Octets of the largest UDP message, from 512 to [`UDP_OCTETS_MAX`]; others are moved there.
+    pub udp_octets_max: u16,
+    /// The secrets of server cookies; without them cookies are not answered.
+    pub cookies: Option<CookieSecrets>,
+}
+
+/// Whether the group has confirmed that the zones are what it has agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Not since the server started.
+    Never,
+    /// It has, and that holds until this moment of the monotonic clock, in milliseconds.
+    Until(u64),
+    /// It has, and contact was lost.
+    Lost,
+}
+
+impl Freshness {
+    /// Why nothing can be said about zones; none when it can.
+    fn error(self, now: Moment) -> Option<ExtendedError> {
+        match self {
+            Self::Never => Some(ExtendedError::NotReady),
+            Self::Until(end_ms) if now.monotonic_ms < end_ms => None,
+            Self::Until(_) | Self::Lost => Some(ExtendedError::InvalidData),
+        }
+    }
+}
+
+/// All that an answer depends on beside the request.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The zones.
+    pub zones: Zones,
+    /// Whether they may be spoken of.
+    pub freshness: Freshness,
+    /// What the operator decides.
+    pub settings: Settings,
+}
+
+/// When a request came, by the two clocks that matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Seconds since 1970: what other servers and clients agree on, for cookies.
+    pub unix_seconds: u64,
+    /// Milliseconds of a clock that nobody sets, for freshness and the rate limit.
+    pub monotonic_ms: u64,
+}
+
+/// What carries the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Datagrams, from addresses that may be forged.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+/// How and when a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// What carried it.
+    pub transport: Transport,
+    /// Where it came from.
+    pub client: SocketAddr,
+    /// When.
+    pub now: Moment,
+}
+
+/// What to do about a request.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Send this message.
+    Send(Vec<u8>),
+    /// Send nothing.
+    Silence,
+    /// Send a zone, when the client may have it.
+    Transfer(Transfer),
+}
+
+/// A transfer to be sent over the connection that asked for it. Whether the client may have it, and
+/// how its messages are paced, is for the transport. It must ask whether the server is still fresh
+/// before each message.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// The zone, as it is now.
+    pub zone: Arc<Tree>,
+    /// The serial that the client has, when it asks for what has changed since (RFC 1995).
+    pub since: Option<u32>,
+    /// Tells the reply from others.
+    pub id: u16,
+    /// The question as it came, for the first message.
+    pub question: Vec<u8>,
+    /// Whether the replies have an OPT record.
+    pub edns: bool,
+    /// Whether the client asks for how long it may serve the zone (RFC 7314).
+    pub expire: bool,
+}
+
+/// What is said, before it is octets.
+enum Plan<'a> {
+    /// About zones, or that nothing is said about them.
+    Reply(Reply<'a>),
+    /// Who the server is.
+    Identity(&'a Asked<'a>, &'a Identity),
+    /// The request is signed with a key that is not known.
+    BadKey,
+}
+
+/// What is done.
+enum Decision<'a> {
+    Say(Plan<'a>),
+    Transfer(Transfer),
+}
+
+/// Answers a request. The limiter is for UDP only; without one nothing is limited.
+pub fn respond(
+    state: &State,
+    limiter: Option<&mut Limiter>,
+    arrival: &Arrival,
+    octets: &[u8],
+) -> Outcome {
+    // Nobody listens there: such an address is forged.
+    if arrival.client.port() == 0 {
+        return Outcome::Silence;
+    }
+    let Some(request) = Request::read(octets) else {
+        return Outcome::Silence;
+    };
+    let plan = match decide(state, arrival, &request) {
+        Decision::Transfer(transfer) => return Outcome::Transfer(transfer),
+        Decision::Say(plan) => plan,
+    };
+    let responding = Responding {
+        state,
+        arrival,
+        request: &request,
+    };
+    let limiter = limiter.filter(|_| arrival.transport == Transport::Udp);
+    match limiter.map_or(Verdict::Send, |limiter| responding.count(&plan, limiter)) {
+        Verdict::Send => Outcome::Send(responding.write(&plan, false)),
+        Verdict::Slip => Outcome::Send(responding.write(&plan, true)),
+        Verdict::Drop => Outcome::Silence,
+    }
+}
+
+fn error<'a>(rcode: Rcode, extended_error: Option<ExtendedError>) -> Decision<'a> {
+    let mut reply = Reply::empty(rcode);
+    reply.extended_error = extended_error;
+    Decision::Say(Plan::Reply(reply))
+}
+
+fn decide<'a>(state: &'a State, arrival: &Arrival, request: &'a Request<'a>) -> Decision<'a> {
+    if let Some(fault) = request.fault {
+        return error(fault.rcode(), None);
+    }
+    if request.tsig.is_some() {
+        // RFC 8945 5.2.1: there are no keys here yet, so it is none that is known.
+        return Decision::Say(Plan::BadKey);
+    }
+    let Some(asked) = &request.question else {
+        // RFC 7873 5.4: the client wants a cookie only.
+        return error(Rcode::NoError, None);
+    };
+    if asked.class == CLASS_CHAOS
+        && let Some(identity) = identity(state, asked)
+    {
+        return Decision::Say(Plan::Identity(asked, identity));
+    }
+    if asked.class != CLASS_IN {
+        return error(Rcode::Refused, Some(ExtendedError::NotAuthoritative));
+    }
+    if let Some(not_fresh) = state.freshness.error(arrival.now) {
+        return error(Rcode::ServFail, Some(not_fresh));
+    }
+    if asked.rtype == Rtype::AXFR || asked.rtype == Rtype::IXFR {
+        return transfer(state, arrival.transport, request, asked);
+    }
+    let question = Question {
+        name: &asked.name,
+        rtype: asked.rtype,
+        class: asked.class,
+    };
+    Decision::Say(Plan::Reply(answer(&state.zones, &question)))
+}
+
+/// RFC 4892, and what BIND has always answered.
+fn identity<'a>(state: &'a State, asked: &Asked<'_>) -> Option<&'a Identity> {
+    let chaos = state.settings.chaos.as_ref()?;
+    if asked.rtype != Rtype::TXT && asked.rtype != Rtype::ANY {
+        return None;
+    }
+    match asked.name.to_lowercase().as_wire() {
+        b"\x02id\x06server\0" | b"\x08hostname\x04bind\0" => Some(&chaos.id),
+        b"\x07version\x06server\0" | b"\x07version\x04bind\0" => Some(&chaos.version),
+        _ => None,
+    }
+}
+
+fn transfer<'a>(
+    state: &'a State,
+    transport: Transport,
+    request: &Request<'_>,
+    asked: &Asked<'_>,
+) -> Decision<'a> {
+    let incremental = asked.rtype == Rtype::IXFR;
+    if incremental && request.serial.is_none() {
+        // RFC 1995 3: the client says what it has.
+        return error(Rcode::FormErr, None);
+    }
+    let Some(zone) = state.zones.get(&asked.name) else {
+        // RFC 5936 2.2.1.
+        return error(Rcode::NotAuth, Some(ExtendedError::NotAuthoritative));
+    };
+    match transport {
+        Transport::Tcp => Decision::Transfer(Transfer {
+            zone: Arc::clone(zone),
+            since: request.serial.filter(|_| incremental),
+            id: request.id,
+            question: asked.wire.to_vec(),
+            edns: request.edns.is_some(),
+            expire: request.edns.is_some_and(|edns| edns.expire),
+        }),
+        // RFC 1995 2: one SOA says which version there is, and to come again over TCP.
+        Transport::Udp if incremental => {
+            let mut reply = Reply::empty(Rcode::NoError);
+            reply.authoritative = true;
+            reply.zone = Some(zone);
+            reply.answer = zone
+                .set(APEX, Rtype::SOA)
+                .map(Records::stored)
+                .into_iter()
+                .collect();
+            Decision::Say(Plan::Reply(reply))
+        }
+        // RFC 5936 4.2: there is no such thing.
+        Transport::Udp => error(Rcode::Refused, Some(ExtendedError::NotSupported)),
+    }
+}
+
+struct Responding<'a> {
+    state: &'a State,
+    arrival: &'a Arrival,
+    request: &'a Request<'a>,
+}
+
+impl Responding<'_> {
+    /// Counts the reply, unless the client shows that it is where it says.
+    fn count(&self, plan: &Plan<'_>, limiter: &mut Limiter) -> Verdict {
+        if self.has_our_cookie() {
+            return Verdict::Send;
+        }
+        let client = self.arrival.client.ip();
+        let now_ms = self.arrival.now.monotonic_ms;
+        let Some((kind, name)) = self.kind(plan) else {
+            return Verdict::Send;
+        };
+        limiter.count(client, kind, name, now_ms)
+    }
+
+    /// What is counted. Where strangers can make up names without end, it is the name of the zone.
+    /// A fenced server's SERVFAIL is not counted: it is hardly larger than its question, and to
+    /// withhold it would be the silence that hurts.
+    fn kind<'a>(&'a self, plan: &'a Plan<'_>) -> Option<(Kind, &'a [u8])> {
+        let Plan::Reply(reply) = plan else {
+            return Some((Kind::Error, &[]));
+        };
+        let zone = reply.zone.map_or(&[][..], |zone| zone.origin().as_wire());
+        let asked = self.request.question.as_ref();
+        let asked = asked.map_or(&[][..], |asked| asked.name.as_wire());
+        let first = reply.authority.first();
+        match reply.rcode {
+            Rcode::NxDomain => Some((Kind::NxDomain, zone)),
+            Rcode::NoError if reply.synthesized => Some((Kind::Answer, zone)),
+            Rcode::NoError if !reply.answer.is_empty() => Some((Kind::Answer, asked)),
+            Rcode::NoError if reply.authoritative => Some((Kind::NoData, zone)),
+            Rcode::NoError => match first {
+                Some(cut) => Some((Kind::Referral, &cut.owner)),
+                None => Some((Kind::Error, &[])),
+            },
+            Rcode::ServFail => None,
+            Rcode::FormErr
+            | Rcode::NotImp
+            | Rcode::Refused
+            | Rcode::YxDomain
+            | Rcode::NotAuth
+            | Rcode::BadVers => Some((Kind::Error, &[])),
+        }
+    }
+
+    fn has_our_cookie(&self) -> bool {
+        let cookie = self.request.edns.and_then(|edns| edns.cookie);
+        let secrets = self.state.settings.cookies.as_ref();
+        let Some((cookie, secrets)) = cookie.zip(secrets) else {
+            return false;
+        };
+        let client = self.arrival.client.ip();
+        secrets.is_ours(cookie, client, self.arrival.now.unix_seconds)
+    }
+
+    /// Octets that the reply can have.
+    fn limit(&self) -> usize {
+        match (self.arrival.transport, self.request.edns) {
+            (Transport::Tcp, _) => TCP_OCTETS_MAX,
+            (Transport::Udp, None) => PLAIN_UDP_OCTETS,
+            // RFC 6891 6.2.3: less than 512 is 512.
+            (Transport::Udp, Some(edns)) => {
+                let octets = edns.udp_octets.min(self.udp_octets_max());
+                usize::from(octets).max(PLAIN_UDP_OCTETS)
+            }
+        }
+    }
+
+    fn udp_octets_max(&self) -> u16 {
+        self.state
+            .settings
+            .udp_octets_max
+            .clamp(512, UDP_OCTETS_MAX)
+    }
+
+    /// The message; over the rate limit without its records, and truncated when it has some.
+    fn write(&self, plan: &Plan<'_>, over_limit: bool) -> Vec<u8> {
+        let mut writer = Writer::new(self.limit());
+        let question = self.request.question.as_ref().map(|asked| asked.wire);
+        if let Some(question) = question {
+            writer
+                .question(question)
+                .expect("512 octets hold a question");
+        }
+        let opt = self.request.edns.map(|edns| self.opt(&edns, plan));
+        let opt_octets = opt.as_ref().map_or(0, |(_, options)| 11 + options.len());
+        writer
+            .reserve(opt_octets)
+            .expect("512 octets hold a question and an OPT record");
+        let truncated = over_limit && has_records(plan) || write_plan(&mut writer, plan).is_err();
+        if truncated {
+            writer.clear(question.map_or(0, <[u8]>::len));
+        }
+        let glue_missing = !truncated && write_additional(&mut writer, plan);
+        writer.release(opt_octets);
+        if let Some((ttl, options)) = &opt {
+            let meta = (Rtype::OPT, self.udp_octets_max(), *ttl);
+            let written = writer.record(Section::Additional, &[0], meta, options);
+            written.expect("there is room that was kept");
+        }
+        if matches!(plan, Plan::BadKey) {
+            self.write_bad_key(&mut writer);
+        }
+        writer.finish(self.head(plan, truncated || glue_missing))
+    }
+
+    /// The id and the flags of the reply.
+    fn head(&self, plan: &Plan<'_>, truncated: bool) -> [u8; 4] {
+        let [i0, i1] = self.request.id.to_be_bytes();
+        let mut flags = 0x80 | self.request.opcode << 3;
+        flags |= u8::from(truncated) << 1 | u8::from(is_authoritative(plan)) << 2;
+        // What it means in other kinds of messages nobody knows.
+        flags |= u8::from(self.request.recursion_desired && self.request.opcode == OPCODE_QUERY);
+        // Neither recursion nor authentic data are offered; of CD RFC 4035 3.1.6 says to clear it.
+        [i0, i1, flags, rcode(plan).code() & 15]
+    }
+
+    /// The TTL and the options of the OPT record (RFC 6891 6.1.3).
+    fn opt(&self, edns: &Edns<'_>, plan: &Plan<'_>) -> (u32, Vec<u8>) {
+        // RFC 3225 3: DO is copied. All other flags are zero (RFC 6891 6.1.4).
+        let flags = u8::from(edns.dnssec_ok) << 7;
+        let ttl = u32::from_be_bytes([rcode(plan).code() >> 4, 0, flags, 0]);
+        let mut options = Vec::new();
+        let mut push = |code: u16, value: &[u8]| {
+            let length = u16::try_from(value.len()).expect("values of ours are short");
+            options.extend(code.to_be_bytes());
+            options.extend(length.to_be_bytes());
+            options.extend(value);
+        };
+        if let Plan::Reply(Reply {
+            extended_error: Some(error),
+            ..
+        }) = plan
+        {
+            push(option::EXTENDED_ERROR, &error.code().to_be_bytes());
+        }
+        if let Some(nsid) = self.state.settings.nsid.as_ref().filter(|_| edns.nsid) {
+            push(option::NSID, &nsid.0);
+        }
+        if let Some(cookie) = self.cookie(edns) {
+            push(option::COOKIE, &cookie);
+        }
+        if let Some(zone) = zone(plan) {
+            let soa = zone.soa();
+            if edns.zone_version {
+                // RFC 9660 2: labels of the zone, the type "serial of the SOA", and that.
+                let labels = u8::try_from(zone.origin().label_count()).expect("at most 127");
+                let [s0, s1, s2, s3] = soa.serial.to_be_bytes();
+                push(option::ZONE_VERSION, &[labels, 0, s0, s1, s2, s3]);
+            }
+            let asked = self.request.question.as_ref();
+            let about_zone = asked.is_some_and(|asked| {
+                matches!(asked.rtype, Rtype::SOA | Rtype::IXFR) && asked.name == *zone.origin()
+            });
+            if edns.expire && about_zone {
+                push(option::EXPIRE, &soa.expire.to_be_bytes());
+            }
+        }
+        (ttl, options)
+    }
+
+    fn cookie(&self, edns: &Edns<'_>) -> Option<[u8; 24]> {
+        let secrets = self.state.settings.cookies.as_ref()?;
+        let client_cookie = *edns.cookie?.first_chunk::<CLIENT_OCTETS>()?;
+        let client = self.arrival.client.ip();
+        Some(secrets.make(client_cookie, client, self.arrival.now.unix_seconds))
+    }
+
+    /// RFC 8945 5.2.1 and 5.3.2: the error is in an unsigned signature. A reply that cannot hold it
+    /// is an error all the same.
+    fn write_bad_key(&self, writer: &mut Writer) {
+        let Some(tsig) = self.request.tsig else {
+            return;
+        };
+        let mut data = tsig.algorithm.to_vec();
+        data.extend(&self.arrival.now.unix_seconds.to_be_bytes()[2..]);
+        data.extend(TSIG_FUDGE.to_be_bytes());
+        data.extend([0, 0]);
+        data.extend(self.request.id.to_be_bytes());
+        data.extend(BADKEY.to_be_bytes());
+        data.extend([0, 0]);
+        let Ok(octets) = u16::try_from(tsig.key.len() + 10 + data.len()) else {
+            return;
+        };
+        if writer.reserve(usize::from(octets)).is_ok() {
+            writer.release(usize::from(octets));
+            let meta = (Rtype::TSIG, CLASS_ANY, 0);
+            let written = writer.record(Section::Additional, tsig.key, meta, &data);
+            written.expect("there is room that was kept");
+        }
+    }
+}
+
+fn rcode(plan: &Plan<'_>) -> Rcode {
+    match plan {
+        Plan::Reply(reply) => reply.rcode,
+        Plan::Identity(..) => Rcode::NoError,
+        Plan::BadKey => Rcode::NotAuth,
+    }
+}
+
+fn is_authoritative(plan: &Plan<'_>) -> bool {
+    match plan {
+        Plan::Reply(reply) => reply.authoritative,
+        Plan::Identity(..) => true,
+        Plan::BadKey => false,
+    }
+}
+
+/// The zone that the reply speaks for, which a referral does not (RFC 9660 3.2).
+fn zone<'a>(plan: &Plan<'a>) -> Option<&'a Tree> {
+    match plan {
+        Plan::Reply(reply) => reply.zone.filter(|_| reply.authoritative),
+        Plan::Identity(..) | Plan::BadKey => None,
+    }
+}
+
+fn has_records(plan: &Plan<'_>) -> bool {
+    match plan {
+        Plan::Reply(reply) => !reply.answer.is_empty() || !reply.authority.is_empty(),
+        Plan::Identity(..) => true,
+        Plan::BadKey => false,
+    }
+}
+
+/// What a reply cannot do without: the answer, and the authority section, which has nothing here
+/// but a delegation or the SOA of an answer about nothing.
+fn write_plan(writer: &mut Writer, plan: &Plan<'_>) -> Result<(), Full> {
+    match plan {
+        Plan::Reply(reply) => {
+            for set in &reply.answer {
+                writer.set(Section::Answer, set)?;
+            }
+            for set in &reply.authority {
+                writer.set(Section::Authority, set)?;
+            }
+            Ok(())
+        }
+        Plan::Identity(asked, identity) => {
+            let length = u8::try_from(identity.0.len()).map_err(|_| Full)?;
+            let data = [&[length], &*identity.0].concat();
+            let meta = (Rtype::TXT, CLASS_CHAOS, 0);
+            writer.record(Section::Answer, asked.name.as_wire(), meta, &data)
+        }
+        Plan::BadKey => Ok(()),
+    }
+}
+
+/// Writes what fits of the additional section; true when glue that is needed does not
+/// (RFC 9471 3.1).
+fn write_additional(writer: &mut Writer, plan: &Plan<'_>) -> bool {
+    let Plan::Reply(reply) = plan else {
+        return false;
+    };
+    let mut missing = false;
+    for set in &reply.additional {
+        missing |= writer.set(Section::Additional, set).is_err() && set.needed;
+    }
+    missing
+}

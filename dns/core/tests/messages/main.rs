@@ -1,0 +1,125 @@
+//! Messages in, messages out: what a client sees of the server.
+
+mod limits;
+mod probes;
+mod properties;
+mod reader;
+mod replies;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cfgdns_core::{
+    Arrival, Chaos, CookieSecrets, Freshness, Moment, Outcome, Settings, State, Transport, Tree,
+    UDP_OCTETS_MAX, Zones, respond,
+};
+use cfgdns_zone::{Name, Source, load};
+
+use reader::Message;
+
+const ZONE: &str = "\
+$TTL 3600
+@ SOA ns1 root 7 3600 600 604800 60
+@ NS ns1
+@ NS ns.other.
+@ MX 10 mail
+ns1 A 192.0.2.1
+ns1 AAAA 2001:db8::1
+mail A 192.0.2.2
+WWW A 192.0.2.3
+alias CNAME www
+old DNAME new
+host.new A 192.0.2.6
+_sip._tcp SRV 0 0 5060 mail
+*.wild A 192.0.2.7
+sub NS ns.sub
+ns.sub A 192.0.2.4
+sibling NS ns.other.example.
+ns.other A 192.0.2.5
+";
+
+/// A zone with sets that need room: `big` has 4 kB, `many` one set of 40 addresses, `glue` a
+/// delegation with more glue than fits into 512 octets.
+fn zone_text() -> String {
+    let mut text = ZONE.to_owned();
+    let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string");
+    for number in 0..40 {
+        line(format_args!("big TXT \"{number:0>100}\""));
+        line(format_args!("many A 192.0.2.{number}"));
+        line(format_args!("extra MX {number} m{}", number % 4));
+    }
+    for number in 0..4 {
+        for last in 0..20 {
+            line(format_args!("m{number} A 198.51.{number}.{last}"));
+        }
+    }
+    for number in 0..8 {
+        line(format_args!("glue NS ns{number}.glue"));
+        line(format_args!("ns{number}.glue A 203.0.113.{number}"));
+        line(format_args!("ns{number}.glue AAAA 2001:db8::{number}"));
+    }
+    text
+}
+
+/// A server of the zone `example.`, fresh until the tenth second.
+fn state() -> State {
+    let origin: Name = "example.".parse().expect("a name");
+    let text = zone_text();
+    let source = Source {
+        file: "zone",
+        text: text.as_bytes(),
+        origin: &origin,
+    };
+    let loaded = load(&source).unwrap_or_else(|report| panic!("{report}"));
+    State {
+        zones: Zones::new([Arc::new(Tree::build(&loaded.zone).expect("it has an SOA"))]),
+        freshness: Freshness::Until(10_000),
+        settings: Settings {
+            nsid: Some("ns1.colo-a".try_into().expect("short")),
+            chaos: None,
+            udp_octets_max: UDP_OCTETS_MAX,
+            cookies: Some(CookieSecrets {
+                current: *b"0123456789abcdef",
+                other: None,
+            }),
+        },
+    }
+}
+
+fn chaos() -> Chaos {
+    Chaos {
+        id: "ns1.colo-a".try_into().expect("short"),
+        version: "cfgdns".try_into().expect("short"),
+    }
+}
+
+fn arrival(transport: Transport, client: &str, monotonic_ms: u64) -> Arrival {
+    let client: SocketAddr = client.parse().expect("an address");
+    Arrival {
+        transport,
+        client,
+        now: Moment {
+            unix_seconds: 1_559_731_985,
+            monotonic_ms,
+        },
+    }
+}
+
+const CLIENT: &str = "192.0.2.99:5353";
+
+/// What is sent for a request that comes in the first second.
+fn send(state: &State, transport: Transport, request: &[u8]) -> Vec<u8> {
+    match respond(state, None, &arrival(transport, CLIENT, 1_000), request) {
+        Outcome::Send(octets) => octets,
+        other @ (Outcome::Silence | Outcome::Transfer(_)) => panic!("{other:?}"),
+    }
+}
+
+fn udp(state: &State, request: &[u8]) -> Message {
+    Message::read(&send(state, Transport::Udp, request))
+}
+
+fn tcp(state: &State, request: &[u8]) -> Message {
+    Message::read(&send(state, Transport::Tcp, request))
+}
