@@ -40,7 +40,7 @@ ns.other A 192.0.2.5
 ";
 
 /// A zone with sets that need room: `big` has 4 kB, `many` one set of 40 addresses, `glue` a
-/// delegation with more glue than fits into 512 octets.
+/// delegation with more glue than fits into 512 octets, `far` more targets than pointers can reach.
 fn zone_text() -> String {
     let mut text = ZONE.to_owned();
     let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string");
@@ -58,6 +58,11 @@ fn zone_text() -> String {
         line(format_args!("glue NS ns{number}.glue"));
         line(format_args!("ns{number}.glue A 203.0.113.{number}"));
         line(format_args!("ns{number}.glue AAAA 2001:db8::{number}"));
+    }
+    for number in 0..200 {
+        line(format_args!("far SRV 0 0 {number} t{number:0>60}"));
+        line(format_args!("t{number:0>60} A 192.0.2.1"));
+        line(format_args!("t{number:0>60} AAAA 2001:db8::1"));
     }
     text
 }

@@ -216,7 +216,37 @@ fn malformed_bodies_are_answered_with_their_id() {
     long_label[12] = 64;
     pointer[12..14].copy_from_slice(&[0xc0, 12]);
     overrun[5] = 2;
+    // A record of the additional section whose name is given as octets.
+    let named = |name: &[u8]| {
+        let record = record(".", Rtype::A, 1, 0, &[192, 0, 2, 1]);
+        soa(0, &[[name, &record[1..]].concat()])
+    };
     for (title, request, with_opt) in [
+        (
+            "RFC 1035 4.1.4: a pointer forward",
+            named(&[0xc0, 200]),
+            false,
+        ),
+        (
+            "RFC 1035 4.1.4: a pointer to its own",
+            named(&[0xc0, 25]),
+            false,
+        ),
+        (
+            "RFC 1035 4.1.4: a pointer to the header",
+            named(&[0xc0, 11]),
+            false,
+        ),
+        (
+            "RFC 1035 2.3.4: a name of 256",
+            named(&[&[1, b'a'].repeat(127)[..], b"\x01", b"a\0"].concat()),
+            false,
+        ),
+        (
+            "RFC 6891 5: a label of a type that nobody uses",
+            named(&[0x41, 0]),
+            false,
+        ),
         (
             "RFC 1035 4.1.2: cut in the question",
             good[..20].to_vec(),
@@ -302,6 +332,26 @@ fn malformed_bodies_are_answered_with_their_id() {
             "{title}"
         );
     }
+}
+
+/// The same records, in a form that is right, are passed over.
+#[test]
+fn records_that_nobody_asked_for_are_passed_over() {
+    let state = state();
+    let plain = record(".", Rtype::A, 1, 0, &[192, 0, 2, 1]);
+    let asked = question("example.", Rtype::SOA, 1);
+    let pointed = [&[0xc0, 12], &plain[1..]].concat();
+    let long = [&[1, b'a'].repeat(127)[..], &plain].concat();
+    let request = message(
+        0,
+        [
+            &[asked],
+            &[long],
+            std::slice::from_ref(&pointed),
+            &[plain, pointed.clone()],
+        ],
+    );
+    assert_eq!(udp(&state, &request).rcode(), 0);
 }
 
 /// RFC 1035 7.3, RFC 8906 3: less than a header, and replies, are for nobody; nor does anybody wait

@@ -60,7 +60,7 @@ fn nearly_a_request() -> impl Strategy<Value = Vec<u8>> {
 fn any_name() -> impl Strategy<Value = String> {
     let labels = vec![
         "www", "WWW", "mail", "alias", "old", "new", "host", "wild", "sub", "ns", "glue", "big",
-        "many", "extra", "m1", "_sip", "_tcp", "sibling", "other", "no",
+        "many", "extra", "m1", "_sip", "_tcp", "sibling", "other", "no", "far",
     ];
     let zone = proptest::sample::select(vec!["example.", "eXAMPLE.", "example.", "org.", "."]);
     let labels = proptest::collection::vec(proptest::sample::select(labels), 0..3);

@@ -172,6 +172,20 @@ fn replies_keep_within_what_the_client_takes_and_their_sets_are_whole() {
     assert!(whole.octets > 4_000);
 }
 
+/// RFC 1035 4.1.4: a pointer has 14 bits. Names that are further on are written out.
+#[test]
+fn message_that_is_longer_than_pointers_reach_is_whole() {
+    let state = state();
+    let reply = tcp(&state, &query("far.example.", Rtype::SRV, None));
+    assert_eq!((reply.answer.len(), reply.additional.len()), (200, 400));
+    assert!(reply.octets > 0x4000 + 400 * 16, "{}", reply.octets);
+    for (number, pair) in reply.additional.chunks(2).enumerate() {
+        let name: Name = format!("t{number:0>60}.example.").parse().expect("a name");
+        assert!(pair.iter().all(|record| record.name == name), "{name}");
+        assert_eq!([pair[0].rtype, pair[1].rtype], [Rtype::A, Rtype::AAAA]);
+    }
+}
+
 /// RFC 8914 4.15 and 4.25: no zone is spoken of, nor which there are, however it is asked.
 #[test]
 fn server_that_is_not_fresh_says_servfail_to_everything() {
