@@ -7,7 +7,7 @@
 //!                 └────────── server cookie ───────┴─ SipHash-2-4 of all before it and the address
 //! ```
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use crate::siphash::siphash24;
 

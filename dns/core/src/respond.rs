@@ -17,7 +17,7 @@
 //!   does not fit is left out and, when it is missed, TC is set;
 //! - the state is not changed, and the outcome depends on the arguments only.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use cfgdns_zone::Rtype;

@@ -33,6 +33,8 @@ old DNAME new
 host.new A 192.0.2.6
 _sip._tcp SRV 0 0 5060 mail
 *.wild A 192.0.2.7
+wide SRV 0 0 1 wide.new
+wide.new AAAA 2001:db8::7
 sub NS ns.sub
 ns.sub A 192.0.2.4
 sibling NS ns.other.example.
@@ -47,6 +49,7 @@ fn zone_text() -> String {
     for number in 0..40 {
         line(format_args!("big TXT \"{number:0>100}\""));
         line(format_args!("many A 192.0.2.{number}"));
+        line(format_args!("wide.new A 192.0.2.{number}"));
         line(format_args!("extra MX {number} m{}", number % 4));
     }
     for number in 0..4 {

@@ -151,7 +151,7 @@ fn replies_keep_within_what_the_client_takes_and_their_sets_are_whole() {
         "an operator who asks for more",
         "big.example.",
         txt,
-        Some(4_096),
+        Some(65_535),
     );
     expect![[r#"
         many.example. none: 30 tc 0 0 0  RFC 1035 4.2.1
@@ -164,12 +164,26 @@ fn replies_keep_within_what_the_client_takes_and_their_sets_are_whole() {
         www.glue.example. none: 502 tc 0 8 15  RFC 9471 3.1
         www.glue.example. 1232: 541 0 8 16  RFC 9471 3.1
         many.example. 1232: 41 tc 0 0 0  the operator's limit
-        big.example. 4096: 40 tc 0 0 0  an operator who asks for more
+        big.example. 65535: 40 tc 0 0 0  an operator who asks for more
     "#]]
     .assert_eq(&text);
     let whole = tcp(&state, &query("big.example.", Rtype::TXT, None));
     assert_eq!((whole.answer.len(), whole.has(TC)), (40, false));
     assert!(whole.octets > 4_000);
+}
+
+/// RFC 2181 9: a set that does not fit leaves nothing behind that a later name could point at.
+#[test]
+fn smaller_set_of_a_name_is_there_when_a_larger_one_is_left_out() {
+    let request = query("wide.example.", Rtype::SRV, Some(opt(512, 0, &[])));
+    expect![[r#"
+        114 octets, NOERROR aa
+        opt: version 0 udp 1232
+        question: wide.example. SRV
+        answer: wide.example. 3600 SRV 0 0 1 wide.new.example.
+        additional: wide.new.example. 3600 AAAA 2001:db8::7
+    "#]]
+    .assert_eq(&udp(&state(), &request).text());
 }
 
 /// RFC 1035 4.1.4: a pointer has 14 bits. Names that are further on are written out.
