@@ -14,7 +14,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cfgdns_core::{CLASS_IN, Question, Tree, Zones, answer};
+use cfgdns_core::{
+    Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, Moment, Question, Settings,
+    State, Transport, Tree, UDP_OCTETS_MAX, Zones, answer, respond,
+};
 use cfgdns_zone::{Name, Rtype, Source, Zone, check, load, parse, print};
 
 const NAMES: usize = 100_000;
@@ -48,6 +51,61 @@ fn reply_ns(zones: &Zones, names: &[Name], rtype: Rtype) -> u128 {
         }
     });
     whole.as_nanos() / u128::try_from(names.len()).expect("it fits")
+}
+
+/// A request with an OPT record that has a cookie.
+fn request(name: &Name) -> Vec<u8> {
+    let mut octets = b"\x12\x34\0\0\0\x01\0\0\0\0\0\x01".to_vec();
+    octets.extend(name.as_wire());
+    octets.extend(b"\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0a\0\x0801234567");
+    octets
+}
+
+/// What a message costs, from octets to octets, with a cookie made and the rate limit counted.
+fn measure_messages(zones: &Zones, kinds: &[(&str, &[Name])]) {
+    let state = State {
+        zones: zones.clone(),
+        freshness: Freshness::Until(u64::MAX),
+        settings: Settings {
+            nsid: None,
+            chaos: None,
+            udp_octets_max: UDP_OCTETS_MAX,
+            cookies: Some(CookieSecrets {
+                current: [7; 16],
+                other: None,
+            }),
+        },
+    };
+    let limits = Limits {
+        per_second: 1_000,
+        slip: 1,
+        entries: NAMES,
+    };
+    let mut limiter = Limiter::new(limits, [7; 16]);
+    let mut arrival = Arrival {
+        transport: Transport::Udp,
+        client: ([192, 0, 2, 1], 5_353).into(),
+        now: Moment {
+            unix_seconds: 0,
+            monotonic_ms: 0,
+        },
+    };
+    println!(
+        "a message, of one core; the limit of {NAMES} entries: {} octets",
+        limiter.octets()
+    );
+    for (kind, names) in kinds {
+        let requests: Vec<_> = names.iter().map(request).collect();
+        let whole = time(|| {
+            for request in &requests {
+                // A full credit for each, so that none is withheld.
+                arrival.now.monotonic_ms += 1;
+                black_box(respond(&state, Some(&mut limiter), &arrival, request));
+            }
+        });
+        let count = u128::try_from(requests.len()).expect("it fits");
+        println!("  {kind:<10}{:>9} ns", whole.as_nanos() / count);
+    }
 }
 
 fn main() {
@@ -91,6 +149,8 @@ fn main() {
     println!("  no data   {:>9} ns", reply_ns(&zones, &hits, Rtype::TXT));
     println!("  no name   {:>9} ns", reply_ns(&zones, &absent, Rtype::A));
     println!("  below one {:>9} ns", reply_ns(&zones, &misses, Rtype::A));
+
+    measure_messages(&zones, &[("hit", &hits), ("no name", &absent)]);
 
     let trees: Vec<_> = (0..ZONES)
         .map(|number| {
