@@ -45,13 +45,12 @@ struct Touched {
 /// Counts what the commit changed so far.
 pub(crate) fn settle(writer: &mut RevisionWriter<'_, '_>) -> io::Result<()> {
     let touched = Touched::by(writer)?;
-    for role in &touched.gone {
-        writer.delete_if_there(&keys::moved(role))?;
-    }
     let mut moved = touched.roles.clone();
     if !touched.addresses.is_empty() {
         moved.extend(held_by(writer.state, &touched.addresses)?);
     }
+    // Nobody follows those any more, and a key changes once in a commit.
+    moved.retain(|role| !touched.gone.contains(role));
     for role in &moved {
         // A role that nobody follows has none.
         if let Some(before) = load::<Moved>(writer.state, &keys::moved(role))? {
@@ -61,6 +60,10 @@ pub(crate) fn settle(writer: &mut RevisionWriter<'_, '_>) -> io::Result<()> {
     }
     for (zone, soa_too) in touched.zones {
         count(writer, &zone, soa_too)?;
+    }
+    // Last: what a zone that followed it until now has told is counted by it.
+    for role in &touched.gone {
+        writer.delete_if_there(&keys::moved(role))?;
     }
     Ok(())
 }

@@ -198,6 +198,20 @@ fn a_move_of_a_role_is_one_small_change_and_a_new_serial_of_all_who_follow() {
 }
 
 #[test]
+fn a_role_that_goes_with_all_that_follow_it_takes_no_serial_back() {
+    let mut world = world();
+    taken(&mut world, &follow("www/A"), r#"{"role":"web"}"#);
+    for colo in ["akl", "wlg", "akl"] {
+        world.step("web", go(colo)).expect("it is there");
+    }
+    let before = count(&world);
+    let both = vec![delete(&follow("www/A")), delete("/cfgsvc/roles/web")];
+    assert!(matches!(txn(&mut world, both), Outcome::Txn(_)));
+    assert_eq!(count(&world), before + 1);
+    assert_eq!(world.object::<Moved>("/cfgsvc/moved/web"), None);
+}
+
+#[test]
 fn a_lease_that_ends_moves_what_follows_its_role() {
     let mut world = world();
     taken(&mut world, &follow("db/A"), r#"{"role":"db"}"#);
