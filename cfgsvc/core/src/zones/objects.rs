@@ -213,7 +213,7 @@ pub struct Follow {
     /// Of A and AAAA: how often an address comes first, among the others; 1 where it is not said,
     /// and 0 for one that is not answered.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub weights: BTreeMap<std::net::IpAddr, u16>,
+    pub weights: BTreeMap<core::net::IpAddr, u16>,
 }
 
 fn follow_ttl() -> u32 {
@@ -247,7 +247,7 @@ impl Follow {
         if self.port.is_some() && rtype != FollowType::Srv {
             return Err(format!("port is for SRV, not for {rtype}"));
         }
-        let fits = |address: &std::net::IpAddr| match rtype {
+        let fits = |address: &core::net::IpAddr| match rtype {
             FollowType::A => address.is_ipv4(),
             FollowType::Aaaa => address.is_ipv6(),
             FollowType::Cname | FollowType::Srv => false,

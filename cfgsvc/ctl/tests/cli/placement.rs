@@ -368,7 +368,7 @@ fn what_makes_no_sense_is_refused_with_the_limit_and_what_was_found() -> Result<
          set /cfgsvc/roles/bad {\"kind\":\"host\",\"colour\":1}
          set /cfgsvc/grants/bad {}
          set /cfgsvc/attending/bad/h1 {}
-         set /cfgsvc/zones/a b
+         set /cfgsvc/tables/a b
          set /cfgsvc/hosts/h1 {\"colo\":\"nowhere\"}
          role create good --failover auto
          role release good
@@ -409,8 +409,8 @@ fn what_makes_no_sense_is_refused_with_the_limit_and_what_was_found() -> Result<
             $ cfgctl set /cfgsvc/attending/bad/h1 {}
             | error: the group refused: key is reserved: key '/cfgsvc/attending/bad/h1' is written by the group alone
             exit 1
-            $ cfgctl set /cfgsvc/zones/a b
-            | error: the group refused: key is reserved: key '/cfgsvc/zones/a' is in no table: keys below /cfgsvc/ are colos, hosts and roles
+            $ cfgctl set /cfgsvc/tables/a b
+            | error: the group refused: key is reserved: key '/cfgsvc/tables/a' is in no table: keys below /cfgsvc/ are colos, hosts, roles, zones
             exit 1
             $ cfgctl set /cfgsvc/hosts/h1 {"colo":"nowhere"}
             | error: the group refused: invalid object: key '/cfgsvc/hosts/h1': colo 'nowhere' does not exist; cfgctl colo add nowhere
