@@ -5,7 +5,7 @@
 //! at the question, so that an answer shows the case that was asked. Within data only the types of
 //! RFC 1035 have names that may be compressed (RFC 3597 4).
 
-use cfgdns_zone::{LABELS_MAX, Rtype};
+use cfgdns_zone::{LABELS_MAX, Rtype, compressible};
 
 use crate::index::hash_label;
 use crate::message::HEADER_OCTETS;
@@ -207,23 +207,6 @@ impl Writer {
             at += label;
             suffix = &suffix[label..];
         }
-    }
-}
-
-/// Octets before the names of a record's data that may be compressed, and how many there are.
-fn compressible(rtype: Rtype) -> (usize, usize) {
-    match rtype {
-        Rtype::NS
-        | Rtype::MD
-        | Rtype::MF
-        | Rtype::CNAME
-        | Rtype::MB
-        | Rtype::MG
-        | Rtype::MR
-        | Rtype::PTR => (0, 1),
-        Rtype::SOA | Rtype::MINFO => (0, 2),
-        Rtype::MX => (2, 1),
-        _ => (usize::MAX, 0),
     }
 }
 

@@ -36,7 +36,7 @@ pub use name::{LABEL_OCTETS_MAX, LABELS_MAX, Labels, NAME_OCTETS_MAX, Name, Name
 pub use print::print;
 pub use rdata::{
     NamePlace, RDATA_OCTETS_MAX, Rdata, RdataError, additional_target, canonical, compare_data,
-    names_in,
+    compressible, names_in,
 };
 pub use rtype::{Rtype, TypeRefusal, UnknownType};
 pub use zone::{

@@ -170,6 +170,19 @@ pub fn names_in(rtype: Rtype, wire: &[u8]) -> Vec<NamePlace> {
         .collect()
 }
 
+/// What a message may compress in the data of a type (RFC 3597 4), for whoever writes many: so many
+/// octets come before the names, which follow one another, and so many names there are.
+pub fn compressible(rtype: Rtype) -> (usize, usize) {
+    let Some(layout) = layout(rtype).filter(|layout| layout.compress) else {
+        return (0, 0);
+    };
+    let is_name = |field: &&Field| **field == Field::Name;
+    let before = layout.fields.iter().take_while(|field| !is_name(field));
+    let names = layout.fields.iter().filter(is_name);
+    // Of those types MX alone has something before its name: a number of two octets.
+    (2 * before.count(), names.count())
+}
+
 /// The name in valid data whose addresses go with it into an answer (RFC 1035 3.3, RFC 2782,
 /// RFC 9460 4.1), in wire form.
 pub fn additional_target(rtype: Rtype, wire: &[u8]) -> Option<&[u8]> {

@@ -119,14 +119,7 @@ fn read(
                 string(&words.next("a character string")?, wire)?;
             }
         }
-        Field::Hex => {
-            let text = words.joined("hexadecimal digits")?;
-            wire.extend(encoded(
-                "hexadecimal digits, two for each octet",
-                &text,
-                codec::hex_decode,
-            )?);
-        }
+        Field::Hex => hexadecimal(words, wire)?,
         Field::Base64 => {
             let text = words.joined("base64")?;
             wire.extend(encoded(
@@ -272,16 +265,22 @@ fn types(words: &mut Words<'_, '_>, wire: &mut Vec<u8>) -> Result<(), RdataError
     Ok(())
 }
 
+/// Digits up to the end of the record, in as many words as there are.
+fn hexadecimal(words: &mut Words<'_, '_>, wire: &mut Vec<u8>) -> Result<(), RdataError> {
+    let text = words.joined("hexadecimal digits")?;
+    wire.extend(encoded(
+        "hexadecimal digits, two for each octet",
+        &text,
+        codec::hex_decode,
+    )?);
+    Ok(())
+}
+
 /// `\# LENGTH HEX` (RFC 3597 5); the mark is read already.
 fn generic(words: &mut Words<'_, '_>, wire: &mut Vec<u8>) -> Result<(), RdataError> {
     let length: u16 = words.number("a length up to 65535")?;
     if words.peek().is_some() {
-        let text = words.joined("hexadecimal digits")?;
-        wire.extend(encoded(
-            "hexadecimal digits, two for each octet",
-            &text,
-            codec::hex_decode,
-        )?);
+        hexadecimal(words, wire)?;
     }
     if wire.len() != usize::from(length) {
         return Err(RdataError::Rule(
