@@ -9,16 +9,17 @@
     reason = "the core has no clock; what measures it has"
 )]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cfgdns_core::{
-    Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, Moment, Question, Settings,
-    State, Transport, Tree, UDP_OCTETS_MAX, Zones, answer, respond,
+    Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, LiveSet, Moment, Question,
+    Settings, State, Transport, Tree, UDP_OCTETS_MAX, Zones, answer, respond,
 };
-use cfgdns_zone::{Name, Rtype, Source, Zone, check, load, parse, print};
+use cfgdns_zone::{Name, Rdata, Rtype, Source, Zone, check, load, parse, print};
 
 const NAMES: usize = 100_000;
 const ZONES: usize = 10_000;
@@ -169,7 +170,32 @@ fn main() {
     println!("{ZONES} zones");
     println!(
         "  change one{:>9.1?}",
-        time(|| zones.with(Arc::clone(&one)))
+        time(|| zones.with([(one.origin().clone(), Some(Arc::clone(&one)))]))
     );
+    // A role moves that all of them follow.
+    let live = BTreeSet::from([name("www.zone.example.")]);
+    let source = Source {
+        file: "measure",
+        text: HEAD.as_bytes(),
+        origin: &name("zone.example."),
+    };
+    let zone = load(&source).expect("valid").zone;
+    let follower = Tree::build_with(&zone, &live).expect("it has an SOA");
+    let address = Rdata::from_wire(Rtype::A, &[192, 0, 2, 1]).expect("four octets");
+    let moved = time(|| {
+        let follow = |tree: &Arc<Tree>| {
+            let set = LiveSet {
+                name: name("www.zone.example."),
+                rtype: Rtype::A,
+                ttl: 5,
+                data: vec![address.clone()],
+                weights: Vec::new(),
+            };
+            let moved = follower.with(2, [set]).expect("it has a place");
+            (tree.origin().clone(), Some(Arc::new(moved)))
+        };
+        zones.with(trees.iter().map(follow))
+    });
+    println!("  change all{moved:>8.1?}");
     println!("  no name   {:>9} ns", reply_ns(&zones, &apexes, Rtype::A));
 }

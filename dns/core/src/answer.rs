@@ -114,7 +114,7 @@ impl<'a> Answering<'a> {
                     return self.at_node(wildcard, Some(name));
                 }
                 self.reply.rcode = Rcode::NxDomain;
-                self.nothing();
+                self.nothing(None);
                 None
             }
         }
@@ -132,7 +132,7 @@ impl<'a> Answering<'a> {
             return None;
         }
         let Some(cname) = self.tree.set(node, Rtype::CNAME) else {
-            self.nothing();
+            self.nothing(Some(node));
             return None;
         };
         let target = Name::from_wire(cname.data.clone().next()?).ok()?.0;
@@ -165,7 +165,7 @@ impl<'a> Answering<'a> {
             Some(set) => {
                 self.push(set, None);
             }
-            None => self.nothing(),
+            None => self.nothing(Some(node)),
         }
     }
 
@@ -195,6 +195,8 @@ impl<'a> Answering<'a> {
             ttl,
             data: Data::Made(next.clone()),
             needed: true,
+            weights: &[],
+            first: 0,
         };
         if !self.add(alias) {
             return None;
@@ -212,11 +214,19 @@ impl<'a> Answering<'a> {
         }
     }
 
-    /// Nothing to answer with: the SOA says for how long that is so (RFC 2308 3).
-    fn nothing(&mut self) {
+    /// Nothing to answer with: the SOA says for how long that is so (RFC 2308 3). Where it is so
+    /// because nobody holds the role that the name follows, that is no longer than for an answer.
+    fn nothing(&mut self, node: Option<NodeId>) {
+        let types = [self.rtype, Rtype::CNAME];
+        let changing = node.into_iter().flat_map(|node| {
+            let tree = self.tree;
+            let of_type = move |rtype| tree.nothing_for(node, rtype);
+            types.into_iter().filter_map(of_type)
+        });
+        let ttl_max = changing.min().unwrap_or(u32::MAX);
         if let Some(set) = self.tree.set(APEX, Rtype::SOA) {
             let mut records = Records::stored(set);
-            records.ttl = records.ttl.min(self.tree.soa().minimum);
+            records.ttl = records.ttl.min(self.tree.soa().minimum).min(ttl_max);
             self.reply.authority.push(records);
         }
     }

@@ -24,6 +24,7 @@ mod encode;
 mod index;
 mod limit;
 mod message;
+mod packed;
 mod reply;
 mod respond;
 mod siphash;
@@ -40,5 +41,5 @@ pub use respond::{
     PLAIN_UDP_OCTETS, Settings, State, TCP_OCTETS_MAX, Transfer, Transport, UDP_OCTETS_MAX,
     respond,
 };
-pub use tree::{BuildError, Lookup, NodeId, SetView, StoredData, Tree};
+pub use tree::{BuildError, LiveSet, Lookup, NodeId, SetView, StoredData, Tree};
 pub use zones::Zones;

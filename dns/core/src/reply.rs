@@ -94,6 +94,10 @@ pub struct Records<'a> {
     /// Whether a reply without it must be marked as truncated: in the additional section only the
     /// glue of name servers that are below the delegation (RFC 9471 3.1).
     pub needed: bool,
+    /// How often each record comes first, beside the others; empty where that is always the first.
+    pub weights: &'a [u16],
+    /// The record that comes first.
+    pub first: usize,
 }
 
 impl<'a> Records<'a> {
@@ -104,16 +108,33 @@ impl<'a> Records<'a> {
             ttl: set.ttl,
             data: Data::Stored(set.data),
             needed: true,
+            weights: set.weights,
+            first: 0,
         }
     }
 
-    /// The data of its records in wire form, uncompressed.
+    /// The data of its records in wire form, uncompressed, in the order in which they are sent.
     pub fn data(&self) -> impl Iterator<Item = &[u8]> {
         let (made, stored) = match &self.data {
             Data::Stored(stored) => (None, stored.clone()),
             Data::Made(name) => (Some(name.as_wire()), StoredData::default()),
         };
-        made.into_iter().chain(stored)
+        let last = stored.clone().take(self.first);
+        made.into_iter().chain(stored.skip(self.first)).chain(last)
+    }
+
+    /// Draws the record that comes first; each as often as its weight says, over all numbers.
+    pub fn draw(&mut self, number: u16) {
+        let total: u32 = self.weights.iter().copied().map(u32::from).sum();
+        // Below the total, as the number is below 2^16.
+        let mut point = (u64::from(number) * u64::from(total)) >> 16;
+        for (index, weight) in self.weights.iter().copied().map(u64::from).enumerate() {
+            if point < weight {
+                self.first = index;
+                return;
+            }
+            point -= weight;
+        }
     }
 
     /// Whether it is the set of this name and type.

@@ -266,7 +266,12 @@ fn decide<'a>(state: &'a State, arrival: &Arrival, request: &'a Request<'a>) -> 
         rtype: asked.rtype,
         class: asked.class,
     };
-    Decision::Say(Plan::Reply(answer(&state.zones, &question)))
+    let mut reply = answer(&state.zones, &question);
+    for records in &mut reply.answer {
+        // Clients draw their ids, so that others cannot guess them (RFC 5452 9.2).
+        records.draw(request.id);
+    }
+    Decision::Say(Plan::Reply(reply))
 }
 
 /// RFC 4892, and what BIND has always answered.

@@ -1,73 +1,34 @@
-//! A zone as it is asked: every name from the origin down, packed, and never changed.
+//! A zone as it is asked: packed records that never change, and a few sets beside them that change
+//! by themselves.
 //!
 //! ```text
-//! nodes   [ origin │ a │ *.a │ b (empty) │ c.b ... ]     in canonical order
-//!            │ └ parent, name, first set, flags
-//! names   [ 7example0 1a7example0 ... ]                  wire names
-//! sets    [ SOA NS │ A │ TXT │ │ MX ... ]                those of a node in a row
-//! data    [ length, octets │ length, octets │ ... ]      records of a set in a row
-//! index   (parent, label) ─► node
+//! packed  [ origin: SOA NS │ a: A │ db (nothing) │ www: TXT │ ... ]     shared
+//! live    [ origin: SOA    │       db: A         │ www: A AAAA ]        this tree's own
 //! ```
 //!
-//! A change of a zone builds its tree anew; other zones keep theirs. Packing makes that cheap: five
-//! allocations for a zone of any size, and some seventy octets for a name with an address.
+//! Why two parts: a role moves, and ten thousand zones whose names follow it have other addresses
+//! and another serial. That must not cost what packing those zones costs. So the records that an
+//! operator wrote are packed once, and what the group adds to them lies beside, in the order of the
+//! nodes.
 //!
 //! Invariants
-//! - node 0 is the origin and has an SOA record;
-//! - the parent of every other node is a node before it: names without records that have something
-//!   below them are nodes without sets (RFC 4592 2.2.2).
+//! - a live set stands in the place of the packed one of its name and type; one without records says
+//!   that there are none, and for how long that may be believed;
+//! - every live set is of a node that was marked for it when the zone was packed.
 
-use cfgdns_zone::{LABELS_MAX, Name, RrSet, Rtype, Soa, Zone};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::index::{Index, hash_label};
+use cfgdns_zone::{Name, Rdata, Rtype, Soa, Zone};
+
+use crate::packed::{Packed, Set, push_data};
 
 /// A name of the tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeId(u32);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) u32);
 
 /// The origin.
 pub(crate) const APEX: NodeId = NodeId(0);
-
-/// Other names are delegated here.
-const CUT: u16 = 1;
-/// Everything below is an alias.
-const DNAME: u16 = 2;
-
-#[derive(Debug, Clone, Copy)]
-struct Node {
-    /// Where its name begins in `names`.
-    name: u32,
-    /// The node above; its own number for the origin.
-    parent: u32,
-    /// Its first set.
-    sets: u32,
-    /// How many sets it has: there are 65,535 types.
-    set_count: u16,
-    flags: u16,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Set {
-    /// Where its first record begins in `data`.
-    data: u32,
-    ttl: u32,
-    rtype: Rtype,
-    /// How many records it has.
-    count: u16,
-}
-
-/// An immutable zone.
-#[derive(Debug, Clone)]
-pub struct Tree {
-    origin: Name,
-    origin_labels: usize,
-    soa: Soa,
-    names: Box<[u8]>,
-    nodes: Box<[Node]>,
-    sets: Box<[Set]>,
-    data: Box<[u8]>,
-    index: Index,
-}
 
 /// Why a zone cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +39,17 @@ pub enum BuildError {
     /// It has more than the tree can count.
     #[error("the zone {0} is too large: 4 GiB of names or data, or 65535 records of a set")]
     TooLarge(Name),
+    /// A name was to exist in it that is another zone's.
+    #[error("{name} is not in the zone {origin}")]
+    OutOfZone {
+        /// The name.
+        name: Name,
+        /// The name of the zone.
+        origin: Name,
+    },
+    /// A set was to be put where the tree was not built for one.
+    #[error("{0} has no place for sets that change by themselves")]
+    NoPlace(Name),
 }
 
 /// Where the search for a name ends.
@@ -109,6 +81,8 @@ pub struct SetView<'a> {
     pub ttl: u32,
     /// Its records.
     pub data: StoredData<'a>,
+    /// How often each comes first, beside the others; empty where that is always the first.
+    pub weights: &'a [u16],
 }
 
 /// The data of the records of a set, in wire form and canonical order.
@@ -116,6 +90,13 @@ pub struct SetView<'a> {
 pub struct StoredData<'a> {
     bytes: &'a [u8],
     left: u16,
+}
+
+impl<'a> StoredData<'a> {
+    /// `left` records at the beginning of `bytes`.
+    pub(crate) fn new(bytes: &'a [u8], left: u16) -> Self {
+        Self { bytes, left }
+    }
 }
 
 impl<'a> Iterator for StoredData<'a> {
@@ -136,47 +117,130 @@ impl<'a> Iterator for StoredData<'a> {
 
 impl ExactSizeIterator for StoredData<'_> {}
 
-fn at(place: u32) -> usize {
-    usize::try_from(place).expect("32 bits fit")
+/// A set that changes by itself: it is not what an operator wrote, but follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSet {
+    /// Its name, one of those that the tree was built with.
+    pub name: Name,
+    /// Its type.
+    pub rtype: Rtype,
+    /// How long its records, or that there are none, may be kept; seconds.
+    pub ttl: u32,
+    /// Its records in canonical order; there may be none.
+    pub data: Vec<Rdata>,
+    /// How often each comes first in an answer, beside the others; empty where that is always the
+    /// first.
+    pub weights: Vec<u16>,
+}
+
+#[derive(Debug, Clone)]
+struct Live {
+    node: NodeId,
+    set: Set,
+    weights: Box<[u16]>,
+}
+
+impl Live {
+    fn view<'a>(&'a self, owner: &'a [u8], data: &'a [u8]) -> SetView<'a> {
+        SetView {
+            weights: &self.weights,
+            ..self.set.view(owner, data)
+        }
+    }
+}
+
+/// An immutable zone.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    packed: Arc<Packed>,
+    soa: Soa,
+    /// By node and type, each once.
+    live: Box<[Live]>,
+    data: Box<[u8]>,
 }
 
 impl Tree {
     /// Packs a zone. That it obeys the rules of a zone is for whoever wrote it to check.
     pub fn build(zone: &Zone) -> Result<Self, BuildError> {
+        Self::build_with(zone, &BTreeSet::new())
+    }
+
+    /// Packs a zone; the names in `live` exist too, and have a place for sets of [`Tree::with`].
+    pub fn build_with(zone: &Zone, live: &BTreeSet<Name>) -> Result<Self, BuildError> {
         let origin = zone.origin();
         let soa = zone
             .soa()
             .ok_or_else(|| BuildError::NoSoa(origin.clone()))?;
-        let mut builder = Builder::default();
-        builder
-            .fill(zone)
-            .ok_or_else(|| BuildError::TooLarge(origin.clone()))?;
-        let Builder {
-            names,
-            nodes,
-            sets,
-            data,
-        } = builder;
-        let count = u32::try_from(nodes.len()).expect("the builder counted them");
-        let index = Index::new(count, |node| {
-            let Node { name, parent, .. } = nodes[at(node)];
-            hash_label(u64::from(parent), label_at(&names, name))
-        });
+        if let Some(name) = live.iter().find(|name| !name.is_at_or_below(origin)) {
+            return Err(BuildError::OutOfZone {
+                name: name.clone(),
+                origin: origin.clone(),
+            });
+        }
         Ok(Self {
-            origin: origin.clone(),
-            origin_labels: origin.label_count(),
+            packed: Arc::new(Packed::build(zone, live)?),
             soa,
-            names: names.into(),
-            nodes: nodes.into(),
-            sets: sets.into(),
-            data: data.into(),
-            index,
+            live: Box::default(),
+            data: Box::default(),
         })
+    }
+
+    /// The same packed records with this serial and these sets beside them, instead of those that
+    /// there were; of two with the same name and type the last is taken.
+    pub fn with(
+        &self,
+        serial: u32,
+        sets: impl IntoIterator<Item = LiveSet>,
+    ) -> Result<Self, BuildError> {
+        let too_large = || BuildError::TooLarge(self.origin().clone());
+        let soa = Soa {
+            serial,
+            ..self.soa.clone()
+        };
+        let start = LiveSet {
+            name: self.origin().clone(),
+            rtype: Rtype::SOA,
+            ttl: self.set(APEX, Rtype::SOA).map_or(0, |set| set.ttl),
+            data: vec![soa.to_data()],
+            weights: Vec::new(),
+        };
+        let mut live = Vec::new();
+        let mut data = Vec::new();
+        for set in sets.into_iter().chain([start]) {
+            let node = self.packed.node(&set.name);
+            let node = node.filter(|node| self.packed.is_live(*node));
+            let node = node.ok_or_else(|| BuildError::NoPlace(set.name.clone()))?;
+            let packed = Set {
+                data: u32::try_from(data.len()).map_err(|_| too_large())?,
+                ttl: set.ttl,
+                rtype: set.rtype,
+                count: u16::try_from(set.data.len()).map_err(|_| too_large())?,
+            };
+            push_data(&mut data, &set.data).ok_or_else(too_large)?;
+            let weights = set.weights.into();
+            let set = packed;
+            live.push(Live { node, set, weights });
+        }
+        // The sort keeps the order of equals: the last comes first when they are turned around.
+        live.reverse();
+        live.sort_by_key(|live| (live.node, live.set.rtype));
+        live.dedup_by_key(|live| (live.node, live.set.rtype));
+        Ok(Self {
+            packed: Arc::clone(&self.packed),
+            soa,
+            live: live.into(),
+            data: data.into(),
+        })
+    }
+
+    /// Whether the packed records of both are the same ones, and only live sets can differ.
+    pub fn same_records(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.packed, &other.packed)
     }
 
     /// The name of the zone.
     pub fn origin(&self) -> &Name {
-        &self.origin
+        self.packed.origin()
     }
 
     /// The start of authority.
@@ -186,207 +250,97 @@ impl Tree {
 
     /// How many names there are, also those without records.
     pub fn name_count(&self) -> usize {
-        self.nodes.len()
+        self.packed.name_count()
     }
 
     /// Octets that the tree takes, beside its origin.
     pub fn octets(&self) -> usize {
-        size_of_val(&*self.names)
-            + size_of_val(&*self.nodes)
-            + size_of_val(&*self.sets)
-            + size_of_val(&*self.data)
-            + self.index.octets()
+        self.packed.octets() + size_of_val(&*self.live) + size_of_val(&*self.data)
     }
 
     /// Goes from the origin down to the name, as RFC 1034 4.3.2 step 3 does, and stops where
-    /// something decides.
+    /// something decides. None when the name is outside the zone.
     pub fn lookup(&self, name: &Name) -> Option<Lookup> {
-        self.walk(name, true)
+        self.packed.walk(name, true)
     }
 
     /// The node of a name, also when it is delegated to others: glue is there.
     pub fn node(&self, name: &Name) -> Option<NodeId> {
-        match self.walk(name, false)? {
-            Lookup::Found(node) => Some(node),
-            Lookup::Cut { .. } | Lookup::Dname(_) | Lookup::Missing(_) => None,
-        }
-    }
-
-    /// None when the name is outside the zone.
-    fn walk(&self, name: &Name, stop: bool) -> Option<Lookup> {
-        if !name.is_at_or_below(&self.origin) {
-            return None;
-        }
-        let (offsets, count): ([u8; LABELS_MAX + 1], usize) = name.label_offsets();
-        let wire = name.as_wire();
-        let mut current = APEX;
-        for label in (0..count - self.origin_labels).rev() {
-            let flags = self.nodes[at(current.0)].flags;
-            if stop && flags & CUT != 0 {
-                let (node, exact) = (current, false);
-                return Some(Lookup::Cut { node, exact });
-            }
-            if stop && flags & DNAME != 0 {
-                return Some(Lookup::Dname(current));
-            }
-            let start = usize::from(offsets[label]);
-            let label = &wire[start + 1..start + 1 + usize::from(wire[start])];
-            match self.child(current, label) {
-                Some(child) => current = child,
-                None => return Some(Lookup::Missing(current)),
-            }
-        }
-        if stop && self.nodes[at(current.0)].flags & CUT != 0 {
-            let (node, exact) = (current, true);
-            return Some(Lookup::Cut { node, exact });
-        }
-        Some(Lookup::Found(current))
+        self.packed.node(name)
     }
 
     /// The name that is a node's own with one more label.
     pub fn child(&self, parent: NodeId, label: &[u8]) -> Option<NodeId> {
-        let found = self
-            .index
-            .find(hash_label(u64::from(parent.0), label), |node| {
-                let Node {
-                    name,
-                    parent: above,
-                    ..
-                } = self.nodes[at(node)];
-                above == parent.0
-                    && node != 0
-                    && label_at(&self.names, name).eq_ignore_ascii_case(label)
-            });
-        found.map(NodeId)
+        self.packed.child(parent, label)
     }
 
     /// The name of a node in wire form, in the case that it was written in.
     pub fn name(&self, node: NodeId) -> &[u8] {
-        let start = at(self.nodes[at(node.0)].name);
-        let mut end = start;
-        while self.names[end] > 0 {
-            end += usize::from(self.names[end]) + 1;
-        }
-        &self.names[start..=end]
+        self.packed.name(node)
     }
 
-    /// The sets of a node, in the order of their types.
+    /// The sets of a node that have records, in the order of their types.
     pub fn sets(&self, node: NodeId) -> impl Iterator<Item = SetView<'_>> {
-        let owner = self.name(node);
-        let found = self.nodes[at(node.0)];
-        let first = at(found.sets);
-        let sets = &self.sets[first..first + usize::from(found.set_count)];
-        sets.iter().map(move |set| self.view(owner, set))
-    }
-
-    /// The set of a type.
-    pub fn set(&self, node: NodeId, rtype: Rtype) -> Option<SetView<'_>> {
-        let found = self.nodes[at(node.0)];
-        let first = at(found.sets);
-        let sets = &self.sets[first..first + usize::from(found.set_count)];
-        let set = sets.iter().find(|set| set.rtype == rtype)?;
-        Some(self.view(self.name(node), set))
-    }
-
-    fn view<'a>(&'a self, owner: &'a [u8], set: &Set) -> SetView<'a> {
-        SetView {
-            owner,
-            rtype: set.rtype,
-            ttl: set.ttl,
-            data: StoredData {
-                bytes: &self.data[at(set.data)..],
-                left: set.count,
-            },
-        }
-    }
-}
-
-/// The label that a wire name in `names` begins with.
-fn label_at(names: &[u8], start: u32) -> &[u8] {
-    let start = at(start);
-    &names[start + 1..start + 1 + usize::from(names[start])]
-}
-
-#[derive(Default)]
-struct Builder {
-    names: Vec<u8>,
-    nodes: Vec<Node>,
-    sets: Vec<Set>,
-    data: Vec<u8>,
-}
-
-impl Builder {
-    /// Takes all names; none when there is more than can be counted.
-    fn fill(&mut self, zone: &Zone) -> Option<()> {
-        let origin = zone.origin();
-        // The nodes from the origin to the last name, with the octets of their names: canonical
-        // order is the order of a walk over the tree.
-        let mut path: Vec<(u32, Name)> = Vec::new();
-        for (name, node) in zone.nodes() {
-            while path.last().is_some_and(|(_, above)| !name.is_below(above)) {
-                path.pop();
-            }
-            // Names between the one above that is known and this one have no records.
-            let mut between = Vec::new();
-            let mut above = name.parent();
-            while let Some(next) = above {
-                let known = path.last().is_some_and(|(_, known)| *known == next);
-                if known || !next.is_at_or_below(origin) {
-                    break;
+        let owner = self.packed.name(node);
+        let mut packed = self.packed.sets(node).peekable();
+        let mut live = self.live_sets(node).iter().peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let first = live.peek().map(|live| live.set.rtype);
+                match (packed.peek().map(|set| set.rtype), first) {
+                    (Some(stored), first) if first.is_none_or(|first| stored < first) => {
+                        return packed.next();
+                    }
+                    (None, None) => return None,
+                    (stored, first) => {
+                        if stored == first {
+                            packed.next();
+                        }
+                        let live = live.next()?;
+                        if live.set.count > 0 {
+                            return Some(live.view(owner, &self.data));
+                        }
+                    }
                 }
-                above = next.parent();
-                between.push(next);
             }
-            for empty in between.into_iter().rev() {
-                self.push(&mut path, empty, &[], origin)?;
-            }
-            self.push(&mut path, name.clone(), node.sets(), origin)?;
-        }
-        Some(())
+        })
     }
 
-    fn push(
-        &mut self,
-        path: &mut Vec<(u32, Name)>,
-        name: Name,
-        sets: &[RrSet],
-        origin: &Name,
-    ) -> Option<()> {
-        let number = u32::try_from(self.nodes.len())
-            .ok()
-            .filter(|n| *n < u32::MAX)?;
-        let parent = path.last().map_or(number, |(parent, _)| *parent);
-        let has = |rtype| sets.iter().any(|set| set.rtype() == rtype);
-        let mut flags = 0;
-        if has(Rtype::NS) && name != *origin {
-            flags |= CUT;
-        }
-        if has(Rtype::DNAME) {
-            flags |= DNAME;
-        }
-        self.nodes.push(Node {
-            name: u32::try_from(self.names.len()).ok()?,
-            parent,
-            sets: u32::try_from(self.sets.len()).ok()?,
-            set_count: u16::try_from(sets.len()).ok()?,
-            flags,
-        });
-        self.names.extend_from_slice(name.as_wire());
-        for set in sets {
-            self.sets.push(Set {
-                data: u32::try_from(self.data.len()).ok()?,
-                ttl: set.ttl(),
-                rtype: set.rtype(),
-                count: u16::try_from(set.data().len()).ok()?,
-            });
-            for data in set.data() {
-                let wire = data.as_wire();
-                self.data
-                    .extend(u16::try_from(wire.len()).ok()?.to_be_bytes());
-                self.data.extend_from_slice(wire);
+    /// The set of a type, when it has records.
+    pub fn set(&self, node: NodeId, rtype: Rtype) -> Option<SetView<'_>> {
+        match self.live_set(node, rtype) {
+            Some(live) => {
+                let owner = self.packed.name(node);
+                (live.set.count > 0).then(|| live.view(owner, &self.data))
             }
+            None => self.packed.set(node, rtype),
         }
-        path.push((number, name));
-        Some(())
+    }
+
+    /// For how many seconds it may be kept that a node has no set of a type, where that changes by
+    /// itself.
+    pub(crate) fn nothing_for(&self, node: NodeId, rtype: Rtype) -> Option<u32> {
+        let set = self.live_set(node, rtype)?.set;
+        (set.count == 0).then_some(set.ttl)
+    }
+
+    fn live_set(&self, node: NodeId, rtype: Rtype) -> Option<&Live> {
+        if !self.packed.is_live(node) {
+            return None;
+        }
+        let key = (node, rtype);
+        let found = self
+            .live
+            .binary_search_by_key(&key, |live| (live.node, live.set.rtype));
+        found.ok().map(|place| &self.live[place])
+    }
+
+    fn live_sets(&self, node: NodeId) -> &[Live] {
+        if !self.packed.is_live(node) {
+            return &[];
+        }
+        let first = self.live.partition_point(|live| live.node < node);
+        let count = self.live[first..].partition_point(|live| live.node == node);
+        &self.live[first..first + count]
     }
 }

@@ -1,6 +1,7 @@
 //! The zones of a server, and which of them a name belongs to: the longest that it is at or below
 //! (RFC 1034 4.3.2 step 2).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cfgdns_zone::{Name, Rtype};
@@ -8,12 +9,12 @@ use cfgdns_zone::{Name, Rtype};
 use crate::index::{Index, hash_label};
 use crate::tree::Tree;
 
-/// An immutable set of zones. To change one zone makes another set, which shares the other trees.
+/// An immutable set of zones. To change some makes another set, which shares the other trees.
 #[derive(Debug, Clone)]
 pub struct Zones {
     /// By origin, each once.
     trees: Vec<Arc<Tree>>,
-    index: Index,
+    index: Arc<Index>,
 }
 
 impl Zones {
@@ -31,20 +32,33 @@ impl Zones {
             let hash = |above, label: &&[u8]| hash_label(above, label);
             labels.iter().rev().fold(0, hash)
         });
+        let index = Arc::new(index);
         Self { trees, index }
     }
 
-    /// The same zones with this one, in the place of one with its name.
+    /// The same zones, but for these: each in the place of the one with its name, or gone.
+    ///
+    /// Where none is new or gone, that costs a search for each and a copy of the list.
     #[must_use]
-    pub fn with(&self, tree: Arc<Tree>) -> Self {
-        Self::new(self.trees.iter().cloned().chain([tree]))
-    }
-
-    /// The same zones without the one with this name.
-    #[must_use]
-    pub fn without(&self, origin: &Name) -> Self {
-        let others = self.trees.iter().filter(|tree| tree.origin() != origin);
-        Self::new(others.cloned())
+    pub fn with(&self, changes: impl IntoIterator<Item = (Name, Option<Arc<Tree>>)>) -> Self {
+        let mut changed = self.clone();
+        let mut new = Vec::new();
+        let mut gone = BTreeSet::new();
+        for (origin, tree) in changes {
+            match (self.place(&origin), tree) {
+                (Some(place), Some(tree)) => changed.trees[place] = tree,
+                (Some(_), None) => {
+                    gone.insert(origin);
+                }
+                (None, Some(tree)) => new.push(tree),
+                (None, None) => {}
+            }
+        }
+        if new.is_empty() && gone.is_empty() {
+            return changed;
+        }
+        changed.trees.retain(|tree| !gone.contains(tree.origin()));
+        Self::new(changed.trees.into_iter().chain(new))
     }
 
     /// The zones by name.
@@ -54,10 +68,14 @@ impl Zones {
 
     /// The zone with this name.
     pub fn get(&self, origin: &Name) -> Option<&Arc<Tree>> {
+        self.place(origin).map(|place| &self.trees[place])
+    }
+
+    fn place(&self, origin: &Name) -> Option<usize> {
         let found = self
             .trees
             .binary_search_by(|tree| tree.origin().cmp(origin));
-        found.ok().map(|place| &self.trees[place])
+        found.ok()
     }
 
     /// The zone that answers a question about a name: the longest match; for DS that above it, when

@@ -616,10 +616,11 @@ fn longest_zone_answers_and_its_parent_for_ds() {
         "#]],
     );
     let name: Name = "sub.example.".parse().expect("a name");
-    let parent = zones.without(&name);
+    let parent = zones.with([(name.clone(), None)]);
     assert_eq!(parent.trees().len(), 1);
     assert!(ask(&parent, "host.sub.example. A").starts_with("NoError\n"));
-    let only = Zones::default().with(Arc::clone(zones.get(&name).expect("it is there")));
+    let child = zones.get(&name).expect("it is there");
+    let only = Zones::default().with([(name, Some(Arc::clone(child)))]);
     // No parent here: the child has authority and nothing to say.
     assert!(ask(&only, "sub.example. DS").starts_with("NoError AA\nauthority: sub.example. 5 SOA"));
 }
