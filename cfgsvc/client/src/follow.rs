@@ -10,7 +10,7 @@ use crate::Client;
 use crate::clock::Moment;
 use crate::error::{KvError, WatchError, show_key};
 use crate::kv::{Get, GetReply, KeyValue};
-use crate::mirror::{Barrier, Change, Freshness, MirrorState};
+use crate::mirror::{Barrier, Change, Copied, Freshness, Keep, MirrorState};
 use crate::route::backoff;
 use crate::watch::{Watch, WatchOptions};
 use bytes::Bytes;
@@ -45,38 +45,67 @@ pub struct MirrorBatch {
 /// A copy of all keys with one prefix. Dropping it ends the task that follows the group.
 #[derive(Debug)]
 pub struct Mirror {
-    shared: Arc<Shared>,
+    following: Following<Copied>,
+    /// Counts changes of the copy and of its confirmation; its sender lives as long as `following`.
     counter: watch::Receiver<u64>,
+    batches: broadcast::Sender<MirrorBatch>,
+}
+
+/// Follows all keys with one prefix, and makes of them what `K` does. Dropping it ends the task
+/// that follows the group.
+#[derive(Debug)]
+pub struct Following<K: Keep> {
+    shared: Arc<Shared<K>>,
     task: JoinHandle<()>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    state: RwLock<MirrorState>,
-    /// Counts changes of the copy and of its confirmation.
-    counter: watch::Sender<u64>,
-    batches: broadcast::Sender<MirrorBatch>,
+impl<K: Keep> Following<K> {
+    /// Looks at what was made of the keys, and how fresh it is. Nothing changes meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&MirrorState<K>) -> T) -> T {
+        look(&self.shared.read())
+    }
+
+    /// What keeps it from being fresh, if anything is known.
+    pub fn problem(&self) -> Option<String> {
+        let problem = self.shared.problem.read();
+        problem.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<K: Keep> Drop for Following<K> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Called after each change with what it was; none when only the confirmation is another.
+type After<K> = Box<dyn Fn(&mut MirrorState<K>, Option<<K as Keep>::Changes>) + Send + Sync>;
+
+struct Shared<K: Keep> {
+    state: RwLock<MirrorState<K>>,
+    after: After<K>,
     problem: RwLock<Option<String>>,
 }
 
-impl Shared {
-    fn read(&self) -> RwLockReadGuard<'_, MirrorState> {
+impl<K: Keep + std::fmt::Debug> std::fmt::Debug for Shared<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("state", &self.state)
+            .field("problem", &self.problem)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: Keep> Shared<K> {
+    fn read(&self) -> RwLockReadGuard<'_, MirrorState<K>> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, then tells those that wait.
-    fn change(&self, change: impl FnOnce(&mut MirrorState) -> Vec<Change>) {
-        let (changes, revision) = {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            let changes = change(&mut state);
-            (changes, state.revision())
-        };
-        if !changes.is_empty() {
-            let changes = Arc::new(changes);
-            // Without subscribers there is nobody to tell.
-            let _ = self.batches.send(MirrorBatch { revision, changes });
-        }
-        self.counter.send_modify(|counter| *counter += 1);
+    /// Changes the state, then tells whoever wants to know.
+    fn change(&self, change: impl FnOnce(&mut MirrorState<K>) -> Option<K::Changes>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let changes = change(&mut state);
+        (self.after)(&mut state, changes);
     }
 
     fn report(&self, problem: Option<String>) {
@@ -87,31 +116,31 @@ impl Shared {
 impl Mirror {
     /// The key as the copy has it, whatever its freshness.
     pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.shared.read().keys().get(key).cloned()
+        self.following.shared.read().keys().get(key).cloned()
     }
 
     /// The key with the freshness of exactly this copy: what to serve from. (The answers of
     /// [`Mirror::get`] and [`Mirror::freshness`] may belong to two copies.)
     pub fn look(&self, key: &[u8]) -> (Option<KeyValue>, Freshness) {
-        let state = self.shared.read();
+        let state = self.following.shared.read();
         let found = state.keys().get(key).cloned();
         (found, state.freshness(Moment::now()))
     }
 
     /// All keys, with the freshness of exactly this copy.
     pub fn snapshot(&self) -> (BTreeMap<Bytes, KeyValue>, Freshness) {
-        let state = self.shared.read();
+        let state = self.following.shared.read();
         (state.keys().clone(), state.freshness(Moment::now()))
     }
 
     /// How far the copy can be trusted now.
     pub fn freshness(&self) -> Freshness {
-        self.shared.read().freshness(Moment::now())
+        self.following.shared.read().freshness(Moment::now())
     }
 
     /// All changes up to this revision are in the copy; 0 before the first load.
     pub fn confirmed_revision(&self) -> i64 {
-        self.shared.read().revision()
+        self.following.shared.read().revision()
     }
 
     /// Until when the copy is fresh without further contact; `None` when it is not.
@@ -124,16 +153,12 @@ impl Mirror {
 
     /// What keeps it from being fresh, if anything is known.
     pub fn problem(&self) -> Option<String> {
-        self.shared
-            .problem
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.following.problem()
     }
 
     /// Waits until the copy or its confirmation has changed since the last call.
     pub async fn changed(&mut self) {
-        // The sender lives in `shared`, as long as this value.
+        // The sender lives as long as this value.
         let _ = self.counter.changed().await;
     }
 
@@ -157,13 +182,7 @@ impl Mirror {
     /// Subscribe first and take the first snapshot then: batches that it holds already come again,
     /// none is missed.
     pub fn subscribe(&self) -> broadcast::Receiver<MirrorBatch> {
-        self.shared.batches.subscribe()
-    }
-}
-
-impl Drop for Mirror {
-    fn drop(&mut self) {
-        self.task.abort();
+        self.batches.subscribe()
     }
 }
 
@@ -177,10 +196,42 @@ impl Client {
     pub fn mirror(&self, prefix: impl Into<Bytes>, limit: Duration) -> Mirror {
         let (counter, counter_rx) = watch::channel(0);
         let (batches, _) = broadcast::channel(SUBSCRIBER_BUFFER);
-        let shared = Arc::new(Shared {
-            state: RwLock::new(MirrorState::new(limit)),
-            counter,
+        let sender = batches.clone();
+        let after = move |state: &mut MirrorState, changes: Option<Vec<Change>>| {
+            if let Some(changes) = changes.filter(|changes| !changes.is_empty()) {
+                let (revision, changes) = (state.revision(), Arc::new(changes));
+                // Without subscribers there is nobody to tell.
+                let _ = sender.send(MirrorBatch { revision, changes });
+            }
+            counter.send_modify(|counter| *counter += 1);
+        };
+        Mirror {
+            following: self.follow(prefix, limit, Copied::default(), after),
+            counter: counter_rx,
             batches,
+        }
+    }
+
+    /// As [`Client::mirror`], for one who makes something of the keys and needs no copy of them.
+    ///
+    /// `after` is called after each change, with what it was, and after each confirmation of the
+    /// group, with none. It must not wait: nothing is followed meanwhile.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn follow<K>(
+        &self,
+        prefix: impl Into<Bytes>,
+        limit: Duration,
+        kept: K,
+        after: impl Fn(&mut MirrorState<K>, Option<K::Changes>) + Send + Sync + 'static,
+    ) -> Following<K>
+    where
+        K: Keep + Send + Sync + 'static,
+    {
+        let shared = Arc::new(Shared {
+            state: RwLock::new(MirrorState::keeping(kept, limit)),
+            after: Box::new(after),
             problem: RwLock::new(None),
         });
         let task = Task {
@@ -190,22 +241,21 @@ impl Client {
             period: (limit / 3).max(Duration::from_millis(1)),
             shared: Arc::clone(&shared),
         };
-        Mirror {
+        Following {
             shared,
-            counter: counter_rx,
             task: tokio::spawn(task.run()),
         }
     }
 }
 
-struct Task {
+struct Task<K: Keep> {
     client: Client,
     prefix: Bytes,
     period: Duration,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<K>>,
 }
 
-impl Task {
+impl<K: Keep> Task<K> {
     async fn run(self) {
         let mut round = 0;
         loop {
@@ -234,7 +284,7 @@ impl Task {
         let all = self.client.get_all(self.prefix.clone(), PAGE).await;
         let all = all.map_err(|error| error.to_string())?;
         self.shared
-            .change(|state| state.load(all.kvs, all.revision, sent));
+            .change(|state| Some(state.load(all.kvs, all.revision, sent)));
         let options = WatchOptions::prefix(self.prefix.clone())
             .from_revision(all.revision.saturating_add(1))
             .progress();
@@ -259,7 +309,7 @@ impl Task {
             };
             silence.broken();
             match item {
-                Some(Ok(item)) => self.shared.change(|state| state.apply(item)),
+                Some(Ok(item)) => self.shared.change(|state| Some(state.apply(item))),
                 Some(Err(error)) => return error,
                 None => {
                     return WatchError::Cancelled {
@@ -296,7 +346,7 @@ impl Task {
         let mut outcome = Barrier::Waiting;
         self.shared.change(|state| {
             outcome = state.barrier(revision, sent, copy);
-            Vec::new()
+            None
         });
         match outcome {
             Barrier::Reached => silence.broken(),

@@ -140,14 +140,14 @@ pub use election::{Leader, Observer};
 pub use error::{
     AdminError, CallError, Cause, KvError, LeaseError, LockError, WatchError, show_key,
 };
-pub use follow::{Mirror, MirrorBatch};
+pub use follow::{Following, Mirror, MirrorBatch};
 pub use ids::{RequestId, RequestIds};
 pub use keepalive::Term;
 pub use keys::Keys;
 pub use kv::{Delete, DeleteReply, Get, GetReply, KeyValue, Order, Put, PutReply, SortBy};
 pub use lease::{Grant, LeaseInfo};
 pub use lock::{Claim, LockGuard, LockOptions, Wait};
-pub use mirror::{Barrier, Change, Freshness, MirrorState};
+pub use mirror::{Barrier, Change, Copied, Freshness, Keep, MirrorState};
 pub use options::{AUTHOR_BYTES_MAX, Options, OptionsError, REASON_BYTES_MAX};
 pub use pages::Pages;
 pub use refusal::Refusal;

@@ -17,7 +17,7 @@
 //! - at most [`BARRIERS_MAX`] barriers wait.
 
 use crate::clock::Moment;
-use crate::cursor::{EventKind, WatchEvents};
+use crate::cursor::{Event, EventKind, WatchEvents};
 use crate::kv::KeyValue;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -59,45 +59,29 @@ pub struct Change {
     pub after: Option<KeyValue>,
 }
 
-/// What a barrier leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barrier {
-    /// The copy is confirmed.
-    Reached,
-    /// The copy is behind: ask the watch for progress.
-    Waiting,
-    /// The group is at an earlier revision than it was: it was restored. Load again.
-    WentBack,
+/// What a mirror makes of the keys that it follows.
+pub trait Keep {
+    /// What it tells of a change.
+    type Changes;
+
+    /// These are all keys; what was before is over.
+    fn load(&mut self, kvs: Vec<KeyValue>) -> Self::Changes;
+
+    /// One revision's events, in order.
+    fn apply(&mut self, events: Vec<Event>) -> Self::Changes;
 }
 
-/// The copy and what is known about it.
-#[derive(Debug)]
-pub struct MirrorState {
+/// Keeps the keys as they are.
+#[derive(Debug, Default)]
+pub struct Copied {
     keys: BTreeMap<Bytes, KeyValue>,
-    /// Complete up to here; 0 before the first load.
-    revision: i64,
-    /// When the newest barrier was sent that the copy has reached.
-    confirmed: Option<Moment>,
-    /// Barriers that the copy has not reached: revision and moment of sending, in order.
-    barriers: VecDeque<(i64, Moment)>,
-    limit: Duration,
 }
 
-impl MirrorState {
-    /// Empty, and never confirmed; a confirmation is good for `limit`.
-    pub fn new(limit: Duration) -> Self {
-        Self {
-            keys: BTreeMap::new(),
-            revision: 0,
-            confirmed: None,
-            barriers: VecDeque::new(),
-            limit,
-        }
-    }
+impl Keep for Copied {
+    /// Each key that is not as it was.
+    type Changes = Vec<Change>;
 
-    /// All keys, as a linearizable read that was sent at `sent` found them at `revision`. Returns
-    /// the difference to the copy before.
-    pub fn load(&mut self, kvs: Vec<KeyValue>, revision: i64, sent: Moment) -> Vec<Change> {
+    fn load(&mut self, kvs: Vec<KeyValue>) -> Vec<Change> {
         let fresh: BTreeMap<Bytes, KeyValue> =
             kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
         let before = std::mem::replace(&mut self.keys, fresh);
@@ -114,20 +98,12 @@ impl MirrorState {
             }
         }
         changes.sort_by(|a, b| a.key.cmp(&b.key));
-        // A restored group may be at a lower revision: what was waited for will not come.
-        if revision < self.revision {
-            self.barriers.clear();
-            self.revision = revision;
-        }
-        self.reached(revision);
-        self.confirm(sent);
         changes
     }
 
-    /// What the watch delivered: the events of one revision, or progress.
-    pub fn apply(&mut self, item: WatchEvents) -> Vec<Change> {
+    fn apply(&mut self, events: Vec<Event>) -> Vec<Change> {
         let mut changes = Vec::new();
-        for event in item.events {
+        for event in events {
             let key = event.kv.key.clone();
             let (before, after) = match event.kind {
                 EventKind::Put => {
@@ -140,6 +116,74 @@ impl MirrorState {
                 changes.push(Change { key, before, after });
             }
         }
+        changes
+    }
+}
+
+/// What a barrier leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// The copy is confirmed.
+    Reached,
+    /// The copy is behind: ask the watch for progress.
+    Waiting,
+    /// The group is at an earlier revision than it was: it was restored. Load again.
+    WentBack,
+}
+
+/// The copy and what is known about it.
+#[derive(Debug)]
+pub struct MirrorState<K = Copied> {
+    kept: K,
+    /// Complete up to here; 0 before the first load.
+    revision: i64,
+    /// When the newest barrier was sent that the copy has reached.
+    confirmed: Option<Moment>,
+    /// Barriers that the copy has not reached: revision and moment of sending, in order.
+    barriers: VecDeque<(i64, Moment)>,
+    limit: Duration,
+}
+
+impl MirrorState {
+    /// Empty, and never confirmed; a confirmation is good for `limit`.
+    pub fn new(limit: Duration) -> Self {
+        Self::keeping(Copied::default(), limit)
+    }
+
+    /// The copy.
+    pub fn keys(&self) -> &BTreeMap<Bytes, KeyValue> {
+        &self.kept.keys
+    }
+}
+
+impl<K: Keep> MirrorState<K> {
+    /// As [`MirrorState::new`], for whatever is made of the keys; of none so far.
+    pub fn keeping(kept: K, limit: Duration) -> Self {
+        Self {
+            kept,
+            revision: 0,
+            confirmed: None,
+            barriers: VecDeque::new(),
+            limit,
+        }
+    }
+
+    /// All keys, as a linearizable read that was sent at `sent` found them at `revision`.
+    pub fn load(&mut self, kvs: Vec<KeyValue>, revision: i64, sent: Moment) -> K::Changes {
+        let changes = self.kept.load(kvs);
+        // A restored group may be at a lower revision: what was waited for will not come.
+        if revision < self.revision {
+            self.barriers.clear();
+            self.revision = revision;
+        }
+        self.reached(revision);
+        self.confirm(sent);
+        changes
+    }
+
+    /// What the watch delivered: the events of one revision, or progress.
+    pub fn apply(&mut self, item: WatchEvents) -> K::Changes {
+        let changes = self.kept.apply(item.events);
         self.reached(item.revision);
         changes
     }
@@ -193,9 +237,14 @@ impl MirrorState {
         self.revision
     }
 
-    /// The copy.
-    pub fn keys(&self) -> &BTreeMap<Bytes, KeyValue> {
-        &self.keys
+    /// What was made of the keys.
+    pub fn kept(&self) -> &K {
+        &self.kept
+    }
+
+    /// What was made of the keys, to go on with it.
+    pub fn kept_mut(&mut self) -> &mut K {
+        &mut self.kept
     }
 }
 
@@ -210,7 +259,6 @@ fn change(key: &Bytes, before: Option<KeyValue>, after: Option<KeyValue>) -> Cha
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::Event;
     use proptest::prelude::*;
 
     const LIMIT: Duration = Duration::from_millis(100);

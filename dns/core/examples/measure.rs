@@ -153,6 +153,11 @@ fn main() {
 
     measure_messages(&zones, &[("hit", &hits), ("no name", &absent)]);
 
+    measure_zones();
+}
+
+/// Many small zones, and a role that moves.
+fn measure_zones() {
     let trees: Vec<_> = (0..ZONES)
         .map(|number| {
             let origin = name(&format!("zone-{number:05}.example."));
@@ -166,7 +171,9 @@ fn main() {
         .collect();
     let zones = Zones::new(trees.iter().cloned());
     let one = Arc::clone(&trees[ZONES / 2]);
-    let apexes = names(&|number| format!("www.zone-{:05}.example.", number % ZONES));
+    let apexes: Vec<Name> = (0..NAMES)
+        .map(|number| name(&format!("www.zone-{:05}.example.", number % ZONES)))
+        .collect();
     println!("{ZONES} zones");
     println!(
         "  change one{:>9.1?}",

@@ -9,8 +9,8 @@
 //! index   (parent, label) ─► node
 //! ```
 //!
-//! A change of a record packs its zone anew; other zones keep theirs. Packing makes that cheap: five
-//! allocations for a zone of any size, and some seventy octets for a name with an address.
+//! A change of a record packs its zone anew; other zones keep theirs. Packing makes that cheap:
+//! five allocations for a zone of any size, and some seventy octets for a name with an address.
 //!
 //! Invariants
 //! - node 0 is the origin and has an SOA record;
@@ -276,8 +276,8 @@ impl Builder {
 
     /// Takes a name, and those between it and what is known above, which have no records.
     ///
-    /// `path` has the nodes from the origin to the last name: canonical order is the order of a walk
-    /// over the tree.
+    /// `path` has the nodes from the origin to the last name: canonical order is that of a walk over
+    /// the tree.
     fn descend(
         &mut self,
         path: &mut Vec<(u32, Name)>,

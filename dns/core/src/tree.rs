@@ -12,8 +12,8 @@
 //! nodes.
 //!
 //! Invariants
-//! - a live set stands in the place of the packed one of its name and type; one without records says
-//!   that there are none, and for how long that may be believed;
+//! - a live set stands in the place of the packed one of its name and type; one without records
+//!   says that there are none, and for how long that may be believed;
 //! - every live set is of a node that was marked for it when the zone was packed.
 
 use std::collections::BTreeSet;
