@@ -48,6 +48,11 @@ pub fn answer<'a>(zones: &'a Zones, question: &Question<'a>) -> Reply<'a> {
     let Some(tree) = zones.find(question.name, question.rtype) else {
         return refused();
     };
+    if tree.is_closed() {
+        let mut reply = Reply::empty(Rcode::ServFail);
+        reply.extended_error = Some(ExtendedError::InvalidData);
+        return reply;
+    }
     let mut reply = Reply::empty(Rcode::NoError);
     reply.authoritative = true;
     reply.zone = Some(tree);

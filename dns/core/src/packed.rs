@@ -276,8 +276,8 @@ impl Builder {
 
     /// Takes a name, and those between it and what is known above, which have no records.
     ///
-    /// `path` has the nodes from the origin to the last name: canonical order is that of a walk over
-    /// the tree.
+    /// `path` has the nodes from the origin to the last name: canonical order is that of a walk
+    /// over the tree.
     fn descend(
         &mut self,
         path: &mut Vec<(u32, Name)>,

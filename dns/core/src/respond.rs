@@ -302,6 +302,9 @@ fn transfer<'a>(
         // RFC 5936 2.2.1.
         return error(Rcode::NotAuth, Some(ExtendedError::NotAuthoritative));
     };
+    if zone.is_closed() {
+        return error(Rcode::ServFail, Some(ExtendedError::InvalidData));
+    }
     match transport {
         Transport::Tcp => Decision::Transfer(Transfer {
             zone: Arc::clone(zone),

@@ -157,9 +157,38 @@ pub struct Tree {
     /// By node and type, each once.
     live: Box<[Live]>,
     data: Box<[u8]>,
+    /// Nothing of it is told.
+    closed: bool,
 }
 
 impl Tree {
+    /// A zone that is ours and of which nothing can be told: each question gets SERVFAIL.
+    pub fn closed(origin: &Name) -> Self {
+        let root = Name::root();
+        let soa = Soa {
+            primary: root.clone(),
+            mailbox: root,
+            serial: 0,
+            refresh: 0,
+            retry: 0,
+            expire: 0,
+            minimum: 0,
+        };
+        let mut zone = Zone::new(origin.clone());
+        let inserted = zone.insert(origin, Rtype::SOA, 0, soa.to_data());
+        inserted.expect("the origin is in its zone");
+        let tree = Self::build(&zone).expect("one name with an SOA can be packed");
+        Self {
+            closed: true,
+            ..tree
+        }
+    }
+
+    /// Whether nothing of it can be told.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Packs a zone. That it obeys the rules of a zone is for whoever wrote it to check.
     pub fn build(zone: &Zone) -> Result<Self, BuildError> {
         Self::build_with(zone, &BTreeSet::new())
@@ -182,6 +211,7 @@ impl Tree {
             soa,
             live: Box::default(),
             data: Box::default(),
+            closed: false,
         })
     }
 
@@ -230,6 +260,7 @@ impl Tree {
             soa,
             live: live.into(),
             data: data.into(),
+            closed: self.closed,
         })
     }
 

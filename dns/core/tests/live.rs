@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use cfgdns_core::{BuildError, CLASS_IN, LiveSet, Question, Reply, Tree, Zones, answer};
+use cfgdns_core::{
+    BuildError, CLASS_IN, ExtendedError, LiveSet, Question, Reply, Tree, Zones, answer,
+};
 use cfgdns_zone::{Name, Node, Rdata, RrSet, Rtype, Source, Zone, load};
 use proptest::prelude::*;
 
@@ -40,7 +42,12 @@ fn addresses(at: &str, ttl: u32, last: &[u8]) -> LiveSet {
 }
 
 fn names(sets: &[LiveSet]) -> BTreeSet<Name> {
-    sets.iter().map(|set| set.name.clone()).collect()
+    let mut names = BTreeSet::new();
+    for set in sets {
+        // The first says how the name is written, as in a zone.
+        names.insert(set.name.clone());
+    }
+    names
 }
 
 /// Everything that a reply says, but for the server's view of where it comes from.
@@ -172,6 +179,25 @@ fn each_record_comes_first_as_often_as_its_weight_says() {
         assert_eq!((data.len(), all.len()), (3, 3), "each is there, once");
     }
     assert_eq!(first, [8_192, 24_576, 32_768]);
+}
+
+#[test]
+fn closed_zone_says_servfail_and_its_parent_goes_on() {
+    let parent =
+        Arc::new(Tree::build(&zone("sub NS ns.other.\nsub DS 1 8 250 00\n")).expect("an SOA"));
+    let closed = Arc::new(Tree::closed(&name("sub.example.")));
+    let zones = Zones::new([parent, closed]);
+    let ask = |at: &str, rtype| {
+        let (name, class) = (&name(at), CLASS_IN);
+        let reply = answer(&zones, &Question { name, rtype, class });
+        let why = reply.extended_error.map_or(0, ExtendedError::code);
+        format!("{} EDE {why}", written(&reply))
+    };
+    for at in ["sub.example.", "www.sub.example."] {
+        assert_eq!(ask(at, Rtype::SOA), "ServFail AA=false ; ; ; EDE 24");
+    }
+    assert!(ask("sub.example.", Rtype::DS).starts_with("NoError AA=true | sub.example. 3600 DS"));
+    assert!(ask("www.example.", Rtype::A).starts_with("NxDomain"));
 }
 
 /// Names of up to three labels of three kinds, in either case.

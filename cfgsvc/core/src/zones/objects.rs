@@ -46,7 +46,7 @@ impl ZoneSerial {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moved {
-    /// How often its holder, or the holder's addresses, became others.
+    /// How often its holder, the epoch, or the holder's addresses became others.
     pub count: u64,
 }
 

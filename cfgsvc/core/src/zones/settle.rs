@@ -32,7 +32,7 @@ const RESTORED_SKIP: u64 = 1 << 20;
 /// What a commit changed that zones depend on.
 #[derive(Default)]
 struct Touched {
-    /// Roles whose holder became another.
+    /// Roles whose holder became another, or holds it anew.
     roles: BTreeSet<RoleName>,
     /// Colos and hosts whose addresses became others.
     addresses: BTreeSet<Name>,
@@ -82,7 +82,7 @@ impl Touched {
             let new = (changed.event.r#type == i32::from(EventType::Put)).then_some(kv);
             let before = changed.previous.as_ref();
             match Placed::of(&kv.key) {
-                Some(Ok(Placed::Grant(role))) if holder(before) != holder(new) => {
+                Some(Ok(Placed::Grant(role))) if held(before) != held(new) => {
                     touched.roles.insert(role);
                 }
                 Some(Ok(Placed::Role(role))) if new.is_none() => {
@@ -133,8 +133,10 @@ impl Touched {
     }
 }
 
-fn holder(kv: Option<&KeyValue>) -> Option<Name> {
-    serde_json::from_slice::<Grant>(&kv?.value).ok()?.holder
+/// Who holds a role, and in which epoch: what name servers tell of it.
+fn held(kv: Option<&KeyValue>) -> Option<(Option<Name>, i64)> {
+    let grant: Grant = serde_json::from_slice(&kv?.value).ok()?;
+    Some((grant.holder, grant.epoch))
 }
 
 fn colo_at(kv: Option<&KeyValue>) -> Vec<String> {

@@ -435,10 +435,11 @@ fn says(world: &World) -> BTreeSet<String> {
         if let Some(name) = key.strip_prefix(&follow("")) {
             let follow: Follow = serde_json::from_slice(&record.value).expect("a follow");
             let grant: Grant = world.grant(follow.role.as_str());
+            let epoch = grant.epoch;
             let colo = grant
                 .holder
                 .and_then(|holder| world.object::<Colo>(&format!("/cfgsvc/colos/{holder}")));
-            said.insert(format!("{name} {colo:?}"));
+            said.insert(format!("{name} {epoch} {colo:?}"));
         }
     }
     said

@@ -1,0 +1,163 @@
+//! What a name that follows a role has now: sets made of who holds it.
+//!
+//! Beside each such name there is one more, `_cfgsvc.NAME`, whose TXT record tells role, holder,
+//! epoch and the revision of the last move: what an operator looks at who asks which epoch a name
+//! server answers from. It is one below, because a name with a CNAME has nothing else (RFC 1034
+//! 3.6.2), and begins with an underscore, as names do that are no host's (RFC 8552).
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use cfgdns_core::LiveSet;
+use cfgdns_zone::{Name, Rdata, RrSet, Rtype, Zone};
+use cfgsvc_core::placement::RoleName;
+use cfgsvc_core::zones::{Follow, FollowType, ZoneName};
+
+use crate::placement::{Holder, Placement, Read};
+
+/// The first label of the name that tells the epoch of another.
+pub const EPOCH_LABEL: &str = "_cfgsvc";
+
+/// The names of a zone that follow roles.
+pub(crate) type Follows = BTreeMap<(Name, FollowType), Follow>;
+
+/// The name that tells the epoch of one that follows; none where the operator has something there,
+/// it would be too long, or the name stands for others.
+fn epoch_name(name: &Name, zone: &Zone) -> Option<Name> {
+    let told = name.child(EPOCH_LABEL.as_bytes()).ok()?;
+    (!name.is_wildcard() && !zone.exists(&told)).then_some(told)
+}
+
+/// The names that must be in the tree for the sets below.
+pub(crate) fn names(follows: &Follows, zone: &Zone) -> BTreeSet<Name> {
+    let of = |(name, _): &(Name, FollowType)| [Some(name.clone()), epoch_name(name, zone)];
+    follows.keys().flat_map(of).flatten().collect()
+}
+
+/// What the names have now; the error says what cannot be known.
+pub(crate) fn sets(
+    zone_name: &ZoneName,
+    zone: &Zone,
+    follows: &Follows,
+    placement: &Placement,
+) -> Read<Vec<LiveSet>> {
+    let mut sets = Vec::new();
+    // By name: the roles that it follows, and the least TTL.
+    let mut told: BTreeMap<&Name, (BTreeSet<&RoleName>, u32)> = BTreeMap::new();
+    for ((name, rtype), follow) in follows {
+        let (_, holder) = placement.holder(&follow.role)?;
+        let mut set = LiveSet {
+            name: name.clone(),
+            rtype: rtype.rtype(),
+            ttl: follow.ttl,
+            data: Vec::new(),
+            weights: Vec::new(),
+        };
+        if let Some(holder) = holder {
+            fill(&mut set, zone_name, (*rtype, follow), &holder);
+        }
+        sets.push(set);
+        let (roles, ttl) = told.entry(name).or_insert((BTreeSet::new(), follow.ttl));
+        roles.insert(&follow.role);
+        *ttl = follow.ttl.min(*ttl);
+    }
+    for (name, (roles, ttl)) in told {
+        let Some(name) = epoch_name(name, zone) else {
+            continue;
+        };
+        let texts: Vec<Rdata> = roles
+            .into_iter()
+            .map(|role| epoch_text(role, placement))
+            .collect::<Read<_>>()?;
+        sets.extend(in_order(name, Rtype::TXT, ttl, texts));
+    }
+    Ok(sets)
+}
+
+/// Puts what follows from the holder into a set that has nothing.
+fn fill(
+    set: &mut LiveSet,
+    zone: &ZoneName,
+    (rtype, follow): (FollowType, &Follow),
+    holder: &Holder<'_>,
+) {
+    match rtype {
+        FollowType::A | FollowType::Aaaa => addresses(set, rtype, follow, holder),
+        FollowType::Cname => {
+            let target = follow.target(zone, holder.name.as_str());
+            set.data
+                .extend(target.and_then(|target| wire(Rtype::CNAME, target.as_wire())));
+        }
+        FollowType::Srv => {
+            let target = follow.target(zone, holder.name.as_str());
+            let port = follow.port.or_else(|| holder.port());
+            if let Some((target, port)) = target.zip(port) {
+                // Priority and weight choose among several; there is one.
+                let data = [&[0, 0, 0, 0], &port.to_be_bytes()[..], target.as_wire()].concat();
+                set.data.extend(wire(Rtype::SRV, &data));
+            }
+        }
+    }
+}
+
+fn addresses(set: &mut LiveSet, rtype: FollowType, follow: &Follow, holder: &Holder<'_>) {
+    // Each once, in canonical order: that of their octets.
+    let mut found: BTreeMap<Vec<u8>, u16> = BTreeMap::new();
+    for ip in holder.ips() {
+        let octets = match (rtype, ip) {
+            (FollowType::A, IpAddr::V4(ip)) => ip.octets().to_vec(),
+            (FollowType::Aaaa, IpAddr::V6(ip)) => ip.octets().to_vec(),
+            _ => continue,
+        };
+        let weight = follow.weights.get(&ip).copied().unwrap_or(1);
+        if weight > 0 {
+            found.insert(octets, weight);
+        }
+    }
+    let several = found.len() > 1;
+    for (octets, weight) in found {
+        if let Some(data) = wire(rtype.rtype(), &octets) {
+            set.data.push(data);
+            set.weights.extend(several.then_some(weight));
+        }
+    }
+}
+
+fn wire(rtype: Rtype, octets: &[u8]) -> Option<Rdata> {
+    Rdata::from_wire(rtype, octets).ok()
+}
+
+/// What is told of a role: a word in each string of a TXT record (RFC 1464 has this form).
+fn epoch_text(role: &RoleName, placement: &Placement) -> Read<Rdata> {
+    let (epoch, holder) = placement.holder(role)?;
+    let moves = placement.moves(role)?;
+    let mut words = vec![format!("role={role}")];
+    words.extend(holder.map(|holder| format!("holder={}", holder.name.as_str())));
+    words.push(format!("epoch={epoch}"));
+    words.push(format!("revision={}", moves.revision));
+    let mut data = Vec::new();
+    for word in words {
+        // Names have at most 253 bytes: cut off, they say what they can.
+        let word = &word.as_bytes()[..word.len().min(255)];
+        data.extend(u8::try_from(word.len()));
+        data.extend_from_slice(word);
+    }
+    wire(Rtype::TXT, &data).ok_or_else(|| format!("role '{role}' cannot be told"))
+}
+
+/// A set with its records in canonical order; none without records.
+fn in_order(name: Name, rtype: Rtype, ttl: u32, data: Vec<Rdata>) -> Option<LiveSet> {
+    let mut data = data.into_iter();
+    let mut set = RrSet::new(rtype, ttl, data.next()?);
+    for data in data {
+        // A name follows at most four roles.
+        set.insert(data).ok()?;
+    }
+    Some(LiveSet {
+        name,
+        rtype,
+        ttl,
+        data: set.data().to_vec(),
+        weights: Vec::new(),
+    })
+}

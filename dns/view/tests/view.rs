@@ -1,0 +1,468 @@
+//! Keys in, zones out: what a name server answers from, after whatever sequence of changes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use cfgdns_core::{Tree, Zones};
+use cfgdns_view::{Built, View};
+use cfgdns_zone::{Name, Rdata};
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+/// A group's keys and what a name server made of them.
+#[derive(Default)]
+struct Server {
+    view: View,
+    zones: Zones,
+    revision: i64,
+}
+
+impl Server {
+    fn put(&mut self, key: &str, value: &str) -> &mut Self {
+        self.revision += 1;
+        let key = format!("/cfgsvc/{key}");
+        self.view
+            .put(key.as_bytes(), value.as_bytes(), self.revision);
+        self
+    }
+
+    fn delete(&mut self, key: &str) -> &mut Self {
+        self.view.delete(format!("/cfgsvc/{key}").as_bytes());
+        self
+    }
+
+    fn build(&mut self) -> Built {
+        let built = self.view.build(&self.zones);
+        self.zones = built.zones.clone();
+        built
+    }
+
+    /// What changed, zone by zone.
+    fn changes(&mut self) -> String {
+        let mut text = String::new();
+        for change in self.build().changes {
+            let serial =
+                |serial: Option<u32>| serial.map_or("-".into(), |serial| serial.to_string());
+            let (before, after) = (serial(change.before), serial(change.after));
+            let why = change
+                .closed
+                .map_or(String::new(), |why| format!(" closed: {why}"));
+            writeln!(text, "{} {before} -> {after}{why}", change.name).expect("a string");
+        }
+        text
+    }
+
+    fn zone(&self, origin: &str) -> String {
+        let tree = self.zones.get(&name(origin)).expect("the zone");
+        dump(tree)
+    }
+}
+
+/// The records at the names that tests use.
+fn dump(tree: &Tree) -> String {
+    let mut text = String::new();
+    for label in ["", "www.", "db.", "_sip._tcp.", "old.", "*."] {
+        for above in ["", "_cfgsvc."] {
+            let at = name(&format!("{above}{label}{}", tree.origin()));
+            let Some(node) = tree.node(&at) else {
+                continue;
+            };
+            let (at, _) = Name::from_wire(tree.name(node)).expect("a name");
+            writeln!(text, "{at}").expect("a string");
+            for set in tree.sets(node) {
+                let weights = set.weights;
+                for data in set.data {
+                    let data = Rdata::from_wire(set.rtype, data).expect("valid data");
+                    let data = data.text(set.rtype, None);
+                    writeln!(text, "  {} {} {data}", set.ttl, set.rtype).expect("a string");
+                }
+                if !weights.is_empty() {
+                    writeln!(text, "  weights {weights:?}").expect("a string");
+                }
+            }
+        }
+    }
+    text
+}
+
+fn check(found: &str, expected: Expect) {
+    expected.assert_eq(found);
+}
+
+const APEX: &str = r#"{"sets":{"NS":{"ttl":60,"data":["ns.other."]},"SOA":{"ttl":60,"data":["ns.other. root.other. 1 2 3 4 5"]}}}"#;
+
+/// A zone in its first generation.
+fn server() -> Server {
+    let mut server = Server::default();
+    server
+        .put("names/example.com/1/@", APEX)
+        .put(
+            "names/example.com/1/old",
+            r#"{"name":"OLD","sets":{"A":{"ttl":60,"data":["192.0.2.9"]}}}"#,
+        )
+        .put("zones/example.com", r#"{"generation":1}"#)
+        .put("serials/example.com", r#"{"count":1}"#);
+    server
+}
+
+#[test]
+fn zone_is_that_of_its_generation_in_force_with_the_serial_of_the_group() {
+    let mut server = server();
+    check(
+        &server.changes(),
+        expect![[r#"
+        example.com. - -> 1
+    "#]],
+    );
+    // The next generation, which nobody reads, and then does.
+    server.put("names/example.com/2/@", APEX).put(
+        "names/example.com/2/www",
+        r#"{"sets":{"TXT":{"ttl":60,"data":["new"]}}}"#,
+    );
+    assert_eq!(server.changes(), "");
+    server
+        .put("zones/example.com", r#"{"generation":2}"#)
+        .put("serials/example.com", r#"{"count":2}"#);
+    check(
+        &server.changes(),
+        expect![[r#"
+        example.com. 1 -> 2
+    "#]],
+    );
+    check(
+        &server.zone("example.com."),
+        expect![[r#"
+        example.com.
+          60 NS ns.other.
+          60 SOA ns.other. root.other. 2 2 3 4 5
+        www.example.com.
+          60 TXT "new"
+    "#]],
+    );
+    server
+        .delete("names/example.com/1/@")
+        .delete("names/example.com/1/old");
+    assert_eq!(server.changes(), "");
+    server.delete("zones/example.com");
+    check(
+        &server.changes(),
+        expect![[r#"
+        example.com. 2 -> -
+    "#]],
+    );
+    assert_eq!(server.zones.trees().len(), 0);
+    assert_eq!(server.changes(), "");
+}
+
+#[test]
+fn name_that_follows_a_role_has_what_its_holder_has() {
+    let mut server = server();
+    server
+        .put(
+            "colos/a",
+            r#"{"addresses":["192.0.2.1","2001:db8::1","192.0.2.2:443"]}"#,
+        )
+        .put(
+            "colos/b",
+            r#"{"addresses":["192.0.2.3","web-b.example.net"]}"#,
+        )
+        .put("hosts/a", r#"{"colo":"a","addresses":["192.0.2.77"]}"#)
+        .put(
+            "hosts/h1",
+            r#"{"colo":"a","addresses":["192.0.2.11:3306"],"new":"field"}"#,
+        )
+        .put("roles/web", r#"{"kind":"colo"}"#)
+        .put("roles/db/orders", r#"{"kind":"host","term_ms":2000}"#)
+        .put(
+            "follows/example.com/www/A",
+            r#"{"role":"web","ttl":5,"weights":{"192.0.2.2":3}}"#,
+        )
+        .put("follows/example.com/www/AAAA", r#"{"role":"web","ttl":7}"#)
+        .put(
+            "follows/example.com/db/CNAME",
+            r#"{"role":"db/orders","names":"hosts"}"#,
+        )
+        .put(
+            "follows/example.com/_sip._tcp/SRV",
+            r#"{"role":"db/orders","names":"@"}"#,
+        )
+        .put("moved/web", r#"{"count":0}"#)
+        .put("moved/db/orders", r#"{"count":4}"#)
+        .put(
+            "serials/example.com",
+            r#"{"count":7,"roles":{"web":0,"db/orders":4}}"#,
+        );
+    assert_eq!(server.changes(), "example.com. - -> 7\n");
+    check(
+        &server.zone("example.com."),
+        expect![[r#"
+        example.com.
+          60 NS ns.other.
+          60 SOA ns.other. root.other. 7 2 3 4 5
+        www.example.com.
+        _cfgsvc.www.example.com.
+          5 TXT "role=web" "epoch=0" "revision=15"
+        db.example.com.
+        _cfgsvc.db.example.com.
+          5 TXT "role=db/orders" "epoch=0" "revision=16"
+        _sip._tcp.example.com.
+        _cfgsvc._sip._tcp.example.com.
+          5 TXT "role=db/orders" "epoch=0" "revision=16"
+        OLD.example.com.
+          60 A 192.0.2.9
+    "#]],
+    );
+    server
+        .put("grants/web", r#"{"epoch":100,"holder":"a","serving":0}"#)
+        .put(
+            "grants/db/orders",
+            r#"{"epoch":101,"holder":"h1","serving":1,"later":[1]}"#,
+        )
+        .put("moved/web", r#"{"count":1}"#)
+        .put("moved/db/orders", r#"{"count":5}"#);
+    assert_eq!(server.changes(), "example.com. 7 -> 9\n");
+    check(
+        &server.zone("example.com."),
+        expect![[r#"
+        example.com.
+          60 NS ns.other.
+          60 SOA ns.other. root.other. 9 2 3 4 5
+        www.example.com.
+          5 A 192.0.2.1
+          5 A 192.0.2.2
+          weights [1, 3]
+          7 AAAA 2001:db8::1
+        _cfgsvc.www.example.com.
+          5 TXT "role=web" "holder=a" "epoch=100" "revision=20"
+        db.example.com.
+          5 CNAME h1.hosts.example.com.
+        _cfgsvc.db.example.com.
+          5 TXT "role=db/orders" "holder=h1" "epoch=101" "revision=21"
+        _sip._tcp.example.com.
+          5 SRV 0 0 3306 h1.example.com.
+        _cfgsvc._sip._tcp.example.com.
+          5 TXT "role=db/orders" "holder=h1" "epoch=101" "revision=21"
+        OLD.example.com.
+          60 A 192.0.2.9
+    "#]],
+    );
+    // A failover packs nothing.
+    let before = server.zones.get(&name("example.com.")).cloned();
+    server
+        .put("grants/web", r#"{"epoch":200,"holder":"b","serving":0}"#)
+        .put("moved/web", r#"{"count":2}"#);
+    assert_eq!(server.changes(), "example.com. 9 -> 10\n");
+    let after = server.zones.get(&name("example.com.")).expect("the zone");
+    assert!(after.same_records(&before.expect("the zone")));
+    let www = "www.example.com.\n  5 A 192.0.2.3\n_cfgsvc";
+    assert!(server.zone("example.com.").contains(www));
+    // The addresses of whoever holds it, and of nobody else.
+    server.put("colos/a", r#"{"addresses":["198.51.100.1"]}"#);
+    assert_eq!(server.changes(), "");
+    server.put("colos/b", r#"{"addresses":["198.51.100.2"]}"#);
+    assert_eq!(server.changes(), "example.com. 10 -> 10\n");
+    assert!(server.zone("example.com.").contains("  5 A 198.51.100.2\n"));
+    // Nobody.
+    server.put("grants/web", r#"{"epoch":200,"serving":0}"#);
+    server.changes();
+    assert!(
+        server
+            .zone("example.com.")
+            .contains("www.example.com.\n_cfgsvc")
+    );
+}
+
+#[test]
+fn epoch_is_not_told_where_the_operator_says_something_else() {
+    let mut server = server();
+    server
+        .put(
+            "names/example.com/1/_cfgsvc.www",
+            r#"{"sets":{"TXT":{"ttl":60,"data":["mine"]}}}"#,
+        )
+        .put("follows/example.com/www/A", r#"{"role":"web"}"#)
+        .put("follows/example.com/*/A", r#"{"role":"web"}"#);
+    server.changes();
+    let zone = server.zone("example.com.");
+    assert!(
+        zone.contains("_cfgsvc.www.example.com.\n  60 TXT \"mine\"\nOLD"),
+        "{zone}"
+    );
+    assert!(zone.ends_with("*.example.com.\n"), "{zone}");
+}
+
+#[test]
+fn zone_with_a_key_that_cannot_be_read_is_closed_until_it_can() {
+    let mut server = server();
+    server.changes();
+    for (key, bad, good) in [
+        ("names/example.com/1/www", r#"{"sets":{},"later":1}"#, None),
+        (
+            "zones/example.com",
+            r#"{"generation":"x"}"#,
+            Some(r#"{"generation":1}"#),
+        ),
+        ("serials/example.com", "1", Some(r#"{"count":1}"#)),
+        (
+            "follows/example.com/www/A",
+            r#"{"role":"web","later":1}"#,
+            None,
+        ),
+        (
+            "follows/example.com/www/A",
+            r#"{"role":"web","ttl":5,"port":1}"#,
+            None,
+        ),
+    ] {
+        server.put(key, bad);
+        let closed = server.changes();
+        assert!(
+            closed.starts_with("example.com. 1 -> - closed: "),
+            "{key}: {closed}"
+        );
+        assert!(
+            server
+                .zones
+                .get(&name("example.com."))
+                .is_some_and(|tree| tree.is_closed())
+        );
+        match good {
+            Some(good) => server.put(key, good),
+            None => server.delete(key),
+        };
+        assert_eq!(server.changes(), "example.com. - -> 1\n", "{key}");
+    }
+    // Of a generation that is not in force nothing is answered.
+    server.put("names/example.com/2/www", "{}");
+    assert_eq!(server.changes(), "example.com. 1 -> 1\n");
+    // What it follows is known, and who holds that is not.
+    server
+        .put("follows/example.com/www/A", r#"{"role":"web"}"#)
+        .put("grants/web", r#"{"epoch":"x"}"#);
+    let closed = server.changes();
+    assert!(
+        closed.starts_with("example.com. 1 -> - closed: invalid type"),
+        "{closed}"
+    );
+}
+
+#[test]
+fn keys_of_others_change_nothing() {
+    let mut server = server();
+    server.changes();
+    for key in [
+        "grants/lock/x",
+        "attending/web/h1",
+        "leader",
+        "later/thing",
+        "zones/Bad",
+    ] {
+        server.put(key, "{}");
+    }
+    server.view.put(b"/app/config", b"1", 9);
+    server.view.put(b"/cfgsvc/\xff", b"1", 9);
+    assert_eq!(server.changes(), "");
+}
+
+/// One change of one key, of few that meet in every way; now and then one that cannot be read.
+fn any_change() -> impl Strategy<Value = (String, Option<String>)> {
+    let zone = proptest::sample::select(vec!["a.example", "b.example"]);
+    let label = proptest::sample::select(vec!["@", "www", "db", "_cfgsvc.www"]);
+    let role = proptest::sample::select(vec!["web", "db/x"]);
+    let holder = proptest::sample::select(vec!["", r#""holder":"a","#, r#""holder":"b","#]);
+    let kind = proptest::sample::select(vec!["host", "colo"]);
+    let rtype = proptest::sample::select(vec![("A", ""), ("CNAME", r#","names":"@""#)]);
+    let key = prop_oneof![
+        2 => (zone.clone(), 1..3_u8).prop_map(|(zone, generation)|
+            (format!("zones/{zone}"), format!(r#"{{"generation":{generation}}}"#))),
+        6 => (zone.clone(), 1..3_u8, label, 1..4_u8).prop_map(|(zone, generation, label, last)| {
+            let value = match label {
+                "@" => APEX.to_owned(),
+                _ => format!(r#"{{"sets":{{"TXT":{{"ttl":{last},"data":["x"]}}}}}}"#),
+            };
+            (format!("names/{zone}/{generation}/{label}"), value)
+        }),
+        2 => (zone.clone(), role.clone(), rtype).prop_map(|(zone, role, (rtype, more))|
+            (format!("follows/{zone}/www/{rtype}"), format!(r#"{{"role":"{role}"{more}}}"#))),
+        2 => (zone, 1..5_u8, 0..3_u8).prop_map(|(zone, count, web)|
+            (format!("serials/{zone}"), format!(r#"{{"count":{count},"roles":{{"web":{web}}}}}"#))),
+        1 => (role.clone(), 3..6_u8).prop_map(|(role, count)|
+            (format!("moved/{role}"), format!(r#"{{"count":{count}}}"#))),
+        2 => (role.clone(), holder, 1..9_u8).prop_map(|(role, holder, epoch)|
+            (format!("grants/{role}"), format!(r#"{{{holder}"epoch":{epoch},"serving":0}}"#))),
+        1 => (role, kind).prop_map(|(role, kind)|
+            (format!("roles/{role}"), format!(r#"{{"kind":"{kind}"}}"#))),
+        2 => (proptest::sample::select(vec!["colos", "hosts"]),
+              proptest::sample::select(vec!["a", "b"]), 1..4_u8)
+            .prop_map(|(table, member, last)| (
+                format!("{table}/{member}"),
+                format!(r#"{{"colo":"a","addresses":["192.0.2.{last}"]}}"#),
+            )),
+    ];
+    (key, 0..12_u8).prop_map(|((key, value), what)| match what {
+        0 => (key, Some("{\"x".to_owned())),
+        1..4 => (key, None),
+        _ => (key, Some(value)),
+    })
+}
+
+fn dumps(zones: &Zones) -> Vec<(String, bool, usize, String)> {
+    let of = |tree: &std::sync::Arc<Tree>| {
+        (
+            tree.origin().to_string(),
+            tree.is_closed(),
+            tree.name_count(),
+            dump(tree),
+        )
+    };
+    zones.trees().map(of).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Building now and then on the way, once at the end, and after a second load all give the same.
+    #[test]
+    fn zones_are_those_of_one_load_whatever_way_they_came(
+        changes in proptest::collection::vec((any_change(), any::<bool>()), 1..40),
+        stale in proptest::collection::vec(any_change(), 0..10),
+    ) {
+        let mut keys: BTreeMap<String, (String, i64)> = BTreeMap::new();
+        let mut server = Server::default();
+        for (revision, ((key, value), build)) in (1..).zip(changes) {
+            server.revision = revision - 1;
+            match value {
+                Some(value) => {
+                    server.put(&key, &value);
+                    keys.insert(format!("/cfgsvc/{key}"), (value, revision));
+                }
+                None => {
+                    server.delete(&key);
+                    keys.remove(&format!("/cfgsvc/{key}"));
+                }
+            }
+            if build {
+                server.build();
+            }
+        }
+        server.build();
+        let all = || keys.iter().map(|(key, (value, at))| (key.as_bytes(), value.as_bytes(), *at));
+        let mut fresh = Server::default();
+        fresh.view.load(all());
+        fresh.build();
+        prop_assert_eq!(dumps(&server.zones), dumps(&fresh.zones));
+        // One that knew something else before.
+        let mut other = Server::default();
+        for (key, value) in &stale {
+            other.put(key, value.as_deref().unwrap_or("{}"));
+        }
+        other.build();
+        other.view.load(all());
+        other.build();
+        prop_assert_eq!(dumps(&other.zones), dumps(&fresh.zones));
+    }
+}
