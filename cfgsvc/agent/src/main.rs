@@ -4,7 +4,7 @@
 //! run in the process's only thread, so nothing is started before the command is known.
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cfgsvc_agent::args::{Cli, Command, VerdictArgs};
@@ -12,14 +12,13 @@ use cfgsvc_agent::guard::entry::{entered, failure};
 use cfgsvc_agent::{hold, run, state};
 use cfgsvc_clock::Moment;
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     if let Some(code) = entered() {
         return code;
     }
     match Cli::parse().command {
-        Command::Run(args) => match start_log(&args.log) {
+        Command::Run(args) => match cfgsvc_daemon::start_log(&args.log) {
             Ok(()) => ended(run::run(*args)),
             Err(problem) => {
                 let _ = writeln!(io::stderr(), "error: {problem}");
@@ -40,23 +39,6 @@ fn ended<E: Error>(result: Result<(), E>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(&error, 1),
     }
-}
-
-/// Logs to standard error.
-fn start_log(filter: &str) -> Result<(), String> {
-    // The filter's parser takes bytes of other alphabets apart in the middle.
-    if !filter.is_ascii() {
-        return Err(format!("log filter {filter:?} is not ASCII"));
-    }
-    let filter: EnvFilter = filter
-        .parse()
-        .map_err(|error| format!("log filter {filter:?}: {error}"))?;
-    tracing_subscriber::fmt()
-        .with_ansi(io::stderr().is_terminal())
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .init();
-    Ok(())
 }
 
 /// Prints what the file says, and whether it is so now.

@@ -435,15 +435,12 @@ proptest! {
         let mut server = Server::default();
         for (revision, ((key, value), build)) in (1..).zip(changes) {
             server.revision = revision - 1;
-            match value {
-                Some(value) => {
-                    server.put(&key, &value);
-                    keys.insert(format!("/cfgsvc/{key}"), (value, revision));
-                }
-                None => {
-                    server.delete(&key);
-                    keys.remove(&format!("/cfgsvc/{key}"));
-                }
+            if let Some(value) = value {
+                server.put(&key, &value);
+                keys.insert(format!("/cfgsvc/{key}"), (value, revision));
+            } else {
+                server.delete(&key);
+                keys.remove(&format!("/cfgsvc/{key}"));
             }
             if build {
                 server.build();

@@ -10,7 +10,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -18,11 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use cfgsvc_clock::Moment;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
 use super::copy::Copies;
 use crate::board::Board;
@@ -34,14 +29,6 @@ pub(crate) struct Known {
     pub(crate) copies: Arc<Copies>,
 }
 
-/// Connections at a time; more wait.
-const CONNECTIONS_MAX: usize = 256;
-/// Longest time that a connection lasts, whether it is used or not: idle ones must not keep out
-/// who asks.
-const CONNECTION_MAX: Duration = Duration::from_secs(30);
-/// Wait after a connection could not be taken: the kernel has no room for it.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Answers until the task is dropped.
 pub(crate) async fn serve(listener: TcpListener, known: Known) {
     let routes = Router::new()
@@ -50,26 +37,7 @@ pub(crate) async fn serve(listener: TcpListener, known: Known) {
         .route("/role/{*role}", get(role))
         .route("/config/{*key}", get(config))
         .with_state(known);
-    let mut open = JoinSet::new();
-    loop {
-        let has_room = open.len() < CONNECTIONS_MAX;
-        tokio::select! {
-            Some(_) = open.join_next() => {}
-            accepted = listener.accept(), if has_room => match accepted {
-                Ok((stream, _)) => {
-                    let routes = TowerToHyperService::new(routes.clone());
-                    let stream = TokioIo::new(stream);
-                    let answered = http1::Builder::new().serve_connection(stream, routes);
-                    // What fails of it the client sees.
-                    open.spawn(tokio::time::timeout(CONNECTION_MAX, answered));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot take a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
+    cfgsvc_daemon::serve_http(listener, routes).await;
 }
 
 /// Listens.

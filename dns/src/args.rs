@@ -1,0 +1,125 @@
+//! The grammar of `cfgdns`, and nothing else.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cfgdns_core::{Identity, UDP_OCTETS_MAX};
+use clap::Parser;
+
+/// Shortest time for which a confirmation may count: one round trip between far colos, thrice.
+const STALE_AFTER_MIN: Duration = Duration::from_millis(500);
+/// Longest: for so long a server that is cut off goes on to tell what may be over.
+const STALE_AFTER_MAX: Duration = Duration::from_mins(10);
+
+/// Authoritative DNS from the group's zones, while the group confirms them
+#[derive(Debug, Parser)]
+#[command(name = "cfgdns", version, max_term_width = 100)]
+#[command(after_help = "\
+Zones and the names that follow roles are put in with `cfgctl zone apply` and `cfgctl zone follow`.
+Until the group has confirmed the copy, and whenever it has not done so for --stale-after, every
+question is answered with SERVFAIL: extended error 14 (not ready) or 24 (invalid data).
+
+SIGTERM and SIGINT end it when what has been read is answered; SIGHUP reads the files again.
+See deploy/DNS.md.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+Example: cfgdns --endpoints 10.1.0.1:2379,10.2.0.1:2379,10.3.0.1:2379 --listen 192.0.2.53:53
+Example: cfgdns --listen 127.0.0.1:5300 --http 127.0.0.1:8053 --nsid ns1.akl
+         dig -p 5300 @127.0.0.1 www.example.com")]
+pub struct Args {
+    /// Members of the group, its own colo's first, separated by commas
+    #[arg(long, env = "CFGCTL_ENDPOINTS", hide_env = true, value_delimiter = ',')]
+    #[arg(default_value = "127.0.0.1:2379", value_name = "A,B,C")]
+    pub endpoints: Vec<String>,
+    /// Where to answer over UDP and TCP; may be given again. Replies leave from the address that was
+    /// asked, also where this is 0.0.0.0 or [::]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5300")]
+    pub listen: Vec<SocketAddr>,
+    /// Where to tell load balancers and monitors over HTTP: /fresh, /zones, /metrics, /livez
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http: Option<SocketAddr>,
+    /// What the group has not confirmed for so long is not told any more; longer than an election
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = stale_after)]
+    pub stale_after: Duration,
+    /// Who answers, for those who ask (RFC 5001): up to 64 bytes
+    #[arg(long, value_name = "TEXT", value_parser = identity)]
+    pub nsid: Option<Identity>,
+    /// Answer `id.server` and `version.bind` in the class CHAOS; the id is that of --nsid
+    #[arg(long, requires = "nsid")]
+    pub chaos: bool,
+    /// Largest reply over UDP, octets
+    #[arg(long, value_name = "OCTETS", default_value_t = UDP_OCTETS_MAX)]
+    #[arg(value_parser = clap::value_parser!(u16).range(512..=i64::from(UDP_OCTETS_MAX)))]
+    pub udp_size: u16,
+    /// Threads for UDP at each address; one for each core by default
+    #[arg(long, value_name = "N")]
+    pub udp_threads: Option<NonZeroU16>,
+    /// Like answers in a second to a network (/24, /56) over UDP; more are truncated or dropped.
+    /// 0: no limit. Clients with a cookie of ours are not limited
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub rate_limit: u16,
+    /// File with the secret of server cookies, 32 hexadecimal digits, that all servers of an address
+    /// share; a second line is the one before or after it. By default drawn at the start
+    #[arg(long, value_name = "FILE")]
+    pub cookie_file: Option<PathBuf>,
+    /// TCP connections at a time; an idle one makes room for a new one
+    #[arg(long, value_name = "N", default_value = "1000")]
+    pub tcp_connections: NonZeroUsize,
+    /// TCP connections of one client address
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub tcp_connections_per_client: NonZeroUsize,
+    /// How long a TCP connection may be idle
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub tcp_idle: Duration,
+    /// What is logged, as in `RUST_LOG`
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        hide_env = true,
+        default_value = "info"
+    )]
+    pub log: String,
+}
+
+fn identity(text: &str) -> Result<Identity, String> {
+    Identity::try_from(text).map_err(|error| error.to_string())
+}
+
+fn stale_after(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (STALE_AFTER_MIN..=STALE_AFTER_MAX).contains(&time) {
+        return Ok(time);
+    }
+    let [min, max] = [STALE_AFTER_MIN, STALE_AFTER_MAX].map(humantime::format_duration);
+    Err(format!("allowed: {min} to {max}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn grammar_is_consistent_and_limits_are_named() {
+        Args::command().debug_assert();
+        let parse = |args: &[&str]| {
+            let args = ["cfgdns"].iter().chain(args).copied();
+            Args::try_parse_from(args).map_err(|error| error.to_string())
+        };
+        let args = parse(&[]).expect("all have defaults");
+        assert_eq!(args.listen, ["127.0.0.1:5300".parse().expect("an address")]);
+        let error = parse(&["--stale-after", "10ms"]).expect_err("too short");
+        assert!(error.contains("allowed: 500ms to 10m"), "{error}");
+        let error = parse(&["--udp-size", "4096"]).expect_err("too large");
+        assert!(error.contains("4096 is not in 512..=1232"), "{error}");
+        let long = "x".repeat(65);
+        let error = parse(&["--nsid", &long]).expect_err("too long");
+        assert!(error.contains("at most 64 fit"), "{error}");
+    }
+}

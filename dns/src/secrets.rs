@@ -1,0 +1,118 @@
+//! Secrets from files, which are read at the start and again on SIGHUP.
+
+use std::path::{Path, PathBuf};
+
+use cfgdns_core::CookieSecrets;
+
+/// Most octets of a file with secrets.
+const FILE_OCTETS_MAX: u64 = 4_096;
+
+/// Why there is no secret. What the file says is not in it.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It cannot be read.
+    #[error("cannot read the secret of cookies")]
+    Read(#[source] std::io::Error),
+    /// It is no file of cookie secrets.
+    #[error(
+        "{} line {line}: not 32 hexadecimal digits; make one with: openssl rand -hex 16",
+        file.display()
+    )]
+    Form {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// It has no secret, or more than two.
+    #[error("{} has {found} secrets, allowed: 1, or 2 while they change", file.display())]
+    Count {
+        /// The file.
+        file: PathBuf,
+        /// How many it has.
+        found: usize,
+    },
+}
+
+/// The secrets of cookies from a file.
+pub fn cookies(file: &Path) -> Result<CookieSecrets, SecretError> {
+    let text = read(file).map_err(SecretError::Read)?;
+    parse(file, &text)
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let opened = fs_err::File::open(file)?;
+    opened.take(FILE_OCTETS_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn parse(file: &Path, text: &str) -> Result<CookieSecrets, SecretError> {
+    let mut secrets = Vec::new();
+    for (line, text) in (1..).zip(text.lines()) {
+        let text = text.trim();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let secret = secret(text).ok_or_else(|| SecretError::Form {
+            file: file.into(),
+            line,
+        })?;
+        secrets.push(secret);
+    }
+    match secrets[..] {
+        [current] => Ok(CookieSecrets {
+            current,
+            other: None,
+        }),
+        [current, other] => Ok(CookieSecrets {
+            current,
+            other: Some(other),
+        }),
+        _ => Err(SecretError::Count {
+            file: file.into(),
+            found: secrets.len(),
+        }),
+    }
+}
+
+fn secret(text: &str) -> Option<[u8; 16]> {
+    let digits = text.as_bytes();
+    if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_secret_or_two_and_nothing_of_them_in_an_error() {
+        let file = Path::new("cookies");
+        let first = "000102030405060708090a0b0c0d0e0f";
+        let read = |text: &str| parse(file, text).map_err(|error| error.to_string());
+        let secrets = read(&format!("# made today\n{first}\n\n  FF{}\n", &first[2..]));
+        let secrets = secrets.expect("two secrets");
+        assert_eq!(secrets.current[..3], [0, 1, 2]);
+        assert_eq!(secrets.other.map(|secret| secret[0]), Some(255));
+        for (text, why) in [
+            (
+                String::new(),
+                "cookies has 0 secrets, allowed: 1, or 2 while they change",
+            ),
+            (
+                format!("{first}\n").repeat(3),
+                "cookies has 3 secrets, allowed: 1, or 2 while they change",
+            ),
+            (
+                format!("{first}\n+{}", &first[1..]),
+                "cookies line 2: not 32 hexadecimal digits; make one with: openssl rand -hex 16",
+            ),
+        ] {
+            assert_eq!(read(&text).expect_err("refused"), why);
+        }
+    }
+}
