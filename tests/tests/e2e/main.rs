@@ -1,10 +1,12 @@
 //! Real processes: members are killed, cut off, started on wrong data and run out of disk.
 
+mod beside;
 mod cli;
 mod clock;
 mod databases;
 mod disaster;
 mod disk;
+mod dns;
 mod failures;
 mod histories;
 mod nemesis;

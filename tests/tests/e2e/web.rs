@@ -1,51 +1,26 @@
 //! `deploy/examples/web` with a real group and real agents: who serves, who sends clients away, and
 //! for how long a server that hears nothing may go on.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cfgsvc_tests::harness::{
-    Cluster, ClusterOptions, Network, binary_path, eventually, run_binary, unused_address,
+    Cluster, ClusterOptions, Network, eventually, run_binary, unused_address,
 };
 use serde_json::Value;
+
+use crate::beside::{OTHERS, Process, SELF, cfgctl, start, ways};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 /// For how long a server may answer by what was confirmed.
 const BOUND: Duration = Duration::from_secs(2);
-/// The numbers of a server and of everybody else in its network.
-const SELF: usize = 0;
-const OTHERS: usize = 1;
-
-/// A process that ends with the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Fails where it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(name: &str, dir: &Path, log: &str, arguments: &[&str]) -> Result<Process> {
-    let log = File::create(dir.join(log))?;
-    let mut command = Command::new(binary_path(name)?);
-    command.args(arguments).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(log);
-    Ok(Process(command.spawn().context("start a program")?))
-}
-
 /// A web server, and its ways to the group.
-struct Server {
+pub(crate) struct Server {
     _process: Process,
-    address: SocketAddr,
-    network: Network,
+    pub(crate) address: SocketAddr,
+    pub(crate) network: Network,
 }
 
 /// What a server answers.
@@ -57,17 +32,11 @@ struct Answer {
 }
 
 impl Server {
-    fn start(colo: &str, cluster: &Cluster) -> Result<Self> {
-        let network = Network::new(Arc::new(|_| Some(SELF)))?;
-        let mut endpoints = Vec::new();
-        for member in 0..cluster.count() {
-            let listen = unused_address()?;
-            network.link(listen, cluster.client_address(member)?, OTHERS)?;
-            endpoints.push(listen.to_string());
-        }
+    pub(crate) fn start(colo: &str, cluster: &Cluster) -> Result<Self> {
+        let (network, endpoints) = ways(cluster)?;
         let address = unused_address()?;
         let bound = format!("{}ms", BOUND.as_millis());
-        let (listen, endpoints) = (address.to_string(), endpoints.join(","));
+        let listen = address.to_string();
         let place = ["--colo", colo, "--listen", &listen];
         let group = ["--endpoints", &endpoints, "--stale-after", &bound];
         let log = format!("web-{colo}.log");
@@ -97,7 +66,7 @@ impl Server {
         self.ask("/").ok().map(|answer| answer.status)
     }
 
-    fn answers(&self, status: u16) -> Result<()> {
+    pub(crate) fn answers(&self, status: u16) -> Result<()> {
         let mut last = None;
         let waited = eventually(PATIENCE, format!("status {status}"), || {
             last = self.ask("/").ok();
@@ -115,7 +84,7 @@ impl Server {
     }
 
     /// It sends clients to the other one, at the same path.
-    fn redirects_to(&self, other: &Server) -> Result<()> {
+    pub(crate) fn redirects_to(&self, other: &Server) -> Result<()> {
         self.answers(307)?;
         let answer = self.ask("/orders?page=2")?;
         let expected = format!("location: http://{}/orders?page=2", other.address);
@@ -146,14 +115,8 @@ impl Server {
     }
 }
 
-fn cfgctl(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
-    let endpoints = cluster.endpoints();
-    let all = [&["--endpoints", &endpoints][..], arguments].concat();
-    run_binary("cfgctl", &all)?.success()
-}
-
 /// The agent of a host that stands for the database.
-fn start_agent(cluster: &Cluster, host: &str, colo: &str) -> Result<Process> {
+pub(crate) fn start_agent(cluster: &Cluster, host: &str, colo: &str) -> Result<Process> {
     let endpoints = cluster.endpoints();
     let state = cluster.directory().join(host);
     let state = state.to_string_lossy();
@@ -170,7 +133,7 @@ fn start_agent(cluster: &Cluster, host: &str, colo: &str) -> Result<Process> {
     )
 }
 
-fn place_roles(cluster: &Cluster, akl: &Server, wlg: &Server) -> Result<()> {
+pub(crate) fn place_roles(cluster: &Cluster, akl: &Server, wlg: &Server) -> Result<()> {
     for (colo, server) in [("akl", akl), ("wlg", wlg)] {
         let address = server.address.to_string();
         cfgctl(cluster, &["colo", "add", colo, "--address", &address])?;
