@@ -34,8 +34,8 @@ pub struct Args {
     #[arg(long, env = "CFGCTL_ENDPOINTS", hide_env = true, value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:2379", value_name = "A,B,C")]
     pub endpoints: Vec<String>,
-    /// Where to answer over UDP and TCP; may be given again. Replies leave from the address that was
-    /// asked, also where this is 0.0.0.0 or [::]
+    /// Where to answer over UDP and TCP; may be given again. Replies leave from the address that
+    /// was asked, also where this is 0.0.0.0 or [::]
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5300")]
     pub listen: Vec<SocketAddr>,
     /// Where to tell load balancers and monitors over HTTP: /fresh, /zones, /metrics, /livez
@@ -61,8 +61,8 @@ pub struct Args {
     /// 0: no limit. Clients with a cookie of ours are not limited
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub rate_limit: u16,
-    /// File with the secret of server cookies, 32 hexadecimal digits, that all servers of an address
-    /// share; a second line is the one before or after it. By default drawn at the start
+    /// File with the secret of server cookies, 32 hexadecimal digits, that all servers of an
+    /// address share; a second line is the one before or after it. By default drawn at the start
     #[arg(long, value_name = "FILE")]
     pub cookie_file: Option<PathBuf>,
     /// TCP connections at a time; an idle one makes room for a new one

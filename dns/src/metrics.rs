@@ -108,7 +108,15 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     ];
     let replies = names.map(|(label, code)| (label, totals.replies[code]));
     family(to, "replies", "Replies by how it went", &replies)?;
-    for (name, help, value) in [
+    let counters = counters(totals);
+    for (name, help, value) in counters {
+        metric(to, name, help, &ConstCounter::new(value))?;
+    }
+    gauge(to, "tcp_open", "Connections that are open", totals.tcp_open)
+}
+
+fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 12] {
+    [
         ("ignored", "Messages that were no requests", totals.ignored),
         (
             "limited",
@@ -161,10 +169,7 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
             "Zone transfers that were begun",
             totals.transfers,
         ),
-    ] {
-        metric(to, name, help, &ConstCounter::new(value))?;
-    }
-    gauge(to, "tcp_open", "Connections that are open", totals.tcp_open)
+    ]
 }
 
 fn gauge(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {

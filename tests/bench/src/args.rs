@@ -80,6 +80,8 @@ pub(crate) enum Command {
     RoleHosts(RoleHosts),
     /// What votes cost: bytes of probes and rows, and the leader's work; in this process alone.
     Votes(Votes),
+    /// From the commit of a failover to the changed answer at every name server.
+    DnsFailover(DnsFailover),
     /// Runs the loads in turns against three cfgsvcd and three etcd, and prints ratios.
     BesideEtcd(Beside),
 }
@@ -164,6 +166,26 @@ pub(crate) struct Votes {
     pub json: Option<PathBuf>,
 }
 
+/// A role that moves, and name servers that follow.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DnsFailover {
+    /// Moves of the role.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub moves: u32,
+    /// Name servers, each with a member of the group as its first endpoint.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub servers: u16,
+    /// Zones with a name that follows the role.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub zones: u32,
+    /// Where cfgsvcd and cfgdns are; without it beside this program.
+    #[arg(long)]
+    pub binaries: Option<PathBuf>,
+    /// Write the figures to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// How two groups are compared.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Beside {
@@ -218,6 +240,7 @@ pub(crate) enum Task {
     RoleHosts(RoleHosts),
     Votes(Votes),
     Beside(Beside),
+    DnsFailover(DnsFailover),
 }
 
 impl Command {
@@ -257,6 +280,7 @@ impl Command {
             }
             Self::RoleHosts(hosts) => return Task::RoleHosts(hosts),
             Self::Votes(votes) => return Task::Votes(votes),
+            Self::DnsFailover(options) => return Task::DnsFailover(options),
             Self::BesideEtcd(beside) => return Task::Beside(beside),
         };
         Task::Load(name, load, common)
@@ -331,7 +355,9 @@ mod tests {
         let arguments = Arguments::try_parse_from(line.split(' ')).expect("it is well formed");
         match arguments.command.task() {
             Task::Load(_, load, common) => (load, common),
-            Task::RoleHosts(_) | Task::Votes(_) | Task::Beside(_) => panic!("{line} is no load"),
+            Task::RoleHosts(_) | Task::Votes(_) | Task::Beside(_) | Task::DnsFailover(_) => {
+                panic!("{line} is no load")
+            }
         }
     }
 

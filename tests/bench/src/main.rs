@@ -6,6 +6,7 @@
 mod args;
 mod beside;
 mod client;
+mod dns;
 mod drive;
 mod environment;
 mod group;
@@ -67,6 +68,14 @@ fn main_or_error(arguments: Arguments) -> Result<()> {
                 say(&line)?;
             }
             write_json(options.json.as_deref(), &figures)
+        }
+        Task::DnsFailover(options) => {
+            let json = options.json.clone();
+            let figures = runtime(1)?.block_on(until_signal(Box::pin(dns::run(options))))?;
+            for line in dns::lines(&figures) {
+                say(&line)?;
+            }
+            write_json(json.as_deref(), &figures)
         }
         Task::Beside(options) => {
             let json = options.json.clone();
