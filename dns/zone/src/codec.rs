@@ -134,6 +134,74 @@ pub(crate) fn seconds(text: &[u8]) -> Option<u32> {
     }
 }
 
+/// Seconds of a day.
+const DAY: u32 = 86_400;
+
+/// Writes a moment, in seconds since 1970, as the date and time of UTC (RFC 4034 3.2).
+pub(crate) fn time_encode(seconds: u32) -> String {
+    let (day, second) = (seconds / DAY, seconds % DAY);
+    let mut left = day;
+    let year = (1970..).find(|year| step(&mut left, days_of_year(*year)));
+    let year = year.expect("years go on");
+    let month = (1..=12).find(|month| step(&mut left, days_of_month(year, *month)));
+    let month = month.expect("the months have the days of their year");
+    let (hour, minute) = (second / 3_600, second / 60 % 60);
+    let (date, second) = (left + 1, second % 60);
+    format!("{year:04}{month:02}{date:02}{hour:02}{minute:02}{second:02}")
+}
+
+/// Reads such a text, or seconds in at most ten digits (RFC 4034 3.2).
+pub(crate) fn time_decode(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    if text.len() != 14 {
+        return text.parse().ok();
+    }
+    let part = |from: usize, to: usize| text[from..to].parse::<u32>().ok();
+    let (year, month, date) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
+    let (hour, minute, second) = (part(8, 10)?, part(10, 12)?, part(12, 14)?);
+    // Four octets end in 2106.
+    let days = (1970..=2106).contains(&year) && (1..=12).contains(&month);
+    if !days || !(1..=days_of_month(year, month)).contains(&date) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let years: u32 = (1970..year).map(days_of_year).sum();
+    let months: u32 = (1..month).map(|month| days_of_month(year, month)).sum();
+    let day = years + months + date - 1;
+    day.checked_mul(DAY)?
+        .checked_add(hour * 3_600 + minute * 60 + second)
+}
+
+/// Takes `days` away when there are as many; true when there are not.
+fn step(left: &mut u32, days: u32) -> bool {
+    match left.checked_sub(days) {
+        Some(less) => *left = less,
+        None => return true,
+    }
+    false
+}
+
+fn is_leap(year: u32) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+fn days_of_year(year: u32) -> u32 {
+    365 + u32::from(is_leap(year))
+}
+
+fn days_of_month(year: u32, month: u32) -> u32 {
+    match month {
+        2 => 28 + u32::from(is_leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +263,37 @@ mod tests {
         assert_eq!(groups_decode("1::2", ':', 4), None);
         assert_eq!(groups_decode("12345", ':', 4), None);
         assert_eq!(groups_encode(&[0, 1, 0, 255], ":", 2), "0001:00ff");
+    }
+
+    #[test]
+    fn times_are_dates_of_utc() {
+        for (seconds, text) in [
+            (0, "19700101000000"),
+            (951_782_400, "20000229000000"),
+            (1_793_491_199, "20261031235959"),
+            // The example of RFC 4034 3.3.
+            (1_048_354_263, "20030322173103"),
+            (u32::MAX, "21060207062815"),
+        ] {
+            assert_eq!(time_encode(seconds), text);
+            assert_eq!(time_decode(text.as_bytes()), Some(seconds));
+            assert_eq!(time_decode(seconds.to_string().as_bytes()), Some(seconds));
+        }
+        for text in [
+            "",
+            "20260229000000",
+            "20261301000000",
+            "20260100000000",
+            "20260101240000",
+            "20260101006000",
+            "20260101000060",
+            "21060207062816",
+            "19691231235959",
+            "4294967296",
+            "2026010100000",
+            "+1",
+        ] {
+            assert_eq!(time_decode(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -16,6 +16,10 @@ pub(crate) enum Field {
     U32,
     /// Four octets, seconds; text may have units.
     Seconds,
+    /// Four octets, a moment: seconds since 1970 in serial arithmetic (RFC 4034 3.1.5).
+    Time,
+    /// Two octets, a type of records.
+    Type,
     /// An IPv4 address.
     Ipv4,
     /// An IPv6 address.
@@ -104,6 +108,8 @@ pub(crate) fn form(rtype: Rtype) -> String {
         form.push_str(match field {
             Field::U8 | Field::U16 | Field::U32 => "NUMBER",
             Field::Seconds => "SECONDS",
+            Field::Time => "YYYYMMDDHHmmSS",
+            Field::Type => "TYPE",
             Field::Ipv4 => "192.0.2.1",
             Field::Ipv6 => "2001:db8::1",
             Field::Name => "NAME",
@@ -125,7 +131,7 @@ pub(crate) fn form(rtype: Rtype) -> String {
 fn fields(rtype: Rtype) -> Option<&'static [Field]> {
     use Field::{
         Base64, Eui, Hex, Ipv4, Ipv6, Locator, Name, Params, Seconds, String, Strings, Tag, Text,
-        Types, U8, U16, U32,
+        Time, Type, Types, U8, U16, U32,
     };
     Some(match rtype {
         Rtype::A => &[Ipv4],
@@ -153,7 +159,9 @@ fn fields(rtype: Rtype) -> Option<&'static [Field]> {
         Rtype::DS | Rtype::CDS => &[U16, U8, U8, Hex],
         Rtype::SSHFP => &[U8, U8, Hex],
         Rtype::TLSA | Rtype::SMIMEA => &[U8, U8, U8, Hex],
-        Rtype::CDNSKEY => &[U16, U8, U8, Base64],
+        Rtype::DNSKEY | Rtype::CDNSKEY => &[U16, U8, U8, Base64],
+        Rtype::RRSIG => &[Type, U8, U8, U32, Time, Time, U16, Name, Base64],
+        Rtype::NSEC => &[Name, Types],
         Rtype::DHCID | Rtype::OPENPGPKEY => &[Base64],
         Rtype::CSYNC => &[U32, U16, Types],
         Rtype::SVCB | Rtype::HTTPS => &[U16, Name, Params],

@@ -35,8 +35,8 @@ fn octets(field: Field, rest: &[u8]) -> Result<usize, RdataError> {
     };
     match field {
         Field::U8 => fixed(1, "a number of one octet"),
-        Field::U16 => fixed(2, "a number of two octets"),
-        Field::U32 | Field::Seconds => fixed(4, "a number of four octets"),
+        Field::U16 | Field::Type => fixed(2, "a number of two octets"),
+        Field::U32 | Field::Seconds | Field::Time => fixed(4, "a number of four octets"),
         Field::Ipv4 => fixed(4, "an IPv4 address"),
         Field::Ipv6 => fixed(16, "an IPv6 address"),
         Field::Locator => fixed(8, "eight octets of a locator"),

@@ -109,6 +109,8 @@ fn read(
             wire.extend(number.to_be_bytes());
         }
         Field::Seconds => seconds(words, wire)?,
+        Field::Time => time(words, wire)?,
+        Field::Type => wire.extend(words.parsed::<Rtype>("a record type")?.0.to_be_bytes()),
         Field::Ipv4 => wire.extend(words.parsed::<Ipv4Addr>("an IPv4 address")?.octets()),
         Field::Ipv6 => wire.extend(words.parsed::<Ipv6Addr>("an IPv6 address")?.octets()),
         Field::Name => name(words, origin, wire)?,
@@ -152,6 +154,14 @@ fn seconds(words: &mut Words<'_, '_>, wire: &mut Vec<u8>) -> Result<(), RdataErr
     let expected = "a time in seconds, or with units as in 1h30m";
     let token = words.next(expected)?;
     let seconds = codec::seconds(token.text).ok_or_else(|| bad(expected, &token))?;
+    wire.extend(seconds.to_be_bytes());
+    Ok(())
+}
+
+fn time(words: &mut Words<'_, '_>, wire: &mut Vec<u8>) -> Result<(), RdataError> {
+    let expected = "a time as YYYYMMDDHHmmSS, or in seconds since 1970 (RFC 4034 3.2)";
+    let token = words.next(expected)?;
+    let seconds = codec::time_decode(token.text).ok_or_else(|| bad(expected, &token))?;
     wire.extend(seconds.to_be_bytes());
     Ok(())
 }

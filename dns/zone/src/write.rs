@@ -30,6 +30,8 @@ pub(crate) fn text(rtype: Rtype, wire: &[u8], origin: Option<&Name>) -> String {
 fn part(field: Field, bytes: &[u8], origin: Option<&Name>) -> String {
     match field {
         Field::U8 | Field::U16 | Field::U32 | Field::Seconds => number(bytes).to_string(),
+        Field::Time => codec::time_encode(number(bytes)),
+        Field::Type => Rtype(u16::from_be_bytes([bytes[0], bytes[1]])).to_string(),
         Field::Ipv4 => address::<4>(bytes)
             .map_or_else(String::new, |octets| Ipv4Addr::from(octets).to_string()),
         Field::Ipv6 => address::<16>(bytes)

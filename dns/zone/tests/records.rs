@@ -43,6 +43,15 @@ const TEXTS: &[(Rtype, &str)] = &[
     ),
     (Rtype::SSHFP, "1 1 123456789ABCDEF67890123456789ABCDEF67890"),
     (
+        Rtype::RRSIG,
+        "A 5 3 86400 20030322173103 20030220173103 2642 @ oJB1W6WNGg==",
+    ),
+    (Rtype::NSEC, "host A MX RRSIG NSEC TYPE1234"),
+    (
+        Rtype::DNSKEY,
+        "257 3 15 l02Woi0iS8Aa25FQkUd9RMzZHJpBoRQwAQEX1SxZJA4=",
+    ),
+    (
         Rtype::DHCID,
         "AAIBY2/AuCccgoJbsaxcQc9TUapptP69lOjxfNuVAA2kjEA=",
     ),
