@@ -78,7 +78,7 @@ pub struct Chaos {
 }
 
 /// What the operator decides.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Who answers, for those who ask (RFC 5001).
     pub nsid: Option<Identity>,

@@ -141,7 +141,7 @@ const DAY: u32 = 86_400;
 pub(crate) fn time_encode(seconds: u32) -> String {
     let (day, second) = (seconds / DAY, seconds % DAY);
     let mut left = day;
-    let year = (1970..).find(|year| step(&mut left, days_of_year(*year)));
+    let year = (1970..=2_106).find(|year| step(&mut left, days_of_year(*year)));
     let year = year.expect("years go on");
     let month = (1..=12).find(|month| step(&mut left, days_of_month(year, *month)));
     let month = month.expect("the months have the days of their year");

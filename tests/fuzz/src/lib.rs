@@ -13,6 +13,7 @@ mod agent;
 mod client;
 mod commands;
 mod directory;
+mod dns;
 mod draw;
 mod files;
 mod log;
@@ -38,11 +39,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 24] = [
     target("agent_files", agent::target),
     target("client_mirror", client::mirror),
     target("client_watch", client::watch),
     target("data_directory", directory::target),
+    target("dns_keys", dns::keys),
+    target("dns_master_file", dns::master_file),
+    target("dns_request", dns::request),
     target("etcd_request", requests::target),
     target("log_command", commands::encoded),
     target("log_commands", commands::drawn),

@@ -71,10 +71,10 @@ Example: cfgctl zone rollback example.com --to 117 --dry-run")]
     /// Have a name answer with the holder of a role
     #[command(
         after_help = "A and AAAA answer the addresses of the host or colo that holds the role; CNAME
-and SRV its name below --names. The name is relative to --zone, or absolute in a zone that there is.
+and SRV its name below --names.
 
-Example: cfgctl zone follow www A web --zone example.com
-         cfgctl zone follow _orders._tcp.example.com. SRV db/orders --names hosts --port 3306"
+Example: cfgctl zone follow www.example.com A web
+         cfgctl zone follow _orders._tcp.example.com SRV db/orders --names hosts --port 3306"
     )]
     Follow(ZoneFollowArgs),
     /// Have a name follow a role no more
@@ -103,12 +103,12 @@ pub(crate) struct ZoneApplyArgs {
 /// A name and a type.
 #[derive(Debug, Args)]
 pub(crate) struct Followed {
-    /// The name; `@` is that of the zone
+    /// The name, in --zone where that is given; `@` is that of the zone
     pub(crate) name: String,
     /// The type: A, AAAA, CNAME or SRV
     #[arg(value_name = "TYPE", value_parser = follow_type)]
     pub(crate) rtype: FollowType,
-    /// The zone; for a name that is not absolute
+    /// The zone that the name is relative to; without it the name is a whole one
     #[arg(long, value_name = "NAME", value_parser = zone)]
     pub(crate) zone: Option<ZoneName>,
 }

@@ -36,11 +36,11 @@ pub(crate) async fn end(context: &Context, what: Followed, dry_run: bool) -> Out
 /// The zone and the name that are meant.
 async fn place(client: &Client, what: &Followed) -> Result<(ZoneName, Name), Diagnostic> {
     let text = what.name.as_bytes();
-    let origin = what.zone.as_ref().map(ZoneName::name);
-    let name = Name::parse(text, origin).map_err(|error| {
-        let wrong = Diagnostic::usage(format!("name `{}`", what.name)).because(error);
-        wrong.hint("give an absolute name, which ends with a dot, or `--zone NAME`")
-    })?;
+    // Without a zone that it is relative to, a name is absolute, whether it ends with a dot or not.
+    let root = Name::root();
+    let origin = what.zone.as_ref().map_or(&root, ZoneName::name);
+    let name = Name::parse(text, Some(origin))
+        .map_err(|error| Diagnostic::usage(format!("name `{}`", what.name)).because(error))?;
     if let Some(zone) = &what.zone {
         return Ok((zone.clone(), name));
     }
