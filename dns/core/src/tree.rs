@@ -260,6 +260,17 @@ impl Tree {
         found.map(NodeId)
     }
 
+    /// All names in canonical order (RFC 4034 6.1), the origin first; also those without records.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes_from(APEX)
+    }
+
+    /// The names from this one on, in canonical order, for who sends them one part after the other.
+    pub fn nodes_from(&self, first: NodeId) -> impl Iterator<Item = NodeId> {
+        let count = u32::try_from(self.nodes.len()).expect("the builder counted them");
+        (first.0..count).map(NodeId)
+    }
+
     /// The name of a node in wire form, in the case that it was written in.
     pub fn name(&self, node: NodeId) -> &[u8] {
         let start = at(self.nodes[at(node.0)].name);
