@@ -18,6 +18,7 @@
 //! - NXDOMAIN is said only of a name that has nothing at or below it (RFC 8020);
 //! - AA is set only when the first name of the answer is in a zone of ours and not delegated.
 
+mod acl;
 mod answer;
 mod cookie;
 mod encode;
@@ -26,19 +27,25 @@ mod limit;
 mod message;
 mod reply;
 mod respond;
+mod serial;
+mod settings;
 mod siphash;
+mod stream;
 mod tree;
 mod zones;
 
+pub use acl::{Acl, Allow, AllowError, Network};
 pub use answer::{ALIASES_MAX, CLASS_IN, Question, answer};
 pub use cookie::CookieSecrets;
 pub use limit::{Limiter, Limits};
 pub use message::{Asked, Edns, Fault, HEADER_OCTETS, Request, Tsig};
 pub use reply::{Data, ExtendedError, Rcode, Records, Reply};
 pub use respond::{
-    Arrival, Chaos, Freshness, IDENTITY_OCTETS_MAX, Identity, IdentityTooLong, Moment, Outcome,
-    PLAIN_UDP_OCTETS, Settings, State, TCP_OCTETS_MAX, Transfer, Transport, UDP_OCTETS_MAX,
-    respond,
+    Arrival, Freshness, Moment, Outcome, PLAIN_UDP_OCTETS, State, TCP_OCTETS_MAX, Transport,
+    UDP_OCTETS_MAX, respond,
 };
+pub use serial::is_before;
+pub use settings::{Chaos, IDENTITY_OCTETS_MAX, Identity, IdentityTooLong, Settings};
+pub use stream::{End, STREAM_OCTETS, Stream};
 pub use tree::{BuildError, Lookup, NodeId, SetView, StoredData, Tree};
 pub use zones::Zones;

@@ -1,0 +1,263 @@
+//! A zone on its way to a secondary: one message after the other, each made when it is asked for
+//! (RFC 5936).
+//!
+//! ```text
+//! SOA │ every other record, names in canonical order │ SOA        the whole zone
+//! SOA                                                             the client has what there is
+//! ```
+//!
+//! The tree is held as it was when the transfer began: a zone that changes meanwhile is sent as it
+//! was, and the client hears of the change by another way. Nothing of it is copied or listed: what
+//! is kept is the place of the next record.
+//!
+//! Invariants
+//! - the closing SOA is sent only after all that is before it, by a server that was fresh before
+//!   each message. A transfer that does not get so far ends with SERVFAIL (RFC 5936 2.2), which
+//!   nobody can take for an end;
+//! - a record is in one message whole, and a set may be in several: RFC 5936 3.1 asks no more, and a
+//!   set can be larger than a message;
+//! - names keep the case of the zone.
+
+use std::sync::Arc;
+
+use cfgdns_zone::Rtype;
+
+use crate::answer::CLASS_IN;
+use crate::encode::{Full, Opt, Section, Writer};
+use crate::reply::{ExtendedError, Rcode};
+use crate::respond::{Moment, State, TCP_OCTETS_MAX};
+use crate::tree::{APEX, NodeId, Tree};
+
+/// Octets of a message, but where one record has more: as far as pointers reach (RFC 1035 4.1.4), so
+/// that each name can be pointed at. Beyond that messages grow faster than what they say.
+pub const STREAM_OCTETS: usize = 16_384;
+
+/// Why a transfer is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All was sent.
+    Complete,
+    /// The server may speak of zones no longer. The client was told so.
+    NotFresh,
+    /// A record fits into no message. The client was told that it failed.
+    TooLarge,
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub(crate) enum Form {
+    /// The SOA alone: the client has this version, or a newer one.
+    Current,
+    /// All records.
+    Whole,
+}
+
+/// What all messages of a transfer have.
+#[derive(Debug, Clone)]
+pub(crate) struct Envelope {
+    /// Tells the reply from others.
+    pub(crate) id: u16,
+    /// As the request had it.
+    pub(crate) recursion_desired: bool,
+    /// As it came.
+    pub(crate) question: Vec<u8>,
+    /// When the request had one; its options are in the first message only.
+    pub(crate) opt: Option<Opt>,
+}
+
+/// The next record.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    First,
+    Zone {
+        node: NodeId,
+        set: usize,
+        record: usize,
+    },
+    Last,
+    Done,
+}
+
+/// A transfer: its messages go over the connection that asked for it, in this order.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    zone: Arc<Tree>,
+    form: Form,
+    place: Place,
+    envelope: Envelope,
+    messages: u64,
+    end: Option<End>,
+}
+
+impl Stream {
+    pub(crate) fn new(zone: Arc<Tree>, form: Form, envelope: Envelope) -> Self {
+        Self {
+            zone,
+            form,
+            place: Place::First,
+            envelope,
+            messages: 0,
+            end: None,
+        }
+    }
+
+    /// The zone, as it is sent.
+    pub fn zone(&self) -> &Tree {
+        &self.zone
+    }
+
+    /// How many messages were made.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Why it is over; none when there is more. When it is not complete, a client that reads no
+    /// error in the midst of a transfer sees it by the end of the connection: close it.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The next message, of at most 65,535 octets; none when there is no more.
+    pub fn next(&mut self, state: &State, now: Moment) -> Option<Vec<u8>> {
+        if self.end.is_some() {
+            return None;
+        }
+        if let Some(error) = state.freshness.error(now) {
+            self.end = Some(End::NotFresh);
+            return Some(self.failure(Some(error)));
+        }
+        for limit in [STREAM_OCTETS, TCP_OCTETS_MAX] {
+            if let Some(message) = self.message(limit) {
+                return Some(message);
+            }
+        }
+        self.end = Some(End::TooLarge);
+        Some(self.failure(None))
+    }
+
+    /// All of it, when that fits into one message of at most so many octets.
+    pub(crate) fn datagram(mut self, limit: usize) -> Option<Vec<u8>> {
+        let message = self.message(limit)?;
+        (self.end == Some(End::Complete)).then_some(message)
+    }
+
+    /// A message with as many records as fit; none when the next does not.
+    fn message(&mut self, limit: usize) -> Option<Vec<u8>> {
+        let mut writer = Writer::keeping_case(limit);
+        let mut opt = self.envelope.opt.clone();
+        if self.messages == 0 {
+            writer.question(&self.envelope.question).ok()?;
+        } else if let Some(opt) = &mut opt {
+            opt.options.clear();
+        }
+        let reserved = opt.as_ref().map_or(0, Opt::octets);
+        writer.reserve(reserved).ok()?;
+        self.fill(&mut writer);
+        if writer.count(Section::Answer) == 0 {
+            return None;
+        }
+        self.messages += 1;
+        Some(self.finish(writer, opt.as_ref(), Rcode::NoError))
+    }
+
+    /// What tells the client that the transfer failed.
+    fn failure(&mut self, error: Option<ExtendedError>) -> Vec<u8> {
+        let mut writer = Writer::new(TCP_OCTETS_MAX);
+        let question = writer.question(&self.envelope.question);
+        question.expect("a message holds a question");
+        let mut opt = self.envelope.opt.clone();
+        if let Some(opt) = &mut opt {
+            opt.options.clear();
+            opt.extended_error(error);
+        }
+        let reserved = opt.as_ref().map_or(0, Opt::octets);
+        writer.reserve(reserved).expect("there is room");
+        self.messages += 1;
+        self.finish(writer, opt.as_ref(), Rcode::ServFail)
+    }
+
+    /// Takes the message from its writer, with what room was kept for.
+    fn finish(&self, mut writer: Writer, opt: Option<&Opt>, rcode: Rcode) -> Vec<u8> {
+        if let Some(opt) = opt {
+            writer.release(opt.octets());
+            opt.write(&mut writer);
+        }
+        let Envelope {
+            id,
+            recursion_desired,
+            ..
+        } = self.envelope;
+        let [i0, i1] = id.to_be_bytes();
+        // RFC 5936 2.2.1: AA is set where there is no error, TC never.
+        let authoritative = u8::from(rcode == Rcode::NoError) << 2;
+        let flags = 0x80 | authoritative | u8::from(recursion_desired);
+        writer.finish([i0, i1, flags, rcode.code()])
+    }
+
+    /// Writes records from the place on, until the message is full or all is said.
+    fn fill(&mut self, writer: &mut Writer) {
+        loop {
+            let written = match self.place {
+                Place::First => self.write_soa(writer).map(|()| match self.form {
+                    Form::Current => Place::Done,
+                    Form::Whole => Place::Zone {
+                        node: APEX,
+                        set: 0,
+                        record: 0,
+                    },
+                }),
+                Place::Zone { node, set, record } => {
+                    match write_zone(writer, &self.zone, (node, set, record)) {
+                        Ok(()) => Ok(Place::Last),
+                        Err((node, set, record)) => {
+                            self.place = Place::Zone { node, set, record };
+                            return;
+                        }
+                    }
+                }
+                Place::Last => self.write_soa(writer).map(|()| Place::Done),
+                Place::Done => {
+                    self.end = Some(End::Complete);
+                    return;
+                }
+            };
+            match written {
+                Ok(next) => self.place = next,
+                Err(Full) => return,
+            }
+        }
+    }
+
+    fn write_soa(&self, writer: &mut Writer) -> Result<(), Full> {
+        let set = self.zone.set(APEX, Rtype::SOA).expect("a tree has an SOA");
+        let meta = (Rtype::SOA, CLASS_IN, set.ttl);
+        let mut data = set.data;
+        let data = data.next().expect("a set has a record");
+        writer.whole(|writer| writer.record(Section::Answer, set.owner, meta, data))
+    }
+}
+
+/// Writes the records of a zone without its SOA, from a place on; else where the next one is.
+fn write_zone(
+    writer: &mut Writer,
+    zone: &Tree,
+    (first, set_first, record_first): (NodeId, usize, usize),
+) -> Result<(), (NodeId, usize, usize)> {
+    for node in zone.nodes_from(first) {
+        let sets_done = if node == first { set_first } else { 0 };
+        for (number, set) in zone.sets(node).enumerate().skip(sets_done) {
+            if node == APEX && set.rtype == Rtype::SOA {
+                continue;
+            }
+            let resumed = node == first && number == set_first;
+            let records_done = if resumed { record_first } else { 0 };
+            let meta = (set.rtype, CLASS_IN, set.ttl);
+            for (record, data) in set.data.enumerate().skip(records_done) {
+                let written =
+                    writer.whole(|writer| writer.record(Section::Answer, set.owner, meta, data));
+                written.map_err(|Full| (node, number, record))?;
+            }
+        }
+    }
+    Ok(())
+}
