@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use cfgdns_core::{
     Acl, Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, Moment, Outcome, Question,
-    Settings, State, Transport, Tree, UDP_OCTETS_MAX, Zones, answer, respond,
+    Settings, State, Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, answer, respond,
 };
 use cfgdns_zone::{Name, Rtype, Source, Zone, check, load, parse, print};
 
@@ -74,6 +74,7 @@ fn state(zones: &Zones) -> State {
                 other: None,
             }),
             transfers: Acl::new(vec!["any".parse().expect("an entry")]),
+            keys: TsigKeys::default(),
         },
     }
 }

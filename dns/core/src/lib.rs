@@ -23,6 +23,7 @@ mod answer;
 mod cookie;
 mod encode;
 mod index;
+mod keys;
 mod limit;
 mod message;
 mod reply;
@@ -32,11 +33,16 @@ mod settings;
 mod siphash;
 mod stream;
 mod tree;
+mod tsig;
 mod zones;
 
 pub use acl::{Acl, Allow, AllowError, Network};
 pub use answer::{ALIASES_MAX, CLASS_IN, Question, answer};
 pub use cookie::CookieSecrets;
+pub use keys::{
+    Algorithm, KEY_FILE_OCTETS_MAX, KeyError, KeyFileError, SECRET_OCTETS_MIN, TsigKey, TsigKeys,
+    TwoKeys, parse_keys,
+};
 pub use limit::{Limiter, Limits};
 pub use message::{Asked, Edns, Fault, HEADER_OCTETS, Request, Tsig};
 pub use reply::{Data, ExtendedError, Rcode, Records, Reply};

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! octets ─► Request ─┬─ no header, or a reply ──► silence
-//!                    ├─ faulty, CHAOS, signed ──► its error, or who we are
+//!                    ├─ wrongly signed ─────────► NOTAUTH, and why
+//!                    ├─ faulty, CHAOS ──────────► its error, or who we are
 //!                    ├─ not fresh ──────────────► SERVFAIL, AA=0, extended error 14 or 24
 //!                    ├─ AXFR, IXFR over TCP ────► a stream of messages
 //!                    └─ answer(zones) ─► rate limit (UDP without our cookie) ─► message
@@ -20,18 +21,19 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
-use cfgdns_zone::Rtype;
+use cfgdns_zone::{Name, Rtype};
 
 use crate::answer::{CLASS_IN, Question, answer};
 use crate::cookie::CLIENT_OCTETS;
 use crate::encode::{Full, Opt, Section, Writer};
 use crate::limit::{Kind, Limiter, Verdict};
-use crate::message::{Asked, Edns, OPCODE_QUERY, Request, option};
+use crate::message::{Asked, Edns, HEADER_OCTETS, OPCODE_QUERY, Request, option};
 use crate::reply::{ExtendedError, Rcode, Records, Reply};
 use crate::serial::is_before;
 use crate::settings::{Identity, Settings};
 use crate::stream::{Envelope, Form, Stream};
 use crate::tree::{APEX, Tree};
+use crate::tsig::{Checked, Signing, check};
 use crate::zones::Zones;
 
 /// Octets of a UDP message that every client takes (RFC 1035 4.2.1).
@@ -43,11 +45,6 @@ pub const TCP_OCTETS_MAX: usize = 65_535;
 
 /// The class of questions about the server itself (RFC 4892).
 const CLASS_CHAOS: u16 = 3;
-const CLASS_ANY: u16 = 255;
-/// The error of a signature with a key that nobody knows (RFC 8945 3).
-const BADKEY: u16 = 17;
-/// Seconds that clocks may differ by (RFC 8945 10).
-const TSIG_FUDGE: u16 = 300;
 
 /// Whether the group has confirmed that the zones are what it has agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +125,6 @@ enum Plan<'a> {
     Reply(Reply<'a>),
     /// Who the server is.
     Identity(&'a Asked<'a>, &'a Identity),
-    /// The request is signed with a key that is not known.
-    BadKey,
 }
 
 /// What is done.
@@ -162,11 +157,20 @@ pub fn respond(
     let Some(request) = Request::read(octets) else {
         return Outcome::Silence;
     };
-    let decision = decide(state, arrival, &request);
+    let now = arrival.now.unix_seconds;
+    let (decision, signing) = match check(&state.settings.keys, octets, &request, now) {
+        Checked::Refused(rcode, signing) => (error(rcode, None), signing),
+        Checked::Unsigned => (decide(state, arrival, &request, None), None),
+        Checked::Signed(signer) => {
+            let decision = decide(state, arrival, &request, Some(signer.key().name()));
+            (decision, Some(Signing::Signed(signer)))
+        }
+    };
     let responding = Responding {
         state,
         arrival,
         request: &request,
+        signing,
     };
     if let Decision::Transfer(transfer) = &decision
         && arrival.transport == Transport::Tcp
@@ -188,13 +192,15 @@ fn error<'a>(rcode: Rcode, extended_error: Option<ExtendedError>) -> Decision<'a
     Decision::Say(Plan::Reply(reply))
 }
 
-fn decide<'a>(state: &'a State, arrival: &Arrival, request: &'a Request<'a>) -> Decision<'a> {
+/// What is said to a request that is signed with this key, or not at all.
+fn decide<'a>(
+    state: &'a State,
+    arrival: &Arrival,
+    request: &'a Request<'a>,
+    key: Option<&Name>,
+) -> Decision<'a> {
     if let Some(fault) = request.fault {
         return error(fault.rcode(), None);
-    }
-    if request.tsig.is_some() {
-        // RFC 8945 5.2.1: there are no keys here yet, so it is none that is known.
-        return Decision::Say(Plan::BadKey);
     }
     let Some(asked) = &request.question else {
         // RFC 7873 5.4: the client wants a cookie only.
@@ -212,7 +218,7 @@ fn decide<'a>(state: &'a State, arrival: &Arrival, request: &'a Request<'a>) -> 
         return error(Rcode::ServFail, Some(not_fresh));
     }
     if asked.rtype == Rtype::AXFR || asked.rtype == Rtype::IXFR {
-        return transfer(state, arrival, request, asked);
+        return transfer(state, arrival, request, (asked, key));
     }
     let question = Question {
         name: &asked.name,
@@ -239,7 +245,7 @@ fn transfer<'a>(
     state: &'a State,
     arrival: &Arrival,
     request: &Request<'_>,
-    asked: &'a Asked<'a>,
+    (asked, key): (&'a Asked<'a>, Option<&Name>),
 ) -> Decision<'a> {
     let incremental = asked.rtype == Rtype::IXFR;
     if incremental && request.serial.is_none() {
@@ -257,7 +263,7 @@ fn transfer<'a>(
     // RFC 5936 5. It holds for the SOA too, which anybody can ask for by its own name: who is not
     // allowed should hear so at once, and not when there is more to send.
     let client = arrival.client.ip();
-    if !state.settings.transfers.allows(client, None) {
+    if !state.settings.transfers.allows(client, key) {
         return error(Rcode::Refused, Some(ExtendedError::Prohibited));
     }
     let mut reply = Reply::empty(Rcode::NoError);
@@ -286,6 +292,7 @@ struct Responding<'a> {
     state: &'a State,
     arrival: &'a Arrival,
     request: &'a Request<'a>,
+    signing: Option<Signing>,
 }
 
 impl Responding<'_> {
@@ -368,6 +375,10 @@ impl Responding<'_> {
             recursion_desired: self.request.recursion_desired,
             question: transfer.question.to_vec(),
             opt: self.request.edns.map(|edns| self.opt(&edns, &transfer.soa)),
+            signer: match &self.signing {
+                Some(Signing::Signed(signer)) => Some(signer.clone()),
+                Some(Signing::Error { .. }) | None => None,
+            },
         };
         Stream::new(Arc::clone(transfer.zone), transfer.form.clone(), envelope)
     }
@@ -378,7 +389,9 @@ impl Responding<'_> {
         match decision {
             Decision::Say(plan) => self.write(plan, false),
             Decision::Transfer(transfer) => {
-                let whole = self.stream(transfer).datagram(self.limit());
+                let whole = self
+                    .stream(transfer)
+                    .datagram(self.limit(), self.arrival.now);
                 whole.unwrap_or_else(|| self.write(&transfer.soa, false))
             }
         }
@@ -386,31 +399,39 @@ impl Responding<'_> {
 
     /// The message; over the rate limit without its records, and truncated when it has some.
     fn write(&self, plan: &Plan<'_>, over_limit: bool) -> Vec<u8> {
-        let mut writer = Writer::new(self.limit());
         let question = self.request.question.as_ref().map(|asked| asked.wire);
-        if let Some(question) = question {
-            writer
-                .question(question)
-                .expect("512 octets hold a question");
-        }
+        let question_octets = question.map_or(0, <[u8]>::len);
         let opt = self.request.edns.map(|edns| self.opt(&edns, plan));
         let opt_octets = opt.as_ref().map_or(0, Opt::octets);
-        writer
-            .reserve(opt_octets)
-            .expect("512 octets hold a question and an OPT record");
+        let signed_octets = self.signing.as_ref().map_or(0, Signing::octets);
+        // What is in every reply fits into 512 octets, but for a signature with a long name: the
+        // request has that too, so that its way takes such a reply, and it is hardly larger.
+        let least = HEADER_OCTETS + question_octets + opt_octets + signed_octets;
+        let mut writer = Writer::new(self.limit().max(least));
+        if let Some(question) = question {
+            writer.question(question).expect("there is room");
+        }
+        let reserved = writer.reserve(opt_octets + signed_octets);
+        reserved.expect("there is room");
         let truncated = over_limit && has_records(plan) || write_plan(&mut writer, plan).is_err();
         if truncated {
-            writer.clear(question.map_or(0, <[u8]>::len));
+            writer.clear(question_octets);
         }
         let glue_missing = !truncated && write_additional(&mut writer, plan);
-        writer.release(opt_octets);
+        writer.release(opt_octets + signed_octets);
         if let Some(opt) = &opt {
             opt.write(&mut writer);
         }
-        if matches!(plan, Plan::BadKey) {
-            self.write_bad_key(&mut writer);
+        let mut head = self.head(plan, truncated || glue_missing);
+        if truncated && self.signing.is_some() {
+            // RFC 8945 5.3: nothing is said but that there is more.
+            head[3] = Rcode::NoError.code();
         }
-        writer.finish(self.head(plan, truncated || glue_missing))
+        let mut message = writer.finish(head);
+        if let Some(mut signing) = self.signing.clone() {
+            signing.append(&mut message, self.arrival.now.unix_seconds);
+        }
+        message
     }
 
     /// The id and the flags of the reply.
@@ -469,37 +490,12 @@ impl Responding<'_> {
         let client = self.arrival.client.ip();
         Some(secrets.make(client_cookie, client, self.arrival.now.unix_seconds))
     }
-
-    /// RFC 8945 5.2.1 and 5.3.2: the error is in an unsigned signature. A reply that cannot hold it
-    /// is an error all the same.
-    fn write_bad_key(&self, writer: &mut Writer) {
-        let Some(tsig) = self.request.tsig else {
-            return;
-        };
-        let mut data = tsig.algorithm.to_vec();
-        data.extend(&self.arrival.now.unix_seconds.to_be_bytes()[2..]);
-        data.extend(TSIG_FUDGE.to_be_bytes());
-        data.extend([0, 0]);
-        data.extend(self.request.id.to_be_bytes());
-        data.extend(BADKEY.to_be_bytes());
-        data.extend([0, 0]);
-        let Ok(octets) = u16::try_from(tsig.key.len() + 10 + data.len()) else {
-            return;
-        };
-        if writer.reserve(usize::from(octets)).is_ok() {
-            writer.release(usize::from(octets));
-            let meta = (Rtype::TSIG, CLASS_ANY, 0);
-            let written = writer.record(Section::Additional, tsig.key, meta, &data);
-            written.expect("there is room that was kept");
-        }
-    }
 }
 
 fn rcode(plan: &Plan<'_>) -> Rcode {
     match plan {
         Plan::Reply(reply) => reply.rcode,
         Plan::Identity(..) => Rcode::NoError,
-        Plan::BadKey => Rcode::NotAuth,
     }
 }
 
@@ -507,7 +503,6 @@ fn is_authoritative(plan: &Plan<'_>) -> bool {
     match plan {
         Plan::Reply(reply) => reply.authoritative,
         Plan::Identity(..) => true,
-        Plan::BadKey => false,
     }
 }
 
@@ -515,7 +510,7 @@ fn is_authoritative(plan: &Plan<'_>) -> bool {
 fn zone<'a>(plan: &Plan<'a>) -> Option<&'a Tree> {
     match plan {
         Plan::Reply(reply) => reply.zone.filter(|_| reply.authoritative),
-        Plan::Identity(..) | Plan::BadKey => None,
+        Plan::Identity(..) => None,
     }
 }
 
@@ -523,7 +518,6 @@ fn has_records(plan: &Plan<'_>) -> bool {
     match plan {
         Plan::Reply(reply) => !reply.answer.is_empty() || !reply.authority.is_empty(),
         Plan::Identity(..) => true,
-        Plan::BadKey => false,
     }
 }
 
@@ -546,7 +540,6 @@ fn write_plan(writer: &mut Writer, plan: &Plan<'_>) -> Result<(), Full> {
             let meta = (Rtype::TXT, CLASS_CHAOS, 0);
             writer.record(Section::Answer, asked.name.as_wire(), meta, &data)
         }
-        Plan::BadKey => Ok(()),
     }
 }
 

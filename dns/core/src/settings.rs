@@ -2,6 +2,7 @@
 
 use crate::acl::Acl;
 use crate::cookie::CookieSecrets;
+use crate::keys::TsigKeys;
 
 /// Octets of a text that says who the server is, so that it fits into every reply.
 pub const IDENTITY_OCTETS_MAX: usize = 64;
@@ -55,4 +56,6 @@ pub struct Settings {
     pub cookies: Option<CookieSecrets>,
     /// Who may have whole zones, and what has changed in them.
     pub transfers: Acl,
+    /// The keys that requests can be signed with.
+    pub keys: TsigKeys,
 }

@@ -14,9 +14,10 @@
 //! - the closing SOA is sent only after all that is before it, by a server that was fresh before
 //!   each message. A transfer that does not get so far ends with SERVFAIL (RFC 5936 2.2), which
 //!   nobody can take for an end;
-//! - a record is in one message whole, and a set may be in several: RFC 5936 3.1 asks no more, and a
-//!   set can be larger than a message;
-//! - names keep the case of the zone.
+//! - a record is in one message whole, and a set may be in several (RFC 5936 2.2): it can be larger
+//!   than a message;
+//! - names keep the case of the zone (RFC 5936 3.4);
+//! - to a signed request every message is signed (RFC 8945 5.3.1).
 
 use std::sync::Arc;
 
@@ -27,9 +28,10 @@ use crate::encode::{Full, Opt, Section, Writer};
 use crate::reply::{ExtendedError, Rcode};
 use crate::respond::{Moment, State, TCP_OCTETS_MAX};
 use crate::tree::{APEX, NodeId, Tree};
+use crate::tsig::Signer;
 
-/// Octets of a message, but where one record has more: as far as pointers reach (RFC 1035 4.1.4), so
-/// that each name can be pointed at. Beyond that messages grow faster than what they say.
+/// Octets of a message, but where one record has more: as far as pointers reach (RFC 1035 4.1.4),
+/// so that each name can be pointed at. Beyond that messages grow faster than what they say.
 pub const STREAM_OCTETS: usize = 16_384;
 
 /// Why a transfer is over.
@@ -63,6 +65,8 @@ pub(crate) struct Envelope {
     pub(crate) question: Vec<u8>,
     /// When the request had one; its options are in the first message only.
     pub(crate) opt: Option<Opt>,
+    /// When the request was signed.
+    pub(crate) signer: Option<Signer>,
 }
 
 /// The next record.
@@ -124,25 +128,25 @@ impl Stream {
         }
         if let Some(error) = state.freshness.error(now) {
             self.end = Some(End::NotFresh);
-            return Some(self.failure(Some(error)));
+            return Some(self.failure(Some(error), now));
         }
         for limit in [STREAM_OCTETS, TCP_OCTETS_MAX] {
-            if let Some(message) = self.message(limit) {
+            if let Some(message) = self.message(limit, now) {
                 return Some(message);
             }
         }
         self.end = Some(End::TooLarge);
-        Some(self.failure(None))
+        Some(self.failure(None, now))
     }
 
     /// All of it, when that fits into one message of at most so many octets.
-    pub(crate) fn datagram(mut self, limit: usize) -> Option<Vec<u8>> {
-        let message = self.message(limit)?;
+    pub(crate) fn datagram(mut self, limit: usize, now: Moment) -> Option<Vec<u8>> {
+        let message = self.message(limit, now)?;
         (self.end == Some(End::Complete)).then_some(message)
     }
 
     /// A message with as many records as fit; none when the next does not.
-    fn message(&mut self, limit: usize) -> Option<Vec<u8>> {
+    fn message(&mut self, limit: usize, now: Moment) -> Option<Vec<u8>> {
         let mut writer = Writer::keeping_case(limit);
         let mut opt = self.envelope.opt.clone();
         if self.messages == 0 {
@@ -150,18 +154,23 @@ impl Stream {
         } else if let Some(opt) = &mut opt {
             opt.options.clear();
         }
-        let reserved = opt.as_ref().map_or(0, Opt::octets);
-        writer.reserve(reserved).ok()?;
+        writer.reserve(self.reserved(opt.as_ref())).ok()?;
         self.fill(&mut writer);
         if writer.count(Section::Answer) == 0 {
             return None;
         }
         self.messages += 1;
-        Some(self.finish(writer, opt.as_ref(), Rcode::NoError))
+        Some(self.finish(writer, opt.as_ref(), Rcode::NoError, now))
+    }
+
+    /// Octets of what is written last.
+    fn reserved(&self, opt: Option<&Opt>) -> usize {
+        let signer = self.envelope.signer.as_ref();
+        opt.map_or(0, Opt::octets) + signer.map_or(0, Signer::octets)
     }
 
     /// What tells the client that the transfer failed.
-    fn failure(&mut self, error: Option<ExtendedError>) -> Vec<u8> {
+    fn failure(&mut self, error: Option<ExtendedError>, now: Moment) -> Vec<u8> {
         let mut writer = Writer::new(TCP_OCTETS_MAX);
         let question = writer.question(&self.envelope.question);
         question.expect("a message holds a question");
@@ -170,28 +179,34 @@ impl Stream {
             opt.options.clear();
             opt.extended_error(error);
         }
-        let reserved = opt.as_ref().map_or(0, Opt::octets);
-        writer.reserve(reserved).expect("there is room");
+        let reserved = writer.reserve(self.reserved(opt.as_ref()));
+        reserved.expect("a message holds more than these");
         self.messages += 1;
-        self.finish(writer, opt.as_ref(), Rcode::ServFail)
+        self.finish(writer, opt.as_ref(), Rcode::ServFail, now)
     }
 
     /// Takes the message from its writer, with what room was kept for.
-    fn finish(&self, mut writer: Writer, opt: Option<&Opt>, rcode: Rcode) -> Vec<u8> {
+    fn finish(
+        &mut self,
+        mut writer: Writer,
+        opt: Option<&Opt>,
+        rcode: Rcode,
+        now: Moment,
+    ) -> Vec<u8> {
+        writer.release(self.reserved(opt));
         if let Some(opt) = opt {
-            writer.release(opt.octets());
             opt.write(&mut writer);
         }
-        let Envelope {
-            id,
-            recursion_desired,
-            ..
-        } = self.envelope;
-        let [i0, i1] = id.to_be_bytes();
+        let envelope = &mut self.envelope;
+        let [i0, i1] = envelope.id.to_be_bytes();
         // RFC 5936 2.2.1: AA is set where there is no error, TC never.
         let authoritative = u8::from(rcode == Rcode::NoError) << 2;
-        let flags = 0x80 | authoritative | u8::from(recursion_desired);
-        writer.finish([i0, i1, flags, rcode.code()])
+        let flags = 0x80 | authoritative | u8::from(envelope.recursion_desired);
+        let mut message = writer.finish([i0, i1, flags, rcode.code()]);
+        if let Some(signer) = &mut envelope.signer {
+            signer.sign(&mut message, now.unix_seconds);
+        }
+        message
     }
 
     /// Writes records from the place on, until the message is full or all is said.

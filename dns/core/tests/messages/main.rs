@@ -5,6 +5,7 @@ mod probes;
 mod properties;
 mod reader;
 mod replies;
+mod signatures;
 mod transfers;
 
 use std::fmt::Write as _;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use cfgdns_core::{
     Acl, Arrival, Chaos, CookieSecrets, Freshness, Moment, Outcome, Settings, State, Transport,
-    Tree, UDP_OCTETS_MAX, Zones, respond,
+    Tree, TsigKeys, UDP_OCTETS_MAX, Zones, respond,
 };
 use cfgdns_zone::{Name, Source, load};
 
@@ -93,6 +94,7 @@ fn state() -> State {
                 other: None,
             }),
             transfers: Acl::new(vec!["192.0.2.0/24".parse().expect("a network")]),
+            keys: TsigKeys::default(),
         },
     }
 }

@@ -486,7 +486,7 @@ fn signed_request_is_told_that_its_key_is_not_known() {
     let request = soa(0, &[opt(1232, 0, &[]), tsig]);
     let udp = send(&state, Transport::Udp, &request);
     expect![[r#"
-        81 octets, NOTAUTH
+        88 octets, NOTAUTH
         opt: version 0 udp 1232
         question: example. SOA
         additional: key.example. 0 TSIG 0b686d61632d7368613235360000005cf79f11012c0000123400110000

@@ -99,7 +99,7 @@ pub(crate) fn name(text: &str) -> Name {
     text.parse().expect(text)
 }
 
-fn insert(zone: &mut Zone, owner: &str, rtype: Rtype, text: &str) {
+pub(crate) fn insert(zone: &mut Zone, owner: &str, rtype: Rtype, text: &str) {
     let data = Rdata::parse(rtype, text, Some(zone.origin())).expect(text);
     let owner = Name::parse(owner.as_bytes(), Some(zone.origin())).expect("a name");
     zone.insert(&owner, rtype, 3_600, data)
@@ -154,8 +154,9 @@ pub(crate) fn state_with(zone: &Zone) -> State {
     state
 }
 
-/// RFC 5936 2.2: one SOA first, one last, everything else between; 2.2.1 AA and no TC; 2.2.2 the
-/// question as it came; 3.4 names in the case of the zone; RFC 7314 2 how long it may be served.
+/// RFC 5936 2.2: one SOA first, one last, everything else between, the question as it came; 2.2.1
+/// AA and no TC; 3.4 names in the case of the zone; 3.5 what a delegation hides is there; RFC 7314 2
+/// how long it may be served.
 #[test]
 fn whole_zone_goes_over_tcp_with_its_soa_first_and_last() {
     let zone = small_zone(7);
@@ -189,8 +190,8 @@ fn whole_zone_goes_over_tcp_with_its_soa_first_and_last() {
     .assert_eq(&reply.text());
 }
 
-/// RFC 5936 2.2.2 (the question is in the first message only, as BIND and NSD do), 3.1 (a set may be
-/// in several messages).
+/// RFC 5936 2.2: the question is in the first message only, as BIND and NSD do, and a set may be in
+/// several messages.
 #[test]
 fn large_zone_goes_in_messages_that_pointers_reach_through() {
     let zone = large_zone();
@@ -314,8 +315,8 @@ fn incremental_transfer_without_history_is_the_whole_zone() {
     }
 }
 
-/// RFC 5936 2.2: an error ends a transfer. Nothing of a zone leaves a server that is not fresh, also
-/// when it was when the transfer began.
+/// RFC 5936 2.2: an error ends a transfer. Nothing of a zone leaves a server that is not fresh,
+/// also when it was when the transfer began.
 #[test]
 fn transfer_ends_without_its_closing_soa_when_the_server_is_not_fresh_any_more() {
     let zone = large_zone();
