@@ -22,6 +22,7 @@ mod acl;
 mod answer;
 mod cookie;
 mod encode;
+mod history;
 mod index;
 mod keys;
 mod limit;
@@ -39,6 +40,7 @@ mod zones;
 pub use acl::{Acl, Allow, AllowError, Network};
 pub use answer::{ALIASES_MAX, CLASS_IN, Question, answer};
 pub use cookie::CookieSecrets;
+pub use history::{HISTORY_OCTETS_MAX, HISTORY_STEPS_MAX, History};
 pub use keys::{
     Algorithm, KEY_FILE_OCTETS_MAX, KeyError, KeyFileError, SECRET_OCTETS_MIN, TsigKey, TsigKeys,
     TwoKeys, parse_keys,

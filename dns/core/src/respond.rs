@@ -29,7 +29,6 @@ use crate::encode::{Full, Opt, Section, Writer};
 use crate::limit::{Kind, Limiter, Verdict};
 use crate::message::{Asked, Edns, HEADER_OCTETS, OPCODE_QUERY, Request, option};
 use crate::reply::{ExtendedError, Rcode, Records, Reply};
-use crate::serial::is_before;
 use crate::settings::{Identity, Settings};
 use crate::stream::{Envelope, Form, Stream};
 use crate::tree::{APEX, Tree};
@@ -273,19 +272,10 @@ fn transfer<'a>(
     reply.answer = soa.into_iter().collect();
     Decision::Transfer(Transfer {
         zone,
-        form: form(zone, request.serial.filter(|_| incremental)),
+        form: Form::since(zone, request.serial.filter(|_| incremental)),
         question: asked.wire,
         soa: Plan::Reply(reply),
     })
-}
-
-/// What is sent to a client that has this serial, or none.
-fn form(zone: &Tree, since: Option<u32>) -> Form {
-    match since {
-        // RFC 1995 2: the same, or a newer one.
-        Some(serial) if !is_before(serial, zone.soa().serial) => Form::Current,
-        _ => Form::Whole,
-    }
 }
 
 struct Responding<'a> {

@@ -1,8 +1,9 @@
-//! A zone on its way to a secondary: one message after the other, each made when it is asked for
-//! (RFC 5936).
+//! A zone, or what has changed in it, on its way to a secondary: one message after the other, each
+//! made when it is asked for (RFC 5936, RFC 1995).
 //!
 //! ```text
 //! SOA │ every other record, names in canonical order │ SOA        the whole zone
+//! SOA │ SOA 7 │ gone │ SOA 8 │ new │ SOA 8 │ gone │ ... │ SOA     what has changed since 7
 //! SOA                                                             the client has what there is
 //! ```
 //!
@@ -25,8 +26,10 @@ use cfgdns_zone::Rtype;
 
 use crate::answer::CLASS_IN;
 use crate::encode::{Full, Opt, Section, Writer};
+use crate::history::is_larger;
 use crate::reply::{ExtendedError, Rcode};
 use crate::respond::{Moment, State, TCP_OCTETS_MAX};
+use crate::serial::is_before;
 use crate::tree::{APEX, NodeId, Tree};
 use crate::tsig::Signer;
 
@@ -52,6 +55,26 @@ pub(crate) enum Form {
     Current,
     /// All records.
     Whole,
+    /// The steps of the history from this one on.
+    Steps(usize),
+}
+
+impl Form {
+    /// What is sent to a client that has this serial, or none.
+    pub(crate) fn since(zone: &Tree, serial: Option<u32>) -> Self {
+        let Some(serial) = serial else {
+            return Self::Whole;
+        };
+        if !is_before(serial, zone.soa().serial) {
+            // RFC 1995 2: the same, or a newer one.
+            return Self::Current;
+        }
+        match zone.history().find(serial) {
+            // RFC 1995 4: where the zone is smaller than the way to it, it is sent itself.
+            Some(first) if is_larger(zone, zone.history().octets_from(first)) => Self::Steps(first),
+            _ => Self::Whole,
+        }
+    }
 }
 
 /// What all messages of a transfer have.
@@ -77,6 +100,11 @@ enum Place {
         node: NodeId,
         set: usize,
         record: usize,
+    },
+    /// Of the record of a step that is at `at`.
+    Step {
+        number: usize,
+        at: usize,
     },
     Last,
     Done,
@@ -108,6 +136,11 @@ impl Stream {
     /// The zone, as it is sent.
     pub fn zone(&self) -> &Tree {
         &self.zone
+    }
+
+    /// Whether only what has changed is sent, or that nothing has.
+    pub fn is_incremental(&self) -> bool {
+        matches!(self.form, Form::Current | Form::Steps(_))
     }
 
     /// How many messages were made.
@@ -220,7 +253,9 @@ impl Stream {
                         set: 0,
                         record: 0,
                     },
+                    Form::Steps(number) => Place::Step { number, at: 0 },
                 }),
+                Place::Step { number, at } => self.write_step(writer, number, at),
                 Place::Zone { node, set, record } => {
                     match write_zone(writer, &self.zone, (node, set, record)) {
                         Ok(()) => Ok(Place::Last),
@@ -241,6 +276,20 @@ impl Stream {
                 Err(Full) => return,
             }
         }
+    }
+
+    /// Writes a record of a step, and says what is next.
+    fn write_step(&self, writer: &mut Writer, number: usize, at: usize) -> Result<Place, Full> {
+        let Some(step) = self.zone.history().step(number) else {
+            return Ok(Place::Last);
+        };
+        let Some((record, next)) = step.record(at) else {
+            let number = number + 1;
+            return Ok(Place::Step { number, at: 0 });
+        };
+        let meta = (record.rtype, CLASS_IN, record.ttl);
+        writer.whole(|writer| writer.record(Section::Answer, record.owner, meta, record.data))?;
+        Ok(Place::Step { number, at: next })
     }
 
     fn write_soa(&self, writer: &mut Writer) -> Result<(), Full> {

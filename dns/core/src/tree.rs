@@ -19,6 +19,7 @@
 
 use cfgdns_zone::{LABELS_MAX, Name, RrSet, Rtype, Soa, Zone};
 
+use crate::history::History;
 use crate::index::{Index, hash_label};
 
 /// A name of the tree.
@@ -67,6 +68,7 @@ pub struct Tree {
     sets: Box<[Set]>,
     data: Box<[u8]>,
     index: Index,
+    history: History,
 }
 
 /// Why a zone cannot be served.
@@ -171,7 +173,20 @@ impl Tree {
             sets: sets.into(),
             data: data.into(),
             index,
+            history: History::default(),
         })
+    }
+
+    /// The same tree as the successor of another: it knows what has changed since then, and before.
+    #[must_use]
+    pub fn following(mut self, old: &Self) -> Self {
+        self.history = old.history.next(old, &self);
+        self
+    }
+
+    /// What has changed before.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// The name of the zone.
@@ -189,7 +204,7 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// Octets that the tree takes, beside its origin.
+    /// Octets that the tree takes, beside its origin and its history.
     pub fn octets(&self) -> usize {
         size_of_val(&*self.names)
             + size_of_val(&*self.nodes)

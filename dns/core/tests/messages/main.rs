@@ -1,5 +1,6 @@
 //! Messages in, messages out: what a client sees of the server.
 
+mod increments;
 mod limits;
 mod probes;
 mod properties;

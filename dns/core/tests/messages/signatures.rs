@@ -494,5 +494,6 @@ fn file_of_keys_that_cannot_be_read_is_refused_by_line_and_without_its_secrets()
           a key is `NAME ALGORITHM BASE64` on a line of its own, or what tsig-keygen prints
         there are two keys with the name k.
         the file has 1048577 octets: at most 1048576
-    "#]].assert_eq(&messages);
+    "#]]
+    .assert_eq(&messages);
 }

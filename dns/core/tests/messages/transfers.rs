@@ -155,8 +155,8 @@ pub(crate) fn state_with(zone: &Zone) -> State {
 }
 
 /// RFC 5936 2.2: one SOA first, one last, everything else between, the question as it came; 2.2.1
-/// AA and no TC; 3.4 names in the case of the zone; 3.5 what a delegation hides is there; RFC 7314 2
-/// how long it may be served.
+/// AA and no TC; 3.4 names in the case of the zone; 3.5 what a delegation hides is there; RFC 7314:
+/// for how long it may be served.
 #[test]
 fn whole_zone_goes_over_tcp_with_its_soa_first_and_last() {
     let zone = small_zone(7);
