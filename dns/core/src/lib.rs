@@ -27,6 +27,7 @@ mod index;
 mod keys;
 mod limit;
 mod message;
+mod notify;
 mod reply;
 mod respond;
 mod serial;
@@ -47,6 +48,7 @@ pub use keys::{
 };
 pub use limit::{Limiter, Limits};
 pub use message::{Asked, Edns, Fault, HEADER_OCTETS, Request, Tsig};
+pub use notify::{NOTIFY_SENDS_MAX, Notifier, NotifyReply, NotifyTarget};
 pub use reply::{Data, ExtendedError, Rcode, Records, Reply};
 pub use respond::{
     Arrival, Freshness, Moment, Outcome, PLAIN_UDP_OCTETS, State, TCP_OCTETS_MAX, Transport,

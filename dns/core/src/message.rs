@@ -7,6 +7,7 @@
 
 use cfgdns_zone::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, Name, Rtype};
 
+use crate::answer::CLASS_IN;
 use crate::cookie::CLIENT_OCTETS;
 use crate::reply::Rcode;
 
@@ -15,6 +16,8 @@ pub const HEADER_OCTETS: usize = 12;
 
 /// The opcode of a plain question.
 pub(crate) const OPCODE_QUERY: u8 = 0;
+/// The opcode of a message that tells of a change (RFC 1996 3.3).
+pub(crate) const OPCODE_NOTIFY: u8 = 4;
 
 /// Codes of the options of EDNS that are understood.
 pub(crate) mod option {
@@ -304,6 +307,49 @@ impl<'a> Tsig<'a> {
             error,
             other,
             start,
+        })
+    }
+}
+
+/// A reply to a message that tells of a change (RFC 1996).
+pub(crate) struct Notified<'a> {
+    pub(crate) id: u16,
+    pub(crate) rcode: u8,
+    pub(crate) name: Name,
+    pub(crate) tsig: Option<Tsig<'a>>,
+}
+
+impl<'a> Notified<'a> {
+    /// Reads one; none when it is anything else.
+    pub(crate) fn read(octets: &'a [u8]) -> Option<Self> {
+        let [i0, i1, upper, lower, ..] = *octets.first_chunk::<HEADER_OCTETS>()?;
+        let (counts, _) = octets[4..HEADER_OCTETS].as_chunks::<2>();
+        let mut reader = Reader {
+            octets,
+            at: HEADER_OCTETS,
+        };
+        let (&questions, records) = counts.split_first()?;
+        let is_reply = upper & 0x80 != 0 && upper >> 3 & 15 == OPCODE_NOTIFY;
+        (is_reply && u16::from_be_bytes(questions) == 1).then_some(())?;
+        let asked = reader.question()?;
+        (asked.rtype == Rtype::SOA && asked.class == CLASS_IN).then_some(())?;
+        let mut last = None;
+        for count in records {
+            for _ in 0..u16::from_be_bytes(*count) {
+                last = Some((reader.at, reader.record()?));
+            }
+        }
+        (reader.at == octets.len()).then_some(())?;
+        let signed = last.filter(|(_, record)| record.rtype == Rtype::TSIG);
+        let tsig = match signed {
+            Some((start, record)) => Some(Tsig::read(octets, start, &record)?),
+            None => None,
+        };
+        Some(Self {
+            id: u16::from_be_bytes([i0, i1]),
+            rcode: lower & 15,
+            name: asked.name,
+            tsig,
         })
     }
 }

@@ -195,6 +195,16 @@ impl Signing {
 }
 
 impl Signer {
+    /// Signs a request of ours.
+    pub(crate) fn of_request(key: Arc<TsigKey>) -> Self {
+        Self {
+            key,
+            prior: None,
+            later: false,
+            late: None,
+        }
+    }
+
     /// The key.
     pub(crate) fn key(&self) -> &TsigKey {
         &self.key

@@ -2,6 +2,8 @@
 """Signs requests and checks signed replies with dnspython, for the tests of cfgdns-core.
 
   dnspython.py requests         prints requests.txt: signed requests, at a fixed time
+  dnspython.py notify FILE      reads signed messages that tell of a change, checks them, and prints
+                                replies to them: notify-replies.txt
   dnspython.py check FILE       reads replies that the tests recorded, checks their signatures, and
                                 prints what they say: transcript.txt
 
@@ -82,6 +84,18 @@ def requests():
         print(label, name, algorithm, SECRET, wire.hex())
 
 
+def answer_notify(path):
+    print("# Made by `dnspython.py notify notify.txt`: signed replies to the messages there.")
+    key = dns.tsig.Key("sha256.key.", SECRET, "hmac-sha256")
+    for line in open(path):
+        message = dns.message.from_wire(bytes.fromhex(line), keyring={key.name: key})
+        assert message.opcode() == dns.opcode.NOTIFY and message.had_tsig
+        assert message.answer[0].rdtype == dns.rdatatype.SOA
+        reply = dns.message.make_response(message)
+        reply.set_opcode(dns.opcode.NOTIFY)
+        print(reply.to_wire().hex())
+
+
 def validate(wire, key, owner, rdata, now, request_mac, start, ctx=None, multi=False):
     """As dnspython's, which does not look at the MAC of a reply that says an error."""
     if rdata.error == dns.rcode.BADTIME:
@@ -139,6 +153,8 @@ def check(path):
 
 if len(sys.argv) == 2 and sys.argv[1] == "requests":
     requests()
+elif len(sys.argv) == 3 and sys.argv[1] == "notify":
+    answer_notify(sys.argv[2])
 elif len(sys.argv) == 3 and sys.argv[1] == "check":
     check(sys.argv[2])
 else:

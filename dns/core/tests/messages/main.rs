@@ -2,6 +2,7 @@
 
 mod increments;
 mod limits;
+mod notify;
 mod probes;
 mod properties;
 mod reader;

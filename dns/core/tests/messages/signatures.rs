@@ -18,7 +18,7 @@ use crate::{CLIENT, state, tcp};
 
 const REQUESTS: &str = include_str!("../../../testdata/tsig/requests.txt");
 const DIG: &str = include_str!("../../../testdata/tsig/dig.txt");
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const NOW: u64 = 1_559_731_985;
 
 static KEYED: LazyLock<State> = LazyLock::new(keyed);
@@ -29,7 +29,7 @@ struct Recorded {
     octets: Vec<u8>,
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<_> = text.chars().map(|digit| digit.to_digit(16)).collect();
     let octet = |pair: &[Option<u32>]| {
         let [high, low] = [pair[0], pair[1]].map(|digit| digit.expect("hexadecimal"));
