@@ -20,6 +20,7 @@
 
 mod acl;
 mod answer;
+mod catalog;
 mod cookie;
 mod encode;
 mod history;
@@ -40,6 +41,7 @@ mod zones;
 
 pub use acl::{Acl, Allow, AllowError, Network};
 pub use answer::{ALIASES_MAX, CLASS_IN, Question, answer};
+pub use catalog::{CatalogError, CatalogMember, catalog};
 pub use cookie::CookieSecrets;
 pub use history::{HISTORY_OCTETS_MAX, HISTORY_STEPS_MAX, History};
 pub use keys::{
