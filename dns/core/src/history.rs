@@ -14,7 +14,7 @@
 //!   before that of the zone (RFC 1982): a serial says one content only;
 //! - a history has at most [`HISTORY_STEPS_MAX`] steps, and takes neither more than
 //!   [`HISTORY_OCTETS_MAX`] nor twice as much as its tree: in the place of so many steps the whole
-//!   zone would be sent.
+//!   zone would be sent (RFC 1995 5).
 
 use core::cmp::Ordering;
 use std::sync::Arc;

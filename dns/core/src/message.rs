@@ -264,8 +264,8 @@ impl<'a> Edns<'a> {
                 }
                 option::NSID => self.nsid = true,
                 option::ZONE_VERSION => {
-                    // RFC 9660 3.1: a request has no value.
-                    value.is_empty().then_some(())?;
+                    // RFC 9660 3.2.1: one, without a value.
+                    (value.is_empty() && !self.zone_version).then_some(())?;
                     self.zone_version = true;
                 }
                 option::EXPIRE => self.expire = true,

@@ -456,14 +456,14 @@ impl Responding<'_> {
         if let Some(zone) = zone(plan) {
             let soa = zone.soa();
             if edns.zone_version {
-                // RFC 9660 2: labels of the zone, the type "serial of the SOA", and that.
+                // RFC 9660 2.1 and 4: labels of the zone, the type SOA-SERIAL, and that.
                 let labels = u8::try_from(zone.origin().label_count()).expect("at most 127");
                 let [s0, s1, s2, s3] = soa.serial.to_be_bytes();
                 opt.push(option::ZONE_VERSION, &[labels, 0, s0, s1, s2, s3]);
             }
             let asked = self.request.question.as_ref();
             let about_zone = asked.is_some_and(|asked| {
-                // RFC 7314 2.
+                // RFC 7314 3.1: we are the primary.
                 matches!(asked.rtype, Rtype::SOA | Rtype::AXFR | Rtype::IXFR)
                     && asked.name == *zone.origin()
             });
@@ -496,10 +496,10 @@ fn is_authoritative(plan: &Plan<'_>) -> bool {
     }
 }
 
-/// The zone that the reply speaks for, which a referral does not (RFC 9660 3.2).
+/// The zone that the reply comes from, also when it refers to another (RFC 9660 3.2).
 fn zone<'a>(plan: &Plan<'a>) -> Option<&'a Tree> {
     match plan {
-        Plan::Reply(reply) => reply.zone.filter(|_| reply.authoritative),
+        Plan::Reply(reply) => reply.zone,
         Plan::Identity(..) => None,
     }
 }

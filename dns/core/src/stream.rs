@@ -70,7 +70,7 @@ impl Form {
             return Self::Current;
         }
         match zone.history().find(serial) {
-            // RFC 1995 4: where the zone is smaller than the way to it, it is sent itself.
+            // RFC 1995 5: where the way to the zone is longer than it is, it is sent itself.
             Some(first) if is_larger(zone, zone.history().octets_from(first)) => Self::Steps(first),
             _ => Self::Whole,
         }

@@ -153,7 +153,7 @@ fn secondary_that_is_behind_is_sent_each_step() {
     assert_eq!((serials, trees.history().steps()), (vec![7, 8], 2));
 }
 
-/// RFC 1995 4: "the server may send the whole zone"; it does when that is less.
+/// RFC 1995 5: steps are of no use where together they are longer than the zone.
 #[test]
 fn way_that_is_longer_than_the_zone_is_the_zone() {
     let mut zones = vec![wide_zone(1)];
