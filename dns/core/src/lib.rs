@@ -5,12 +5,15 @@
 //! Zone ─► Tree ─┼─► Zones ─┬─► answer ─► Reply: what goes into which section ─┐
 //! Zone ─► Tree ─┘          │                                                  │
 //!              Question ───┘                                                  ▼
-//!                 ▲          freshness, settings, time, client, limit ─► respond ─► octets
-//!              Request ◄─ octets
+//!                 ▲    signature, freshness, settings, time, client, limit ─► respond ─► octets
+//!              Request ◄─ octets                                                 └─────► Stream
+//!
+//! Tree ─► following(the one before) ─► History: what has changed, for incremental transfers
+//! Tree ─► Notifier ─► messages to secondaries      names ─► catalog ─► Zone: the list of zones
 //! ```
 //!
 //! Pure: no clock, file, socket, thread or hash order. Times and secrets come in as values; what
-//! carries the octets, and how a zone is transferred, is for the shell around it.
+//! carries the octets is for the shell around it.
 //!
 //! Invariants
 //! - one question costs a walk over its labels for each alias, at most [`ALIASES_MAX`] of them, and

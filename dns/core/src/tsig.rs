@@ -16,8 +16,8 @@
 //! - every message of a transfer is signed (RFC 8945 5.3.1).
 //!
 //! Not here: RFC 8945 5.2.3 also wishes that a server remembers the last time of each key and
-//! refuses older ones. Like BIND, Knot and NSD this one does not: datagrams overtake each other,
-//! and who repeats an old request learns what the network could see already.
+//! refuses older ones. This one does not: datagrams overtake each other, and who repeats an old
+//! request learns what the network could see already.
 
 use std::sync::Arc;
 
