@@ -315,7 +315,8 @@ impl<'a> Tsig<'a> {
 pub(crate) struct Notified<'a> {
     pub(crate) id: u16,
     pub(crate) rcode: u8,
-    pub(crate) name: Name,
+    /// Missing where a server leaves the question out of an error, as NSD does.
+    pub(crate) name: Option<Name>,
     pub(crate) tsig: Option<Tsig<'a>>,
 }
 
@@ -330,9 +331,16 @@ impl<'a> Notified<'a> {
         };
         let (&questions, records) = counts.split_first()?;
         let is_reply = upper & 0x80 != 0 && upper >> 3 & 15 == OPCODE_NOTIFY;
-        (is_reply && u16::from_be_bytes(questions) == 1).then_some(())?;
-        let asked = reader.question()?;
-        (asked.rtype == Rtype::SOA && asked.class == CLASS_IN).then_some(())?;
+        let rcode = lower & 15;
+        let name = match u16::from_be_bytes(questions) {
+            0 if is_reply && rcode > 0 => None,
+            1 if is_reply => {
+                let asked = reader.question()?;
+                (asked.rtype == Rtype::SOA && asked.class == CLASS_IN).then_some(())?;
+                Some(asked.name)
+            }
+            _ => return None,
+        };
         let mut last = None;
         for count in records {
             for _ in 0..u16::from_be_bytes(*count) {
@@ -347,8 +355,8 @@ impl<'a> Notified<'a> {
         };
         Some(Self {
             id: u16::from_be_bytes([i0, i1]),
-            rcode: lower & 15,
-            name: asked.name,
+            rcode,
+            name,
             tsig,
         })
     }

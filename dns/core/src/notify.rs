@@ -22,8 +22,8 @@
 //! Invariants
 //! - what is remembered of a zone and target is in one queue, and goes when it was answered or
 //!   given up, and a second has passed;
-//! - a reply counts only from the target's address, with the id and name that were sent, and, when
-//!   the target has a key, rightly signed with it.
+//! - a reply counts only from the target's address, with the id and name that were sent (an error
+//!   may lack the name), and, when the target has a key, rightly signed with it.
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,16 +215,19 @@ impl Notifier {
         };
         let at = |target: &NotifyTarget| same_address(target.address, from);
         for target in 0..self.targets.len() {
-            let about = self.waiting.get(&(target, reply.id));
-            if !at(&self.targets[target]) || about != Some(&reply.name) {
+            let Some(about) = self.waiting.get(&(target, reply.id)) else {
+                continue;
+            };
+            let named = reply.name.as_ref().is_none_or(|name| name == about);
+            if !at(&self.targets[target]) || !named {
                 continue;
             }
-            let key = (reply.name.to_lowercase(), target);
+            let key = (about.clone(), target);
             if !self.is_signed(&key, octets, &reply, now) {
                 return NotifyReply::Unsigned(key.0, reply.rcode);
             }
-            self.finish(key);
-            return NotifyReply::Heard(reply.name, reply.rcode);
+            self.finish(key.clone());
+            return NotifyReply::Heard(key.0, reply.rcode);
         }
         NotifyReply::Foreign
     }

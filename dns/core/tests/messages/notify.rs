@@ -200,6 +200,22 @@ fn reply_counts_only_when_it_is_to_what_was_sent() {
     assert_eq!(notifier.poll(moment(1_000)).len(), 2);
 }
 
+/// As NSD replies when it does not serve the zone, or does not take news from us.
+#[test]
+fn error_may_lack_the_question() {
+    let mut notifier = notifier(targets(1), 100);
+    notifier.changed(&tree("example.", 1), moment(0));
+    let sent = notifier.poll(moment(0));
+    let header = |rcode| [&reply_to(&sent[0].1)[..3], &[rcode], &[0; 8]].concat();
+    let found = notifier.reply(address(0), &header(0), moment(1));
+    assert_eq!(found, NotifyReply::Foreign);
+    let found = notifier.reply(address(1), &header(5), moment(1));
+    assert_eq!(found, NotifyReply::Foreign);
+    let found = notifier.reply(address(0), &header(5), moment(1));
+    assert_eq!(found, NotifyReply::Heard(name("example."), 5));
+    assert_eq!(notifier.pending(), 0);
+}
+
 #[test]
 fn zone_that_is_gone_is_not_told_of() {
     let mut notifier = notifier(targets(2), 100);
