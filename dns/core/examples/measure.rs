@@ -18,7 +18,7 @@ use cfgdns_core::{
     Acl, Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, Moment, Outcome, Question,
     Settings, State, Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, answer, respond,
 };
-use cfgdns_zone::{Name, Rtype, Source, Zone, check, load, parse, print};
+use cfgdns_zone::{Name, Rdata, RrSet, Rtype, Soa, Source, Zone, check, load, parse, print};
 
 const NAMES: usize = 100_000;
 const ZONES: usize = 10_000;
@@ -40,6 +40,23 @@ fn name(text: &str) -> Name {
 
 fn build(zone: &Zone) -> Arc<Tree> {
     Arc::new(Tree::build(zone).expect("it has an SOA"))
+}
+
+/// The zone with another serial and one address more.
+fn changed(zone: &Zone) -> Zone {
+    let mut changed = zone.clone();
+    let origin = zone.origin();
+    let soa = Soa {
+        serial: 2,
+        ..zone.soa().expect("it has an SOA")
+    };
+    let soa = RrSet::new(Rtype::SOA, 60, soa.to_data());
+    changed.replace(origin, soa).expect("in the zone");
+    let owner = origin.child(b"host-050000").expect("short");
+    let address = Rdata::from_wire(Rtype::A, &[192, 0, 2, 1]).expect("four octets");
+    let added = changed.insert(&owner, Rtype::A, 60, address);
+    added.expect("in the zone");
+    changed
 }
 
 /// Nanoseconds for a reply.
@@ -163,6 +180,11 @@ fn main() {
         tree.octets() / tree.name_count()
     );
 
+    let changed = build(&changed(&zone));
+    let step = || Tree::clone(&changed).following(&tree);
+    let copied = time(|| Tree::clone(&changed));
+    println!("  step      {:>9.1?}", time(step).saturating_sub(copied));
+    println!("  its octets{:>9}", step().history().octets());
     let zones = Zones::new([tree]);
     measure_transfer(&zones);
     // Spread over the zone, so that each is in another part of the memory.
