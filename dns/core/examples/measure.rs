@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cfgdns_core::{
-    Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, LiveSet, Moment, Question,
-    Settings, State, Transport, Tree, UDP_OCTETS_MAX, Zones, answer, respond,
+    Acl, Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, LiveSet, Moment, Outcome,
+    Question, Settings, State, Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, answer, respond,
 };
-use cfgdns_zone::{Name, Rdata, Rtype, Source, Zone, check, load, parse, print};
+use cfgdns_zone::{Name, Rdata, RrSet, Rtype, Soa, Source, Zone, check, load, parse, print};
 
 const NAMES: usize = 100_000;
 const ZONES: usize = 10_000;
@@ -43,6 +43,23 @@ fn build(zone: &Zone) -> Arc<Tree> {
     Arc::new(Tree::build(zone).expect("it has an SOA"))
 }
 
+/// The zone with another serial and one address more.
+fn changed(zone: &Zone) -> Zone {
+    let mut changed = zone.clone();
+    let origin = zone.origin();
+    let soa = Soa {
+        serial: 2,
+        ..zone.soa().expect("it has an SOA")
+    };
+    let soa = RrSet::new(Rtype::SOA, 60, soa.to_data());
+    changed.replace(origin, soa).expect("in the zone");
+    let owner = origin.child(b"host-050000").expect("short");
+    let address = Rdata::from_wire(Rtype::A, &[192, 0, 2, 1]).expect("four octets");
+    let added = changed.insert(&owner, Rtype::A, 60, address);
+    added.expect("in the zone");
+    changed
+}
+
 /// Nanoseconds for a reply.
 fn reply_ns(zones: &Zones, names: &[Name], rtype: Rtype) -> u128 {
     let whole = time(|| {
@@ -62,9 +79,8 @@ fn request(name: &Name) -> Vec<u8> {
     octets
 }
 
-/// What a message costs, from octets to octets, with a cookie made and the rate limit counted.
-fn measure_messages(zones: &Zones, kinds: &[(&str, &[Name])]) {
-    let state = State {
+fn state(zones: &Zones) -> State {
+    State {
         zones: zones.clone(),
         freshness: Freshness::Until(u64::MAX),
         settings: Settings {
@@ -75,22 +91,51 @@ fn measure_messages(zones: &Zones, kinds: &[(&str, &[Name])]) {
                 current: [7; 16],
                 other: None,
             }),
+            transfers: Acl::new(vec!["any".parse().expect("an entry")]),
+            keys: TsigKeys::default(),
         },
+    }
+}
+
+fn arrival(transport: Transport) -> Arrival {
+    Arrival {
+        transport,
+        client: ([192, 0, 2, 1], 5_353).into(),
+        now: Moment {
+            unix_seconds: 0,
+            monotonic_ms: 0,
+        },
+    }
+}
+
+/// What it costs to send a whole zone.
+fn measure_transfer(zones: &Zones) {
+    let state = state(zones);
+    let arrival = arrival(Transport::Tcp);
+    let request = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x07example\0\0\xfc\0\x01";
+    let transfer = || {
+        let Outcome::Stream(mut stream) = respond(&state, None, &arrival, request) else {
+            panic!("a transfer");
+        };
+        let next = || stream.next(&state, arrival.now);
+        let messages = std::iter::from_fn(next).map(|message| (1, message.len()));
+        messages.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     };
+    let (messages, octets) = transfer();
+    let whole = time(transfer);
+    println!("  transfer  {whole:>9.1?}, {messages} messages, {octets} octets");
+}
+
+/// What a message costs, from octets to octets, with a cookie made and the rate limit counted.
+fn measure_messages(zones: &Zones, kinds: &[(&str, &[Name])]) {
+    let state = state(zones);
     let limits = Limits {
         per_second: 1_000,
         slip: 1,
         entries: NAMES,
     };
     let mut limiter = Limiter::new(limits, [7; 16]);
-    let mut arrival = Arrival {
-        transport: Transport::Udp,
-        client: ([192, 0, 2, 1], 5_353).into(),
-        now: Moment {
-            unix_seconds: 0,
-            monotonic_ms: 0,
-        },
-    };
+    let mut arrival = arrival(Transport::Udp);
     println!(
         "a message, of one core; the limit of {NAMES} entries: {} octets",
         limiter.octets()
@@ -136,7 +181,13 @@ fn main() {
         tree.octets() / tree.name_count()
     );
 
+    let changed = build(&changed(&zone));
+    let step = || Tree::clone(&changed).following(&tree);
+    let copied = time(|| Tree::clone(&changed));
+    println!("  step      {:>9.1?}", time(step).saturating_sub(copied));
+    println!("  its octets{:>9}", step().history().octets());
     let zones = Zones::new([tree]);
+    measure_transfer(&zones);
     // Spread over the zone, so that each is in another part of the memory.
     let host = |number: usize| (number * 7_919) % NAMES;
     let names = |form: &dyn Fn(usize) -> String| -> Vec<Name> {

@@ -2,14 +2,16 @@
 //! a limit.
 //!
 //! A name points at the longest suffix that the message has already, whatever its case: most often
-//! at the question, so that an answer shows the case that was asked. Within data only the types of
-//! RFC 1035 have names that may be compressed (RFC 3597 4).
+//! at the question, so that an answer shows the case that was asked. A copy of a zone must show the
+//! case of the zone, so there a name points at octets that are the same (RFC 5936 3.4). Within data
+//! only the types of RFC 1035 have names that may be compressed (RFC 3597 4).
 
 use cfgdns_zone::{LABELS_MAX, Rtype, compressible};
 
+use crate::answer::CLASS_IN;
 use crate::index::hash_label;
-use crate::message::HEADER_OCTETS;
-use crate::reply::Records;
+use crate::message::{HEADER_OCTETS, option};
+use crate::reply::{ExtendedError, Records};
 
 /// Where a pointer can lead: it has 14 bits (RFC 1035 4.1.4).
 const POINTER_MAX: u16 = 0x3fff;
@@ -40,6 +42,8 @@ pub(crate) struct Writer {
     limit: usize,
     /// Records of each section; of the first, questions.
     counts: [u16; 4],
+    /// Whether a name that is pointed at must be in the same case.
+    keeps_case: bool,
 }
 
 impl Writer {
@@ -52,7 +56,21 @@ impl Writer {
             suffixes: Vec::with_capacity(16),
             limit,
             counts: [0; 4],
+            keeps_case: false,
         }
+    }
+
+    /// An empty message that keeps the case of every name.
+    pub(crate) fn keeping_case(limit: usize) -> Self {
+        Self {
+            keeps_case: true,
+            ..Self::new(limit)
+        }
+    }
+
+    /// How many records a section has.
+    pub(crate) fn count(&self, section: Section) -> u16 {
+        self.counts[section as usize]
     }
 
     /// Writes the question as it came.
@@ -83,20 +101,29 @@ impl Writer {
 
     /// Writes a set, or, when it does not fit, nothing.
     pub(crate) fn set(&mut self, section: Section, records: &Records<'_>) -> Result<(), Full> {
+        let (class, rtype, ttl) = (CLASS_IN, records.rtype, records.ttl);
+        self.whole(|writer| {
+            let mut data = records.data();
+            data.try_for_each(|data| {
+                writer.record(section, &records.owner, (rtype, class, ttl), data)
+            })
+        })
+    }
+
+    /// Does all that `write` does, or, when it does not fit, nothing.
+    pub(crate) fn whole(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<(), Full>,
+    ) -> Result<(), Full> {
         let mark = (self.octets.len(), self.suffixes.len());
         let before = self.counts;
-        for data in records.data() {
-            let class = crate::answer::CLASS_IN;
-            let (rtype, ttl) = (records.rtype, records.ttl);
-            let written = self.record(section, &records.owner, (rtype, class, ttl), data);
-            if written.is_err() {
-                self.octets.truncate(mark.0);
-                self.suffixes.truncate(mark.1);
-                self.counts = before;
-                return Err(Full);
-            }
+        let written = write(self);
+        if written.is_err() {
+            self.octets.truncate(mark.0);
+            self.suffixes.truncate(mark.1);
+            self.counts = before;
         }
-        Ok(())
+        written
     }
 
     /// Writes a record; when it does not fit, maybe a part of it.
@@ -200,13 +227,58 @@ impl Writer {
                 continue;
             }
             let label = usize::from(length) + 1;
-            let same = self.octets[at..at + label].eq_ignore_ascii_case(&suffix[..label]);
+            let there = &self.octets[at..at + label];
+            let same = if self.keeps_case {
+                *there == suffix[..label]
+            } else {
+                there.eq_ignore_ascii_case(&suffix[..label])
+            };
             if !same || length == 0 {
                 return same;
             }
             at += label;
             suffix = &suffix[label..];
         }
+    }
+}
+
+/// The OPT record of a message (RFC 6891 6.1).
+#[derive(Debug, Clone)]
+pub(crate) struct Opt {
+    /// The largest UDP message that is taken.
+    pub(crate) udp_octets: u16,
+    /// The upper bits of the outcome, the version and the flags.
+    pub(crate) ttl: u32,
+    /// Codes, lengths and values.
+    pub(crate) options: Vec<u8>,
+}
+
+impl Opt {
+    /// Octets that it takes.
+    pub(crate) fn octets(&self) -> usize {
+        11 + self.options.len()
+    }
+
+    /// Adds an option.
+    pub(crate) fn push(&mut self, code: u16, value: &[u8]) {
+        let length = u16::try_from(value.len()).expect("values of ours are short");
+        self.options.extend(code.to_be_bytes());
+        self.options.extend(length.to_be_bytes());
+        self.options.extend(value);
+    }
+
+    /// Adds why (RFC 8914 2).
+    pub(crate) fn extended_error(&mut self, error: Option<ExtendedError>) {
+        if let Some(error) = error {
+            self.push(option::EXTENDED_ERROR, &error.code().to_be_bytes());
+        }
+    }
+
+    /// Writes it, where room was kept for it.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        let meta = (Rtype::OPT, self.udp_octets, self.ttl);
+        let written = writer.record(Section::Additional, &[0], meta, &self.options);
+        written.expect("there is room that was kept");
     }
 }
 

@@ -7,6 +7,7 @@
 
 use cfgdns_zone::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, Name, Rtype};
 
+use crate::answer::CLASS_IN;
 use crate::cookie::CLIENT_OCTETS;
 use crate::reply::Rcode;
 
@@ -15,6 +16,8 @@ pub const HEADER_OCTETS: usize = 12;
 
 /// The opcode of a plain question.
 pub(crate) const OPCODE_QUERY: u8 = 0;
+/// The opcode of a message that tells of a change (RFC 1996 3.3).
+pub(crate) const OPCODE_NOTIFY: u8 = 4;
 
 /// Codes of the options of EDNS that are understood.
 pub(crate) mod option {
@@ -32,6 +35,9 @@ pub(crate) mod option {
 
 /// Server cookies of other forms have 8 to 32 octets (RFC 7873 4.2).
 const FOREIGN_COOKIE_OCTETS: std::ops::RangeInclusive<usize> = 16..=40;
+
+/// The class of records that belong to a message (RFC 8945 4.2).
+const CLASS_ANY: u16 = 255;
 
 /// Octets at the end of the data of an SOA record, from its serial.
 const SOA_NUMBERS_OCTETS: usize = 20;
@@ -94,13 +100,27 @@ pub struct Edns<'a> {
     pub expire: bool,
 }
 
-/// A signature of the request (RFC 8945 4.2), of which only the names are read.
-#[derive(Debug, Clone, Copy)]
+/// A signature: the TSIG record of a message (RFC 8945 4.2).
+#[derive(Debug, Clone)]
 pub struct Tsig<'a> {
-    /// The name of the key, in wire form.
-    pub key: &'a [u8],
-    /// The name of the algorithm, in wire form.
-    pub algorithm: &'a [u8],
+    /// The name of the key.
+    pub key: Name,
+    /// The name of the algorithm.
+    pub algorithm: Name,
+    /// When it was made, in seconds since 1970.
+    pub time: u64,
+    /// Seconds that the clocks may differ by.
+    pub fudge: u16,
+    /// The keyed hash, or its beginning.
+    pub mac: &'a [u8],
+    /// The id that the message had when it was signed.
+    pub original_id: u16,
+    /// What is wrong with the signature of a request.
+    pub error: u16,
+    /// More about that.
+    pub other: &'a [u8],
+    /// Where the record begins in the message: what is before it is signed.
+    pub start: usize,
 }
 
 /// What a client sent.
@@ -174,19 +194,25 @@ impl<'a> Request<'a> {
                 self.serial = Some(u32::from_be_bytes(*serial.ok_or(Fault::Form)?));
             }
         }
+        let mut tsig = None;
         for number in 0..additionals {
+            let start = reader.at;
             let record = reader.record().ok_or(Fault::Form)?;
             match record.rtype {
                 Rtype::OPT => self.read_opt(&record)?,
-                // RFC 8945 5.1: it is the last record.
+                // RFC 8945 5.2: it is the last record.
                 Rtype::TSIG if number + 1 < additionals => return Err(Fault::Form),
-                Rtype::TSIG => self.tsig = Some(Tsig::read(&record).ok_or(Fault::Form)?),
+                Rtype::TSIG => {
+                    let read = Tsig::read(reader.octets, start, &record);
+                    tsig = Some(read.ok_or(Fault::Form)?);
+                }
                 _ => {}
             }
         }
         if reader.at < reader.octets.len() {
             return Err(Fault::Form);
         }
+        self.tsig = tsig;
         // RFC 9619 4: one question. Without any there can be a wish for a cookie (RFC 7873 5.4).
         match self.edns {
             _ if questions > 1 => Err(Fault::Form),
@@ -238,8 +264,8 @@ impl<'a> Edns<'a> {
                 }
                 option::NSID => self.nsid = true,
                 option::ZONE_VERSION => {
-                    // RFC 9660 3.1: a request has no value.
-                    value.is_empty().then_some(())?;
+                    // RFC 9660 3.2.1: one, without a value.
+                    (value.is_empty() && !self.zone_version).then_some(())?;
                     self.zone_version = true;
                 }
                 option::EXPIRE => self.expire = true,
@@ -252,17 +278,115 @@ impl<'a> Edns<'a> {
 }
 
 impl<'a> Tsig<'a> {
-    fn read(record: &Record<'a>) -> Option<Self> {
-        let name = |octets: &'a [u8]| {
-            // Nothing is before it, so that it is refused if it has a pointer.
-            let mut reader = Reader { octets, at: 0 };
-            reader.skip_name()?;
-            octets.get(..reader.at)
+    /// RFC 8945 4.2. The name of the key may be compressed, as that of any record.
+    fn read(octets: &'a [u8], start: usize, record: &Record<'a>) -> Option<Self> {
+        let (algorithm, used) = Name::from_wire(record.data).ok()?;
+        let mut reader = Reader {
+            octets: record.data,
+            at: used,
+        };
+        let time = [reader.u16()?, reader.u16()?, reader.u16()?];
+        let fudge = reader.u16()?;
+        let mac_octets = reader.u16()?;
+        let mac = reader.take(usize::from(mac_octets))?;
+        let original_id = reader.u16()?;
+        let error = reader.u16()?;
+        let other_octets = reader.u16()?;
+        let other = reader.take(usize::from(other_octets))?;
+        let plain = record.class == CLASS_ANY && record.ttl == 0;
+        (plain && reader.at == record.data.len()).then_some(())?;
+        Some(Self {
+            key: name_at(octets, start)?,
+            algorithm,
+            time: time
+                .iter()
+                .fold(0, |time, part| time << 16 | u64::from(*part)),
+            fudge,
+            mac,
+            original_id,
+            error,
+            other,
+            start,
+        })
+    }
+}
+
+/// A reply to a message that tells of a change (RFC 1996).
+pub(crate) struct Notified<'a> {
+    pub(crate) id: u16,
+    pub(crate) rcode: u8,
+    /// Missing where a server leaves the question out of an error, as NSD does.
+    pub(crate) name: Option<Name>,
+    pub(crate) tsig: Option<Tsig<'a>>,
+}
+
+impl<'a> Notified<'a> {
+    /// Reads one; none when it is anything else.
+    pub(crate) fn read(octets: &'a [u8]) -> Option<Self> {
+        let [i0, i1, upper, lower, ..] = *octets.first_chunk::<HEADER_OCTETS>()?;
+        let (counts, _) = octets[4..HEADER_OCTETS].as_chunks::<2>();
+        let mut reader = Reader {
+            octets,
+            at: HEADER_OCTETS,
+        };
+        let (&questions, records) = counts.split_first()?;
+        let is_reply = upper & 0x80 != 0 && upper >> 3 & 15 == OPCODE_NOTIFY;
+        let rcode = lower & 15;
+        let name = match u16::from_be_bytes(questions) {
+            0 if is_reply && rcode > 0 => None,
+            1 if is_reply => {
+                let asked = reader.question()?;
+                (asked.rtype == Rtype::SOA && asked.class == CLASS_IN).then_some(())?;
+                Some(asked.name)
+            }
+            _ => return None,
+        };
+        let mut last = None;
+        for count in records {
+            for _ in 0..u16::from_be_bytes(*count) {
+                last = Some((reader.at, reader.record()?));
+            }
+        }
+        (reader.at == octets.len()).then_some(())?;
+        let signed = last.filter(|(_, record)| record.rtype == Rtype::TSIG);
+        let tsig = match signed {
+            Some((start, record)) => Some(Tsig::read(octets, start, &record)?),
+            None => None,
         };
         Some(Self {
-            key: name(record.name)?,
-            algorithm: name(record.data)?,
+            id: u16::from_be_bytes([i0, i1]),
+            rcode,
+            name,
+            tsig,
         })
+    }
+}
+
+/// The name at a place of a message, whose pointers lead back (RFC 1035 4.1.4).
+fn name_at(octets: &[u8], mut at: usize) -> Option<Name> {
+    let mut wire = Vec::new();
+    let mut start = at;
+    loop {
+        let length = *octets.get(at)?;
+        match usize::from(length) {
+            // Every pointer leads to before where this part of the name began, so that it ends.
+            0xc0..=0xff => {
+                let target = usize::from(length & 0x3f) << 8 | usize::from(*octets.get(at + 1)?);
+                (HEADER_OCTETS..start).contains(&target).then_some(())?;
+                (at, start) = (target, target);
+            }
+            label @ 0..=LABEL_OCTETS_MAX => {
+                wire.extend(octets.get(at..=at + label)?);
+                at += label + 1;
+                if label == 0 {
+                    return Some(Name::from_wire(&wire).ok()?.0);
+                }
+            }
+            _ => return None,
+        }
+        if wire.len() > NAME_OCTETS_MAX {
+            return None;
+        }
     }
 }
 

@@ -51,6 +51,8 @@ impl Rcode {
 pub enum ExtendedError {
     /// The server has not been fresh since it started (RFC 8914 4.15).
     NotReady,
+    /// The client is not allowed to have it (RFC 8914 4.19).
+    Prohibited,
     /// We have no authority over the name (RFC 8914 4.21).
     NotAuthoritative,
     /// The kind of question is not supported (RFC 8914 4.22).
@@ -64,6 +66,7 @@ impl ExtendedError {
     pub fn code(self) -> u16 {
         match self {
             Self::NotReady => 14,
+            Self::Prohibited => 18,
             Self::NotAuthoritative => 20,
             Self::NotSupported => 21,
             Self::InvalidData => 24,

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! octets ─► Request ─┬─ no header, or a reply ──► silence
-//!                    ├─ faulty, CHAOS, signed ──► its error, or who we are
+//!                    ├─ wrongly signed ─────────► NOTAUTH, and why
+//!                    ├─ faulty, CHAOS ──────────► its error, or who we are
 //!                    ├─ not fresh ──────────────► SERVFAIL, AA=0, extended error 14 or 24
-//!                    ├─ AXFR, IXFR over TCP ────► a plan for the transport
+//!                    ├─ AXFR, IXFR over TCP ────► a stream of messages
 //!                    └─ answer(zones) ─► rate limit (UDP without our cookie) ─► message
 //! ```
 //!
@@ -20,15 +21,18 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
-use cfgdns_zone::Rtype;
+use cfgdns_zone::{Name, Rtype};
 
 use crate::answer::{CLASS_IN, Question, answer};
-use crate::cookie::{CLIENT_OCTETS, CookieSecrets};
-use crate::encode::{Full, Section, Writer};
+use crate::cookie::CLIENT_OCTETS;
+use crate::encode::{Full, Opt, Section, Writer};
 use crate::limit::{Kind, Limiter, Verdict};
-use crate::message::{Asked, Edns, OPCODE_QUERY, Request, option};
+use crate::message::{Asked, Edns, HEADER_OCTETS, OPCODE_QUERY, Request, option};
 use crate::reply::{ExtendedError, Rcode, Records, Reply};
+use crate::settings::{Identity, Settings};
+use crate::stream::{Envelope, Form, Stream};
 use crate::tree::{APEX, Tree};
+use crate::tsig::{Checked, Signing, check};
 use crate::zones::Zones;
 
 /// Octets of a UDP message that every client takes (RFC 1035 4.2.1).
@@ -37,58 +41,9 @@ pub const PLAIN_UDP_OCTETS: usize = 512;
 pub const UDP_OCTETS_MAX: u16 = 1_232;
 /// Octets of a TCP message: its length has two octets (RFC 1035 4.2.2).
 pub const TCP_OCTETS_MAX: usize = 65_535;
-/// Octets of a text that says who the server is, so that it fits into every reply.
-pub const IDENTITY_OCTETS_MAX: usize = 64;
 
 /// The class of questions about the server itself (RFC 4892).
 const CLASS_CHAOS: u16 = 3;
-const CLASS_ANY: u16 = 255;
-/// The error of a signature with a key that nobody knows (RFC 8945 3).
-const BADKEY: u16 = 17;
-/// Seconds that clocks may differ by (RFC 8945 10).
-const TSIG_FUDGE: u16 = 300;
-
-/// A short text that says who the server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity(Box<[u8]>);
-
-/// An identity is too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the identity has {0} octets: at most {IDENTITY_OCTETS_MAX} fit into every reply")]
-pub struct IdentityTooLong(pub usize);
-
-impl TryFrom<&str> for Identity {
-    type Error = IdentityTooLong;
-
-    fn try_from(text: &str) -> Result<Self, IdentityTooLong> {
-        match text.len() {
-            0..=IDENTITY_OCTETS_MAX => Ok(Self(text.as_bytes().into())),
-            octets => Err(IdentityTooLong(octets)),
-        }
-    }
-}
-
-/// What the server says about itself in the class CHAOS (RFC 4892).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chaos {
-    /// For `id.server` and `hostname.bind`.
-    pub id: Identity,
-    /// For `version.server` and `version.bind`.
-    pub version: Identity,
-}
-
-/// What the operator decides.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    /// Who answers, for those who ask (RFC 5001).
-    pub nsid: Option<Identity>,
-    /// Whether and how questions in the class CHAOS are answered.
-    pub chaos: Option<Chaos>,
-    /// Octets of the largest UDP message, from 512 to [`UDP_OCTETS_MAX`]; others are moved there.
-    pub udp_octets_max: u16,
-    /// The secrets of server cookies; without them cookies are not answered.
-    pub cookies: Option<CookieSecrets>,
-}
 
 /// Whether the group has confirmed that the zones are what it has agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +58,7 @@ pub enum Freshness {
 
 impl Freshness {
     /// Why nothing can be said about zones; none when it can.
-    fn error(self, now: Moment) -> Option<ExtendedError> {
+    pub(crate) fn error(self, now: Moment) -> Option<ExtendedError> {
         match self {
             Self::Never => Some(ExtendedError::NotReady),
             Self::Until(end_ms) if now.monotonic_ms < end_ms => None,
@@ -159,27 +114,8 @@ pub enum Outcome {
     Send(Vec<u8>),
     /// Send nothing.
     Silence,
-    /// Send a zone, when the client may have it.
-    Transfer(Transfer),
-}
-
-/// A transfer to be sent over the connection that asked for it. Whether the client may have it, and
-/// how its messages are paced, is for the transport. It must ask whether the server is still fresh
-/// before each message.
-#[derive(Debug, Clone)]
-pub struct Transfer {
-    /// The zone, as it is now.
-    pub zone: Arc<Tree>,
-    /// The serial that the client has, when it asks for what has changed since (RFC 1995).
-    pub since: Option<u32>,
-    /// Tells the reply from others.
-    pub id: u16,
-    /// The question as it came, for the first message.
-    pub question: Vec<u8>,
-    /// Whether the replies have an OPT record.
-    pub edns: bool,
-    /// Whether the client asks for how long it may serve the zone (RFC 7314).
-    pub expire: bool,
+    /// Send all messages of this, one after the other.
+    Stream(Stream),
 }
 
 /// What is said, before it is octets.
@@ -188,14 +124,22 @@ enum Plan<'a> {
     Reply(Reply<'a>),
     /// Who the server is.
     Identity(&'a Asked<'a>, &'a Identity),
-    /// The request is signed with a key that is not known.
-    BadKey,
 }
 
 /// What is done.
 enum Decision<'a> {
     Say(Plan<'a>),
-    Transfer(Transfer),
+    /// A zone is sent, or what has changed in it.
+    Transfer(Transfer<'a>),
+}
+
+/// A transfer that the client may have.
+struct Transfer<'a> {
+    zone: &'a Arc<Tree>,
+    form: Form,
+    question: &'a [u8],
+    /// The SOA: what is said over UDP when the rest does not fit (RFC 1995 2).
+    soa: Plan<'a>,
 }
 
 /// Answers a request. The limiter is for UDP only; without one nothing is limited.
@@ -212,19 +156,31 @@ pub fn respond(
     let Some(request) = Request::read(octets) else {
         return Outcome::Silence;
     };
-    let plan = match decide(state, arrival, &request) {
-        Decision::Transfer(transfer) => return Outcome::Transfer(transfer),
-        Decision::Say(plan) => plan,
+    let now = arrival.now.unix_seconds;
+    let (decision, signing) = match check(&state.settings.keys, octets, &request, now) {
+        Checked::Refused(rcode, signing) => (error(rcode, None), signing),
+        Checked::Unsigned => (decide(state, arrival, &request, None), None),
+        Checked::Signed(signer) => {
+            let decision = decide(state, arrival, &request, Some(signer.key().name()));
+            (decision, Some(Signing::Signed(signer)))
+        }
     };
     let responding = Responding {
         state,
         arrival,
         request: &request,
+        signing,
     };
+    if let Decision::Transfer(transfer) = &decision
+        && arrival.transport == Transport::Tcp
+    {
+        return Outcome::Stream(responding.stream(transfer));
+    }
+    let (Decision::Say(plan) | Decision::Transfer(Transfer { soa: plan, .. })) = &decision;
     let limiter = limiter.filter(|_| arrival.transport == Transport::Udp);
-    match limiter.map_or(Verdict::Send, |limiter| responding.count(&plan, limiter)) {
-        Verdict::Send => Outcome::Send(responding.write(&plan, false)),
-        Verdict::Slip => Outcome::Send(responding.write(&plan, true)),
+    match limiter.map_or(Verdict::Send, |limiter| responding.count(plan, limiter)) {
+        Verdict::Send => Outcome::Send(responding.send(&decision)),
+        Verdict::Slip => Outcome::Send(responding.write(plan, true)),
         Verdict::Drop => Outcome::Silence,
     }
 }
@@ -235,13 +191,15 @@ fn error<'a>(rcode: Rcode, extended_error: Option<ExtendedError>) -> Decision<'a
     Decision::Say(Plan::Reply(reply))
 }
 
-fn decide<'a>(state: &'a State, arrival: &Arrival, request: &'a Request<'a>) -> Decision<'a> {
+/// What is said to a request that is signed with this key, or not at all.
+fn decide<'a>(
+    state: &'a State,
+    arrival: &Arrival,
+    request: &'a Request<'a>,
+    key: Option<&Name>,
+) -> Decision<'a> {
     if let Some(fault) = request.fault {
         return error(fault.rcode(), None);
-    }
-    if request.tsig.is_some() {
-        // RFC 8945 5.2.1: there are no keys here yet, so it is none that is known.
-        return Decision::Say(Plan::BadKey);
     }
     let Some(asked) = &request.question else {
         // RFC 7873 5.4: the client wants a cookie only.
@@ -259,7 +217,7 @@ fn decide<'a>(state: &'a State, arrival: &Arrival, request: &'a Request<'a>) -> 
         return error(Rcode::ServFail, Some(not_fresh));
     }
     if asked.rtype == Rtype::AXFR || asked.rtype == Rtype::IXFR {
-        return transfer(state, arrival.transport, request, asked);
+        return transfer(state, arrival, request, (asked, key));
     }
     let question = Question {
         name: &asked.name,
@@ -289,9 +247,9 @@ fn identity<'a>(state: &'a State, asked: &Asked<'_>) -> Option<&'a Identity> {
 
 fn transfer<'a>(
     state: &'a State,
-    transport: Transport,
+    arrival: &Arrival,
     request: &Request<'_>,
-    asked: &Asked<'_>,
+    (asked, key): (&'a Asked<'a>, Option<&Name>),
 ) -> Decision<'a> {
     let incremental = asked.rtype == Rtype::IXFR;
     if incremental && request.serial.is_none() {
@@ -305,36 +263,34 @@ fn transfer<'a>(
     if zone.is_closed() {
         return error(Rcode::ServFail, Some(ExtendedError::InvalidData));
     }
-    match transport {
-        Transport::Tcp => Decision::Transfer(Transfer {
-            zone: Arc::clone(zone),
-            since: request.serial.filter(|_| incremental),
-            id: request.id,
-            question: asked.wire.to_vec(),
-            edns: request.edns.is_some(),
-            expire: request.edns.is_some_and(|edns| edns.expire),
-        }),
-        // RFC 1995 2: one SOA says which version there is, and to come again over TCP.
-        Transport::Udp if incremental => {
-            let mut reply = Reply::empty(Rcode::NoError);
-            reply.authoritative = true;
-            reply.zone = Some(zone);
-            reply.answer = zone
-                .set(APEX, Rtype::SOA)
-                .map(Records::stored)
-                .into_iter()
-                .collect();
-            Decision::Say(Plan::Reply(reply))
-        }
+    if !incremental && arrival.transport == Transport::Udp {
         // RFC 5936 4.2: there is no such thing.
-        Transport::Udp => error(Rcode::Refused, Some(ExtendedError::NotSupported)),
+        return error(Rcode::Refused, Some(ExtendedError::NotSupported));
     }
+    // RFC 5936 5. It holds for the SOA too, which anybody can ask for by its own name: who is not
+    // allowed should hear so at once, and not when there is more to send.
+    let client = arrival.client.ip();
+    if !state.settings.transfers.allows(client, key) {
+        return error(Rcode::Refused, Some(ExtendedError::Prohibited));
+    }
+    let mut reply = Reply::empty(Rcode::NoError);
+    reply.authoritative = true;
+    reply.zone = Some(zone);
+    let soa = zone.set(APEX, Rtype::SOA).map(Records::stored);
+    reply.answer = soa.into_iter().collect();
+    Decision::Transfer(Transfer {
+        zone,
+        form: Form::since(zone, request.serial.filter(|_| incremental)),
+        question: asked.wire,
+        soa: Plan::Reply(reply),
+    })
 }
 
 struct Responding<'a> {
     state: &'a State,
     arrival: &'a Arrival,
     request: &'a Request<'a>,
+    signing: Option<Signing>,
 }
 
 impl Responding<'_> {
@@ -411,35 +367,69 @@ impl Responding<'_> {
             .clamp(512, UDP_OCTETS_MAX)
     }
 
+    fn stream(&self, transfer: &Transfer<'_>) -> Stream {
+        let envelope = Envelope {
+            id: self.request.id,
+            recursion_desired: self.request.recursion_desired,
+            question: transfer.question.to_vec(),
+            opt: self.request.edns.map(|edns| self.opt(&edns, &transfer.soa)),
+            signer: match &self.signing {
+                Some(Signing::Signed(signer)) => Some(signer.clone()),
+                Some(Signing::Error { .. }) | None => None,
+            },
+        };
+        Stream::new(Arc::clone(transfer.zone), transfer.form.clone(), envelope)
+    }
+
+    /// What goes into one message. Over UDP a transfer is whole, or the SOA alone, so that the
+    /// client comes again over TCP (RFC 1995 2).
+    fn send(&self, decision: &Decision<'_>) -> Vec<u8> {
+        match decision {
+            Decision::Say(plan) => self.write(plan, false),
+            Decision::Transfer(transfer) => {
+                let whole = self
+                    .stream(transfer)
+                    .datagram(self.limit(), self.arrival.now);
+                whole.unwrap_or_else(|| self.write(&transfer.soa, false))
+            }
+        }
+    }
+
     /// The message; over the rate limit without its records, and truncated when it has some.
     fn write(&self, plan: &Plan<'_>, over_limit: bool) -> Vec<u8> {
-        let mut writer = Writer::new(self.limit());
         let question = self.request.question.as_ref().map(|asked| asked.wire);
-        if let Some(question) = question {
-            writer
-                .question(question)
-                .expect("512 octets hold a question");
-        }
+        let question_octets = question.map_or(0, <[u8]>::len);
         let opt = self.request.edns.map(|edns| self.opt(&edns, plan));
-        let opt_octets = opt.as_ref().map_or(0, |(_, options)| 11 + options.len());
-        writer
-            .reserve(opt_octets)
-            .expect("512 octets hold a question and an OPT record");
+        let opt_octets = opt.as_ref().map_or(0, Opt::octets);
+        let signed_octets = self.signing.as_ref().map_or(0, Signing::octets);
+        // What is in every reply fits into 512 octets, but for a signature with a long name: the
+        // request has that too, so that its way takes such a reply, and it is hardly larger.
+        let least = HEADER_OCTETS + question_octets + opt_octets + signed_octets;
+        let mut writer = Writer::new(self.limit().max(least));
+        if let Some(question) = question {
+            writer.question(question).expect("there is room");
+        }
+        let reserved = writer.reserve(opt_octets + signed_octets);
+        reserved.expect("there is room");
         let truncated = over_limit && has_records(plan) || write_plan(&mut writer, plan).is_err();
         if truncated {
-            writer.clear(question.map_or(0, <[u8]>::len));
+            writer.clear(question_octets);
         }
         let glue_missing = !truncated && write_additional(&mut writer, plan);
-        writer.release(opt_octets);
-        if let Some((ttl, options)) = &opt {
-            let meta = (Rtype::OPT, self.udp_octets_max(), *ttl);
-            let written = writer.record(Section::Additional, &[0], meta, options);
-            written.expect("there is room that was kept");
+        writer.release(opt_octets + signed_octets);
+        if let Some(opt) = &opt {
+            opt.write(&mut writer);
         }
-        if matches!(plan, Plan::BadKey) {
-            self.write_bad_key(&mut writer);
+        let mut head = self.head(plan, truncated || glue_missing);
+        if truncated && self.signing.is_some() {
+            // RFC 8945 5.3: nothing is said but that there is more.
+            head[3] = Rcode::NoError.code();
         }
-        writer.finish(self.head(plan, truncated || glue_missing))
+        let mut message = writer.finish(head);
+        if let Some(mut signing) = self.signing.clone() {
+            signing.append(&mut message, self.arrival.now.unix_seconds);
+        }
+        message
     }
 
     /// The id and the flags of the reply.
@@ -453,48 +443,43 @@ impl Responding<'_> {
         [i0, i1, flags, rcode(plan).code() & 15]
     }
 
-    /// The TTL and the options of the OPT record (RFC 6891 6.1.3).
-    fn opt(&self, edns: &Edns<'_>, plan: &Plan<'_>) -> (u32, Vec<u8>) {
+    /// The OPT record (RFC 6891 6.1.3).
+    fn opt(&self, edns: &Edns<'_>, plan: &Plan<'_>) -> Opt {
         // RFC 3225 3: DO is copied. All other flags are zero (RFC 6891 6.1.4).
         let flags = u8::from(edns.dnssec_ok) << 7;
-        let ttl = u32::from_be_bytes([rcode(plan).code() >> 4, 0, flags, 0]);
-        let mut options = Vec::new();
-        let mut push = |code: u16, value: &[u8]| {
-            let length = u16::try_from(value.len()).expect("values of ours are short");
-            options.extend(code.to_be_bytes());
-            options.extend(length.to_be_bytes());
-            options.extend(value);
+        let mut opt = Opt {
+            udp_octets: self.udp_octets_max(),
+            ttl: u32::from_be_bytes([rcode(plan).code() >> 4, 0, flags, 0]),
+            options: Vec::new(),
         };
-        if let Plan::Reply(Reply {
-            extended_error: Some(error),
-            ..
-        }) = plan
-        {
-            push(option::EXTENDED_ERROR, &error.code().to_be_bytes());
+        if let Plan::Reply(reply) = plan {
+            opt.extended_error(reply.extended_error);
         }
         if let Some(nsid) = self.state.settings.nsid.as_ref().filter(|_| edns.nsid) {
-            push(option::NSID, &nsid.0);
+            opt.push(option::NSID, nsid.octets());
         }
         if let Some(cookie) = self.cookie(edns) {
-            push(option::COOKIE, &cookie);
+            opt.push(option::COOKIE, &cookie);
         }
         if let Some(zone) = zone(plan) {
             let soa = zone.soa();
             if edns.zone_version {
-                // RFC 9660 2: labels of the zone, the type "serial of the SOA", and that.
+                // RFC 9660 2.1 and 4: labels of the zone, the type SOA-SERIAL, and that.
                 let labels = u8::try_from(zone.origin().label_count()).expect("at most 127");
                 let [s0, s1, s2, s3] = soa.serial.to_be_bytes();
-                push(option::ZONE_VERSION, &[labels, 0, s0, s1, s2, s3]);
+                opt.push(option::ZONE_VERSION, &[labels, 0, s0, s1, s2, s3]);
             }
             let asked = self.request.question.as_ref();
             let about_zone = asked.is_some_and(|asked| {
-                matches!(asked.rtype, Rtype::SOA | Rtype::IXFR) && asked.name == *zone.origin()
+                // RFC 7314 3.1: we are the primary.
+                matches!(asked.rtype, Rtype::SOA | Rtype::AXFR | Rtype::IXFR)
+                    && asked.name == *zone.origin()
             });
             if edns.expire && about_zone {
-                push(option::EXPIRE, &soa.expire.to_be_bytes());
+                opt.push(option::EXPIRE, &soa.expire.to_be_bytes());
             }
         }
-        (ttl, options)
+        opt
     }
 
     fn cookie(&self, edns: &Edns<'_>) -> Option<[u8; 24]> {
@@ -503,37 +488,12 @@ impl Responding<'_> {
         let client = self.arrival.client.ip();
         Some(secrets.make(client_cookie, client, self.arrival.now.unix_seconds))
     }
-
-    /// RFC 8945 5.2.1 and 5.3.2: the error is in an unsigned signature. A reply that cannot hold it
-    /// is an error all the same.
-    fn write_bad_key(&self, writer: &mut Writer) {
-        let Some(tsig) = self.request.tsig else {
-            return;
-        };
-        let mut data = tsig.algorithm.to_vec();
-        data.extend(&self.arrival.now.unix_seconds.to_be_bytes()[2..]);
-        data.extend(TSIG_FUDGE.to_be_bytes());
-        data.extend([0, 0]);
-        data.extend(self.request.id.to_be_bytes());
-        data.extend(BADKEY.to_be_bytes());
-        data.extend([0, 0]);
-        let Ok(octets) = u16::try_from(tsig.key.len() + 10 + data.len()) else {
-            return;
-        };
-        if writer.reserve(usize::from(octets)).is_ok() {
-            writer.release(usize::from(octets));
-            let meta = (Rtype::TSIG, CLASS_ANY, 0);
-            let written = writer.record(Section::Additional, tsig.key, meta, &data);
-            written.expect("there is room that was kept");
-        }
-    }
 }
 
 fn rcode(plan: &Plan<'_>) -> Rcode {
     match plan {
         Plan::Reply(reply) => reply.rcode,
         Plan::Identity(..) => Rcode::NoError,
-        Plan::BadKey => Rcode::NotAuth,
     }
 }
 
@@ -541,15 +501,14 @@ fn is_authoritative(plan: &Plan<'_>) -> bool {
     match plan {
         Plan::Reply(reply) => reply.authoritative,
         Plan::Identity(..) => true,
-        Plan::BadKey => false,
     }
 }
 
-/// The zone that the reply speaks for, which a referral does not (RFC 9660 3.2).
+/// The zone that the reply comes from, also when it refers to another (RFC 9660 3.2).
 fn zone<'a>(plan: &Plan<'a>) -> Option<&'a Tree> {
     match plan {
-        Plan::Reply(reply) => reply.zone.filter(|_| reply.authoritative),
-        Plan::Identity(..) | Plan::BadKey => None,
+        Plan::Reply(reply) => reply.zone,
+        Plan::Identity(..) => None,
     }
 }
 
@@ -557,7 +516,6 @@ fn has_records(plan: &Plan<'_>) -> bool {
     match plan {
         Plan::Reply(reply) => !reply.answer.is_empty() || !reply.authority.is_empty(),
         Plan::Identity(..) => true,
-        Plan::BadKey => false,
     }
 }
 
@@ -575,12 +533,11 @@ fn write_plan(writer: &mut Writer, plan: &Plan<'_>) -> Result<(), Full> {
             Ok(())
         }
         Plan::Identity(asked, identity) => {
-            let length = u8::try_from(identity.0.len()).map_err(|_| Full)?;
-            let data = [&[length], &*identity.0].concat();
+            let length = u8::try_from(identity.octets().len()).map_err(|_| Full)?;
+            let data = [&[length], identity.octets()].concat();
             let meta = (Rtype::TXT, CLASS_CHAOS, 0);
             writer.record(Section::Answer, asked.name.as_wire(), meta, &data)
         }
-        Plan::BadKey => Ok(()),
     }
 }
 

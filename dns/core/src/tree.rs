@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use cfgdns_zone::{Name, Rdata, Rtype, Soa, Zone};
 
+use crate::history::History;
 use crate::packed::{Packed, Set, push_data};
 
 /// A name of the tree.
@@ -159,6 +160,7 @@ pub struct Tree {
     data: Box<[u8]>,
     /// Nothing of it is told.
     closed: bool,
+    history: History,
 }
 
 impl Tree {
@@ -212,6 +214,7 @@ impl Tree {
             live: Box::default(),
             data: Box::default(),
             closed: false,
+            history: History::default(),
         })
     }
 
@@ -261,7 +264,20 @@ impl Tree {
             live: live.into(),
             data: data.into(),
             closed: self.closed,
+            history: History::default(),
         })
+    }
+
+    /// The same tree as the successor of another: it knows what has changed since then, and before.
+    #[must_use]
+    pub fn following(mut self, old: &Self) -> Self {
+        self.history = old.history.next(old, &self);
+        self
+    }
+
+    /// What has changed before.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Whether the packed records of both are the same ones, and only live sets can differ.
@@ -284,7 +300,7 @@ impl Tree {
         self.packed.name_count()
     }
 
-    /// Octets that the tree takes, beside its origin.
+    /// Octets that the tree takes, beside its origin and its history.
     pub fn octets(&self) -> usize {
         self.packed.octets() + size_of_val(&*self.live) + size_of_val(&*self.data)
     }
@@ -303,6 +319,24 @@ impl Tree {
     /// The name that is a node's own with one more label.
     pub fn child(&self, parent: NodeId, label: &[u8]) -> Option<NodeId> {
         self.packed.child(parent, label)
+    }
+
+    /// All names in canonical order (RFC 4034 6.1), the origin first; also those without records.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes_from(APEX)
+    }
+
+    /// The names from this one on, in canonical order, for who sends them one part after the other.
+    pub fn nodes_from(&self, first: NodeId) -> impl Iterator<Item = NodeId> {
+        let count = u32::try_from(self.packed.name_count()).expect("packing counted them");
+        (first.0..count).map(NodeId)
+    }
+
+    /// The names that have live sets, in canonical order.
+    pub(crate) fn live_nodes(&self) -> impl Iterator<Item = NodeId> {
+        let mut last = None;
+        let nodes = self.live.iter().map(|live| live.node);
+        nodes.filter(move |node| last.replace(*node) != Some(*node))
     }
 
     /// The name of a node in wire form, in the case that it was written in.

@@ -123,6 +123,22 @@ proptest! {
         }
     }
 
+    /// RFC 4034 6.1, from any name on; names that only have something below them are there too.
+    #[test]
+    fn names_of_a_tree_come_once_and_in_canonical_order(zone in any_zone(), start in any_name()) {
+        let tree = Tree::build(&zone).expect("it has an SOA");
+        let name = |node| Name::from_wire(tree.name(node)).expect("a name").0;
+        let names: Vec<_> = tree.nodes().map(name).collect();
+        prop_assert!(names.is_sorted_by(|first, second| first < second));
+        prop_assert!(names.iter().all(|name| zone.exists(name)));
+        prop_assert!(zone.nodes().all(|(name, _)| names.contains(name)));
+        if let Some(node) = tree.node(&start) {
+            let place = names.iter().position(|name| *name == start).expect("it is there");
+            let rest: Vec<_> = tree.nodes_from(node).map(name).collect();
+            prop_assert_eq!(&rest[..], &names[place..]);
+        }
+    }
+
     #[test]
     fn reply_is_bounded_and_says_no_name_only_where_nothing_is(
         zone in any_zone(),

@@ -28,7 +28,7 @@ fn flood(state: &State, transport: Transport, requests: impl Iterator<Item = Vec
                 usize::from(reply.has(TC))
             }
             Outcome::Silence => 2,
-            Outcome::Transfer(_) => panic!("a transfer"),
+            Outcome::Stream(_) => panic!("a transfer"),
         };
         counts[place] += 1;
     }

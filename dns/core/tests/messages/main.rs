@@ -1,18 +1,22 @@
 //! Messages in, messages out: what a client sees of the server.
 
+mod increments;
 mod limits;
+mod notify;
 mod probes;
 mod properties;
 mod reader;
 mod replies;
+mod signatures;
+mod transfers;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cfgdns_core::{
-    Arrival, Chaos, CookieSecrets, Freshness, Moment, Outcome, Settings, State, Transport, Tree,
-    UDP_OCTETS_MAX, Zones, respond,
+    Acl, Arrival, Chaos, CookieSecrets, Freshness, Moment, Outcome, Settings, State, Transport,
+    Tree, TsigKeys, UDP_OCTETS_MAX, Zones, respond,
 };
 use cfgdns_zone::{Name, Source, load};
 
@@ -91,6 +95,8 @@ fn state() -> State {
                 current: *b"0123456789abcdef",
                 other: None,
             }),
+            transfers: Acl::new(vec!["192.0.2.0/24".parse().expect("a network")]),
+            keys: TsigKeys::default(),
         },
     }
 }
@@ -120,7 +126,7 @@ const CLIENT: &str = "192.0.2.99:5353";
 fn send(state: &State, transport: Transport, request: &[u8]) -> Vec<u8> {
     match respond(state, None, &arrival(transport, CLIENT, 1_000), request) {
         Outcome::Send(octets) => octets,
-        other @ (Outcome::Silence | Outcome::Transfer(_)) => panic!("{other:?}"),
+        other @ (Outcome::Silence | Outcome::Stream(_)) => panic!("{other:?}"),
     }
 }
 

@@ -291,6 +291,7 @@ fn malformed_opt_and_tsig_are_answered_with_their_id() {
     let with_name = record("a.", Rtype::OPT, 1232, 0, b"");
     let overrun = record(".", Rtype::OPT, 1232, 0, &[0, 3, 0, 9]);
     let version = opt(1232, 0, &[(19, b"x")]);
+    let versions = opt(1232, 0, &[(19, b""), (19, b"")]);
     let cookie = |octets: usize| soa(0, &[opt(1232, 0, &[(10, &vec![1; octets])])]);
     check_malformed(vec![
         (
@@ -314,12 +315,17 @@ fn malformed_opt_and_tsig_are_answered_with_their_id() {
         ("RFC 7873 5.2.2: a cookie of 15", cookie(15), true),
         ("RFC 7873 5.2.2: a cookie of 41", cookie(41), true),
         (
-            "RFC 9660 3.1: a version in a request",
+            "RFC 9660 3.2.1: a version in a request",
             soa(0, &[version]),
             true,
         ),
         (
-            "RFC 8945 5.1: TSIG is not the last",
+            "RFC 9660 3.2.1: two wishes for the version",
+            soa(0, &[versions]),
+            true,
+        ),
+        (
+            "RFC 8945 5.2: TSIG is not the last",
             soa(0, &[tsig, plain]),
             false,
         ),
@@ -486,7 +492,7 @@ fn signed_request_is_told_that_its_key_is_not_known() {
     let request = soa(0, &[opt(1232, 0, &[]), tsig]);
     let udp = send(&state, Transport::Udp, &request);
     expect![[r#"
-        81 octets, NOTAUTH
+        88 octets, NOTAUTH
         opt: version 0 udp 1232
         question: example. SOA
         additional: key.example. 0 TSIG 0b686d61632d7368613235360000005cf79f11012c0000123400110000

@@ -95,7 +95,7 @@ fn sent(transport: Transport, octets: &[u8], with_chaos: bool) -> Option<Vec<u8>
     let state = if with_chaos { &*TALKATIVE } else { &*PLAIN };
     match respond(state, None, &arrival(transport, CLIENT, 1_000), octets) {
         Outcome::Send(octets) => Some(octets),
-        Outcome::Silence | Outcome::Transfer(_) => None,
+        Outcome::Silence | Outcome::Stream(_) => None,
     }
 }
 
