@@ -1,0 +1,212 @@
+//! Where a server listens and what it bears, and the sockets for that.
+//!
+//! Each address gets one TCP listener, which nobody else can share, and as many UDP sockets as
+//! threads, which share the port (`SO_REUSEPORT`). The listener comes first: another server at the
+//! address is an error, and not a thief of every other query.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use cfgdns_core::Limits;
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{
+    Ipv4PacketInfo, Ipv6RecvPacketInfo, Ipv6V6Only, RcvBuf, ReuseAddr, ReusePort, SndBuf,
+};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+};
+
+/// Octets of the buffers of a UDP socket, as far as `net.core.rmem_max` and `wmem_max` let it: what
+/// comes in 10 ms at 100,000 queries a second is in there until its thread has its turn.
+const UDP_BUFFER_OCTETS: usize = 1 << 20;
+
+/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` lets it.
+const BACKLOG: i32 = 1_024;
+
+/// Ports that are tried when any will do: each is free for TCP and may be taken for UDP.
+const PORTS_TRIED: usize = 64;
+
+/// Where to listen, and what to bear.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Each gets UDP and TCP at one port; port 0 is any. The wildcard of IPv6 is not that of IPv4.
+    pub addresses: Vec<SocketAddr>,
+    /// UDP threads for each address: one for each core.
+    pub udp_threads: NonZeroU16,
+    /// Threads for all TCP connections.
+    pub tcp_threads: NonZeroU16,
+    /// The rate limit of UDP for each address; none limits nothing. It is divided by the threads of
+    /// the address, rounded up, because the kernel spreads the ports of a client over them: a network
+    /// gets that rate in all when it asks from many ports, as resolvers do, and a share of it when it
+    /// asks from one. So what is promised to those whose addresses are forged holds whatever ports
+    /// are forged, and who really asks from one port and much is told to come over TCP.
+    pub rate_limit: Option<Limits>,
+    /// What TCP connections may take.
+    pub tcp: TcpLimits,
+    /// Time that connections have for their last replies at the end.
+    pub shutdown_timeout: Duration,
+}
+
+/// What TCP connections may take (RFC 7766 6.2, RFC 9210 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpLimits {
+    /// Connections in all. Where there are so many, the one that is idle for longest makes room; a
+    /// new one is refused when none is idle.
+    pub connections: NonZeroUsize,
+    /// Connections of a client, which is an address of IPv4 or a /64 of IPv6, in the same way.
+    pub connections_per_client: NonZeroUsize,
+    /// Time for the next whole request to come, from when all before it were answered.
+    pub idle_timeout: Duration,
+    /// Time for the client to take what is being sent: up to 80 KiB.
+    pub write_timeout: Duration,
+}
+
+impl TcpLimits {
+    /// What suits most servers. A connection takes about 8 KiB, and 150 KiB at worst, so all take
+    /// 150 MiB at worst. RFC 7766 6.2.3 asks for a few seconds of patience; knotd has 10.
+    pub const USUAL: Self = Self {
+        connections: NonZeroUsize::new(1_000).expect("not zero"),
+        connections_per_client: NonZeroUsize::new(100).expect("not zero"),
+        idle_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(10),
+    };
+}
+
+/// What carries messages to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// Datagrams.
+    Udp,
+    /// Connections.
+    Tcp,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
+/// A server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Nothing to do.
+    #[error("there is no address to listen on: give at least one")]
+    NoAddress,
+    /// An address cannot be had.
+    #[error("cannot listen on {carrier} {address}: {}", advice(*.source, *.address))]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// For what.
+        carrier: Carrier,
+        /// Why.
+        source: Errno,
+    },
+    /// The machine has no more threads or descriptors.
+    #[error("cannot start the threads of the server: raise the limits of processes and open files")]
+    Threads(#[source] std::io::Error),
+}
+
+/// What to do about it.
+fn advice(errno: Errno, address: SocketAddr) -> String {
+    let port = address.port();
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "of others the cause says all"
+    )]
+    match errno {
+        Errno::EADDRINUSE => format!(
+            "another program has the port: `ss -lnptu 'sport = :{port}'` says which; stop it, or \
+             choose another address or port"
+        ),
+        Errno::EACCES => format!(
+            "port {port} needs a privilege: give the service CAP_NET_BIND_SERVICE, or choose a port \
+             from 1024 on"
+        ),
+        Errno::EADDRNOTAVAIL => format!(
+            "this machine does not have {}: `ip address` shows what it has",
+            address.ip()
+        ),
+        Errno::EMFILE | Errno::ENFILE => "raise the limit of open files".to_owned(),
+        _ => "see the cause".to_owned(),
+    }
+}
+
+/// The sockets of an address.
+pub(crate) struct Sockets {
+    /// With the port that it was given.
+    pub(crate) address: SocketAddr,
+    pub(crate) udp: Vec<UdpSocket>,
+    pub(crate) tcp: TcpListener,
+}
+
+impl Sockets {
+    /// Takes an address, with UDP and TCP at one port.
+    pub(crate) fn bind(asked: SocketAddr, udp_threads: usize) -> Result<Self, BindError> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let tcp = bind_tcp(asked).map_err(refused(Carrier::Tcp, asked))?;
+            let port = tcp.local_addr().map_err(|error| {
+                refused(Carrier::Tcp, asked)(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+            })?;
+            let address = SocketAddr::new(asked.ip(), port.port());
+            match (0..udp_threads).map(|_| bind_udp(address)).collect() {
+                Ok(udp) => return Ok(Self { address, udp, tcp }),
+                Err(Errno::EADDRINUSE) if asked.port() == 0 && tried < PORTS_TRIED => {}
+                Err(errno) => return Err(refused(Carrier::Udp, address)(errno)),
+            }
+        }
+    }
+}
+
+fn refused(carrier: Carrier, address: SocketAddr) -> impl Fn(Errno) -> BindError {
+    move |source| BindError::Address {
+        address,
+        carrier,
+        source,
+    }
+}
+
+fn open(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(family, kind, flags, None)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, Ipv6V6Only, &true)?;
+    }
+    Ok(fd)
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Errno> {
+    let fd = open(address, SockType::Stream)?;
+    // Connections of the server before this one may still linger at the port.
+    setsockopt(&fd, ReuseAddr, &true)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(TcpListener::from(fd))
+}
+
+fn bind_udp(address: SocketAddr) -> Result<UdpSocket, Errno> {
+    let fd = open(address, SockType::Datagram)?;
+    setsockopt(&fd, ReusePort, &true)?;
+    setsockopt(&fd, RcvBuf, &UDP_BUFFER_OCTETS)?;
+    setsockopt(&fd, SndBuf, &UDP_BUFFER_OCTETS)?;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => setsockopt(&fd, Ipv4PacketInfo, &true)?,
+        IpAddr::V6(ip) if ip.is_unspecified() => setsockopt(&fd, Ipv6RecvPacketInfo, &true)?,
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(UdpSocket::from(fd))
+}

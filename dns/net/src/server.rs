@@ -1,0 +1,178 @@
+//! All sockets of a name server: bound, answering, and gone again.
+
+use std::io::Error;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use cfgdns_core::{Limiter, Limits};
+use tokio::runtime;
+
+use crate::counters::{Counters, Totals, sum};
+use crate::listen::{BindError, Listen, Sockets};
+use crate::shared::Shared;
+use crate::stop::Stop;
+use crate::tcp::Service;
+use crate::tcp::connection::Patience;
+use crate::tcp::table::{Places, Table};
+use crate::udp::Worker;
+
+/// Sockets that answer. Dropped, it ends as by [`Server::shutdown`].
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    counters: Vec<Arc<Counters>>,
+    connections: Arc<Table>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Takes all addresses and answers from the shared state, or takes none.
+    pub fn bind(listen: &Listen, shared: &Arc<Shared>) -> Result<Self, BindError> {
+        if listen.addresses.is_empty() {
+            return Err(BindError::NoAddress);
+        }
+        let udp_threads = usize::from(listen.udp_threads.get());
+        let asked = listen.addresses.iter();
+        let sockets: Result<Vec<_>, _> = asked
+            .map(|address| Sockets::bind(*address, udp_threads))
+            .collect();
+        let sockets = sockets?;
+        let places = Places {
+            all: listen.tcp.connections.get(),
+            of_client: listen.tcp.connections_per_client.get(),
+        };
+        let stop = Stop::new().map_err(|errno| BindError::Threads(errno.into()))?;
+        // Dropped on the way out, it ends the threads that are there.
+        let mut server = Self {
+            addresses: sockets.iter().map(|sockets| sockets.address).collect(),
+            counters: Vec::new(),
+            connections: Table::new(places),
+            stop: Arc::new(stop),
+            threads: Vec::new(),
+        };
+        let mut listeners = Vec::new();
+        for Sockets { udp, tcp, .. } in sockets {
+            for socket in udp {
+                let limiter = listen.rate_limit.map(|limits| limiter(limits, listen));
+                server.start_udp(socket, limiter, shared)?;
+            }
+            listeners.push(tcp);
+        }
+        server.start_tcp(listeners, listen, shared)?;
+        Ok(server)
+    }
+
+    /// The addresses in the order that they were asked for, with their ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What has happened so far.
+    pub fn totals(&self) -> Totals {
+        let mut totals = sum(&self.counters);
+        totals.tcp_open = self.connections.open() as u64;
+        totals
+    }
+
+    /// Takes no more requests, answers those that the sockets have, and ends. It takes as long as
+    /// [`Listen::shutdown_timeout`] at most, and blocks. Afterwards the addresses are free.
+    pub fn shutdown(mut self) -> Totals {
+        self.end();
+        self.totals()
+    }
+
+    fn end(&mut self) {
+        self.stop.stop();
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join()
+                && !std::thread::panicking()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+
+    fn start_udp(
+        &mut self,
+        socket: UdpSocket,
+        limiter: Option<Limiter>,
+        shared: &Arc<Shared>,
+    ) -> Result<(), BindError> {
+        let worker = Worker {
+            socket,
+            shared: Arc::clone(shared),
+            counters: self.new_counters(),
+            limiter,
+            stop: Arc::clone(&self.stop),
+        };
+        self.start("dns-udp", move || worker.run())
+    }
+
+    fn start_tcp(
+        &mut self,
+        listeners: Vec<TcpListener>,
+        listen: &Listen,
+        shared: &Arc<Shared>,
+    ) -> Result<(), BindError> {
+        let service = Service {
+            shared: Arc::clone(shared),
+            counters: self.new_counters(),
+            table: Arc::clone(&self.connections),
+            stop: Arc::clone(&self.stop),
+            patience: Patience {
+                idle: listen.tcp.idle_timeout,
+                write: listen.tcp.write_timeout,
+            },
+            shutdown_timeout: listen.shutdown_timeout,
+        };
+        let threads = usize::from(listen.tcp_threads.get());
+        // One thread needs no others to steal its work.
+        let runtime = match threads {
+            1 => runtime::Builder::new_current_thread().enable_all().build(),
+            _ => runtime::Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name("dns-tcp")
+                .enable_all()
+                .build(),
+        };
+        let runtime = runtime.map_err(BindError::Threads)?;
+        let listeners: Result<Vec<_>, Error> = {
+            let _inside = runtime.enter();
+            let listeners = listeners.into_iter();
+            listeners.map(tokio::net::TcpListener::from_std).collect()
+        };
+        let listeners = listeners.map_err(BindError::Threads)?;
+        self.start("dns-tcp", move || runtime.block_on(service.run(listeners)))
+    }
+
+    fn new_counters(&mut self) -> Arc<Counters> {
+        let counters = Arc::<Counters>::default();
+        self.counters.push(Arc::clone(&counters));
+        counters
+    }
+
+    fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), BindError> {
+        let thread = Builder::new().name(name.to_owned()).spawn(work);
+        self.threads.push(thread.map_err(BindError::Threads)?);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The share of the rate limit that a thread has, with a secret of its own.
+fn limiter(limits: Limits, listen: &Listen) -> Limiter {
+    let threads = listen.udp_threads.get();
+    let share = Limits {
+        per_second: limits.per_second.div_ceil(threads),
+        slip: limits.slip,
+        entries: limits.entries.div_ceil(usize::from(threads)),
+    };
+    Limiter::new(share, rand::random())
+}

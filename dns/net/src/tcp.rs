@@ -1,0 +1,238 @@
+//! Accepts TCP connections, in bounds, and lets each be answered by a task.
+//!
+//! The tasks run on threads of their own: a flood of connections must not delay whoever follows the
+//! group in the same process, because that would fence the server.
+
+pub(crate) mod connection;
+pub(crate) mod table;
+
+use std::future::Future;
+use std::io::{Error, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cfgdns_core::{Arrival, Moment, Outcome, Transfer, Transport, respond};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::timeout;
+
+use crate::counters::{Counters, Tally};
+use crate::shared::{Shared, now};
+use crate::stop::Stop;
+use connection::{Answer, Answers, Connection, End, Patience, Surroundings};
+use table::{Admission, Table, Ticket};
+
+/// How long nobody is accepted when there are no descriptors, unless a connection ends.
+const SHORTAGE_WAIT: Duration = Duration::from_millis(100);
+
+/// What all connections of a server have in common.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) patience: Patience,
+    /// Time for the last replies.
+    pub(crate) shutdown_timeout: Duration,
+}
+
+impl Service {
+    /// Accepts connections at all these until the server ends, and then ends them.
+    pub(crate) async fn run(self, listeners: Vec<TcpListener>) {
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(self.clone().accept(listener));
+        }
+        while let Some(ended) = accepting.join_next().await {
+            told(ended);
+        }
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        let mut stopping = std::pin::pin!(stopping(&self.stop));
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, client)) => self.admit(stream, client, &mut connections),
+                    Err(error) => self.bear(error, &mut connections).await,
+                },
+                Some(ended) = connections.join_next() => told(ended),
+                () = &mut stopping => break,
+            }
+        }
+        drop(listener);
+        let all_end = async { while connections.join_next().await.map(told).is_some() {} };
+        if timeout(self.shutdown_timeout, all_end).await.is_err() {
+            tracing::info!(
+                left = connections.len(),
+                "tcp: connections that did not end in time"
+            );
+        }
+        connections.shutdown().await;
+    }
+
+    fn admit(&self, stream: TcpStream, client: SocketAddr, connections: &mut JoinSet<()>) {
+        self.counters.tcp_accepted.add(1);
+        let Admission::Place { ticket, evicted } = self.table.admit(client.ip()) else {
+            self.counters.tcp_refused.add(1);
+            return;
+        };
+        self.counters.tcp_evicted.add(u64::from(evicted));
+        // Replies are written whole. Where it cannot be set the connection is gone, which the first
+        // read tells.
+        let _ = stream.set_nodelay(true);
+        connections.spawn(self.clone().converse(stream, client, ticket));
+    }
+
+    /// Answers over a connection of any kind.
+    async fn converse<S>(self, stream: S, client: SocketAddr, ticket: Ticket)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let answers = Client {
+            shared: self.shared,
+            counters: Arc::clone(&self.counters),
+            address: client,
+        };
+        let around = Around::new(ticket, &self.stop);
+        let end = Connection::new(stream, answers, now, self.patience)
+            .run(around)
+            .await;
+        let counters = &self.counters;
+        match end {
+            End::Done | End::Evicted => {}
+            End::Idle => counters.tcp_idle.add(1),
+            End::Slow => counters.tcp_slow.add(1),
+            End::NotDns => counters.tcp_failed.add(1),
+            End::Failed(error) => {
+                counters.tcp_failed.add(1);
+                tracing::debug!(%client, %error, "tcp: connection failed");
+            }
+        }
+    }
+
+    /// What one connection failed with is its own matter. Where descriptors or memory are short,
+    /// an idle connection makes room.
+    async fn bear(&self, error: Error, connections: &mut JoinSet<()>) {
+        let gone = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
+        if gone.contains(&error.kind()) || error.kind() == ErrorKind::Interrupted {
+            return;
+        }
+        self.counters.tcp_accept_errors.add(1);
+        let evicted = self.table.evict();
+        self.counters.tcp_evicted.add(u64::from(evicted));
+        tracing::warn!(%error, evicted, "tcp: cannot accept a connection");
+        let one_ends = async {
+            match connections.join_next().await {
+                Some(ended) => told(ended),
+                None => std::future::pending().await,
+            }
+        };
+        // After that time there may be a descriptor without one that ended.
+        let _ = timeout(SHORTAGE_WAIT, one_ends).await;
+    }
+}
+
+/// Ready when the server ends, and what had come by then was looked at: the driver has run since.
+fn stopping(stop: &Stop) -> impl Future<Output = ()> + Send + 'static {
+    let mut watch = stop.watch();
+    async move {
+        // The sender cannot be gone before the stop, and that would mean the same.
+        let _ = watch.wait_for(|stopping| *stopping).await;
+        yield_now().await;
+    }
+}
+
+/// Says when a task failed: it cannot, but by a defect, and that must not end the others.
+fn told(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "tcp: a task failed");
+    }
+}
+
+/// The answers to one client.
+struct Client {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    address: SocketAddr,
+}
+
+impl Answers for Client {
+    fn answer(&mut self, now: Moment, request: &[u8]) -> Answer {
+        let arrival = Arrival {
+            transport: Transport::Tcp,
+            client: self.address,
+            now,
+        };
+        let mut tally = Tally::default();
+        let answer = match respond(&self.shared.load(), None, &arrival, request) {
+            Outcome::Send(reply) => Answer::Message(reply),
+            Outcome::Silence => Answer::Nothing,
+            Outcome::Transfer(asked) => transfer(&asked),
+        };
+        match &answer {
+            Answer::Message(reply) => tally.reply(reply),
+            Answer::Messages(_) => self.counters.transfers.add(1),
+            Answer::Nothing => tally.ignored += 1,
+        }
+        self.counters.tcp_requests.add(1);
+        tally.add_to(&self.counters);
+        answer
+    }
+}
+
+/// The one place that knows of transfers. None is made yet, so nobody may have one: REFUSED, with the
+/// question (RFC 5936 2.2), and an OPT record where the request had one (RFC 6891 6.1.1).
+fn transfer(asked: &Transfer) -> Answer {
+    const REFUSED: u8 = 5;
+    const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+    let [i0, i1] = asked.id.to_be_bytes();
+    let mut reply = vec![i0, i1, 0x80, REFUSED, 0, 1, 0, 0, 0, 0, 0, 0];
+    reply.extend(&asked.question);
+    if asked.edns {
+        reply[11] = 1;
+        reply.extend(OPT);
+    }
+    Answer::Message(reply)
+}
+
+type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The place of a connection, and the end of the server.
+struct Around {
+    ticket: Ticket,
+    evicted: Signal,
+    stopping: Signal,
+}
+
+impl Around {
+    fn new(ticket: Ticket, stop: &Stop) -> Self {
+        Self {
+            evicted: Box::pin(Ticket::taken(ticket.place())),
+            stopping: Box::pin(stopping(stop)),
+            ticket,
+        }
+    }
+}
+
+impl Surroundings for Around {
+    fn set_idle(&self, idle: bool) {
+        self.ticket.set_idle(idle);
+    }
+
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.evicted.as_mut().poll(cx)
+    }
+
+    fn poll_stopping(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stopping.as_mut().poll(cx)
+    }
+}

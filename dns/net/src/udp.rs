@@ -1,0 +1,203 @@
+//! One thread that answers what comes to one UDP socket: a batch in, a batch out.
+//!
+//! ```text
+//!          ┌──────────────────────── a batch was there ◄─┐
+//!          ▼                                             │
+//! wait ─► recvmmsg ─► respond × n ─► sendmmsg ─► recvmmsg ┴─ nothing there ─► wait, or the end
+//! ```
+//!
+//! Invariants
+//! - no error of the socket ends the thread: what cannot be sent is counted and given up, because a
+//!   client that gets nothing asks again;
+//! - a reply leaves from the address that was asked;
+//! - when it is told to stop, what the socket has is answered first.
+
+mod datagrams;
+
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use cfgdns_core::{Arrival, HEADER_OCTETS, Limiter, Outcome, Transport, respond};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::counters::{BATCH_SIZES, Counters, Tally};
+use crate::shared::{Shared, now};
+use crate::stop::Stop;
+use datagrams::{BATCH, Datagram, Outgoing, Receiver, Sender};
+
+/// Batches that are still answered after the stop, so that a flood does not keep a thread: 65,536
+/// datagrams are more than a receive buffer holds.
+const LAST_BATCHES_MAX: usize = 1_024;
+
+/// Milliseconds that a full send buffer is waited for. A network card sends a buffer of 1 MiB at
+/// 1 Gbit/s in 8; who waits longer keeps those waiting who could be answered.
+const SEND_WAIT_MS: u16 = 10;
+
+/// Milliseconds without looking at a socket that had an error, so that an error which stays does not
+/// take a core.
+const ERROR_WAIT_MS: u16 = 10;
+
+/// Milliseconds between two lines about errors of a thread.
+const SAY_EVERY_MS: u64 = 10_000;
+
+/// All that a thread has.
+pub(crate) struct Worker {
+    /// Shared with nobody: each thread has its own, with `SO_REUSEPORT`.
+    pub(crate) socket: UdpSocket,
+    /// Where answers come from.
+    pub(crate) shared: Arc<Shared>,
+    /// Of this thread alone.
+    pub(crate) counters: Arc<Counters>,
+    /// Of this thread alone: the share of the limit that it has.
+    pub(crate) limiter: Option<Limiter>,
+    /// Tells when to end.
+    pub(crate) stop: Arc<Stop>,
+}
+
+/// Says at most now and then what goes wrong all the time.
+#[derive(Debug, Default)]
+struct Complaints {
+    said_ms: Option<u64>,
+    unsaid: u64,
+}
+
+impl Complaints {
+    fn add(&mut self, socket: &UdpSocket, doing: &str, errno: Errno) {
+        let now_ms = now().monotonic_ms;
+        if self
+            .said_ms
+            .is_some_and(|said| now_ms < said + SAY_EVERY_MS)
+        {
+            self.unsaid += 1;
+            return;
+        }
+        let (unsaid, address) = (self.unsaid, socket.local_addr().ok());
+        tracing::warn!(?address, error = %errno, unsaid, "udp: {doing}");
+        (self.said_ms, self.unsaid) = (Some(now_ms), 0);
+    }
+}
+
+impl Worker {
+    /// Answers until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let mut receiver = Receiver::new();
+        let mut sender = Sender::new();
+        let mut outgoing = Outgoing::default();
+        let mut complaints = Complaints::default();
+        let mut last_batches = 0;
+        loop {
+            let stopping = self.stop.is_stopping();
+            if stopping {
+                last_batches += 1;
+            }
+            match receiver.receive(&self.socket) {
+                Ok(count) => {
+                    self.answer(&receiver, &mut outgoing);
+                    self.count_batch(count);
+                    self.send(&mut sender, &outgoing, &mut complaints);
+                    outgoing.clear();
+                }
+                Err(Errno::EAGAIN) if stopping => return,
+                Err(Errno::EAGAIN) => self.wait(),
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    self.counters.udp_receive_errors.add(1);
+                    complaints.add(&self.socket, "cannot receive", errno);
+                    self.stop.wait(ERROR_WAIT_MS);
+                }
+            }
+            if last_batches >= LAST_BATCHES_MAX {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to read, or to stop. That the wait fails, or is interrupted,
+    /// is seen by the next look at the socket.
+    fn wait(&self) {
+        let mut events = [
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+        ];
+        let _ = poll(&mut events, PollTimeout::NONE);
+    }
+
+    /// Answers a batch, at one moment and from one state.
+    fn answer(&mut self, receiver: &Receiver, outgoing: &mut Outgoing) {
+        let state = self.shared.load();
+        let now = now();
+        let mut tally = Tally::default();
+        for datagram in receiver.datagrams() {
+            let arrival = Arrival {
+                transport: Transport::Udp,
+                client: datagram.client,
+                now,
+            };
+            let limiter = self.limiter.as_mut();
+            match respond(&state, limiter, &arrival, datagram.octets) {
+                Outcome::Send(reply) => {
+                    tally.reply(&reply);
+                    outgoing.push(reply, &datagram);
+                }
+                Outcome::Silence if is_request(&datagram) => tally.limited += 1,
+                // Zones are transferred over TCP only, and the core says so itself.
+                Outcome::Silence | Outcome::Transfer(_) => tally.ignored += 1,
+            }
+        }
+        tally.add_to(&self.counters);
+    }
+
+    fn count_batch(&self, count: usize) {
+        self.counters.udp_requests.add(count as u64);
+        if let Some(power) = count.checked_ilog2() {
+            let size = usize::try_from(power).expect("32 bits fit");
+            self.counters.udp_batches[size.min(BATCH_SIZES - 1)].add(1);
+        }
+    }
+
+    /// Sends all that the kernel takes. A buffer that is full is waited for once; a reply that is
+    /// refused does not keep the others.
+    fn send(&self, sender: &mut Sender, outgoing: &Outgoing, complaints: &mut Complaints) {
+        let mut first = 0;
+        let mut waited = false;
+        while first < outgoing.len() {
+            match sender.send(&self.socket, outgoing, first) {
+                Ok(sent) => first += sent.max(1),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN | Errno::ENOBUFS) if !waited => {
+                    waited = true;
+                    self.wait_for_room();
+                }
+                Err(errno @ (Errno::EAGAIN | Errno::ENOBUFS)) => {
+                    let rest = outgoing.len() - first;
+                    self.counters.udp_unsent.add(rest as u64);
+                    complaints.add(&self.socket, "the network is slower than replies", errno);
+                    return;
+                }
+                Err(errno) => {
+                    self.counters.udp_unsent.add(1);
+                    complaints.add(&self.socket, "cannot send a reply", errno);
+                    first += 1;
+                }
+            }
+        }
+    }
+
+    fn wait_for_room(&self) {
+        let mut events = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        // Whether there is room then, the next attempt shows.
+        let _ = poll(&mut events, PollTimeout::from(SEND_WAIT_MS));
+    }
+}
+
+/// Whether only the rate limit can have kept a reply back: everything else that has the header of a
+/// request, and a port to reply to, is answered.
+fn is_request(datagram: &Datagram<'_>) -> bool {
+    let whole_header = datagram.octets.len() >= HEADER_OCTETS;
+    whole_header && datagram.octets[2] & 0x80 == 0 && datagram.client.port() != 0
+}
+
+// A batch has a size that is counted.
+const _: () = assert!(BATCH.ilog2() as usize == BATCH_SIZES - 1);
