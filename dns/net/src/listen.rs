@@ -36,7 +36,7 @@ pub struct Listen {
     pub addresses: Vec<SocketAddr>,
     /// UDP threads for each address: one for each core.
     pub udp_threads: NonZeroU16,
-    /// Threads for all TCP connections.
+    /// Threads for TCP connections: one is enough, unless they are many that ask much.
     pub tcp_threads: NonZeroU16,
     /// The rate limit of UDP for each address; none limits nothing. It is divided by the threads of
     /// the address, rounded up, because the kernel spreads the ports of a client over them: a network

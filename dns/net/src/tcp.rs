@@ -17,6 +17,7 @@ use std::time::Duration;
 use cfgdns_core::{Arrival, Moment, Outcome, Transfer, Transport, respond};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
@@ -36,6 +37,8 @@ pub(crate) struct Service {
     pub(crate) counters: Arc<Counters>,
     pub(crate) table: Arc<Table>,
     pub(crate) stop: Arc<Stop>,
+    /// Told when connections are to end.
+    pub(crate) closing: Arc<watch::Sender<bool>>,
     pub(crate) patience: Patience,
     /// Time for the last replies.
     pub(crate) shutdown_timeout: Duration,
@@ -45,6 +48,7 @@ impl Service {
     /// Accepts connections at all these until the server ends, and then ends them.
     pub(crate) async fn run(self, listeners: Vec<TcpListener>) {
         let mut accepting = JoinSet::new();
+        accepting.spawn(self.clone().close());
         for listener in listeners {
             accepting.spawn(self.clone().accept(listener));
         }
@@ -53,9 +57,22 @@ impl Service {
         }
     }
 
+    /// Tells connections to end when the server does, after a look at what has come by then for each:
+    /// tokio wakes a task that yields when it has looked. So a request that was there before the end
+    /// is seen by its connection before the end is. A task of its own, which nothing else wakes.
+    async fn close(self) {
+        let mut stopping = self.stop.watch();
+        // The sender is in the same structure: it is not dropped before.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        for _ in 0..=self.table.open() / EVENTS {
+            yield_now().await;
+        }
+        self.closing.send_replace(true);
+    }
+
     async fn accept(self, listener: TcpListener) {
         let mut connections = JoinSet::new();
-        let mut stopping = std::pin::pin!(stopping(&self.stop));
+        let mut closing = std::pin::pin!(closing(&self.closing));
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -63,7 +80,7 @@ impl Service {
                     Err(error) => self.bear(error, &mut connections).await,
                 },
                 Some(ended) = connections.join_next() => told(ended),
-                () = &mut stopping => break,
+                () = &mut closing => break,
             }
         }
         drop(listener);
@@ -100,7 +117,7 @@ impl Service {
             counters: Arc::clone(&self.counters),
             address: client,
         };
-        let around = Around::new(ticket, &self.stop);
+        let around = Around::new(ticket, &self.closing);
         let end = Connection::new(stream, answers, now, self.patience)
             .run(around)
             .await;
@@ -110,6 +127,7 @@ impl Service {
             End::Idle => counters.tcp_idle.add(1),
             End::Slow => counters.tcp_slow.add(1),
             End::NotDns => counters.tcp_failed.add(1),
+            End::Cut => counters.transfers_cut.add(1),
             End::Failed(error) => {
                 counters.tcp_failed.add(1);
                 tracing::debug!(%client, %error, "tcp: connection failed");
@@ -139,15 +157,17 @@ impl Service {
     }
 }
 
-/// Ready when the server ends, and what had come by then was looked at: the driver has run since.
-fn stopping(stop: &Stop) -> impl Future<Output = ()> + Send + 'static {
-    let mut watch = stop.watch();
+/// Ready when connections are to end.
+fn closing(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut watch = closing.subscribe();
     async move {
-        // The sender cannot be gone before the stop, and that would mean the same.
-        let _ = watch.wait_for(|stopping| *stopping).await;
-        yield_now().await;
+        // The sender cannot be gone before, and that would mean the same.
+        let _ = watch.wait_for(|closing| *closing).await;
     }
 }
+
+/// Events of the network that tokio takes in one look.
+const EVENTS: usize = 1_024;
 
 /// Says when a task failed: it cannot, but by a defect, and that must not end the others.
 fn told(ended: Result<(), tokio::task::JoinError>) {
@@ -214,10 +234,10 @@ struct Around {
 }
 
 impl Around {
-    fn new(ticket: Ticket, stop: &Stop) -> Self {
+    fn new(ticket: Ticket, end: &watch::Sender<bool>) -> Self {
         Self {
             evicted: Box::pin(Ticket::taken(ticket.place())),
-            stopping: Box::pin(stopping(stop)),
+            stopping: Box::pin(closing(end)),
             ticket,
         }
     }

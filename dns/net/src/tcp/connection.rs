@@ -62,6 +62,8 @@ pub(crate) enum Answer {
 pub(crate) trait Messages: Send {
     /// The next message, as of now; none at the end.
     fn next(&mut self, now: Moment) -> Option<Vec<u8>>;
+    /// At the end: whether all was said. When not, the client sees it by the end of the connection.
+    fn is_complete(&self) -> bool;
 }
 
 /// How long a client is waited for.
@@ -84,6 +86,8 @@ pub(crate) enum End {
     Evicted,
     /// The client sent what is no request.
     NotDns,
+    /// A transfer could not be finished.
+    Cut,
     /// The connection failed.
     Failed(Error),
 }
@@ -185,9 +189,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         while self.output.is_empty()
             && let Some(transfer) = self.transfers.front_mut()
         {
-            match transfer.next(now) {
-                Some(message) => self.output.push(&message),
-                None => drop(self.transfers.pop_front()),
+            if let Some(message) = transfer.next(now) {
+                self.output.push(&message);
+            } else if transfer.is_complete() {
+                self.transfers.pop_front();
+            } else {
+                self.ending = Some(End::Cut);
+                self.transfers.clear();
             }
         }
         if was_empty {
@@ -195,11 +203,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         }
     }
 
-    /// There is a request, and room for its reply. After what is no request nothing is one.
+    /// There is a request, and room for its reply. After what is no request nothing is one, and
+    /// after a transfer that was cut nothing is said.
     fn can_answer(&self) -> bool {
         !self.output.is_full()
             && self.transfers.len() < TRANSFERS_MAX
-            && !matches!(self.ending, Some(End::NotDns))
+            && !matches!(self.ending, Some(End::NotDns | End::Cut))
             && self.input.message().is_some()
     }
 
@@ -218,26 +227,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         if progress && self.output.is_empty() {
             self.active = Instant::now();
         }
-        if self.ending.is_none() && self.input.message().is_none() {
+        let reads = self.ending.is_none() && self.input.message().is_none();
+        if reads {
             match self.input.poll_read(Pin::new(&mut self.stream), cx) {
-                Poll::Ready(Ok(0)) => self.ending = Some(End::Done),
-                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Ok(count)) => {
+                    progress = true;
+                    if count == 0 {
+                        self.ending = Some(End::Done);
+                    }
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
-                // What had come by then is read.
-                Poll::Pending if around.poll_stopping(cx).is_ready() => {
-                    self.ending = Some(End::Done);
-                }
-                Poll::Pending if self.is_idle() && around.poll_evicted(cx).is_ready() => {
-                    self.ending = Some(End::Evicted);
-                }
                 Poll::Pending => {}
             }
-            progress |= self.ending.is_some();
         }
         if progress {
             return Poll::Ready(Ok(()));
         }
-        self.poll_alarm(cx).map(Err)
+        // Only now, when all that came was read.
+        if reads && around.poll_stopping(cx).is_ready() {
+            self.ending = Some(End::Done);
+        } else if reads && self.is_idle() && around.poll_evicted(cx).is_ready() {
+            self.ending = Some(End::Evicted);
+        } else {
+            return self.poll_alarm(cx).map(Err);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Ready when the client was waited for in vain.
@@ -269,3 +283,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

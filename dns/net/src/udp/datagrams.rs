@@ -254,3 +254,62 @@ impl Sender {
         Ok(results.count())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        client
+            .connect(server.local_addr().expect("bound"))
+            .expect("connected");
+        (server, client)
+    }
+
+    /// What is sent over loopback is there when the call returns.
+    #[test]
+    fn burst_is_taken_in_batches_and_replies_go_out_in_one() {
+        let (server, client) = pair();
+        let mut receiver = Receiver::new();
+        assert_eq!(receiver.receive(&server), Err(Errno::EAGAIN));
+        for number in 0..BATCH + 6 {
+            client
+                .send(&[u8::try_from(number).expect("few"); 30])
+                .expect("sent");
+        }
+        let mut sender = Sender::new();
+        let mut numbers = Vec::new();
+        for expected in [BATCH, 6] {
+            assert_eq!(receiver.receive(&server), Ok(expected));
+            let mut outgoing = Outgoing::default();
+            for datagram in receiver.datagrams() {
+                assert_eq!(datagram.client, client.local_addr().expect("bound"));
+                assert_eq!(datagram.local, None, "the socket has an address of its own");
+                numbers.push(usize::from(datagram.octets[29]));
+                outgoing.push(datagram.octets[..20].to_vec(), &datagram);
+            }
+            assert_eq!(sender.send(&server, &outgoing, 0), Ok(expected));
+        }
+        assert_eq!(receiver.receive(&server), Err(Errno::EAGAIN));
+        assert!(numbers.iter().copied().eq(0..BATCH + 6));
+        for number in 0..BATCH + 6 {
+            let mut reply = [0; 100];
+            assert_eq!(client.recv(&mut reply).expect("a reply"), 20);
+            assert_eq!(usize::from(reply[0]), number);
+        }
+    }
+
+    #[test]
+    fn of_a_datagram_that_is_too_long_there_is_the_header() {
+        let (server, client) = pair();
+        let mut receiver = Receiver::new();
+        for octets in [REQUEST_OCTETS, REQUEST_OCTETS + 1, 60_000, 0, 1] {
+            client.send(&vec![1; octets]).expect("sent");
+        }
+        assert_eq!(receiver.receive(&server), Ok(5));
+        let octets: Vec<_> = receiver.datagrams().map(|one| one.octets.len()).collect();
+        assert_eq!(octets, [REQUEST_OCTETS, 12, 12, 0, 1]);
+    }
+}
