@@ -40,7 +40,6 @@ struct Arrived {
     /// There was more of it than fits.
     cut: bool,
     client: SocketAddr,
-    sockaddr: SockaddrStorage,
     local: Option<Local>,
 }
 
@@ -50,8 +49,6 @@ pub(crate) struct Datagram<'a> {
     pub(crate) octets: &'a [u8],
     /// Who sent it.
     pub(crate) client: SocketAddr,
-    /// The same for the kernel.
-    pub(crate) sockaddr: SockaddrStorage,
     /// The address that was asked, where the socket has no address of its own.
     pub(crate) local: Option<Local>,
 }
@@ -107,7 +104,6 @@ impl Receiver {
                 &buffer[..arrived.octets]
             },
             client: arrived.client,
-            sockaddr: arrived.sockaddr,
             local: arrived.local,
         })
     }
@@ -119,11 +115,12 @@ fn headers() -> MultiHeaders<SockaddrStorage> {
 }
 
 fn arrived(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Arrived {
-    let sockaddr = message.address.unwrap_or_else(|| NOBODY.into());
-    let client = match (sockaddr.as_sockaddr_in(), sockaddr.as_sockaddr_in6()) {
-        (Some(v4), _) => SocketAddr::V4((*v4).into()),
-        (None, Some(v6)) => SocketAddr::V6((*v6).into()),
-        (None, None) => NOBODY,
+    let sockaddr = message.address.as_ref();
+    let v4 = sockaddr.and_then(SockaddrStorage::as_sockaddr_in);
+    let v6 = || sockaddr.and_then(SockaddrStorage::as_sockaddr_in6);
+    let client = match v4 {
+        Some(v4) => SocketAddr::V4((*v4).into()),
+        None => v6().map_or(NOBODY, |v6| SocketAddr::V6((*v6).into())),
     };
     // Control messages that do not fit were not asked for: then there is no address, and the kernel
     // chooses one.
@@ -132,7 +129,6 @@ fn arrived(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Arrived {
         octets: message.bytes.min(REQUEST_OCTETS),
         cut: message.flags.contains(MsgFlags::MSG_TRUNC),
         client,
-        sockaddr,
         local: control.find_map(local),
     }
 }
@@ -173,7 +169,7 @@ impl Outgoing {
     /// Adds the reply to a datagram.
     pub(crate) fn push(&mut self, reply: Vec<u8>, datagram: &Datagram<'_>) {
         self.octets.push(reply);
-        self.to.push(Some(datagram.sockaddr));
+        self.to.push(Some(datagram.client.into()));
         self.from.push(datagram.local);
     }
 
