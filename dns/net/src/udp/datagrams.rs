@@ -254,6 +254,7 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::Sockets;
 
     fn pair() -> (UdpSocket, UdpSocket) {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -294,6 +295,31 @@ mod tests {
             let mut reply = [0; 100];
             assert_eq!(client.recv(&mut reply).expect("a reply"), 20);
             assert_eq!(usize::from(reply[0]), number);
+        }
+    }
+
+    /// Loopback has one address of IPv6, so only here is seen that it is the one that was asked.
+    #[test]
+    fn address_that_was_asked_is_known_on_wildcards() {
+        for (wildcard, loopback) in [("0.0.0.0:0", "127.0.0.3"), ("[::]:0", "::1")] {
+            let sockets = Sockets::bind(wildcard.parse().expect("an address"), 1);
+            let sockets = sockets.expect("it is free");
+            let loopback: IpAddr = loopback.parse().expect("an address");
+            let client = UdpSocket::bind((loopback, 0)).expect("a port");
+            let server = SocketAddr::new(loopback, sockets.address.port());
+            let mut receiver = Receiver::new();
+            // The room for addresses is used again and again.
+            for _ in 0..3 {
+                for _ in 0..BATCH {
+                    client.send_to(b"12 octets...", server).expect("sent");
+                }
+                assert_eq!(receiver.receive(&sockets.udp[0]), Ok(BATCH));
+                let expected = Some(Local {
+                    address: loopback,
+                    interface: 0,
+                });
+                assert!(receiver.datagrams().all(|one| one.local == expected));
+            }
         }
     }
 

@@ -261,6 +261,32 @@ async fn client_that_reads_nothing_is_left_and_takes_little() {
     assert!(answered.load(Ordering::Relaxed) <= most);
 }
 
+#[tokio::test(start_paused = true)]
+async fn single_octets_do_not_stretch_the_time_for_replies() {
+    let echo = Echo {
+        reply_octets: 1_000,
+        ..Echo::default()
+    };
+    let (mut client, _outside, connection) = begin(echo, 64);
+    client
+        .write_all(&framed(&message(1, b"")))
+        .await
+        .expect("sent");
+    let before = Instant::now();
+    while !connection.is_finished() {
+        // The last one may come too late.
+        let _ = client.read_u8().await;
+        sleep(Duration::from_millis(300)).await;
+    }
+    assert!(matches!(connection.await, Ok(End::Slow)));
+    let expected = PATIENCE.write..PATIENCE.write + Duration::from_millis(400);
+    assert!(
+        expected.contains(&before.elapsed()),
+        "{:?}",
+        before.elapsed()
+    );
+}
+
 /// A client that takes what there was in its time has time for the rest.
 #[tokio::test(start_paused = true)]
 async fn slow_client_that_keeps_reading_gets_everything() {
