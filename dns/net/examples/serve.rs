@@ -1,6 +1,6 @@
 //! A name server of one zone out of a file, always fresh: to measure the sockets, and to try them.
 //!
-//! Run: `cargo run --release -p cfgdns-net --example serve -- 127.0.0.1:5300 example. FILE [THREADS]`
+//! Run: `cargo run --release -p cfgdns-net --example serve -- 127.0.0.1:5300 example. FILE`
 //! until SIGINT or SIGTERM; then it says what it has counted.
 
 #![expect(clippy::print_stdout, reason = "its output is the result")]

@@ -26,7 +26,7 @@ use rustix::net::sockopt::{
 /// comes in 10 ms at 100,000 queries a second is in there until its thread has its turn.
 const UDP_BUFFER_OCTETS: usize = 1 << 20;
 
-/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` lets it.
+/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` lets.
 const BACKLOG: i32 = 1_024;
 
 /// Ports that are tried when any will do: each is free for TCP and may be taken for UDP.
@@ -41,11 +41,11 @@ pub struct Listen {
     pub udp_threads: NonZeroU16,
     /// Threads for TCP connections: one is enough, unless they are many that ask much.
     pub tcp_threads: NonZeroU16,
-    /// The rate limit of UDP for each address; none limits nothing. It is divided by the threads of
-    /// the address, rounded up, because the kernel spreads the ports of a client over them: a network
-    /// gets that rate in all when it asks from many ports, as resolvers do, and a share of it when it
-    /// asks from one. So what is promised to those whose addresses are forged holds whatever ports
-    /// are forged, and who really asks from one port and much is told to come over TCP.
+    /// The rate limit of UDP for each address; none limits nothing. It is divided by the threads
+    /// of the address, rounded up, because the kernel spreads the ports of a client over them: a
+    /// network gets that rate in all when it asks from many ports, as resolvers do, and a share of
+    /// it when it asks from one. So what is promised to those whose addresses are forged holds
+    /// whatever ports are forged, and who really asks much from one port is told to come over TCP.
     pub rate_limit: Option<Limits>,
     /// What TCP connections may take.
     pub tcp: TcpLimits,
@@ -131,8 +131,8 @@ fn advice(errno: Errno, address: SocketAddr) -> String {
              choose another address or port"
         ),
         Errno::EACCES => format!(
-            "port {port} needs a privilege: give the service CAP_NET_BIND_SERVICE, or choose a port \
-             from 1024 on"
+            "port {port} needs a privilege: give the service CAP_NET_BIND_SERVICE, or choose a \
+             port from 1024 on"
         ),
         Errno::EADDRNOTAVAIL => format!(
             "this machine does not have {}: `ip address` shows what it has",

@@ -57,9 +57,10 @@ impl Service {
         }
     }
 
-    /// Tells connections to end when the server does, after a look at what has come by then for each:
-    /// tokio wakes a task that yields when it has looked. So a request that was there before the end
-    /// is seen by its connection before the end is. A task of its own, which nothing else wakes.
+    /// Tells connections to end when the server does, after a look at what has come by then for
+    /// each: tokio wakes a task that yields when it has looked. So a request that was there before
+    /// the end is seen by its connection before the end is. A task of its own, which nothing else
+    /// wakes.
     async fn close(self) {
         let mut stopping = self.stop.watch();
         // The sender is in the same structure: it is not dropped before.
@@ -209,8 +210,8 @@ impl Answers for Client {
     }
 }
 
-/// The one place that knows of transfers. None is made yet, so nobody may have one: REFUSED, with the
-/// question (RFC 5936 2.2), and an OPT record where the request had one (RFC 6891 6.1.1).
+/// The one place that knows of transfers. None is made yet, so nobody may have one: REFUSED, with
+/// the question (RFC 5936 2.2), and an OPT record where the request had one (RFC 6891 6.1.1).
 fn transfer(asked: &Transfer) -> Answer {
     const REFUSED: u8 = 5;
     const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];

@@ -37,8 +37,8 @@ const LAST_BATCHES_MAX: usize = 1_024;
 /// 1 Gbit/s in 8; who waits longer keeps those waiting who could be answered.
 const SEND_WAIT_MS: u16 = 10;
 
-/// Milliseconds without looking at a socket that had an error, so that an error which stays does not
-/// take a core.
+/// Milliseconds without looking at a socket that had an error, so that an error which stays does
+/// not take a core.
 const ERROR_WAIT_MS: u16 = 10;
 
 /// Milliseconds between two lines about errors of a thread.

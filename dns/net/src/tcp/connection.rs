@@ -6,15 +6,15 @@
 //!                                                └─ transfer: the next message when all is written
 //! ```
 //!
-//! One task does it all, and reads and writes whenever either is possible. Replies go out in the order
-//! of their requests, but that those after the request for a transfer go between its messages.
+//! One task does it all, and reads and writes whenever either is possible. Replies go out in the
+//! order of their requests; those after the request for a transfer go between its messages.
 //!
 //! Why generic: the same conversation goes over TLS.
 //!
 //! Invariants
 //! - at most one message of 65,535 octets is buffered of the input, and of the output
 //!   [`buffers::OUTPUT_FULL`] and one message;
-//! - transfers are sent one after the other; while [`TRANSFERS_MAX`] are asked for, nothing is read;
+//! - transfers are sent one after the other; while [`TRANSFERS_MAX`] wait, nothing is read;
 //! - a client that does not send a whole request, or does not take what is sent, is left after a
 //!   time that single octets do not stretch;
 //! - what was read whole is answered before the end, but when the client does not take it.

@@ -16,8 +16,8 @@ use nix::sys::socket::{
     recvmmsg, sendmmsg,
 };
 
-/// Datagrams in a batch. A batch as large as this costs each of its datagrams a 64th of a call; more
-/// would only make the first wait for the last.
+/// Datagrams in a batch. In one as large as this each costs a 64th of a call; more would only make
+/// the first wait for the last.
 pub(crate) const BATCH: usize = 64;
 
 /// Octets of a request. We say in each OPT record that we take 1,232 (RFC 6891 6.2.3), and none of

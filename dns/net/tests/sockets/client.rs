@@ -1,4 +1,4 @@
-//! A client: questions in wire form, what matters of replies, and sockets that do not wait for ever.
+//! A client: questions in wire form, what matters of replies, sockets that do not wait for ever.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};

@@ -94,7 +94,7 @@ fn idle_connection_is_closed_and_counted() {
     running.shutdown();
 }
 
-/// The client asks for 4 kB again and again and reads nothing: all buffers of both kernels fill, and
+/// The client asks for 4 kB again and again and reads nothing: all buffers of the kernel fill, and
 /// the server stops reading, so that the client cannot write either.
 #[test]
 fn client_that_reads_nothing_is_left() {

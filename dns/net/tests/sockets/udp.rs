@@ -157,7 +157,7 @@ fn without_a_rate_limit_everybody_gets_everything() {
     );
 }
 
-/// A client that went away makes the kernel of its machine say so (ICMP), which is no error of ours.
+/// Of a client that went away the kernel of its machine says so (ICMP), which is no error of ours.
 #[test]
 fn clients_that_are_gone_stop_nothing() {
     let running = Running::new(&listen(&["127.0.0.1:0", "[::1]:0"]));
