@@ -1,17 +1,22 @@
 //! The grammar of `cfgdns`, and nothing else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use cfgdns_core::{Identity, UDP_OCTETS_MAX};
+use cfgdns_core::{Allow, Identity, UDP_OCTETS_MAX};
+use cfgdns_zone::Name;
 use clap::Parser;
 
 /// Shortest time for which a confirmation may count: one round trip between far colos, thrice.
 const STALE_AFTER_MIN: Duration = Duration::from_millis(500);
 /// Longest: for so long a server that is cut off goes on to tell what may be over.
 const STALE_AFTER_MAX: Duration = Duration::from_mins(10);
+
+/// Where name servers listen (RFC 1035 4.2).
+const DNS_PORT: u16 = 53;
 
 /// Authoritative DNS from the group's zones, while the group confirms them
 #[derive(Debug, Parser)]
@@ -26,6 +31,8 @@ See deploy/DNS.md.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+Example: cfgdns --key-file /etc/cfgdns/keys --transfer 'key transfer.' --catalog catalog.invalid \
+           --notify '192.0.2.54 key transfer.'
 Example: cfgdns --endpoints 10.1.0.1:2379,10.2.0.1:2379,10.3.0.1:2379 --listen 192.0.2.53:53
 Example: cfgdns --listen 127.0.0.1:5300 --http 127.0.0.1:8053 --nsid ns1.akl
          dig -p 5300 @127.0.0.1 www.example.com")]
@@ -65,6 +72,21 @@ pub struct Args {
     /// address share; a second line is the one before or after it. By default drawn at the start
     #[arg(long, value_name = "FILE")]
     pub cookie_file: Option<PathBuf>,
+    /// File with keys for TSIG (RFC 8945), a line `NAME ALGORITHM BASE64` each, or as tsig-keygen
+    /// prints them
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Who may have whole zones and what has changed in them (AXFR, IXFR): `any`, a NETWORK,
+    /// `key NAME` or `NETWORK key NAME`; may be given again. Nobody by default
+    #[arg(long = "transfer", value_name = "WHO")]
+    pub transfers: Vec<Allow>,
+    /// A secondary that is told of changes (NOTIFY): ADDRESS, ADDRESS:PORT, or either with
+    /// ` key NAME`; may be given again
+    #[arg(long = "notify", value_name = "TARGET")]
+    pub notify: Vec<Target>,
+    /// Make a zone of this name that lists all others (RFC 9432), for those who may have zones
+    #[arg(long, value_name = "NAME", value_parser = zone_name)]
+    pub catalog: Option<Name>,
     /// TCP connections at a time; an idle one makes room for a new one
     #[arg(long, value_name = "N", default_value = "1000")]
     pub tcp_connections: NonZeroUsize,
@@ -84,6 +106,41 @@ pub struct Args {
         default_value = "info"
     )]
     pub log: String,
+}
+
+/// A secondary that is told of changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The name of the key that messages to it are signed with.
+    pub key: Option<Name>,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (address, key) = match words[..] {
+            [address] => (address, None),
+            [address, "key", key] => (address, Some(zone_name(key)?)),
+            _ => return Err("is neither ADDRESS[:PORT] nor ADDRESS[:PORT] key NAME".to_owned()),
+        };
+        let ip = address.parse::<IpAddr>();
+        let address = match ip {
+            Ok(ip) => SocketAddr::new(ip, DNS_PORT),
+            Err(_) => address
+                .parse()
+                .map_err(|_| format!("'{address}' is neither ADDRESS nor ADDRESS:PORT"))?,
+        };
+        Ok(Self { address, key })
+    }
+}
+
+/// A whole name, with or without its last dot.
+fn zone_name(text: &str) -> Result<Name, String> {
+    Name::parse(text.as_bytes(), Some(&Name::root())).map_err(|error| error.to_string())
 }
 
 fn identity(text: &str) -> Result<Identity, String> {
@@ -114,6 +171,19 @@ mod tests {
         };
         let args = parse(&[]).expect("all have defaults");
         assert_eq!(args.listen, ["127.0.0.1:5300".parse().expect("an address")]);
+        let args = parse(&["--notify", "::1", "--notify", "192.0.2.1:5353 key k"]);
+        let targets = args.expect("two targets").notify;
+        assert_eq!(targets[0].address.to_string(), "[::1]:53");
+        assert_eq!(targets[1].address.to_string(), "192.0.2.1:5353");
+        let key = targets[1].key.as_ref().map(ToString::to_string);
+        assert_eq!(key.as_deref(), Some("k."));
+        let error = parse(&["--notify", "ns.example"]).expect_err("a name");
+        assert!(
+            error.contains("'ns.example' is neither ADDRESS nor"),
+            "{error}"
+        );
+        let error = parse(&["--transfer", "192.0.2.1/24"]).expect_err("host bits");
+        assert!(error.contains("the network is `192.0.2.0/24`"), "{error}");
         let error = parse(&["--stale-after", "10ms"]).expect_err("too short");
         assert!(error.contains("allowed: 500ms to 10m"), "{error}");
         let error = parse(&["--udp-size", "4096"]).expect_err("too large");

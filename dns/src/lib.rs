@@ -18,6 +18,7 @@
 pub mod args;
 pub mod lamp;
 mod metrics;
+pub mod news;
 pub mod publish;
 pub mod run;
 pub mod secrets;

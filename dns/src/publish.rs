@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cfgdns_core::{Settings, State, Zones};
 use cfgdns_net::Shared;
-use cfgdns_view::{View, ZoneChange};
+use cfgdns_view::{Entry, View, ZoneChange};
+use cfgdns_zone::Name;
 use cfgsvc_client::{Event, EventKind, Freshness, Keep, KeyValue, MirrorState, Moment};
 use tokio::sync::watch;
+
+use crate::news::News;
 
 /// Zones whose changes are logged one by one in a revision; the others are counted.
 const LOGGED_MAX: usize = 8;
@@ -21,20 +24,35 @@ pub struct Keys {
     view: View,
 }
 
+impl Keys {
+    /// None so far; with a name, a catalog of the zones is made there.
+    pub fn new(catalog: Option<Name>) -> Self {
+        Self {
+            view: View::new(catalog),
+        }
+    }
+}
+
+fn entry(kv: &KeyValue) -> Entry<'_> {
+    Entry {
+        key: &kv.key,
+        value: &kv.value,
+        created: kv.create_revision,
+        changed: kv.mod_revision,
+    }
+}
+
 impl Keep for Keys {
     type Changes = ();
 
     fn load(&mut self, kvs: Vec<KeyValue>) {
-        let all = kvs
-            .iter()
-            .map(|kv| (&kv.key[..], &kv.value[..], kv.mod_revision));
-        self.view.load(all);
+        self.view.load(kvs.iter().map(entry));
     }
 
     fn apply(&mut self, events: Vec<Event>) {
         for Event { kind, kv, .. } in events {
             match kind {
-                EventKind::Put => self.view.put(&kv.key, &kv.value, kv.mod_revision),
+                EventKind::Put => self.view.put(entry(&kv)),
                 EventKind::Delete => self.view.delete(&kv.key),
             }
         }
@@ -47,6 +65,7 @@ pub struct Publisher {
     shared: Arc<Shared>,
     present: Mutex<State>,
     freshness: watch::Sender<Freshness>,
+    news: News,
 }
 
 impl Publisher {
@@ -62,6 +81,7 @@ impl Publisher {
             shared: Arc::new(Shared::new(state.clone())),
             present: Mutex::new(state),
             freshness,
+            news: News::default(),
         };
         (publisher, told)
     }
@@ -69,6 +89,18 @@ impl Publisher {
     /// What the sockets answer from.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Zones that secondaries have not heard of.
+    pub fn news(&self) -> &News {
+        &self.news
+    }
+
+    /// Secondaries are told of all zones: they may have asked while nothing was told.
+    pub fn tell_all(&self) {
+        let state = self.shared.load();
+        self.news
+            .add(state.zones.trees().map(|tree| tree.origin().clone()));
     }
 
     /// Takes what is followed after a change; `changed`: of the keys, not of freshness alone.
@@ -79,6 +111,9 @@ impl Publisher {
                 let built = state.kept_mut().view.build(&present.zones);
                 present.zones = built.zones;
                 log(&built.changes);
+                let changed = built.changes.iter();
+                let changed = changed.filter(|change| change.before != change.after);
+                self.news.add(changed.map(|change| change.name.clone()));
             }
             present.freshness = for_answers(freshness);
         });

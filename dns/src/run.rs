@@ -6,15 +6,17 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cfgdns_core::{Chaos, CookieSecrets, Identity, Limits, Settings};
+use cfgdns_core::{Acl, Chaos, CookieSecrets, Identity, Limits, NotifyTarget, Settings, TsigKeys};
 use cfgdns_net::{BindError, Listen, Server, TcpLimits};
+use cfgdns_zone::Name;
 use cfgsvc_client::{Client, Freshness, Moment, Options, OptionsError, sleep_until};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::args::Args;
+use crate::args::{Args, Target};
 use crate::lamp::{Change, Lamp};
+use crate::news;
 use crate::publish::{Keys, Publisher};
 use crate::secrets::{self, SecretError};
 use crate::status::{self, Known};
@@ -49,8 +51,13 @@ pub enum RunError {
     #[error("--endpoints")]
     Endpoints(#[from] OptionsError),
     /// A secret cannot be read.
-    #[error("--cookie-file")]
-    Secret(#[from] SecretError),
+    #[error("{option}")]
+    Secret {
+        /// The option that asks for it.
+        option: &'static str,
+        /// Why.
+        source: SecretError,
+    },
     /// The process gets no signals or threads.
     #[error("cannot {doing}")]
     Process {
@@ -73,7 +80,9 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         current: rand::random(),
         other: None,
     };
-    let (publisher, told) = Publisher::new(settings(&args, &drawn)?);
+    let first = settings(&args, &drawn)?;
+    let mut secondaries = targets(&args, &first.keys)?;
+    let (publisher, told) = Publisher::new(first);
     let publisher = Arc::new(publisher);
     // Bound and not ready is better than not there (reference: a closed port hurts clients most).
     let server = Server::bind(&listen(&args), publisher.shared())?;
@@ -88,7 +97,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let following = client.follow(
         PREFIX,
         args.stale_after,
-        Keys::default(),
+        Keys::new(args.catalog.clone()),
         move |state, changes| publish.take(state, changes.is_some()),
     );
     let known = Arc::new(Known {
@@ -103,13 +112,15 @@ pub async fn run(args: Args) -> Result<(), RunError> {
             status::routes(Arc::clone(&known)),
         ))
     });
-    while hear.next().await == Heard::Reload {
-        match settings(&args, &drawn) {
-            Ok(settings) => {
-                publisher.set(settings);
-                tracing::info!("read the files again");
-            }
-            Err(error) => tracing::error!(error = chain(&error), "goes on as before"),
+    loop {
+        let news = start_news(&publisher, secondaries);
+        let next = hear_until_end(&mut hear, (&args, &drawn), &publisher).await;
+        if let Some(news) = news {
+            news.abort();
+        }
+        match next {
+            Some(targets) => secondaries = targets,
+            None => break,
         }
     }
     tracing::info!("ending: answers what it has read");
@@ -118,6 +129,45 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         status.abort();
     }
     end(known).await
+}
+
+/// Tells the secondaries of changes, where there are some.
+fn start_news(
+    publisher: &Arc<Publisher>,
+    targets: Vec<NotifyTarget>,
+) -> Option<tokio::task::JoinHandle<()>> {
+    if targets.is_empty() {
+        return None;
+    }
+    let publisher = Arc::clone(publisher);
+    Some(tokio::spawn(async move {
+        if let Err(error) = news::tell(publisher, targets).await {
+            tracing::error!(%error, "secondaries are not told of changes");
+        }
+    }))
+}
+
+/// Waits for a signal; the secondaries as the files now say, or none at the end.
+async fn hear_until_end(
+    hear: &mut Signals,
+    (args, drawn): (&Args, &CookieSecrets),
+    publisher: &Publisher,
+) -> Option<Vec<NotifyTarget>> {
+    while hear.next().await == Heard::Reload {
+        let read = settings(args, drawn).and_then(|settings| {
+            let targets = targets(args, &settings.keys)?;
+            Ok((settings, targets))
+        });
+        match read {
+            Ok((settings, targets)) => {
+                publisher.set(settings);
+                tracing::info!("read the files again");
+                return Some(targets);
+            }
+            Err(error) => tracing::error!(error = chain(&error), "goes on as before"),
+        }
+    }
+    None
 }
 
 /// Answers what has been read, and ends.
@@ -141,9 +191,17 @@ async fn end(known: Arc<Known>) -> Result<(), RunError> {
 
 fn settings(args: &Args, drawn: &CookieSecrets) -> Result<Settings, RunError> {
     let cookies = match &args.cookie_file {
-        Some(file) => secrets::cookies(file)?,
+        Some(file) => secrets::cookies(file).map_err(secret("--cookie-file"))?,
         None => drawn.clone(),
     };
+    let keys = match &args.key_file {
+        Some(file) => secrets::keys(file).map_err(secret("--key-file"))?,
+        None => TsigKeys::default(),
+    };
+    let named = args.transfers.iter().flat_map(|allow| &allow.key);
+    if let Some(name) = named.into_iter().find(|name| keys.get(name).is_none()) {
+        return Err(secret("--transfer")(SecretError::NoKey(name.clone())));
+    }
     let version = concat!("cfgdns ", env!("CARGO_PKG_VERSION"));
     let version = Identity::try_from(version).ok();
     let chaos = args.nsid.clone().zip(version).filter(|_| args.chaos);
@@ -152,7 +210,29 @@ fn settings(args: &Args, drawn: &CookieSecrets) -> Result<Settings, RunError> {
         chaos: chaos.map(|(id, version)| Chaos { id, version }),
         udp_octets_max: args.udp_size,
         cookies: Some(cookies),
+        transfers: Acl::new(args.transfers.clone()),
+        keys,
     })
+}
+
+fn secret(option: &'static str) -> impl Fn(SecretError) -> RunError {
+    move |source| RunError::Secret { option, source }
+}
+
+/// The secondaries that are told of changes, with their keys.
+fn targets(args: &Args, keys: &TsigKeys) -> Result<Vec<NotifyTarget>, RunError> {
+    let target = |target: &Target| {
+        let missing = |name: &Name| secret("--notify")(SecretError::NoKey(name.clone()));
+        let key = target.key.as_ref().map(|name| {
+            let key = keys.get(name).cloned();
+            key.ok_or_else(|| missing(name))
+        });
+        Ok(NotifyTarget {
+            address: target.address,
+            key: key.transpose()?,
+        })
+    };
+    args.notify.iter().map(target).collect()
 }
 
 fn listen(args: &Args) -> Listen {
@@ -194,6 +274,7 @@ async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
         let (change, look_at) = lamp.look(freshness, Moment::now());
         match change {
             Some(Change::Ready { revision }) => {
+                known.publisher.tell_all();
                 tracing::info!(revision, "fresh: zones are answered");
             }
             Some(Change::Fenced { revision }) => {
@@ -205,6 +286,7 @@ async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
                 revision,
                 fenced_for,
             }) => {
+                known.publisher.tell_all();
                 let ms = fenced_for.as_millis();
                 tracing::info!(revision, fenced_ms = %ms, "fresh again: zones are answered");
             }

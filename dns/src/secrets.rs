@@ -2,17 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use cfgdns_core::CookieSecrets;
+use cfgdns_core::{CookieSecrets, KEY_FILE_OCTETS_MAX, KeyFileError, TsigKeys, parse_keys};
+use cfgdns_zone::Name;
 
-/// Most octets of a file with secrets.
-const FILE_OCTETS_MAX: u64 = 4_096;
+/// Most octets of a file with secrets that are read: one more than is allowed.
+const FILE_OCTETS_MAX: u64 = KEY_FILE_OCTETS_MAX as u64 + 1;
 
 /// Why there is no secret. What the file says is not in it.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read.
-    #[error("cannot read the secret of cookies")]
+    #[error("cannot read it")]
     Read(#[source] std::io::Error),
+    /// It is no file of keys.
+    #[error("{}", file.display())]
+    Keys {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: KeyFileError,
+    },
+    /// A key is named, and not there.
+    #[error("there is no key {0} in the file of --key-file")]
+    NoKey(Name),
     /// It is no file of cookie secrets.
     #[error(
         "{} line {line}: not 32 hexadecimal digits; make one with: openssl rand -hex 16",
@@ -38,6 +50,15 @@ pub enum SecretError {
 pub fn cookies(file: &Path) -> Result<CookieSecrets, SecretError> {
     let text = read(file).map_err(SecretError::Read)?;
     parse(file, &text)
+}
+
+/// The keys for TSIG from a file.
+pub fn keys(file: &Path) -> Result<TsigKeys, SecretError> {
+    let text = read(file).map_err(SecretError::Read)?;
+    parse_keys(&text).map_err(|source| SecretError::Keys {
+        file: file.into(),
+        source,
+    })
 }
 
 fn read(file: &Path) -> std::io::Result<String> {

@@ -225,6 +225,10 @@ fn decide<'a>(
         class: asked.class,
     };
     let mut reply = answer(&state.zones, &question);
+    let private = reply.zone.is_some_and(Tree::is_private);
+    if private && !state.settings.transfers.allows(arrival.client.ip(), key) {
+        return error(Rcode::Refused, Some(ExtendedError::Prohibited));
+    }
     for records in &mut reply.answer {
         // Clients draw their ids, so that others cannot guess them (RFC 5452 9.2).
         records.draw(request.id);

@@ -160,6 +160,8 @@ pub struct Tree {
     data: Box<[u8]>,
     /// Nothing of it is told.
     closed: bool,
+    /// Only those who may have it whole are told of it.
+    private: bool,
     history: History,
 }
 
@@ -184,6 +186,21 @@ impl Tree {
             closed: true,
             ..tree
         }
+    }
+
+    /// The same zone, of which only those are told who may have it whole: a catalog lists all
+    /// others (RFC 9432 7).
+    #[must_use]
+    pub fn private(self) -> Self {
+        Self {
+            private: true,
+            ..self
+        }
+    }
+
+    /// Whether only those are told of it who may have it whole.
+    pub fn is_private(&self) -> bool {
+        self.private
     }
 
     /// Whether nothing of it can be told.
@@ -214,6 +231,7 @@ impl Tree {
             live: Box::default(),
             data: Box::default(),
             closed: false,
+            private: false,
             history: History::default(),
         })
     }
@@ -264,6 +282,7 @@ impl Tree {
             live: live.into(),
             data: data.into(),
             closed: self.closed,
+            private: self.private,
             history: History::default(),
         })
     }

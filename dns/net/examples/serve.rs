@@ -1,6 +1,6 @@
 //! A name server of one zone out of a file, always fresh: to measure the sockets, and to try them.
 //!
-//! Run: `cargo run --release -p cfgdns-net --example serve -- 127.0.0.1:5300 example. FILE [THREADS]`
+//! Run: `cargo run --release -p cfgdns-net --example serve -- 127.0.0.1:5300 example. FILE`
 //! until SIGINT or SIGTERM; then it says what it has counted.
 
 #![expect(clippy::print_stdout, reason = "its output is the result")]
@@ -31,10 +31,8 @@ fn state(origin: &str, file: &str) -> Result<State> {
         zones: Zones::new([Arc::new(tree)]),
         freshness: Freshness::Until(u64::MAX),
         settings: Settings {
-            nsid: None,
-            chaos: None,
             udp_octets_max: UDP_OCTETS_MAX,
-            cookies: None,
+            ..Settings::default()
         },
     })
 }

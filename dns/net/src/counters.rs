@@ -81,6 +81,8 @@ counters! {
     tcp_accept_errors,
     /// Transfers that were begun.
     transfers,
+    /// Transfers that the server could not finish.
+    transfers_cut,
 }
 
 /// A number that only grows.

@@ -18,12 +18,15 @@ use nix::sys::socket::sockopt::{
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
 };
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
 
 /// Octets of the buffers of a UDP socket, as far as `net.core.rmem_max` and `wmem_max` let it: what
 /// comes in 10 ms at 100,000 queries a second is in there until its thread has its turn.
 const UDP_BUFFER_OCTETS: usize = 1 << 20;
 
-/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` lets it.
+/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` lets.
 const BACKLOG: i32 = 1_024;
 
 /// Ports that are tried when any will do: each is free for TCP and may be taken for UDP.
@@ -36,13 +39,13 @@ pub struct Listen {
     pub addresses: Vec<SocketAddr>,
     /// UDP threads for each address: one for each core.
     pub udp_threads: NonZeroU16,
-    /// Threads for all TCP connections.
+    /// Threads for TCP connections: one is enough, unless they are many that ask much.
     pub tcp_threads: NonZeroU16,
-    /// The rate limit of UDP for each address; none limits nothing. It is divided by the threads of
-    /// the address, rounded up, because the kernel spreads the ports of a client over them: a network
-    /// gets that rate in all when it asks from many ports, as resolvers do, and a share of it when it
-    /// asks from one. So what is promised to those whose addresses are forged holds whatever ports
-    /// are forged, and who really asks from one port and much is told to come over TCP.
+    /// The rate limit of UDP for each address; none limits nothing. It is divided by the threads
+    /// of the address, rounded up, because the kernel spreads the ports of a client over them: a
+    /// network gets that rate in all when it asks from many ports, as resolvers do, and a share of
+    /// it when it asks from one. So what is promised to those whose addresses are forged holds
+    /// whatever ports are forged, and who really asks much from one port is told to come over TCP.
     pub rate_limit: Option<Limits>,
     /// What TCP connections may take.
     pub tcp: TcpLimits,
@@ -50,7 +53,8 @@ pub struct Listen {
     pub shutdown_timeout: Duration,
 }
 
-/// What TCP connections may take (RFC 7766 6.2, RFC 9210 4).
+/// What TCP connections may take (RFC 7766 6.2, RFC 9210 4). The process needs as many descriptors;
+/// where they are short, idle connections make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpLimits {
     /// Connections in all. Where there are so many, the one that is idle for longest makes room; a
@@ -127,8 +131,8 @@ fn advice(errno: Errno, address: SocketAddr) -> String {
              choose another address or port"
         ),
         Errno::EACCES => format!(
-            "port {port} needs a privilege: give the service CAP_NET_BIND_SERVICE, or choose a port \
-             from 1024 on"
+            "port {port} needs a privilege: give the service CAP_NET_BIND_SERVICE, or choose a \
+             port from 1024 on"
         ),
         Errno::EADDRNOTAVAIL => format!(
             "this machine does not have {}: `ip address` shows what it has",
@@ -207,6 +211,44 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, Errno> {
         IpAddr::V6(ip) if ip.is_unspecified() => setsockopt(&fd, Ipv6RecvPacketInfo, &true)?,
         IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
+    ignore_path_mtu(&fd, address).map_err(|error| Errno::from_raw(error.raw_os_error()))?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(UdpSocket::from(fd))
+}
+
+/// What the network says about the size of packets is forged easily, and would have replies sent in
+/// fragments, which are forged easily as well (RFC 9715 3.1). Ours fit into packets of any path.
+fn ignore_path_mtu(fd: &OwnedFd, address: SocketAddr) -> Result<(), rustix::io::Errno> {
+    if address.is_ipv4() {
+        set_ip_mtu_discover(fd, Ipv4PathMtuDiscovery::OMIT)
+    } else {
+        set_ipv6_mtu_discover(fd, Ipv6PathMtuDiscovery::OMIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::{ip_mtu_discover, ipv6_mtu_discover, ipv6_v6only};
+
+    use super::*;
+
+    #[test]
+    fn udp_sockets_ignore_the_path_and_share_a_port_among_themselves() {
+        let sockets = Sockets::bind("127.0.0.1:0".parse().expect("an address"), 3);
+        let v4 = sockets.expect("loopback is there");
+        let address = |socket: &UdpSocket| socket.local_addr().expect("bound");
+        assert!(v4.udp.iter().all(|socket| address(socket) == v4.address));
+        assert_eq!(
+            (v4.udp.len(), v4.tcp.local_addr().ok()),
+            (3, Some(v4.address))
+        );
+        let path = ip_mtu_discover(&v4.udp[0]).expect("it has the option");
+        assert_eq!(path, Ipv4PathMtuDiscovery::OMIT);
+        let sockets = Sockets::bind("[::]:0".parse().expect("an address"), 1);
+        let v6 = sockets.expect("IPv6 is there");
+        let path = ipv6_mtu_discover(&v6.udp[0]).expect("it has the option");
+        assert_eq!(path, Ipv6PathMtuDiscovery::OMIT);
+        assert!(ipv6_v6only(&v6.udp[0]).expect("it has the option"));
+        assert!(ipv6_v6only(&v6.tcp).expect("it has the option"));
+    }
 }

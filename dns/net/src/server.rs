@@ -60,7 +60,9 @@ impl Server {
             }
             listeners.push(tcp);
         }
-        server.start_tcp(listeners, listen, shared)?;
+        for _ in 0..listen.tcp_threads.get() {
+            server.start_tcp(&listeners, listen, shared)?;
+        }
         Ok(server)
     }
 
@@ -110,9 +112,11 @@ impl Server {
         self.start("dns-udp", move || worker.run())
     }
 
+    /// Starts a thread that accepts at all listeners, as others do, and keeps what it accepts: its
+    /// runtime has no other thread, so what has come by a moment is known (see `Service::close`).
     fn start_tcp(
         &mut self,
-        listeners: Vec<TcpListener>,
+        listeners: &[TcpListener],
         listen: &Listen,
         shared: &Arc<Shared>,
     ) -> Result<(), BindError> {
@@ -121,27 +125,21 @@ impl Server {
             counters: self.new_counters(),
             table: Arc::clone(&self.connections),
             stop: Arc::clone(&self.stop),
+            closing: Arc::default(),
             patience: Patience {
                 idle: listen.tcp.idle_timeout,
                 write: listen.tcp.write_timeout,
             },
             shutdown_timeout: listen.shutdown_timeout,
         };
-        let threads = usize::from(listen.tcp_threads.get());
-        // One thread needs no others to steal its work.
-        let runtime = match threads {
-            1 => runtime::Builder::new_current_thread().enable_all().build(),
-            _ => runtime::Builder::new_multi_thread()
-                .worker_threads(threads)
-                .thread_name("dns-tcp")
-                .enable_all()
-                .build(),
-        };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(BindError::Threads)?;
         let listeners: Result<Vec<_>, Error> = {
             let _inside = runtime.enter();
-            let listeners = listeners.into_iter();
-            listeners.map(tokio::net::TcpListener::from_std).collect()
+            let listeners = listeners.iter().map(TcpListener::try_clone);
+            listeners
+                .map(|listener| tokio::net::TcpListener::from_std(listener?))
+                .collect()
         };
         let listeners = listeners.map_err(BindError::Threads)?;
         self.start("dns-tcp", move || runtime.block_on(service.run(listeners)))

@@ -14,16 +14,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cfgdns_core::{Arrival, Moment, Outcome, Transfer, Transport, respond};
+use cfgdns_core::{Arrival, End as StreamEnd, Moment, Outcome, Stream, Transport, respond};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
 use crate::counters::{Counters, Tally};
 use crate::shared::{Shared, now};
 use crate::stop::Stop;
-use connection::{Answer, Answers, Connection, End, Patience, Surroundings};
+use connection::{Answer, Answers, Connection, End, Messages, Patience, Surroundings};
 use table::{Admission, Table, Ticket};
 
 /// How long nobody is accepted when there are no descriptors, unless a connection ends.
@@ -36,6 +37,8 @@ pub(crate) struct Service {
     pub(crate) counters: Arc<Counters>,
     pub(crate) table: Arc<Table>,
     pub(crate) stop: Arc<Stop>,
+    /// Told when connections are to end.
+    pub(crate) closing: Arc<watch::Sender<bool>>,
     pub(crate) patience: Patience,
     /// Time for the last replies.
     pub(crate) shutdown_timeout: Duration,
@@ -45,6 +48,7 @@ impl Service {
     /// Accepts connections at all these until the server ends, and then ends them.
     pub(crate) async fn run(self, listeners: Vec<TcpListener>) {
         let mut accepting = JoinSet::new();
+        accepting.spawn(self.clone().close());
         for listener in listeners {
             accepting.spawn(self.clone().accept(listener));
         }
@@ -53,9 +57,23 @@ impl Service {
         }
     }
 
+    /// Tells connections to end when the server does, after a look at what has come by then for
+    /// each: tokio wakes a task that yields when it has looked. So a request that was there before
+    /// the end is seen by its connection before the end is. A task of its own, which nothing else
+    /// wakes.
+    async fn close(self) {
+        let mut stopping = self.stop.watch();
+        // The sender is in the same structure: it is not dropped before.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        for _ in 0..=self.table.open() / EVENTS {
+            yield_now().await;
+        }
+        self.closing.send_replace(true);
+    }
+
     async fn accept(self, listener: TcpListener) {
         let mut connections = JoinSet::new();
-        let mut stopping = std::pin::pin!(stopping(&self.stop));
+        let mut closing = std::pin::pin!(closing(&self.closing));
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -63,7 +81,7 @@ impl Service {
                     Err(error) => self.bear(error, &mut connections).await,
                 },
                 Some(ended) = connections.join_next() => told(ended),
-                () = &mut stopping => break,
+                () = &mut closing => break,
             }
         }
         drop(listener);
@@ -100,7 +118,7 @@ impl Service {
             counters: Arc::clone(&self.counters),
             address: client,
         };
-        let around = Around::new(ticket, &self.stop);
+        let around = Around::new(ticket, &self.closing);
         let end = Connection::new(stream, answers, now, self.patience)
             .run(around)
             .await;
@@ -110,6 +128,7 @@ impl Service {
             End::Idle => counters.tcp_idle.add(1),
             End::Slow => counters.tcp_slow.add(1),
             End::NotDns => counters.tcp_failed.add(1),
+            End::Cut => counters.transfers_cut.add(1),
             End::Failed(error) => {
                 counters.tcp_failed.add(1);
                 tracing::debug!(%client, %error, "tcp: connection failed");
@@ -139,15 +158,17 @@ impl Service {
     }
 }
 
-/// Ready when the server ends, and what had come by then was looked at: the driver has run since.
-fn stopping(stop: &Stop) -> impl Future<Output = ()> + Send + 'static {
-    let mut watch = stop.watch();
+/// Ready when connections are to end.
+fn closing(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut watch = closing.subscribe();
     async move {
-        // The sender cannot be gone before the stop, and that would mean the same.
-        let _ = watch.wait_for(|stopping| *stopping).await;
-        yield_now().await;
+        // The sender cannot be gone before, and that would mean the same.
+        let _ = watch.wait_for(|closing| *closing).await;
     }
 }
+
+/// Events of the network that tokio takes in one look.
+const EVENTS: usize = 1_024;
 
 /// Says when a task failed: it cannot, but by a defect, and that must not end the others.
 fn told(ended: Result<(), tokio::task::JoinError>) {
@@ -176,7 +197,10 @@ impl Answers for Client {
         let answer = match respond(&self.shared.load(), None, &arrival, request) {
             Outcome::Send(reply) => Answer::Message(reply),
             Outcome::Silence => Answer::Nothing,
-            Outcome::Transfer(asked) => transfer(&asked),
+            Outcome::Stream(stream) => Answer::Messages(Box::new(Transfer {
+                stream,
+                shared: Arc::clone(&self.shared),
+            })),
         };
         match &answer {
             Answer::Message(reply) => tally.reply(reply),
@@ -189,19 +213,21 @@ impl Answers for Client {
     }
 }
 
-/// The one place that knows of transfers. None is made yet, so nobody may have one: REFUSED, with the
-/// question (RFC 5936 2.2), and an OPT record where the request had one (RFC 6891 6.1.1).
-fn transfer(asked: &Transfer) -> Answer {
-    const REFUSED: u8 = 5;
-    const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
-    let [i0, i1] = asked.id.to_be_bytes();
-    let mut reply = vec![i0, i1, 0x80, REFUSED, 0, 1, 0, 0, 0, 0, 0, 0];
-    reply.extend(&asked.question);
-    if asked.edns {
-        reply[11] = 1;
-        reply.extend(OPT);
+/// A transfer: each message is of the state at its time, so that it ends when the server is not
+/// fresh any more.
+struct Transfer {
+    stream: Stream,
+    shared: Arc<Shared>,
+}
+
+impl Messages for Transfer {
+    fn next(&mut self, now: Moment) -> Option<Vec<u8>> {
+        self.stream.next(&self.shared.load(), now)
     }
-    Answer::Message(reply)
+
+    fn is_complete(&self) -> bool {
+        self.stream.end() == Some(StreamEnd::Complete)
+    }
 }
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -214,10 +240,10 @@ struct Around {
 }
 
 impl Around {
-    fn new(ticket: Ticket, stop: &Stop) -> Self {
+    fn new(ticket: Ticket, end: &watch::Sender<bool>) -> Self {
         Self {
             evicted: Box::pin(Ticket::taken(ticket.place())),
-            stopping: Box::pin(stopping(stop)),
+            stopping: Box::pin(closing(end)),
             ticket,
         }
     }

@@ -1,9 +1,11 @@
 //! One thread that answers what comes to one UDP socket: a batch in, a batch out.
 //!
 //! ```text
-//!          ┌──────────────────────── a batch was there ◄─┐
-//!          ▼                                             │
-//! wait ─► recvmmsg ─► respond × n ─► sendmmsg ─► recvmmsg ┴─ nothing there ─► wait, or the end
+//!  ┌────────────────── the batch was not full ◄─┐
+//!  ▼                                             │
+//! wait ─► recvmmsg ─► respond × n ─► sendmmsg ──►┤
+//!          ▲                                     │
+//!          └──────────────── it was full ◄───────┘
 //! ```
 //!
 //! Invariants
@@ -35,8 +37,8 @@ const LAST_BATCHES_MAX: usize = 1_024;
 /// 1 Gbit/s in 8; who waits longer keeps those waiting who could be answered.
 const SEND_WAIT_MS: u16 = 10;
 
-/// Milliseconds without looking at a socket that had an error, so that an error which stays does not
-/// take a core.
+/// Milliseconds without looking at a socket that had an error, so that an error which stays does
+/// not take a core.
 const ERROR_WAIT_MS: u16 = 10;
 
 /// Milliseconds between two lines about errors of a thread.
@@ -98,6 +100,10 @@ impl Worker {
                     self.count_batch(count);
                     self.send(&mut sender, &outgoing, &mut complaints);
                     outgoing.clear();
+                    // Where a batch was not full there is most likely nothing more.
+                    if count < BATCH && !stopping {
+                        self.wait();
+                    }
                 }
                 Err(Errno::EAGAIN) if stopping => return,
                 Err(Errno::EAGAIN) => self.wait(),
@@ -143,7 +149,7 @@ impl Worker {
                 }
                 Outcome::Silence if is_request(&datagram) => tally.limited += 1,
                 // Zones are transferred over TCP only, and the core says so itself.
-                Outcome::Silence | Outcome::Transfer(_) => tally.ignored += 1,
+                Outcome::Silence | Outcome::Stream(_) => tally.ignored += 1,
             }
         }
         tally.add_to(&self.counters);
@@ -201,3 +207,61 @@ fn is_request(datagram: &Datagram<'_>) -> bool {
 
 // A batch has a size that is counted.
 const _: () = assert!(BATCH.ilog2() as usize == BATCH_SIZES - 1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use cfgdns_core::{Freshness, Settings, State, UDP_OCTETS_MAX, Zones};
+
+    use super::*;
+    use crate::counters::sum;
+
+    fn worker() -> Worker {
+        let state = State {
+            zones: Zones::default(),
+            freshness: Freshness::Never,
+            settings: Settings {
+                udp_octets_max: UDP_OCTETS_MAX,
+                ..Settings::default()
+            },
+        };
+        Worker {
+            socket: UdpSocket::bind("127.0.0.1:0").expect("a port"),
+            shared: Arc::new(Shared::new(state)),
+            counters: Arc::default(),
+            limiter: None,
+            stop: Arc::new(Stop::new().expect("a descriptor")),
+        }
+    }
+
+    /// A broadcast needs a permission that the socket does not have (socket(7)).
+    #[test]
+    fn reply_that_the_kernel_refuses_does_not_keep_the_others() {
+        let worker = worker();
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let client_address = client.local_addr().expect("bound");
+        let nobody = SocketAddr::from(([255, 255, 255, 255], 9));
+        let mut outgoing = Outgoing::default();
+        for (number, to) in [nobody, client_address, nobody, nobody, client_address]
+            .into_iter()
+            .enumerate()
+        {
+            let datagram = Datagram {
+                octets: &[],
+                client: to,
+                local: None,
+            };
+            outgoing.push(vec![u8::try_from(number).expect("few")], &datagram);
+        }
+        let mut complaints = Complaints::default();
+        worker.send(&mut Sender::new(), &outgoing, &mut complaints);
+        for expected in [1, 4] {
+            let mut reply = [0; 2];
+            assert_eq!(client.recv(&mut reply).expect("a reply"), 1);
+            assert_eq!(reply[0], expected);
+        }
+        assert_eq!(sum([&worker.counters]).udp_unsent, 3);
+        assert_eq!(complaints.unsaid, 2, "the first was said");
+    }
+}

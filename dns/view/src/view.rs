@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cfgdns_core::{Tree, Zones};
+use cfgdns_core::{CatalogMember, Tree, Zones, catalog};
 use cfgdns_zone::Name;
 use cfgsvc_core::placement::keys::Place as Key;
 use cfgsvc_core::placement::{Name as Member, RoleName};
-use cfgsvc_core::zones::{Moved, Place, ZoneName};
+use cfgsvc_core::zones::{Moved, Place, ZoneName, on_wire};
 use serde::de::DeserializeOwned;
 
 use crate::placement::{Moves, Placement, Read};
@@ -18,10 +18,29 @@ use crate::zone::{Stale, ZoneKeys};
 pub struct View {
     zones: BTreeMap<ZoneName, ZoneKeys>,
     placement: Placement,
-    /// The zones that follow each role.
+    /// The revision at which each zone came, and how often one came or went.
+    came: BTreeMap<ZoneName, i64>,
+    catalog_count: Option<Read<u64>>,
+    /// The name of the catalog of zones, if one is made.
+    catalog: Option<Name>,
+    /// The zones that depend on each role.
     followers: BTreeMap<RoleName, BTreeSet<ZoneName>>,
     /// What must be made anew, since the zones were last built.
     stale: BTreeMap<ZoneName, Stale>,
+    catalog_stale: bool,
+}
+
+/// A key with its value.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The revision since which it is there.
+    pub created: i64,
+    /// The revision of its last change.
+    pub changed: i64,
 }
 
 /// Zones that were built.
@@ -47,22 +66,31 @@ pub struct ZoneChange {
 }
 
 impl View {
-    /// Takes all keys, each with its value and the revision of its last change, in the place of
-    /// those that there were.
-    pub fn load<'a>(&mut self, all: impl IntoIterator<Item = (&'a [u8], &'a [u8], i64)>) {
-        let before = std::mem::take(self);
+    /// No keys; with a name, a catalog of the zones is made there (RFC 9432).
+    pub fn new(catalog: Option<Name>) -> Self {
+        Self {
+            catalog_stale: catalog.is_some(),
+            catalog,
+            ..Self::default()
+        }
+    }
+
+    /// Takes all keys in the place of those that there were.
+    pub fn load<'a>(&mut self, all: impl IntoIterator<Item = Entry<'a>>) {
+        let catalog = self.catalog.clone();
+        let before = std::mem::replace(self, Self::new(catalog));
         self.stale = before.stale;
         for zone in before.zones.into_keys() {
             self.stale.insert(zone, Stale::Packed);
         }
-        for (key, value, revision) in all {
-            self.put(key, value, revision);
+        for entry in all {
+            self.put(entry);
         }
     }
 
-    /// A key has a value since a revision.
-    pub fn put(&mut self, key: &[u8], value: &[u8], revision: i64) {
-        self.change(key, Some((value, revision)));
+    /// A key has another value.
+    pub fn put(&mut self, entry: Entry<'_>) {
+        self.change(entry.key, Some(entry));
     }
 
     /// A key is gone.
@@ -70,24 +98,38 @@ impl View {
         self.change(key, None);
     }
 
-    fn change(&mut self, key: &[u8], value: Option<(&[u8], i64)>) {
+    fn change(&mut self, key: &[u8], entry: Option<Entry<'_>>) {
         // A key that is no key of ours is of a later version, and nothing that is known here
         // depends on it.
         let Some(Ok(place)) = Key::of(key) else {
             return;
         };
-        let bytes = value.map(|(value, _)| value);
+        let bytes = entry.map(|entry| entry.value);
         match place {
             Key::Dns(Place::Moved(role)) => {
-                let moved = value.map(|(value, revision)| {
-                    let moved: Moved = parse(value)?;
-                    let count = moved.count;
+                let moved = entry.map(|entry| {
+                    let moved: Moved = parse(entry.value)?;
+                    let (count, revision) = (moved.count, entry.changed);
                     Ok(Moves { count, revision })
                 });
                 set(&mut self.placement.moved, &role, moved);
                 self.role_changed(&role);
             }
-            Key::Dns(place) => self.change_zone(place, bytes),
+            Key::Dns(Place::Catalog) => {
+                let count = bytes.map(|value| parse::<Moved>(value).map(|moved| moved.count));
+                self.catalog_count = count;
+                self.catalog_stale = self.catalog.is_some();
+            }
+            Key::Dns(place) => {
+                if let Place::Zone(zone) = &place {
+                    match entry {
+                        Some(entry) => self.came.insert(zone.clone(), entry.created),
+                        None => self.came.remove(zone),
+                    };
+                    self.catalog_stale = self.catalog.is_some();
+                }
+                self.change_zone(place, bytes);
+            }
             Key::Grant(role) if !role.is_lock() => {
                 set(&mut self.placement.grants, &role, bytes.map(parse));
                 self.role_changed(&role);
@@ -119,7 +161,7 @@ impl View {
         let name = name.clone();
         let zone = self.zones.entry(name.clone());
         let zone = zone.or_insert_with(|| ZoneKeys::new(name.clone()));
-        let follows = matches!(place, Place::Follow(..));
+        let follows = matches!(place, Place::Follow(..) | Place::Serial(_));
         let roles = |zone: &ZoneKeys| -> BTreeSet<RoleName> {
             let all = follows.then(|| zone.roles());
             all.into_iter().flatten().cloned().collect()
@@ -180,7 +222,7 @@ impl View {
                 .map(|keys| self.tree(keys, old, stale));
             let (new, closed) = match made {
                 None => (None, None),
-                Some(Ok(tree)) => (Some(tree), None),
+                Some(Ok(tree)) => (Some(following(tree, old)), None),
                 Some(Err(why)) => (Some(Tree::closed(&name)), Some(why)),
             };
             let serial = |tree: &Tree| (!tree.is_closed()).then(|| tree.soa().serial);
@@ -195,10 +237,58 @@ impl View {
                 trees.push((name, new.map(Arc::new)));
             }
         }
+        if std::mem::take(&mut self.catalog_stale) {
+            self.build_catalog(before, &mut trees, &mut changes);
+        }
         Built {
             zones: before.with(trees),
             changes,
         }
+    }
+
+    /// The zones in force by name, which is a zone itself; none where an operator has a zone there.
+    fn build_catalog(
+        &self,
+        before: &Zones,
+        trees: &mut Vec<(Name, Option<Arc<Tree>>)>,
+        changes: &mut Vec<ZoneChange>,
+    ) {
+        let Some(name) = &self.catalog else {
+            return;
+        };
+        let zone_there = self.zones.get(&ZoneName::new(name));
+        if zone_there.is_some_and(ZoneKeys::is_in_force) {
+            return;
+        }
+        let old = before.get(name);
+        let (new, closed) = match self.catalog_tree(name) {
+            Ok(tree) => (following(tree, old), None),
+            Err(why) => (Tree::closed(name), Some(why)),
+        };
+        let serial = |tree: &Tree| (!tree.is_closed()).then(|| tree.soa().serial);
+        changes.push(ZoneChange {
+            name: name.clone(),
+            before: old.and_then(|old| serial(old)),
+            after: serial(&new),
+            closed,
+        });
+        trees.push((name.clone(), Some(Arc::new(new))));
+    }
+
+    fn catalog_tree(&self, name: &Name) -> Read<Tree> {
+        let count = self.catalog_count.clone().unwrap_or(Ok(0))?;
+        let members: Vec<CatalogMember> = self
+            .came
+            .iter()
+            .map(|(zone, created)| CatalogMember {
+                zone: zone.name().clone(),
+                label: label(zone.name(), *created),
+            })
+            .collect();
+        let zone =
+            catalog(name, &members, on_wire(count + 1)).map_err(|error| error.to_string())?;
+        let tree = Tree::build(&zone).map_err(|error| error.to_string())?;
+        Ok(tree.private())
     }
 
     fn tree(&self, keys: &ZoneKeys, old: Option<&Arc<Tree>>, stale: Stale) -> Read<Tree> {
@@ -208,6 +298,26 @@ impl View {
             }
             _ => keys.pack(&self.placement),
         }
+    }
+}
+
+/// What tells a zone from others in the catalog, and from a later one of its name: zones may have
+/// come in one commit, so it is made of both (FNV-1a, and the finish of `SplitMix64`).
+fn label(zone: &Name, created: i64) -> u64 {
+    let octets = zone.as_wire().iter().copied().chain(created.to_be_bytes());
+    let hash = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
+        (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ hash >> 31
+}
+
+/// A tree that knows what has changed since the one before, when there was one.
+fn following(tree: Tree, old: Option<&Arc<Tree>>) -> Tree {
+    match old {
+        Some(old) if !old.is_closed() => tree.following(old),
+        _ => tree,
     }
 }
 

@@ -69,9 +69,11 @@ impl ZoneKeys {
         self.settings.is_some() || self.unreadable.contains_key(&unread)
     }
 
-    /// The roles that its names follow.
+    /// The roles that its names follow, or its serial counts the moves of.
     pub(crate) fn roles(&self) -> BTreeSet<&RoleName> {
-        self.follows.values().map(|follow| &follow.role).collect()
+        let counted = self.serial.iter().flat_map(|serial| serial.roles.keys());
+        let followed = self.follows.values().map(|follow| &follow.role);
+        followed.chain(counted).collect()
     }
 
     /// A key of the zone has another value, or is gone.
@@ -87,7 +89,7 @@ impl ZoneKeys {
                     Stale::Live
                 })
             }
-            Place::Moved(_) => Ok(Stale::Nothing),
+            Place::Moved(_) | Place::Catalog => Ok(Stale::Nothing),
         };
         // What could not be read may be read now, and the other way round.
         let known_before = self.unreadable.remove(&place).is_none();
@@ -172,7 +174,11 @@ impl ZoneKeys {
         let generation = self.settings.as_ref().map(|settings| settings.generation);
         let of_another = |place: &Place| match place {
             Place::Node(_, of, _) => Some(*of) != generation,
-            Place::Zone(_) | Place::Follow(..) | Place::Serial(_) | Place::Moved(_) => false,
+            Place::Zone(_)
+            | Place::Follow(..)
+            | Place::Serial(_)
+            | Place::Moved(_)
+            | Place::Catalog => false,
         };
         if let Some((place, why)) = self.unreadable.iter().find(|(place, _)| !of_another(place)) {
             return Err(format!("{place:?} cannot be read: {why}"));

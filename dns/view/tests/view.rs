@@ -4,13 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use cfgdns_core::{Tree, Zones};
-use cfgdns_view::{Built, View};
-use cfgdns_zone::{Name, Rdata};
+use cfgdns_view::{Built, Entry, View};
+use cfgdns_zone::{Name, Rdata, Rtype};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
+}
+
+fn entry<'a>(key: &'a [u8], value: &'a [u8], revision: i64) -> Entry<'a> {
+    Entry {
+        key,
+        value,
+        created: 1,
+        changed: revision,
+    }
 }
 
 /// A group's keys and what a name server made of them.
@@ -26,7 +35,7 @@ impl Server {
         self.revision += 1;
         let key = format!("/cfgsvc/{key}");
         self.view
-            .put(key.as_bytes(), value.as_bytes(), self.revision);
+            .put(entry(key.as_bytes(), value.as_bytes(), self.revision));
         self
     }
 
@@ -351,6 +360,56 @@ fn zone_with_a_key_that_cannot_be_read_is_closed_until_it_can() {
 }
 
 #[test]
+fn catalog_lists_the_zones_with_labels_of_their_own_and_the_count_of_the_group() {
+    let mut server = server();
+    let catalog = name("catalog.invalid.");
+    server.view = View::new(Some(catalog.clone()));
+    let listed = |server: &Server| -> Vec<String> {
+        let tree = server.zones.get(&catalog).expect("the catalog");
+        assert!(tree.is_private());
+        let pointers = tree.nodes().filter_map(|node| tree.set(node, Rtype::PTR));
+        pointers
+            .map(|set| {
+                let (owner, _) = Name::from_wire(set.owner).expect("a name");
+                let (zone, _) = Name::from_wire(set.data.clone().next().expect("one")).expect("it");
+                format!("{owner} {zone}")
+            })
+            .collect()
+    };
+    let serial = |server: &Server| server.zones.get(&catalog).map(|tree| tree.soa().serial);
+    server.build();
+    assert_eq!((listed(&server), serial(&server)), (Vec::new(), Some(1)));
+    let put = |server: &mut Server, zone: &str, created| {
+        let key = format!("/cfgsvc/zones/{zone}");
+        let (value, changed) = (&b"{\"generation\":1}"[..], 9);
+        let key = key.as_bytes();
+        server.view.put(Entry {
+            key,
+            value,
+            created,
+            changed,
+        });
+    };
+    put(&mut server, "one.example", 7);
+    put(&mut server, "two.example", 7);
+    server.put("catalog", r#"{"count":1}"#);
+    server.build();
+    let both = listed(&server);
+    assert_eq!((both.len(), serial(&server)), (2, Some(2)));
+    assert!(both[0].ends_with(" one.example.") || both[0].ends_with(" two.example."));
+    // Another one of the same name has another label, and secondaries begin anew (RFC 9432 5.4).
+    server.delete("zones/two.example");
+    put(&mut server, "two.example", 8);
+    server.put("catalog", r#"{"count":3}"#);
+    server.build();
+    let again = listed(&server);
+    assert_eq!((again.len(), serial(&server)), (2, Some(4)));
+    assert_eq!(both.iter().filter(|line| again.contains(line)).count(), 1);
+    let steps = server.zones.get(&catalog).expect("it").history().steps();
+    assert_eq!(steps, 2, "secondaries are sent what has changed");
+}
+
+#[test]
 fn keys_of_others_change_nothing() {
     let mut server = server();
     server.changes();
@@ -363,8 +422,8 @@ fn keys_of_others_change_nothing() {
     ] {
         server.put(key, "{}");
     }
-    server.view.put(b"/app/config", b"1", 9);
-    server.view.put(b"/cfgsvc/\xff", b"1", 9);
+    server.view.put(entry(b"/app/config", b"1", 9));
+    server.view.put(entry(b"/cfgsvc/\xff", b"1", 9));
     assert_eq!(server.changes(), "");
 }
 
@@ -447,7 +506,10 @@ proptest! {
             }
         }
         server.build();
-        let all = || keys.iter().map(|(key, (value, at))| (key.as_bytes(), value.as_bytes(), *at));
+        let all = || {
+            let keys = keys.iter();
+            keys.map(|(key, (value, at))| entry(key.as_bytes(), value.as_bytes(), *at))
+        };
         let mut fresh = Server::default();
         fresh.view.load(all());
         fresh.build();

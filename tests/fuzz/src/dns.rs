@@ -16,7 +16,7 @@ use cfgdns_core::{
     Arrival, CookieSecrets, Freshness, Limiter, Limits, Moment, Outcome, Settings, State,
     Transport, Tree, UDP_OCTETS_MAX, Zones, respond,
 };
-use cfgdns_view::View;
+use cfgdns_view::{Entry, View};
 use cfgdns_zone::{Name, Source, Zone, load, print};
 
 use crate::draw::Draw;
@@ -68,7 +68,7 @@ fn zones() -> &'static Zones {
 fn sent(outcome: Outcome) -> Option<Vec<u8>> {
     match outcome {
         Outcome::Send(octets) => Some(octets),
-        Outcome::Silence | Outcome::Transfer(_) => None,
+        Outcome::Silence | Outcome::Stream(_) => None,
     }
 }
 
@@ -195,7 +195,7 @@ pub(crate) fn keys(data: &[u8]) {
             } else {
                 one(&VALUES, draw.below(9)).into_bytes()
             };
-            view.put(&key, &value, revision);
+            view.put(entry(&key, &value, revision));
             known.insert(key, (value, revision));
         }
         if draw.flag() {
@@ -207,7 +207,7 @@ pub(crate) fn keys(data: &[u8]) {
     fresh.load(
         known
             .iter()
-            .map(|(key, (value, at))| (&key[..], &value[..], *at)),
+            .map(|(key, (value, at))| entry(key, value, *at)),
     );
     let fresh = fresh.build(&Zones::default()).zones;
     assert_eq!(zones.trees().len(), fresh.trees().len());
@@ -215,6 +215,15 @@ pub(crate) fn keys(data: &[u8]) {
         assert!(ours.origin() == theirs.origin() && ours.is_closed() == theirs.is_closed());
         assert_eq!(ours.soa(), theirs.soa());
         assert_eq!(records(ours), records(theirs));
+    }
+}
+
+fn entry<'a>(key: &'a [u8], value: &'a [u8], changed: i64) -> Entry<'a> {
+    Entry {
+        key,
+        value,
+        created: 1,
+        changed,
     }
 }
 

@@ -102,6 +102,8 @@ pub enum Place {
     Serial(ZoneName),
     /// What the group counts of a role that is followed.
     Moved(RoleName),
+    /// What the group counts of zones that come and go: the serial of a catalog of them (RFC 9432).
+    Catalog,
 }
 
 impl Place {
@@ -109,6 +111,7 @@ impl Place {
     pub(crate) fn parse(table: &str, rest: &str) -> Option<Result<Self, String>> {
         Some(match table {
             "zones" => rest.parse().map(Self::Zone),
+            "catalog" if rest.is_empty() => Ok(Self::Catalog),
             "serials" => rest.parse().map(Self::Serial),
             "names" => Self::node(rest),
             "follows" => Self::follow(rest),
@@ -159,6 +162,9 @@ pub fn serial(zone: &ZoneName) -> Bytes {
 pub fn moved(role: &RoleName) -> Bytes {
     format!("/cfgsvc/moved/{role}").into()
 }
+
+/// Key of what the group counts of zones that come and go.
+pub const CATALOG: Bytes = Bytes::from_static(b"/cfgsvc/catalog");
 
 /// Key of what a name has, in a generation of a zone.
 pub fn node(zone: &ZoneName, generation: u64, name: &Name) -> Bytes {
@@ -224,6 +230,7 @@ mod tests {
                 Place::Node(zone, generation, name) => node(&zone, generation, &name),
                 Place::Follow(zone, name, rtype) => follow(&zone, &name, rtype),
                 Place::Moved(role) => moved(&role),
+                Place::Catalog => CATALOG,
             };
             assert_eq!(back, key);
         }

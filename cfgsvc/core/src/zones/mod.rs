@@ -6,6 +6,7 @@
 //!   follows/ZONE/NAME/TYPE      a name whose records follow a role
 //!   serials/ZONE                by the group: counts what the zone says      ┐ together the serial
 //!   moved/ROLE                  by the group: counts moves of a role's holder ┘ of the zone
+//!   catalog                     by the group: counts zones that come and go: a catalog's serial
 //! ```
 //!
 //! Why a key for each name: a change of one record is one small commit that every watcher sees, and

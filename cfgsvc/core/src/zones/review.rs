@@ -65,7 +65,7 @@ pub(super) fn follows(
 pub(crate) fn review(view: &dyn View, key: &Bytes, place: &Place, new: Option<&Bytes>) -> Checked {
     let invalid = |why: String| refuse(Code::InvalidObject, format!("key {}: {why}", shown(key)));
     let checked = match (place, new) {
-        (Place::Serial(_) | Place::Moved(_), _) => {
+        (Place::Serial(_) | Place::Moved(_) | Place::Catalog, _) => {
             let detail = format!("key {} is written by the group alone", shown(key));
             return Ok(Err(refuse(Code::ReservedKey, detail)));
         }

@@ -38,6 +38,8 @@ struct Touched {
     addresses: BTreeSet<Name>,
     /// Roles that were deleted.
     gone: BTreeSet<RoleName>,
+    /// A zone came or went.
+    zones_listed: bool,
     /// Zones of which a key changed, and whether their start of authority may be another.
     zones: BTreeMap<ZoneName, bool>,
 }
@@ -60,6 +62,11 @@ pub(crate) fn settle(writer: &mut RevisionWriter<'_, '_>) -> io::Result<()> {
     }
     for (zone, soa_too) in touched.zones {
         count(writer, &zone, soa_too)?;
+    }
+    if touched.zones_listed {
+        let before: Moved = load(writer.state, &keys::CATALOG)?.unwrap_or_default();
+        let count = before.count + 1;
+        put(writer, &keys::CATALOG, &Moved { count })?;
     }
     // Last: what a zone that followed it until now has told is counted by it.
     for role in &touched.gone {
@@ -95,6 +102,8 @@ impl Touched {
                     touched.addresses.insert(name);
                 }
                 Some(Ok(Placed::Dns(place))) => {
+                    let came_or_went = before.is_none() || new.is_none();
+                    touched.zones_listed |= came_or_went && matches!(place, Place::Zone(_));
                     touched.zone(writer.state, &mut forced, place)?;
                 }
                 _ => {}
@@ -126,7 +135,7 @@ impl Touched {
                 let soa = name == *zone.name();
                 (zone, soa)
             }
-            Place::Serial(_) | Place::Moved(_) => return Ok(()),
+            Place::Serial(_) | Place::Moved(_) | Place::Catalog => return Ok(()),
         };
         *self.zones.entry(zone).or_default() |= soa;
         Ok(())
@@ -241,6 +250,10 @@ pub(crate) fn restored(writer: &mut RevisionWriter<'_, '_>) -> io::Result<()> {
     for (key, mut serial) in serials {
         serial.count += RESTORED_SKIP;
         put(writer, &key, &serial)?;
+    }
+    if let Some(mut listed) = load::<Moved>(writer.state, &keys::CATALOG)? {
+        listed.count += RESTORED_SKIP;
+        put(writer, &keys::CATALOG, &listed)?;
     }
     Ok(())
 }

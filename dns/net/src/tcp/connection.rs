@@ -6,15 +6,15 @@
 //!                                                └─ transfer: the next message when all is written
 //! ```
 //!
-//! One task does it all, and reads and writes whenever either is possible. Replies go out in the order
-//! of their requests, but that those after the request for a transfer go between its messages.
+//! One task does it all, and reads and writes whenever either is possible. Replies go out in the
+//! order of their requests; those after the request for a transfer go between its messages.
 //!
 //! Why generic: the same conversation goes over TLS.
 //!
 //! Invariants
 //! - at most one message of 65,535 octets is buffered of the input, and of the output
 //!   [`buffers::OUTPUT_FULL`] and one message;
-//! - transfers are sent one after the other; while [`TRANSFERS_MAX`] are asked for, nothing is read;
+//! - transfers are sent one after the other; while [`TRANSFERS_MAX`] wait, nothing is read;
 //! - a client that does not send a whole request, or does not take what is sent, is left after a
 //!   time that single octets do not stretch;
 //! - what was read whole is answered before the end, but when the client does not take it.
@@ -49,10 +49,6 @@ pub(crate) enum Answer {
     /// Send this.
     Message(Vec<u8>),
     /// Send all these, one after the other.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the core makes no messages of transfers yet")
-    )]
     Messages(Box<dyn Messages>),
     /// This is no request: it is not DNS that is spoken here.
     Nothing,
@@ -62,6 +58,8 @@ pub(crate) enum Answer {
 pub(crate) trait Messages: Send {
     /// The next message, as of now; none at the end.
     fn next(&mut self, now: Moment) -> Option<Vec<u8>>;
+    /// At the end: whether all was said. When not, the client sees it by the end of the connection.
+    fn is_complete(&self) -> bool;
 }
 
 /// How long a client is waited for.
@@ -84,6 +82,8 @@ pub(crate) enum End {
     Evicted,
     /// The client sent what is no request.
     NotDns,
+    /// A transfer could not be finished.
+    Cut,
     /// The connection failed.
     Failed(Error),
 }
@@ -185,9 +185,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         while self.output.is_empty()
             && let Some(transfer) = self.transfers.front_mut()
         {
-            match transfer.next(now) {
-                Some(message) => self.output.push(&message),
-                None => drop(self.transfers.pop_front()),
+            if let Some(message) = transfer.next(now) {
+                self.output.push(&message);
+            } else if transfer.is_complete() {
+                self.transfers.pop_front();
+            } else {
+                self.ending = Some(End::Cut);
+                self.transfers.clear();
             }
         }
         if was_empty {
@@ -195,11 +199,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         }
     }
 
-    /// There is a request, and room for its reply. After what is no request nothing is one.
+    /// There is a request, and room for its reply. After what is no request nothing is one, and
+    /// after a transfer that was cut nothing is said.
     fn can_answer(&self) -> bool {
         !self.output.is_full()
             && self.transfers.len() < TRANSFERS_MAX
-            && !matches!(self.ending, Some(End::NotDns))
+            && !matches!(self.ending, Some(End::NotDns | End::Cut))
             && self.input.message().is_some()
     }
 
@@ -218,26 +223,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         if progress && self.output.is_empty() {
             self.active = Instant::now();
         }
-        if self.ending.is_none() && self.input.message().is_none() {
+        let reads = self.ending.is_none() && self.input.message().is_none();
+        if reads {
             match self.input.poll_read(Pin::new(&mut self.stream), cx) {
-                Poll::Ready(Ok(0)) => self.ending = Some(End::Done),
-                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Ok(count)) => {
+                    progress = true;
+                    if count == 0 {
+                        self.ending = Some(End::Done);
+                    }
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
-                // What had come by then is read.
-                Poll::Pending if around.poll_stopping(cx).is_ready() => {
-                    self.ending = Some(End::Done);
-                }
-                Poll::Pending if self.is_idle() && around.poll_evicted(cx).is_ready() => {
-                    self.ending = Some(End::Evicted);
-                }
                 Poll::Pending => {}
             }
-            progress |= self.ending.is_some();
         }
         if progress {
             return Poll::Ready(Ok(()));
         }
-        self.poll_alarm(cx).map(Err)
+        // Only now, when all that came was read.
+        if reads && around.poll_stopping(cx).is_ready() {
+            self.ending = Some(End::Done);
+        } else if reads && self.is_idle() && around.poll_evicted(cx).is_ready() {
+            self.ending = Some(End::Evicted);
+        } else {
+            return self.poll_alarm(cx).map(Err);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Ready when the client was waited for in vain.
@@ -269,3 +279,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Who is connected, and who has to make room.
 //!
 //! Where there are too many, the connection that is idle for longest is closed, as a client must
-//! expect at any time (RFC 7766 6.2.3); a new one is refused when none is idle. knotd does the same,
-//! while NSD stops accepting, and with it everybody waits who came after a hundred sleepers.
+//! expect at any time (RFC 7766 6.2.3); a new one is refused when none is idle. To stop accepting
+//! instead would make everybody wait who comes after as many sleepers as there are places.
 //!
 //! Invariants
 //! - no more places are given than there are, in all and for each client;

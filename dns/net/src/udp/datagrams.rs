@@ -16,8 +16,8 @@ use nix::sys::socket::{
     recvmmsg, sendmmsg,
 };
 
-/// Datagrams in a batch. A batch as large as this costs each of its datagrams a 64th of a call; more
-/// would only make the first wait for the last.
+/// Datagrams in a batch. In one as large as this each costs a 64th of a call; more would only make
+/// the first wait for the last.
 pub(crate) const BATCH: usize = 64;
 
 /// Octets of a request. We say in each OPT record that we take 1,232 (RFC 6891 6.2.3), and none of
@@ -40,7 +40,6 @@ struct Arrived {
     /// There was more of it than fits.
     cut: bool,
     client: SocketAddr,
-    sockaddr: SockaddrStorage,
     local: Option<Local>,
 }
 
@@ -50,8 +49,6 @@ pub(crate) struct Datagram<'a> {
     pub(crate) octets: &'a [u8],
     /// Who sent it.
     pub(crate) client: SocketAddr,
-    /// The same for the kernel.
-    pub(crate) sockaddr: SockaddrStorage,
     /// The address that was asked, where the socket has no address of its own.
     pub(crate) local: Option<Local>,
 }
@@ -107,7 +104,6 @@ impl Receiver {
                 &buffer[..arrived.octets]
             },
             client: arrived.client,
-            sockaddr: arrived.sockaddr,
             local: arrived.local,
         })
     }
@@ -119,11 +115,12 @@ fn headers() -> MultiHeaders<SockaddrStorage> {
 }
 
 fn arrived(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Arrived {
-    let sockaddr = message.address.unwrap_or_else(|| NOBODY.into());
-    let client = match (sockaddr.as_sockaddr_in(), sockaddr.as_sockaddr_in6()) {
-        (Some(v4), _) => SocketAddr::V4((*v4).into()),
-        (None, Some(v6)) => SocketAddr::V6((*v6).into()),
-        (None, None) => NOBODY,
+    let sockaddr = message.address.as_ref();
+    let v4 = sockaddr.and_then(SockaddrStorage::as_sockaddr_in);
+    let v6 = || sockaddr.and_then(SockaddrStorage::as_sockaddr_in6);
+    let client = match v4 {
+        Some(v4) => SocketAddr::V4((*v4).into()),
+        None => v6().map_or(NOBODY, |v6| SocketAddr::V6((*v6).into())),
     };
     // Control messages that do not fit were not asked for: then there is no address, and the kernel
     // chooses one.
@@ -132,7 +129,6 @@ fn arrived(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Arrived {
         octets: message.bytes.min(REQUEST_OCTETS),
         cut: message.flags.contains(MsgFlags::MSG_TRUNC),
         client,
-        sockaddr,
         local: control.find_map(local),
     }
 }
@@ -173,7 +169,7 @@ impl Outgoing {
     /// Adds the reply to a datagram.
     pub(crate) fn push(&mut self, reply: Vec<u8>, datagram: &Datagram<'_>) {
         self.octets.push(reply);
-        self.to.push(Some(datagram.sockaddr));
+        self.to.push(Some(datagram.client.into()));
         self.from.push(datagram.local);
     }
 
@@ -252,5 +248,90 @@ impl Sender {
             }
         };
         Ok(results.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::Sockets;
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        client
+            .connect(server.local_addr().expect("bound"))
+            .expect("connected");
+        (server, client)
+    }
+
+    /// What is sent over loopback is there when the call returns.
+    #[test]
+    fn burst_is_taken_in_batches_and_replies_go_out_in_one() {
+        let (server, client) = pair();
+        let mut receiver = Receiver::new();
+        assert_eq!(receiver.receive(&server), Err(Errno::EAGAIN));
+        for number in 0..BATCH + 6 {
+            client
+                .send(&[u8::try_from(number).expect("few"); 30])
+                .expect("sent");
+        }
+        let mut sender = Sender::new();
+        let mut numbers = Vec::new();
+        for expected in [BATCH, 6] {
+            assert_eq!(receiver.receive(&server), Ok(expected));
+            let mut outgoing = Outgoing::default();
+            for datagram in receiver.datagrams() {
+                assert_eq!(datagram.client, client.local_addr().expect("bound"));
+                assert_eq!(datagram.local, None, "the socket has an address of its own");
+                numbers.push(usize::from(datagram.octets[29]));
+                outgoing.push(datagram.octets[..20].to_vec(), &datagram);
+            }
+            assert_eq!(sender.send(&server, &outgoing, 0), Ok(expected));
+        }
+        assert_eq!(receiver.receive(&server), Err(Errno::EAGAIN));
+        assert!(numbers.iter().copied().eq(0..BATCH + 6));
+        for number in 0..BATCH + 6 {
+            let mut reply = [0; 100];
+            assert_eq!(client.recv(&mut reply).expect("a reply"), 20);
+            assert_eq!(usize::from(reply[0]), number);
+        }
+    }
+
+    /// Loopback has one address of IPv6, so only here is seen that it is the one that was asked.
+    #[test]
+    fn address_that_was_asked_is_known_on_wildcards() {
+        for (wildcard, loopback) in [("0.0.0.0:0", "127.0.0.3"), ("[::]:0", "::1")] {
+            let sockets = Sockets::bind(wildcard.parse().expect("an address"), 1);
+            let sockets = sockets.expect("it is free");
+            let loopback: IpAddr = loopback.parse().expect("an address");
+            let client = UdpSocket::bind((loopback, 0)).expect("a port");
+            let server = SocketAddr::new(loopback, sockets.address.port());
+            let mut receiver = Receiver::new();
+            // The room for addresses is used again and again.
+            for _ in 0..3 {
+                for _ in 0..BATCH {
+                    client.send_to(b"12 octets...", server).expect("sent");
+                }
+                assert_eq!(receiver.receive(&sockets.udp[0]), Ok(BATCH));
+                let expected = Some(Local {
+                    address: loopback,
+                    interface: 0,
+                });
+                assert!(receiver.datagrams().all(|one| one.local == expected));
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_datagram_that_is_too_long_there_is_the_header() {
+        let (server, client) = pair();
+        let mut receiver = Receiver::new();
+        for octets in [REQUEST_OCTETS, REQUEST_OCTETS + 1, 60_000, 0, 1] {
+            client.send(&vec![1; octets]).expect("sent");
+        }
+        assert_eq!(receiver.receive(&server), Ok(5));
+        let octets: Vec<_> = receiver.datagrams().map(|one| one.octets.len()).collect();
+        assert_eq!(octets, [REQUEST_OCTETS, 12, 12, 0, 1]);
     }
 }

@@ -60,8 +60,8 @@ impl Input {
         }
     }
 
-    /// Reads into the room that is left, which is enough for the first message: how many octets came,
-    /// 0 at the end.
+    /// Reads into the room that is left, which is enough for the first message: how many octets
+    /// came, 0 at the end.
     pub(crate) fn poll_read(
         &mut self,
         stream: Pin<&mut impl AsyncRead>,

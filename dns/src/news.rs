@@ -1,0 +1,171 @@
+//! Tells secondaries that a zone has changed (RFC 1996): the socket and the clock around
+//! [`cfgdns_core::Notifier`], which decides.
+//!
+//! All zones are told of when the server becomes fresh, at its start and whenever it comes back: a
+//! secondary that got SERVFAIL meanwhile waits for its retry, which may be long.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cfgdns_core::{Notifier, NotifyReply, NotifyTarget};
+use cfgdns_net::now;
+use cfgdns_zone::Name;
+use tokio::net::UdpSocket;
+use tokio::sync::Notify;
+
+use crate::publish::Publisher;
+
+/// Messages in a second, to all targets: ten thousand zones take less than two minutes for one.
+const PER_SECOND: u32 = 100;
+/// Octets of a reply that are read: more is none of ours.
+const REPLY_OCTETS_MAX: usize = 1_232;
+/// Longest wait without a look at the clock, which goes on while the machine sleeps.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Zones that have changed, each once, until they are taken.
+#[derive(Debug, Default)]
+pub struct News {
+    zones: Mutex<BTreeSet<Name>>,
+    there: Notify,
+}
+
+impl News {
+    /// These have changed.
+    pub fn add(&self, zones: impl IntoIterator<Item = Name>) {
+        let mut all = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(zones);
+        drop(all);
+        self.there.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<Name> {
+        let mut all = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *all)
+    }
+}
+
+/// Sockets that messages are sent from, for the families of the targets.
+#[derive(Debug)]
+struct Sockets {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+}
+
+impl Sockets {
+    async fn bind(targets: &[NotifyTarget]) -> io::Result<Self> {
+        let any = |is: fn(&SocketAddr) -> bool| targets.iter().any(|target| is(&target.address));
+        let bind = async |wanted: bool, from: IpAddr| -> io::Result<Option<UdpSocket>> {
+            if !wanted {
+                return Ok(None);
+            }
+            UdpSocket::bind((from, 0)).await.map(Some)
+        };
+        Ok(Self {
+            v4: bind(any(SocketAddr::is_ipv4), Ipv4Addr::UNSPECIFIED.into()).await?,
+            v6: bind(any(SocketAddr::is_ipv6), Ipv6Addr::UNSPECIFIED.into()).await?,
+        })
+    }
+
+    async fn send(&self, to: SocketAddr, octets: &[u8]) -> io::Result<()> {
+        let socket = match to {
+            SocketAddr::V4(_) => &self.v4,
+            SocketAddr::V6(_) => &self.v6,
+        };
+        let socket = socket.as_ref().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        socket.send_to(octets, to).await.map(drop)
+    }
+}
+
+/// A datagram at a socket; never where there is none.
+async fn receive(socket: Option<&UdpSocket>, octets: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match socket {
+        Some(socket) => socket.recv_from(octets).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the targets of all news, until the task is dropped.
+pub async fn tell(publisher: Arc<Publisher>, targets: Vec<NotifyTarget>) -> io::Result<()> {
+    let sockets = Sockets::bind(&targets).await?;
+    let mut notifier = Notifier::new(targets, PER_SECOND, rand::random());
+    let (mut from_v4, mut from_v6) = ([0; REPLY_OCTETS_MAX], [0; REPLY_OCTETS_MAX]);
+    let mut given_up = 0;
+    loop {
+        tokio::select! {
+            () = publisher.news().there.notified() => {
+                take_news(&publisher, &mut notifier);
+            }
+            got = receive(sockets.v4.as_ref(), &mut from_v4) => {
+                heard(&mut notifier, got, &from_v4);
+            }
+            got = receive(sockets.v6.as_ref(), &mut from_v6) => {
+                heard(&mut notifier, got, &from_v6);
+            }
+            () = tokio::time::sleep(wait(&notifier)) => {}
+        }
+        for (to, octets) in notifier.poll(now()) {
+            if let Err(error) = sockets.send(to, &octets).await {
+                // It is sent again.
+                tracing::debug!(%to, %error, "cannot tell a secondary");
+            }
+        }
+        if notifier.given_up() > given_up {
+            given_up = notifier.given_up();
+            tracing::warn!(
+                given_up,
+                "secondaries do not answer to NOTIFY; they ask by themselves"
+            );
+        }
+    }
+}
+
+/// Until the next message is due, or the clock is looked at.
+fn wait(notifier: &Notifier) -> Duration {
+    let due_ms = notifier.next_wakeup().unwrap_or(u64::MAX);
+    let left_ms = due_ms.saturating_sub(now().monotonic_ms);
+    Duration::from_millis(left_ms).min(LOOK_EVERY)
+}
+
+fn take_news(publisher: &Publisher, notifier: &mut Notifier) {
+    let state = publisher.shared().load();
+    for name in publisher.news().take() {
+        match state.zones.get(&name).filter(|tree| !tree.is_closed()) {
+            Some(tree) => notifier.changed(tree, now()),
+            None => notifier.removed(&name),
+        }
+    }
+}
+
+fn heard(notifier: &mut Notifier, got: io::Result<(usize, SocketAddr)>, octets: &[u8]) {
+    // An error is that of a message before: its port is closed. It is sent again.
+    let Ok((length, from)) = got else {
+        return;
+    };
+    match notifier.reply(from, &octets[..length], now()) {
+        NotifyReply::Heard(zone, rcode) if rcode != 0 => {
+            tracing::warn!(%zone, %from, rcode, "a secondary does not want to hear of a zone");
+        }
+        NotifyReply::Unsigned(zone, rcode) => {
+            tracing::warn!(%zone, %from, rcode, "a secondary's reply is not rightly signed");
+        }
+        NotifyReply::Heard(..) | NotifyReply::Foreign => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_a_zone_are_taken_once() {
+        let zone = |text: &str| -> Name { text.parse().expect("a name") };
+        let news = News::default();
+        news.add([zone("b."), zone("a.")]);
+        news.add([zone("a.")]);
+        assert_eq!(Vec::from_iter(news.take()), [zone("a."), zone("b.")]);
+        assert!(news.take().is_empty());
+    }
+}
