@@ -27,7 +27,7 @@ pub struct Allow {
     pub key: Option<Name>,
 }
 
-/// A list of entries, of which one must be met.
+/// A list of entries, of which one must be met: by default none, so that it is nobody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acl(Vec<Allow>);
 
@@ -132,7 +132,7 @@ impl FromStr for Allow {
 impl Acl {
     /// Nobody.
     pub fn nobody() -> Self {
-        Self(Vec::new())
+        Self::default()
     }
 
     /// Whoever meets one of these.

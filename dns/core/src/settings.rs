@@ -42,7 +42,7 @@ pub struct Chaos {
     pub version: Identity,
 }
 
-/// What the operator decides.
+/// What the operator decides; by default nothing is said and nobody may have anything.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Who answers, for those who ask (RFC 5001).
