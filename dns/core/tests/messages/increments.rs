@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use cfgdns_core::{HISTORY_OCTETS_MAX, HISTORY_STEPS_MAX, STREAM_OCTETS, State, Tree};
+use cfgdns_core::{HISTORY_OCTETS_MAX, HISTORY_STEPS_MAX, STREAM_OCTETS, State, Tree, Zones};
 use cfgdns_zone::{Name, Rdata, Rtype, Soa, Zone};
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
@@ -75,10 +75,7 @@ fn trees(zones: &[Zone]) -> Tree {
 
 fn server(zones: &[Zone]) -> State {
     let mut state = state();
-    let tree = trees(zones);
-    state.zones = state
-        .zones
-        .with([(tree.origin().clone(), Some(Arc::new(tree)))]);
+    state.zones = Zones::new([Arc::new(trees(zones))]);
     state
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cfgdns_core::{
-    Acl, End, Freshness, Moment, Outcome, STREAM_OCTETS, State, Stream, Transport, Tree, respond,
+    Acl, End, Freshness, Moment, Outcome, STREAM_OCTETS, State, Stream, Transport, Tree, Zones,
+    respond,
 };
 use cfgdns_zone::{Name, Rdata, Rtype, Zone};
 use expect_test::expect;
@@ -150,9 +151,7 @@ fn large_zone() -> Zone {
 pub(crate) fn state_with(zone: &Zone) -> State {
     let mut state = state();
     let tree = Tree::build(zone).expect("it has an SOA");
-    state.zones = state
-        .zones
-        .with([(tree.origin().clone(), Some(Arc::new(tree)))]);
+    state.zones = Zones::new([Arc::new(tree)]);
     state
 }
 
