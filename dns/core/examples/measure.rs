@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cfgdns_core::{
-    Acl, Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, LiveSet, Moment, Outcome,
-    Question, Settings, State, Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, answer, respond,
+    Acl, Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, LiveSet, Moment, Notifier,
+    NotifyTarget, Outcome, Question, Settings, State, Transport, Tree, TsigKeys, UDP_OCTETS_MAX,
+    Zones, answer, respond,
 };
 use cfgdns_zone::{Name, Rdata, RrSet, Rtype, Soa, Source, Zone, check, load, parse, print};
 
@@ -154,6 +155,36 @@ fn measure_messages(zones: &Zones, kinds: &[(&str, &[Name])]) {
     }
 }
 
+/// What it costs when all zones change at once: to take it in, and to tell of it at a rate.
+fn measure_news(trees: &[Arc<Tree>]) {
+    let target = |last| NotifyTarget {
+        address: ([192, 0, 2, last], 53).into(),
+        key: None,
+    };
+    let targets: Vec<_> = (0..10).map(target).collect();
+    let at = |monotonic_ms| Moment {
+        unix_seconds: 0,
+        monotonic_ms,
+    };
+    let taken = || {
+        let mut notifier = Notifier::new(targets.clone(), 1_000, [7; 16]);
+        for tree in trees {
+            notifier.changed(tree, at(0));
+        }
+        notifier
+    };
+    let all = time(taken);
+    println!("  all change{all:>9.1?}, {} targets", targets.len());
+    let mut notifier = taken();
+    let before = Instant::now();
+    let mut sent = 0;
+    // A minute of it, in which nobody answers.
+    while let Some(wakeup) = notifier.next_wakeup().filter(|wakeup| *wakeup <= 60_000) {
+        sent += notifier.poll(at(wakeup)).len();
+    }
+    println!("  told      {:>9.1?}, {sent} messages", before.elapsed());
+}
+
 fn main() {
     let origin = name("example.");
     let mut text = HEAD.to_owned();
@@ -204,11 +235,11 @@ fn main() {
 
     measure_messages(&zones, &[("hit", &hits), ("no name", &absent)]);
 
-    measure_zones();
+    measure_many_zones();
 }
 
-/// Many small zones, and a role that moves.
-fn measure_zones() {
+/// What many zones cost, of which each has no more than it must.
+fn measure_many_zones() {
     let trees: Vec<_> = (0..ZONES)
         .map(|number| {
             let origin = name(&format!("zone-{number:05}.example."));
@@ -222,9 +253,9 @@ fn measure_zones() {
         .collect();
     let zones = Zones::new(trees.iter().cloned());
     let one = Arc::clone(&trees[ZONES / 2]);
-    let apexes: Vec<Name> = (0..NAMES)
-        .map(|number| name(&format!("www.zone-{:05}.example.", number % ZONES)))
-        .collect();
+    let host = |number: usize| number * 7_919 % NAMES;
+    let apex = |number: usize| name(&format!("www.zone-{:05}.example.", host(number) % ZONES));
+    let apexes: Vec<_> = (0..NAMES).map(apex).collect();
     println!("{ZONES} zones");
     println!(
         "  change one{:>9.1?}",
@@ -256,4 +287,5 @@ fn measure_zones() {
     });
     println!("  change all{moved:>8.1?}");
     println!("  no name   {:>9} ns", reply_ns(&zones, &apexes, Rtype::A));
+    measure_news(&trees);
 }

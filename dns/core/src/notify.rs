@@ -84,8 +84,16 @@ enum Queue {
     Over,
 }
 
-/// A zone and the number of a target.
-type Key = (Name, usize);
+/// A zone and a target, by their numbers: they are in many places, and names are long.
+type Key = (u64, usize);
+
+/// What is told of a zone.
+#[derive(Debug)]
+struct News {
+    zone: Name,
+    /// The message, without an id.
+    message: Vec<u8>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -107,13 +115,16 @@ pub struct Notifier {
     secret: [u8; 16],
     /// Ids that were drawn.
     drawn: u64,
-    /// The message about a zone, without an id, while it is wanted.
-    messages: BTreeMap<Name, Vec<u8>>,
+    /// The numbers of zones, while something is remembered of them.
+    zones: BTreeMap<Name, u64>,
+    /// The number of the next zone.
+    next_zone: u64,
+    news: BTreeMap<u64, News>,
     entries: BTreeMap<Key, Entry>,
     /// What is due when, by queue.
     queues: [BTreeSet<(u64, Key)>; 3],
     /// Which zone a reply of a target is about.
-    waiting: BTreeMap<(usize, u16), Name>,
+    waiting: BTreeMap<(usize, u16), u64>,
     credit: u64,
     credit_ms: u64,
     given_up: u64,
@@ -128,7 +139,9 @@ impl Notifier {
             per_second: per_second.max(1),
             secret,
             drawn: 0,
-            messages: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            next_zone: 0,
+            news: BTreeMap::new(),
             entries: BTreeMap::new(),
             queues: [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()],
             waiting: BTreeMap::new(),
@@ -141,12 +154,20 @@ impl Notifier {
     }
 
     /// A zone has changed: this is how it is now.
-    pub fn changed(&mut self, zone: &Tree, now: Moment) {
-        let name = zone.origin().to_lowercase();
-        self.messages.insert(name.clone(), message(zone));
+    pub fn changed(&mut self, tree: &Tree, now: Moment) {
+        if self.targets.is_empty() {
+            return;
+        }
+        let zone = tree.origin().to_lowercase();
+        let number = *self.zones.entry(zone.clone()).or_insert_with(|| {
+            self.next_zone += 1;
+            self.next_zone
+        });
+        let message = message(tree);
+        self.news.insert(number, News { zone, message });
         for target in 0..self.targets.len() {
-            let key = (name.clone(), target);
-            let before = self.take(&key);
+            let key = (number, target);
+            let before = self.take(key);
             let sent_ms = before.as_ref().and_then(|entry| entry.sent_ms);
             let pause_end = sent_ms.map_or(0, |sent| sent.saturating_add(PAUSE_MS));
             let due_ms = pause_end.max(now.monotonic_ms);
@@ -166,11 +187,12 @@ impl Notifier {
 
     /// A zone is served no longer: there is nothing to tell of it.
     pub fn removed(&mut self, zone: &Name) {
-        let name = zone.to_lowercase();
-        for target in 0..self.targets.len() {
-            self.take(&(name.clone(), target));
+        if let Some(number) = self.zones.remove(zone) {
+            for target in 0..self.targets.len() {
+                self.take((number, target));
+            }
+            self.news.remove(&number);
         }
-        self.messages.remove(&name);
     }
 
     /// The messages that are to be sent now, as datagrams.
@@ -213,21 +235,21 @@ impl Notifier {
         let Some(reply) = Notified::read(octets) else {
             return NotifyReply::Foreign;
         };
-        let at = |target: &NotifyTarget| same_address(target.address, from);
         for target in 0..self.targets.len() {
-            let Some(about) = self.waiting.get(&(target, reply.id)) else {
+            let Some(&zone) = self.waiting.get(&(target, reply.id)) else {
                 continue;
             };
-            let named = reply.name.as_ref().is_none_or(|name| name == about);
-            if !at(&self.targets[target]) || !named {
+            let known = &self.news(zone).zone;
+            let named = reply.name.as_ref().is_none_or(|name| name == known);
+            if !named || !same_address(self.targets[target].address, from) {
                 continue;
             }
-            let key = (about.clone(), target);
-            if !self.is_signed(&key, octets, &reply, now) {
-                return NotifyReply::Unsigned(key.0, reply.rcode);
+            let name = known.clone();
+            if !self.is_signed((zone, target), octets, &reply, now) {
+                return NotifyReply::Unsigned(name, reply.rcode);
             }
-            self.finish(key.clone());
-            return NotifyReply::Heard(key.0, reply.rcode);
+            self.finish((zone, target));
+            return NotifyReply::Heard(name, reply.rcode);
         }
         NotifyReply::Foreign
     }
@@ -246,17 +268,22 @@ impl Notifier {
         &self.queues[queue as usize]
     }
 
+    /// Whoever remembers a zone keeps its news.
+    fn news(&self, zone: u64) -> &News {
+        self.news.get(&zone).expect("there is an entry of the zone")
+    }
+
     fn put(&mut self, key: Key, entry: Entry) {
-        self.queues[entry.queue as usize].insert((entry.due_ms, key.clone()));
+        self.queues[entry.queue as usize].insert((entry.due_ms, key));
         if let Some((id, _)) = entry.waiting {
-            self.waiting.insert((key.1, id), key.0.clone());
+            self.waiting.insert((key.1, id), key.0);
         }
         self.entries.insert(key, entry);
     }
 
-    fn take(&mut self, key: &Key) -> Option<Entry> {
-        let entry = self.entries.remove(key)?;
-        self.queues[entry.queue as usize].remove(&(entry.due_ms, key.clone()));
+    fn take(&mut self, key: Key) -> Option<Entry> {
+        let entry = self.entries.remove(&key)?;
+        self.queues[entry.queue as usize].remove(&(entry.due_ms, key));
         if let Some((id, _)) = entry.waiting {
             self.waiting.remove(&(key.1, id));
         }
@@ -268,12 +295,12 @@ impl Notifier {
         let queues = [Queue::Fresh, Queue::Sent].into_iter();
         let mut due = queues.filter_map(|queue| self.queue(queue).first());
         let found = due.find(|(due_ms, _)| *due_ms <= now_ms);
-        found.map(|(_, key)| key.clone())
+        found.map(|(_, key)| *key)
     }
 
     /// It was answered or given up.
     fn finish(&mut self, key: Key) {
-        if let Some(mut entry) = self.take(&key) {
+        if let Some(mut entry) = self.take(key) {
             entry.queue = Queue::Over;
             entry.due_ms = entry
                 .sent_ms
@@ -285,19 +312,16 @@ impl Notifier {
 
     /// Forgets what is over.
     fn sweep(&mut self, now_ms: u64) {
-        while let Some((_, key)) = self
-            .queue(Queue::Over)
-            .first()
-            .filter(|one| one.0 <= now_ms)
-        {
-            let key = key.clone();
-            self.take(&key);
-            let (name, _) = key;
-            let mut others = self
-                .entries
-                .range((name.clone(), 0)..=(name.clone(), usize::MAX));
-            if others.next().is_none() {
-                self.messages.remove(&name);
+        while let Some(&(due_ms, key)) = self.queue(Queue::Over).first() {
+            if due_ms > now_ms {
+                return;
+            }
+            self.take(key);
+            let mut others = self.entries.range((key.0, 0)..=(key.0, usize::MAX));
+            if others.next().is_none()
+                && let Some(news) = self.news.remove(&key.0)
+            {
+                self.zones.remove(&news.zone);
             }
         }
     }
@@ -315,7 +339,7 @@ impl Notifier {
 
     /// Makes a message; none when all ids are taken, and it is put off.
     fn send(&mut self, key: Key, now: Moment) -> Option<(SocketAddr, Vec<u8>)> {
-        let mut entry = self.take(&key)?;
+        let mut entry = self.take(key)?;
         let known = entry.waiting.take().map(|(id, _)| id);
         let Some(id) = known.or_else(|| self.draw_id(key.1)) else {
             entry.due_ms = now.monotonic_ms.saturating_add(PAUSE_MS);
@@ -323,7 +347,7 @@ impl Notifier {
             return None;
         };
         let target = &self.targets[key.1];
-        let mut message = self.messages.get(&key.0)?.clone();
+        let mut message = self.news(key.0).message.clone();
         message[..2].copy_from_slice(&id.to_be_bytes());
         let mac = target.key.clone().and_then(|key| {
             let mut signer = Signer::of_request(key);
@@ -351,13 +375,13 @@ impl Notifier {
     }
 
     /// Whether a reply has the signature that its target must give (RFC 8945 5.4).
-    fn is_signed(&self, key: &Key, octets: &[u8], reply: &Notified<'_>, now: Moment) -> bool {
+    fn is_signed(&self, key: Key, octets: &[u8], reply: &Notified<'_>, now: Moment) -> bool {
         let Some(tsig_key) = &self.targets[key.1].key else {
             return true;
         };
         let waiting = self
             .entries
-            .get(key)
+            .get(&key)
             .and_then(|entry| entry.waiting.as_ref());
         let (Some((_, Some(mac))), Some(tsig)) = (waiting, &reply.tsig) else {
             return false;
@@ -390,4 +414,77 @@ fn message(zone: &Tree) -> Vec<u8> {
         .unwrap_or(());
     // AA is set, as in the example of RFC 1996 4.5.
     writer.finish([0, 0, OPCODE_NOTIFY << 3 | 1 << 2, 0])
+}
+
+#[cfg(test)]
+mod tests {
+    use cfgdns_zone::{Rdata, Zone};
+
+    use super::*;
+
+    fn tree(origin: &str) -> Tree {
+        let origin: Name = origin.parse().expect("a name");
+        let data = Rdata::parse(Rtype::SOA, "ns. root. 1 1 1 1 1", None).expect("an SOA");
+        let mut zone = Zone::new(origin.clone());
+        zone.insert(&origin, Rtype::SOA, 60, data)
+            .expect("in the zone");
+        Tree::build(&zone).expect("it has an SOA")
+    }
+
+    fn at(monotonic_ms: u64) -> Moment {
+        Moment {
+            unix_seconds: 0,
+            monotonic_ms,
+        }
+    }
+
+    fn remembered(notifier: &Notifier) -> [usize; 5] {
+        [
+            notifier.zones.len(),
+            notifier.news.len(),
+            notifier.entries.len(),
+            notifier.queues.iter().map(BTreeSet::len).sum(),
+            notifier.waiting.len(),
+        ]
+    }
+
+    #[test]
+    fn what_is_answered_or_given_up_is_forgotten_after_its_pause() {
+        let address: SocketAddr = "192.0.2.1:53".parse().expect("an address");
+        let target = NotifyTarget { address, key: None };
+        let other = NotifyTarget {
+            address: "192.0.2.2:53".parse().expect("an address"),
+            key: None,
+        };
+        let mut notifier = Notifier::new(vec![target, other], 100, [7; 16]);
+        for zone in ["a.", "b.", "A."] {
+            notifier.changed(&tree(zone), at(0));
+        }
+        assert_eq!(remembered(&notifier), [2, 2, 4, 4, 0]);
+        let sent = notifier.poll(at(0));
+        assert_eq!(remembered(&notifier), [2, 2, 4, 4, 4]);
+        for (to, message) in sent {
+            if to == address {
+                let mut reply = message[..message.len().min(19)].to_vec();
+                reply[2] |= 0x80;
+                reply[7] = 0;
+                assert!(matches!(
+                    notifier.reply(to, &reply, at(1)),
+                    NotifyReply::Heard(_, 0)
+                ));
+            }
+        }
+        assert_eq!(remembered(&notifier), [2, 2, 4, 4, 2]);
+        notifier.poll(at(1_000));
+        assert_eq!(remembered(&notifier), [2, 2, 2, 2, 2]);
+        while let Some(wakeup) = notifier.next_wakeup() {
+            notifier.poll(at(wakeup));
+        }
+        notifier.poll(at(1_000_000));
+        assert_eq!((remembered(&notifier), notifier.given_up()), ([0; 5], 2));
+        // Where nobody is told, nothing is remembered.
+        let mut notifier = Notifier::new(Vec::new(), 100, [7; 16]);
+        notifier.changed(&tree("a."), at(0));
+        assert_eq!(remembered(&notifier), [0; 5]);
+    }
 }
