@@ -25,7 +25,7 @@ pub(crate) fn hex_encode(bytes: &[u8]) -> String {
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Reads base64 with its padding (RFC 4648 4); none when it is anything else.
-pub(crate) fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     if text.is_empty() || !text.len().is_multiple_of(4) {
         return None;
     }
@@ -60,7 +60,7 @@ fn base64_value(symbol: u8) -> Option<u32> {
 }
 
 /// Base64 with padding.
-pub(crate) fn base64_encode(bytes: &[u8]) -> String {
+pub fn base64_encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let mut bits = 0_u32;
@@ -141,8 +141,8 @@ const DAY: u32 = 86_400;
 pub(crate) fn time_encode(seconds: u32) -> String {
     let (day, second) = (seconds / DAY, seconds % DAY);
     let mut left = day;
-    let year = (1970..=2_106).find(|year| step(&mut left, days_of_year(*year)));
-    let year = year.expect("years go on");
+    let year = (1970..=2106).find(|year| step(&mut left, days_of_year(*year)));
+    let year = year.expect("four octets end in 2106");
     let month = (1..=12).find(|month| step(&mut left, days_of_month(year, *month)));
     let month = month.expect("the months have the days of their year");
     let (hour, minute) = (second / 3_600, second / 60 % 60);

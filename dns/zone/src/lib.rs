@@ -29,6 +29,7 @@ mod write;
 mod zone;
 
 pub use check::{Findings, check, check_node};
+pub use codec::{base64_decode, base64_encode};
 pub use diff::{Change, Record, diff};
 pub use fault::{FAULTS_MAX, Fault, Report};
 pub use master::{FILE_BYTES_MAX, Loaded, RECORDS_MAX, Source, load, parse};
