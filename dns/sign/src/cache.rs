@@ -1,11 +1,12 @@
 //! Signatures that were made, so that a name that is asked often is signed once.
 //!
-//! Two generations: what is made or found goes into the young one; when that is full, it becomes the
-//! old one, and what was old is forgotten. Whoever asks for names that nobody else asks for makes
-//! the generations change faster, and cannot keep out what is asked for in between.
+//! Two generations: what is made or found goes into the young one; when that is full, it becomes
+//! the old one, and what was old is forgotten. Whoever asks for names that nobody else asks for
+//! makes the generations change faster, and cannot keep out what is asked for in between.
 //!
-//! A signature is found by a digest of its key and of all that it signs, which has the times and the
-//! zone in it: one that was made for something else is never found, and none is ever out of date.
+//! A signature is found by a digest of its key and of all that it signs, which has the times and
+//! the zone in it: one that was made for something else is never found, and none is ever out of
+//! date.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A whole zone as it is signed: each set once, with the keys and the chain of all names (RFC 4034 4,
-//! RFC 4035 2). This is what a transfer sends, so that standard secondaries can serve the zone.
+//! A whole zone as it is signed: each set once, with the keys and the chain of all names (RFC 4034
+//! 4, RFC 4035 2). This is what a transfer sends, so that standard secondaries can serve the zone.
 //!
 //! ```text
 //! origin     SOA NS DNSKEY   signed   NSEC ─┐
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Lazy: a name is looked at when it is its turn, and the one after it, so that a transfer of many
-//! names holds few of them. [`ZoneChain`] has the sets alone: two versions of a zone can be compared
-//! without a signature, because the same sets get the same signatures.
+//! names holds few of them. [`ZoneChain`] has the sets alone: two versions of a zone can be
+//! compared without a signature, because the same sets get the same signatures.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

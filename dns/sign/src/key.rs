@@ -2,7 +2,8 @@
 //!
 //! Two algorithms, both with keys of 32 secret octets and signatures of 64: Ed25519 (RFC 8080) and
 //! ECDSA with P-256 (RFC 6605). The second needs a number for each signature that nobody can guess;
-//! it is drawn from key and message (RFC 6979), so that a signature is the same wherever it is made.
+//! it is drawn from key and message (RFC 6979), so that a signature is the same wherever it is
+//! made.
 
 use std::fmt;
 

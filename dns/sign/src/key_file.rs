@@ -1,5 +1,6 @@
-//! Keys as files, in the form of BIND's `dnssec-keygen`: `K<zone>+<algorithm>+<tag>.private` has the
-//! secret, and the same with `.key` the public record. Every other tool of DNSSEC reads them too.
+//! Keys as files, in the form of BIND's `dnssec-keygen`: `K<zone>+<algorithm>+<tag>.private` has
+//! the secret, and the same with `.key` the public record. Every other tool of DNSSEC reads them
+//! too.
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,8 @@
-//! DNSSEC of a zone: its keys, signatures of its sets, what does not exist, and the zone as a whole.
+//! DNSSEC of a zone: its keys, signatures of sets, what does not exist, and the zone as a whole.
 //!
 //! ```text
 //! key files of the server ─► PrivateKey ─┐
-//!                                        ├─► Signer ─┬─ rrsigs(set) ─────► answers, signed as asked
+//!                                        ├─► Signer ─┬─ rrsigs(set) ─────► answers, as asked
 //! the group's keys ─► Signing ───────────┘           └─ SignedZone(sets) ─► transfers
 //!    which keys, which sign, from when to when
 //! ```

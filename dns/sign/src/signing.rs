@@ -1,5 +1,5 @@
-//! What is decided about the signatures of a zone, once for all servers: which keys are in it, which
-//! of them sign, and the times of the signatures.
+//! What is decided about the signatures of a zone, once for all servers: which keys are in it,
+//! which of them sign, and the times of the signatures.
 //!
 //! It has no secrets, so that it can be among the keys of the group. Who has the secrets makes a
 //! [`crate::Signer`] of it.

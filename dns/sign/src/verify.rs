@@ -9,8 +9,8 @@ use crate::key::Algorithm;
 use crate::set::Set;
 use crate::time::{Time, Validity};
 
-/// Whether the data of an RRSIG record is a valid signature of a set at this moment, by one of these
-/// keys of the zone `zone`. The TTL of the set may be less than when it was signed.
+/// Whether the data of an RRSIG record is a valid signature of a set at this moment, by one of
+/// these keys of the zone `zone`. The TTL of the set may be less than when it was signed.
 pub fn verifies(rrsig: &[u8], set: &Set<'_>, (zone, keys): (&Name, &[Dnskey]), now: Time) -> bool {
     let Some(found) = Rrsig::read(rrsig) else {
         return false;

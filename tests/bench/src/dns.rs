@@ -35,7 +35,8 @@ const COLOS: [(&str, Ipv4Addr); 2] = [
     ("a", Ipv4Addr::new(192, 0, 2, 1)),
     ("b", Ipv4Addr::new(192, 0, 2, 2)),
 ];
-const APEX: &str = r#"{"sets":{"NS":{"ttl":60,"data":["ns"]},"SOA":{"ttl":60,"data":["ns root 1 3600 600 604800 60"]}}}"#;
+const APEX: &str = r#"{"sets":{"NS":{"ttl":60,"data":["ns"]},
+"SOA":{"ttl":60,"data":["ns root 1 3600 600 604800 60"]}}}"#;
 
 /// What was measured, ms.
 #[derive(Debug, Clone, Serialize)]

@@ -144,33 +144,34 @@ pub(crate) fn master_file(data: &[u8]) {
     }
 }
 
+const TABLES: [&str; 9] = [
+    "zones", "names", "follows", "serials", "moved", "grants", "roles", "colos", "hosts",
+];
+const RESTS: [&str; 9] = [
+    "z",
+    "z/1/@",
+    "z/1/www",
+    "z/2/@",
+    "z/www/A",
+    "z/www/CNAME",
+    "web",
+    "a",
+    "z/@/SRV",
+];
+const VALUES: [&str; 9] = [
+    r#"{"generation":1}"#,
+    r#"{"generation":2}"#,
+    r#"{"sets":{"NS":{"ttl":60,"data":["n"]},"SOA":{"ttl":60,"data":["n r 1 2 3 4 5"]}}}"#,
+    r#"{"sets":{"A":{"ttl":60,"data":["192.0.2.1"]}}}"#,
+    r#"{"role":"web"}"#,
+    r#"{"role":"web","names":"@"}"#,
+    r#"{"count":1,"roles":{"web":0}}"#,
+    r#"{"epoch":1,"holder":"a"}"#,
+    r#"{"kind":"colo","colo":"a","addresses":["192.0.2.9:1","2001:db8::1"]}"#,
+];
+
 /// Changes of keys; now and then what they come to is built.
 pub(crate) fn keys(data: &[u8]) {
-    const TABLES: [&str; 9] = [
-        "zones", "names", "follows", "serials", "moved", "grants", "roles", "colos", "hosts",
-    ];
-    const RESTS: [&str; 9] = [
-        "z",
-        "z/1/@",
-        "z/1/www",
-        "z/2/@",
-        "z/www/A",
-        "z/www/CNAME",
-        "web",
-        "a",
-        "z/@/SRV",
-    ];
-    const VALUES: [&str; 9] = [
-        r#"{"generation":1}"#,
-        r#"{"generation":2}"#,
-        r#"{"sets":{"NS":{"ttl":60,"data":["n"]},"SOA":{"ttl":60,"data":["n r 1 2 3 4 5"]}}}"#,
-        r#"{"sets":{"A":{"ttl":60,"data":["192.0.2.1"]}}}"#,
-        r#"{"role":"web"}"#,
-        r#"{"role":"web","names":"@"}"#,
-        r#"{"count":1,"roles":{"web":0}}"#,
-        r#"{"epoch":1,"holder":"a"}"#,
-        r#"{"kind":"colo","colo":"a","addresses":["192.0.2.9:1","2001:db8::1"]}"#,
-    ];
     let mut draw = Draw::new(data);
     let mut known: BTreeMap<Vec<u8>, (Vec<u8>, i64)> = BTreeMap::new();
     let mut view = View::default();
