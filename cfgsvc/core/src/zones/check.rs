@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::keys::Place;
 use super::objects::{Follow, Moved, NodeObject, Settings, ZoneSerial};
 use super::review::has_soa_and_ns;
+use super::signing::SigningObject;
 use crate::placement::RoleName;
 
 fn parse<T: DeserializeOwned>(place: &Place, value: &Bytes) -> Result<T, String> {
@@ -51,6 +52,13 @@ pub(crate) fn invariants(
                         "{place:?} follows role '{}', or its zone is not there",
                         follow.role
                     ));
+                }
+            }
+            Place::Signing(zone) => {
+                let object: SigningObject = parse(place, value)?;
+                object.read().map_err(|why| format!("{place:?}: {why}"))?;
+                if !all.contains_key(&Place::Zone(zone.clone())) {
+                    return Err(format!("{place:?}: there is no such zone"));
                 }
             }
             Place::Serial(zone) => {

@@ -98,6 +98,8 @@ pub enum Place {
     Node(ZoneName, u64, Name),
     /// A name of a zone that follows a role.
     Follow(ZoneName, Name, FollowType),
+    /// How a zone is signed.
+    Signing(ZoneName),
     /// What the group counts of a zone.
     Serial(ZoneName),
     /// What the group counts of a role that is followed.
@@ -112,6 +114,7 @@ impl Place {
         Some(match table {
             "zones" => rest.parse().map(Self::Zone),
             "catalog" if rest.is_empty() => Ok(Self::Catalog),
+            "signing" => rest.parse().map(Self::Signing),
             "serials" => rest.parse().map(Self::Serial),
             "names" => Self::node(rest),
             "follows" => Self::follow(rest),
@@ -151,6 +154,11 @@ impl Place {
 /// Key of what is said of a zone.
 pub fn zone(zone: &ZoneName) -> Bytes {
     format!("/cfgsvc/zones/{zone}").into()
+}
+
+/// Key of how a zone is signed.
+pub fn signing(zone: &ZoneName) -> Bytes {
+    format!("/cfgsvc/signing/{zone}").into()
 }
 
 /// Key of what the group counts of a zone.
@@ -212,6 +220,7 @@ mod tests {
         let www = name("WWW.example.com.");
         for (key, expected) in [
             (super::zone(&zone), "/cfgsvc/zones/example.com"),
+            (signing(&zone), "/cfgsvc/signing/example.com"),
             (serial(&zone), "/cfgsvc/serials/example.com"),
             (node(&zone, 7, &www), "/cfgsvc/names/example.com/7/www"),
             (node(&zone, 7, zone.name()), "/cfgsvc/names/example.com/7/@"),
@@ -226,6 +235,7 @@ mod tests {
             let place = Place::parse(table, rest).expect("a table of zones");
             let back = match place.expect("a key") {
                 Place::Zone(zone) => super::zone(&zone),
+                Place::Signing(zone) => signing(&zone),
                 Place::Serial(zone) => serial(&zone),
                 Place::Node(zone, generation, name) => node(&zone, generation, &name),
                 Place::Follow(zone, name, rtype) => follow(&zone, &name, rtype),

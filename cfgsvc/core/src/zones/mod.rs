@@ -4,6 +4,7 @@
 //!   zones/ZONE                  settings, and which generation of names is in force
 //!   names/ZONE/GENERATION/NAME  what a name has: one key for each name
 //!   follows/ZONE/NAME/TYPE      a name whose records follow a role
+//!   signing/ZONE                how the zone is signed, and since when
 //!   serials/ZONE                by the group: counts what the zone says      ┐ together the serial
 //!   moved/ROLE                  by the group: counts moves of a role's holder ┘ of the zone
 //!   catalog                     by the group: counts zones that come and go: a catalog's serial
@@ -30,10 +31,12 @@ pub mod objects;
 mod review;
 mod serial;
 mod settle;
+mod signing;
 
 pub use keys::{Place, ZoneName};
 pub use objects::{Follow, FollowType, Moved, NodeObject, Settings, ZoneSerial};
 pub use serial::{later, on_wire};
+pub use signing::{KeyRole, SigningKey, SigningObject};
 
 pub(crate) use review::{follower, review};
 pub(crate) use settle::{restored, settle};

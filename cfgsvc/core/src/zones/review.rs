@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 
 use super::keys::{self, Place, ZoneName};
 use super::objects::{Follow, FollowType, NodeObject, Settings};
+use super::signing::SigningObject;
 use crate::placement::{RoleName, keys as placement_keys};
 use crate::refusal::{Code, refuse, shown};
 use crate::tables;
@@ -78,7 +79,14 @@ pub(crate) fn review(view: &dyn View, key: &Bytes, place: &Place, new: Option<&B
                 "{name} {rtype} follows role '{}'; cfgctl zone delete deletes both",
                 follow.role
             )),
+            None if is_signed(view, zone)? => {
+                Err("the zone is signed; cfgctl zone delete deletes both".to_owned())
+            }
             None => Ok(()),
+        },
+        (Place::Signing(zone), Some(value)) => match parse::<SigningObject>(value) {
+            Ok(object) => put_signing(view, zone, &object)?,
+            Err(why) => Err(why),
         },
         (Place::Node(zone, generation, name), Some(value)) => {
             let read = parse::<NodeObject>(value).and_then(|object| object.read(zone, name));
@@ -98,9 +106,32 @@ pub(crate) fn review(view: &dyn View, key: &Bytes, place: &Place, new: Option<&B
             Ok(follow) => put_follow(view, zone, name, (*rtype, &follow))?,
             Err(why) => Err(why),
         },
-        (Place::Follow(..), None) => Ok(()),
+        (Place::Follow(..) | Place::Signing(_), None) => Ok(()),
     };
     Ok(checked.map_err(invalid))
+}
+
+/// Whether a zone is signed.
+fn is_signed(view: &dyn View, zone: &ZoneName) -> io::Result<bool> {
+    let key = tables::current(&keys::signing(zone));
+    Ok(tables::get::<KeyRecord>(view, &key)?.is_some())
+}
+
+/// Whether a zone can be signed so that validators believe it.
+fn put_signing(
+    view: &dyn View,
+    zone: &ZoneName,
+    object: &SigningObject,
+) -> io::Result<Result<(), String>> {
+    if let Err(why) = object.read() {
+        return Ok(Err(why));
+    }
+    if in_force(view, zone)?.is_none() {
+        return Ok(Err(format!(
+            "zone '{zone}' does not exist; cfgctl zone apply FILE"
+        )));
+    }
+    Ok(Ok(()))
 }
 
 fn parse<T: DeserializeOwned>(value: &Bytes) -> Result<T, String> {

@@ -120,7 +120,7 @@ impl Touched {
     ) -> io::Result<()> {
         let (zone, soa) = match place {
             Place::Zone(zone) => (zone, true),
-            Place::Follow(zone, ..) => (zone, false),
+            Place::Follow(zone, ..) | Place::Signing(zone) => (zone, false),
             Place::Node(zone, generation, name) => {
                 let known = if let Some(known) = forced.get(&zone) {
                     *known

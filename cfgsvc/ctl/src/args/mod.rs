@@ -5,6 +5,7 @@ mod keys;
 mod locks;
 mod placement;
 mod zone;
+mod zone_key;
 
 pub(crate) use group::{
     CompletionsArgs, LeaderCommand, MemberCommand, SnapshotCommand, SnapshotRestoreArgs,
@@ -20,6 +21,7 @@ pub(crate) use placement::{
     RoleArgs, RoleCommand,
 };
 pub(crate) use zone::{Followed, ZoneApplyArgs, ZoneCommand, ZoneFollowArgs};
+pub(crate) use zone_key::{ZoneKeyArgs, ZoneKeyCommand};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::time::Duration;

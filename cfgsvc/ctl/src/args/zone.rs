@@ -1,5 +1,6 @@
 //! Grammar of the commands about DNS zones.
 
+use super::zone_key::ZoneKeyCommand;
 use cfgdns_zone::Name as DnsName;
 use cfgsvc_core::placement::RoleName;
 use cfgsvc_core::zones::{FollowType, ZoneName};
@@ -77,6 +78,9 @@ Example: cfgctl zone follow www.example.com A web
          cfgctl zone follow _orders._tcp.example.com SRV db/orders --names hosts --port 3306"
     )]
     Follow(ZoneFollowArgs),
+    /// The keys that a zone is signed with (DNSSEC)
+    #[command(subcommand)]
+    Key(ZoneKeyCommand),
     /// Have a name follow a role no more
     #[command(after_help = "Example: cfgctl zone unfollow www A --zone example.com")]
     Unfollow {
@@ -137,7 +141,7 @@ pub(crate) struct ZoneFollowArgs {
 }
 
 /// A zone in any case, with or without its last dot.
-fn zone(text: &str) -> Result<ZoneName, String> {
+pub(super) fn zone(text: &str) -> Result<ZoneName, String> {
     let name = DnsName::parse(text.as_bytes(), Some(&DnsName::root()));
     let name = name.map_err(|error| error.to_string())?;
     Ok(ZoneName::new(&name))

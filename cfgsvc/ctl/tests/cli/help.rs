@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use expect_test::{expect, expect_file};
 use std::fmt::Write;
 
-const COMMANDS: [&str; 66] = [
+const COMMANDS: [&str; 74] = [
     "",
     "get",
     "set",
@@ -55,6 +55,14 @@ const COMMANDS: [&str; 66] = [
     "zone delete",
     "zone follow",
     "zone unfollow",
+    "zone key",
+    "zone key generate",
+    "zone key add",
+    "zone key list",
+    "zone key use",
+    "zone key retire",
+    "zone key remove",
+    "zone key sign",
     "member",
     "member list",
     "member add",

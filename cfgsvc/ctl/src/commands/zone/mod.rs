@@ -2,6 +2,7 @@
 
 mod apply;
 mod follow;
+mod key;
 mod plan;
 mod stored;
 
@@ -30,6 +31,7 @@ pub(crate) async fn run(context: &Context, command: ZoneCommand) -> Outcome {
         }
         ZoneCommand::Delete { zone, yes } => delete(context, &zone, yes).await,
         ZoneCommand::Follow(args) => follow::run(context, args).await,
+        ZoneCommand::Key(command) => key::run(context, command).await,
         ZoneCommand::Unfollow { what, dry_run } => follow::end(context, what, dry_run).await,
     }
 }
@@ -169,6 +171,7 @@ async fn delete(context: &Context, zone: &ZoneName, yes: bool) -> Outcome {
     let _consent = consent(&context.printer, &what, yes)?;
     let (from, to) = keys::follows(zone);
     let txn = apply::unchanged(&stored)
+        .then(Op::Delete(Delete::new(Keys::One(keys::signing(zone)))))
         .then(Op::Delete(Delete::new(Keys::One(keys::zone(zone)))))
         .then(Op::Delete(Delete::new(Keys::Range(from, to))));
     let reply = client.txn(txn).await?;
