@@ -141,8 +141,8 @@ const DAY: u32 = 86_400;
 pub(crate) fn time_encode(seconds: u32) -> String {
     let (day, second) = (seconds / DAY, seconds % DAY);
     let mut left = day;
-    let year = (1970..=2_106).find(|year| step(&mut left, days_of_year(*year)));
-    let year = year.expect("years go on");
+    let year = (1970..=2106).find(|year| step(&mut left, days_of_year(*year)));
+    let year = year.expect("four octets end in 2106");
     let month = (1..=12).find(|month| step(&mut left, days_of_month(year, *month)));
     let month = month.expect("the months have the days of their year");
     let (hour, minute) = (second / 3_600, second / 60 % 60);

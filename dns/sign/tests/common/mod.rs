@@ -1,0 +1,109 @@
+//! Zones and keys for tests, and signed zones as text.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use cfgdns_sign::{
+    Algorithm, PrivateKey, Role, Set, SignedZone, Signer, Signing, Time, Validity, ZoneKey, nodes,
+};
+use cfgdns_zone::{Name, Rdata, Source, Zone, load};
+
+/// 2020-01-01 and 2038-01-01: one of those who check counts in 31 bits.
+pub const FROM: u32 = 1_577_836_800;
+pub const TO: u32 = 2_145_916_800;
+
+/// Everything that is signed in another way than a name with an address.
+pub const ZONE: &str = "\
+$TTL 3600
+@ SOA ns1 root 7 3600 600 604800 60
+@ NS ns1
+@ NS ns.sub
+@ MX 10 Mail
+@ CAA 0 issue \"ca.example\"
+@ HTTPS 1 . alpn=h2
+ns1 A 192.0.2.1
+ns1 AAAA 2001:db8::1
+Mail 300 A 192.0.2.2
+Mail 300 A 192.0.2.130
+Mail 300 A 192.0.2.22
+* 60 TXT \"a wildcard\"
+*.deep.wild A 192.0.2.7
+x.y.empty TXT \"below two names without records\"
+alias CNAME Mail
+_sip._tcp SRV 0 0 5060 Mail
+old DNAME new
+host.new A 192.0.2.6
+unknown TYPE65280 \\# 3 00ff10
+plain NS ns.other.
+sub NS ns.sub
+sub NS ns.other.
+sub DS 1 8 2 0000000000000000000000000000000000000000000000000000000000000000
+ns.sub A 192.0.2.4
+hidden.sub TXT \"nobody sees it\"
+z-last A 192.0.2.9
+";
+
+pub fn zone(text: &str) -> Zone {
+    let source = Source {
+        file: "zone",
+        text: text.as_bytes(),
+        origin: &name("example."),
+    };
+    load(&source)
+        .unwrap_or_else(|report| panic!("{report}"))
+        .zone
+}
+
+pub fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+pub fn key(algorithm: Algorithm, octet: u8) -> Arc<PrivateKey> {
+    let key = PrivateKey::from_secret(algorithm, &[octet; 32]);
+    Arc::new(key.expect("a secret of either algorithm"))
+}
+
+pub fn zone_key(key: &PrivateKey, role: Role, signs: bool) -> ZoneKey {
+    let dnskey = key.dnskey(role.is_secure_entry());
+    ZoneKey {
+        dnskey,
+        role,
+        signs,
+    }
+}
+
+pub fn validity() -> Validity {
+    Validity::new(Time(FROM), Time(TO)).expect("eighteen years")
+}
+
+/// A signer with these keys; those that do not sign are in the zone.
+pub fn signer(keys: &[(Arc<PrivateKey>, Role, bool)]) -> Signer {
+    let zone_keys = keys
+        .iter()
+        .map(|(key, role, signs)| zone_key(key, *role, *signs))
+        .collect();
+    let signing = Signing::new(zone_keys, validity()).expect("keys that sign");
+    let private: Vec<_> = keys.iter().map(|(key, ..)| Arc::clone(key)).collect();
+    Signer::new(&name("example."), Arc::new(signing), &private).expect("all keys")
+}
+
+/// A set as lines of a master file.
+pub fn lines(set: &Set<'_>, text: &mut String) {
+    let (owner, _) = Name::from_wire(&set.owner).expect("a name");
+    for data in &set.data {
+        let (ttl, rtype) = (set.ttl, set.rtype);
+        let data = Rdata::from_wire(rtype, data).expect("valid data");
+        let data = data.text(rtype, None);
+        writeln!(text, "{owner} {ttl} IN {rtype} {data}").expect("a string");
+    }
+}
+
+/// A signed zone as a master file.
+pub fn signed(signer: &Signer, zone: &Zone) -> String {
+    let mut text = String::new();
+    for set in SignedZone::new(signer, nodes(zone)).expect("it has an SOA") {
+        lines(&set, &mut text);
+    }
+    text
+}
