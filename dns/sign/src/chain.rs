@@ -64,7 +64,7 @@ pub struct ZoneChain<'a, I> {
     nodes: I,
     origin: &'a [u8],
     /// The first name that is not given out yet, and those after it that were looked at.
-    ahead: VecDeque<(ZoneNode<'a>, Kind)>,
+    ahead: VecDeque<(ZoneNode<'a>, Place)>,
     /// The last delegated name, or the last with a DNAME: what is below it is not the zone's.
     hidden_below: Option<Name>,
     /// The TTL of NSEC records: that of an answer about nothing (RFC 9077 3.2).
@@ -72,15 +72,46 @@ pub struct ZoneChain<'a, I> {
     ready: VecDeque<(Set<'a>, bool)>,
 }
 
-/// What a name is.
+/// Where a name is in a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// The zone's.
+pub enum Place {
+    /// It is the zone's own.
     Own,
-    /// Delegated to others (RFC 4035 2.3).
+    /// It is delegated to others (RFC 4035 2.3).
     Delegated,
-    /// Below a delegated one: glue, and what nobody sees.
+    /// It is below a delegated one, or below a DNAME: glue, and what nobody sees.
     Hidden,
+}
+
+/// The sets of a name as they are in the signed zone: each with whether it is signed, and its NSEC,
+/// which leads to `next` and can be kept for `nsec_ttl`. A name without sets has none.
+pub fn chained<'a>(
+    node: ZoneNode<'a>,
+    place: Place,
+    next: &[u8],
+    nsec_ttl: u32,
+) -> Vec<(Set<'a>, bool)> {
+    let is_signed = |rtype| match place {
+        Place::Own => true,
+        Place::Delegated => rtype == Rtype::DS,
+        Place::Hidden => false,
+    };
+    // RFC 4035 2.3: of a delegated name NS, and what the zone speaks of with authority.
+    let listed = |rtype: &Rtype| is_signed(*rtype) || *rtype == Rtype::NS;
+    let types = node.sets.iter().map(|set| set.rtype).filter(listed);
+    let types: Vec<_> = types.chain([Rtype::RRSIG, Rtype::NSEC]).collect();
+    let has_nsec = place != Place::Hidden && !node.sets.is_empty();
+    let nsec = has_nsec.then(|| Set {
+        owner: Cow::Borrowed(node.name),
+        rtype: Rtype::NSEC,
+        ttl: nsec_ttl,
+        data: vec![Cow::Owned(nsec_data(next, types))],
+    });
+    let sets = node.sets.into_iter().map(|set| {
+        let signed = is_signed(set.rtype);
+        (set, signed)
+    });
+    sets.chain(nsec.map(|nsec| (nsec, true))).collect()
 }
 
 impl<'a, I: Iterator<Item = ZoneNode<'a>>> ZoneChain<'a, I> {
@@ -110,7 +141,7 @@ impl<'a, I: Iterator<Item = ZoneNode<'a>>> ZoneChain<'a, I> {
         Ok(Self {
             nodes,
             origin: apex.name,
-            ahead: VecDeque::from([(apex, Kind::Own)]),
+            ahead: VecDeque::from([(apex, Place::Own)]),
             hidden_below,
             nsec_ttl,
             ready: VecDeque::new(),
@@ -118,36 +149,36 @@ impl<'a, I: Iterator<Item = ZoneNode<'a>>> ZoneChain<'a, I> {
     }
 
     /// The next name with records, and what it is.
-    fn look(&mut self) -> Option<(ZoneNode<'a>, Kind)> {
+    fn look(&mut self) -> Option<(ZoneNode<'a>, Place)> {
         let node = self.nodes.find(|node| !node.sets.is_empty())?;
         let found = name(node.name);
         if let Some(above) = &self.hidden_below
             && found.is_below(above)
         {
-            return Some((node, Kind::Hidden));
+            return Some((node, Place::Hidden));
         }
         let has = |rtype| node.sets.iter().any(|set| set.rtype == rtype);
         let delegated = has(Rtype::NS);
         let hides = delegated || has(Rtype::DNAME);
         self.hidden_below = hides.then_some(found);
-        let kind = if delegated {
-            Kind::Delegated
+        let place = if delegated {
+            Place::Delegated
         } else {
-            Kind::Own
+            Place::Own
         };
-        Some((node, kind))
+        Some((node, place))
     }
 
     /// The next name of the chain after those that were looked at first.
     fn next_of_chain(&mut self) -> &'a [u8] {
-        let known = self.ahead.iter().find(|(_, kind)| *kind != Kind::Hidden);
+        let known = self.ahead.iter().find(|(_, place)| *place != Place::Hidden);
         if let Some((node, _)) = known {
             return node.name;
         }
-        while let Some((node, kind)) = self.look() {
+        while let Some((node, place)) = self.look() {
             let found = node.name;
-            self.ahead.push_back((node, kind));
-            if kind != Kind::Hidden {
+            self.ahead.push_back((node, place));
+            if place != Place::Hidden {
                 return found;
             }
         }
@@ -159,28 +190,12 @@ impl<'a, I: Iterator<Item = ZoneNode<'a>>> ZoneChain<'a, I> {
             let next = self.look()?;
             self.ahead.push_back(next);
         }
-        let (node, kind) = self.ahead.pop_front()?;
-        if kind == Kind::Hidden {
-            let sets = node.sets.into_iter().map(|set| (set, false));
-            self.ready.extend(sets);
-            return Some(());
-        }
-        let is_signed = |rtype| kind == Kind::Own || rtype == Rtype::DS;
-        // RFC 4035 2.3: of a delegated name NS, and what the zone speaks of with authority.
-        let listed = |rtype: &Rtype| is_signed(*rtype) || *rtype == Rtype::NS;
-        let types = node.sets.iter().map(|set| set.rtype).filter(listed);
-        let types: Vec<_> = types.chain([Rtype::RRSIG, Rtype::NSEC]).collect();
-        let nsec = Set {
-            owner: Cow::Borrowed(node.name),
-            rtype: Rtype::NSEC,
-            ttl: self.nsec_ttl,
-            data: vec![Cow::Owned(nsec_data(self.next_of_chain(), types))],
+        let (node, place) = self.ahead.pop_front()?;
+        let next = match place {
+            Place::Hidden => self.origin,
+            Place::Own | Place::Delegated => self.next_of_chain(),
         };
-        for set in node.sets {
-            let signed = is_signed(set.rtype);
-            self.ready.push_back((set, signed));
-        }
-        self.ready.push_back((nsec, true));
+        self.ready = chained(node, place, next, self.nsec_ttl).into();
         Some(())
     }
 }

@@ -30,7 +30,7 @@ mod time;
 mod verify;
 
 pub use cache::SignatureCache;
-pub use chain::{NoSoa, SignedZone, ZoneChain, ZoneNode, nodes};
+pub use chain::{NoSoa, Place, SignedZone, ZoneChain, ZoneNode, chained, nodes};
 pub use denial::{compact_next, nsec_data};
 pub use dnskey::{Dnskey, DnskeyError};
 pub use key::{Algorithm, PrivateKey, SECRET_OCTETS, SIGNATURE_OCTETS, UnusableSecret};
