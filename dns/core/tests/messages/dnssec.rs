@@ -58,7 +58,7 @@ fn keys(algorithm: Algorithm) -> [(Arc<PrivateKey>, Role); 2] {
     })
 }
 
-fn signer(algorithm: Algorithm) -> Arc<Signer> {
+pub(crate) fn signer(algorithm: Algorithm) -> Arc<Signer> {
     let keys = keys(algorithm);
     let zone_keys = keys.iter().map(|(key, role)| ZoneKey {
         dnskey: key.dnskey(role.is_secure_entry()),

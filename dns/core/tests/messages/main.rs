@@ -9,6 +9,7 @@ mod properties;
 mod reader;
 mod replies;
 mod signatures;
+mod signed_transfers;
 mod transfers;
 
 use std::fmt::Write as _;
