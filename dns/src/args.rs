@@ -76,6 +76,10 @@ pub struct Args {
     /// prints them
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Directory of the private keys of signed zones (K*.private), as `cfgctl zone key generate` or
+    /// dnssec-keygen makes them
+    #[arg(long, value_name = "DIR")]
+    pub zone_keys: Option<PathBuf>,
     /// Who may have whole zones and what has changed in them (AXFR, IXFR): `any`, a NETWORK,
     /// `key NAME` or `NETWORK key NAME`; may be given again. Nobody by default
     #[arg(long = "transfer", value_name = "WHO")]

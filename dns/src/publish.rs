@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cfgdns_core::{Settings, State, Zones};
 use cfgdns_net::Shared;
+use cfgdns_sign::PrivateKey;
 use cfgdns_view::{Entry, View, ZoneChange};
 use cfgdns_zone::Name;
 use cfgsvc_client::{Event, EventKind, Freshness, Keep, KeyValue, MirrorState, Moment};
@@ -25,11 +26,17 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// None so far; with a name, a catalog of the zones is made there.
-    pub fn new(catalog: Option<Name>) -> Self {
-        Self {
-            view: View::new(catalog),
-        }
+    /// None so far; with a name, a catalog of the zones is made there. Zones that are to be signed
+    /// are signed with these.
+    pub fn new(catalog: Option<Name>, private: Vec<PrivateKey>) -> Self {
+        let mut view = View::new(catalog);
+        view.set_keys(private);
+        Self { view }
+    }
+
+    /// Zones are signed with these from now on.
+    pub fn set_private(&mut self, private: Vec<PrivateKey>) {
+        self.view.set_keys(private);
     }
 }
 
@@ -147,6 +154,9 @@ fn for_answers(freshness: Freshness) -> cfgdns_core::Freshness {
 fn log(changes: &[ZoneChange]) {
     for change in changes.iter().take(LOGGED_MAX) {
         let zone = &change.name;
+        if let Some(why) = &change.unsigned {
+            tracing::error!(%zone, why, "SERVFAIL to who wants signatures; see --zone-keys");
+        }
         match (change.before, change.after, &change.closed) {
             (_, _, Some(why)) => {
                 tracing::error!(%zone, %why, "zone is closed: SERVFAIL; is this server too old?");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cfgdns_core::{Acl, Chaos, CookieSecrets, Identity, Limits, NotifyTarget, Settings, TsigKeys};
 use cfgdns_net::{BindError, Listen, Server, TcpLimits};
+use cfgdns_sign::PrivateKey;
 use cfgdns_zone::Name;
 use cfgsvc_client::{Client, Freshness, Moment, Options, OptionsError, sleep_until};
 use tokio::net::TcpListener;
@@ -82,6 +83,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     };
     let first = settings(&args, &drawn)?;
     let mut secondaries = targets(&args, &first.keys)?;
+    let private = zone_keys(&args)?;
     let (publisher, told) = Publisher::new(first);
     let publisher = Arc::new(publisher);
     // Bound and not ready is better than not there (reference: a closed port hurts clients most).
@@ -97,7 +99,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let following = client.follow(
         PREFIX,
         args.stale_after,
-        Keys::new(args.catalog.clone()),
+        Keys::new(args.catalog.clone(), private),
         move |state, changes| publish.take(state, changes.is_some()),
     );
     let known = Arc::new(Known {
@@ -114,7 +116,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     });
     loop {
         let news = start_news(&publisher, secondaries);
-        let next = hear_until_end(&mut hear, (&args, &drawn), &publisher).await;
+        let next = hear_until_end(&mut hear, (&args, &drawn), &known).await;
         if let Some(news) = news {
             news.abort();
         }
@@ -151,16 +153,19 @@ fn start_news(
 async fn hear_until_end(
     hear: &mut Signals,
     (args, drawn): (&Args, &CookieSecrets),
-    publisher: &Publisher,
+    known: &Known,
 ) -> Option<Vec<NotifyTarget>> {
     while hear.next().await == Heard::Reload {
         let read = settings(args, drawn).and_then(|settings| {
             let targets = targets(args, &settings.keys)?;
-            Ok((settings, targets))
+            Ok((settings, targets, zone_keys(args)?))
         });
         match read {
-            Ok((settings, targets)) => {
-                publisher.set(settings);
+            Ok((settings, targets, private)) => {
+                known.publisher.set(settings);
+                known
+                    .following
+                    .change(|state| state.kept_mut().set_private(private));
                 tracing::info!("read the files again");
                 return Some(targets);
             }
@@ -213,6 +218,12 @@ fn settings(args: &Args, drawn: &CookieSecrets) -> Result<Settings, RunError> {
         transfers: Acl::new(args.transfers.clone()),
         keys,
     })
+}
+
+fn zone_keys(args: &Args) -> Result<Vec<PrivateKey>, RunError> {
+    let keys = args.zone_keys.as_deref().map(secrets::zone_keys);
+    let keys = keys.transpose().map_err(secret("--zone-keys"))?;
+    Ok(keys.unwrap_or_default())
 }
 
 fn secret(option: &'static str) -> impl Fn(SecretError) -> RunError {

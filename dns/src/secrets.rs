@@ -3,10 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use cfgdns_core::{CookieSecrets, KEY_FILE_OCTETS_MAX, KeyFileError, TsigKeys, parse_keys};
+use cfgdns_sign::{PrivateKey, read_private};
 use cfgdns_zone::Name;
+use zeroize::Zeroizing;
 
 /// Most octets of a file with secrets that are read: one more than is allowed.
 const FILE_OCTETS_MAX: u64 = KEY_FILE_OCTETS_MAX as u64 + 1;
+
+/// Private keys of zones in a directory: two for each of ten thousand zones, while they change.
+const ZONE_KEYS_MAX: usize = 20_000;
 
 /// Why there is no secret. What the file says is not in it.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +26,20 @@ pub enum SecretError {
         file: PathBuf,
         /// Why.
         source: KeyFileError,
+    },
+    /// It is no private key of a zone.
+    #[error("{}", file.display())]
+    ZoneKey {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: cfgdns_sign::KeyFileError,
+    },
+    /// More keys than a server can be meant to have.
+    #[error("{} has more than {ZONE_KEYS_MAX} private keys", dir.display())]
+    TooManyKeys {
+        /// The directory.
+        dir: PathBuf,
     },
     /// A key is named, and not there.
     #[error("there is no key {0} in the file of --key-file")]
@@ -59,6 +78,23 @@ pub fn keys(file: &Path) -> Result<TsigKeys, SecretError> {
         file: file.into(),
         source,
     })
+}
+
+/// The private keys of zones in a directory.
+pub fn zone_keys(dir: &Path) -> Result<Vec<PrivateKey>, SecretError> {
+    let mut keys = Vec::new();
+    for entry in fs_err::read_dir(dir).map_err(SecretError::Read)? {
+        let file = entry.map_err(SecretError::Read)?.path();
+        if file.extension().is_none_or(|found| found != "private") {
+            continue;
+        }
+        if keys.len() == ZONE_KEYS_MAX {
+            return Err(SecretError::TooManyKeys { dir: dir.into() });
+        }
+        let text = Zeroizing::new(read(&file).map_err(SecretError::Read)?);
+        keys.push(read_private(&text).map_err(|source| SecretError::ZoneKey { file, source })?);
+    }
+    Ok(keys)
 }
 
 fn read(file: &Path) -> std::io::Result<String> {

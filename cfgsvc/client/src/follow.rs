@@ -65,6 +65,12 @@ impl<K: Keep> Following<K> {
         look(&self.shared.read())
     }
 
+    /// Changes what is made of the keys; then what follows a change of keys is done too, with the
+    /// changes that it gives.
+    pub fn change(&self, change: impl FnOnce(&mut MirrorState<K>) -> K::Changes) {
+        self.shared.change(|state| Some(change(state)));
+    }
+
     /// What keeps it from being fresh, if anything is known.
     pub fn problem(&self) -> Option<String> {
         let problem = self.shared.problem.read();

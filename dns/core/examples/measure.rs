@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cfgdns_core::{
-    Acl, Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, LiveSet, Moment, Notifier,
-    NotifyTarget, Outcome, Question, Settings, State, Transport, Tree, TsigKeys, UDP_OCTETS_MAX,
-    Zones, answer, respond,
+    Acl, Arrival, CLASS_IN, CookieSecrets, Freshness, Limiter, Limits, LiveSet, Local, Moment,
+    Notifier, NotifyTarget, Outcome, Question, Settings, State, Transport, Tree, TsigKeys,
+    UDP_OCTETS_MAX, Zones, answer, respond,
 };
 use cfgdns_zone::{Name, Rdata, RrSet, Rtype, Soa, Source, Zone, check, load, parse, print};
 
@@ -115,7 +115,8 @@ fn measure_transfer(zones: &Zones) {
     let arrival = arrival(Transport::Tcp);
     let request = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x07example\0\0\xfc\0\x01";
     let transfer = || {
-        let Outcome::Stream(mut stream) = respond(&state, None, &arrival, request) else {
+        let Outcome::Stream(mut stream) = respond(&state, Local::default(), &arrival, request)
+        else {
             panic!("a transfer");
         };
         let next = || stream.next(&state, arrival.now);
@@ -147,7 +148,11 @@ fn measure_messages(zones: &Zones, kinds: &[(&str, &[Name])]) {
             for request in &requests {
                 // A full credit for each, so that none is withheld.
                 arrival.now.monotonic_ms += 1;
-                black_box(respond(&state, Some(&mut limiter), &arrival, request));
+                let local = Local {
+                    limiter: Some(&mut limiter),
+                    signatures: None,
+                };
+                black_box(respond(&state, local, &arrival, request));
             }
         });
         let count = u128::try_from(requests.len()).expect("it fits");

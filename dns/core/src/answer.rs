@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use cfgdns_zone::{Name, Rtype, additional_target};
 
-use crate::reply::{Data, ExtendedError, Rcode, Records, Reply};
+use crate::reply::{Data, ExtendedError, Rcode, Records, Reply, Unproved};
 use crate::tree::{APEX, Lookup, NodeId, SetView, Tree};
 use crate::zones::Zones;
 
@@ -120,6 +120,7 @@ impl<'a> Answering<'a> {
                 }
                 self.reply.rcode = Rcode::NxDomain;
                 self.nothing(None);
+                self.reply.unproved = Some(Unproved::Name(name, self.rtype));
                 None
             }
         }
@@ -127,6 +128,12 @@ impl<'a> Answering<'a> {
 
     /// The name exists, or a wildcard stands for it: then `made` is the name that was asked.
     fn at_node(&mut self, node: NodeId, made: Option<Cow<'a, Name>>) -> Option<Name> {
+        let proof = matches!(self.rtype, Rtype::NSEC | Rtype::RRSIG);
+        if proof && self.tree.signer().is_some() {
+            // They are those of an alias too, which is not followed then (RFC 4035 2.5).
+            self.reply.unproved = Some(Unproved::Itself(node, made, self.rtype));
+            return None;
+        }
         let set = match self.rtype {
             // RFC 8482 4.1: one set is enough.
             Rtype::ANY => self.tree.sets(node).next(),
@@ -138,6 +145,7 @@ impl<'a> Answering<'a> {
         }
         let Some(cname) = self.tree.set(node, Rtype::CNAME) else {
             self.nothing(Some(node));
+            self.reply.unproved = Some(Unproved::Type(node, made));
             return None;
         };
         let target = Name::from_wire(cname.data.clone().next()?).ok()?.0;
@@ -166,11 +174,11 @@ impl<'a> Answering<'a> {
 
     /// DS of a delegated name is ours; nothing else of it is (RFC 4035 3.1.4.1).
     fn at_cut(&mut self, node: NodeId) {
-        match self.tree.set(node, Rtype::DS) {
-            Some(set) => {
-                self.push(set, None);
-            }
-            None => self.nothing(Some(node)),
+        if let Some(set) = self.tree.set(node, Rtype::DS) {
+            self.push(set, None);
+        } else {
+            self.nothing(Some(node));
+            self.reply.unproved = Some(Unproved::Delegation(node));
         }
     }
 
@@ -198,7 +206,9 @@ impl<'a> Answering<'a> {
             owner,
             rtype: Rtype::CNAME,
             ttl,
+            zone_ttl: ttl,
             data: Data::Made(next.clone()),
+            signatures: Vec::new(),
             needed: true,
             weights: &[],
             first: 0,
@@ -217,6 +227,7 @@ impl<'a> Answering<'a> {
         if let Some(set) = self.tree.set(node, Rtype::NS) {
             self.reply.authority.push(Records::stored(set));
         }
+        self.reply.unproved = Some(Unproved::Delegation(node));
     }
 
     /// Nothing to answer with: the SOA says for how long that is so (RFC 2308 3). Where it is so

@@ -99,12 +99,15 @@ impl Writer {
         self.limit += octets;
     }
 
-    /// Writes a set, or, when it does not fit, nothing.
+    /// Writes a set with its signatures, or, when it does not fit, nothing.
     pub(crate) fn set(&mut self, section: Section, records: &Records<'_>) -> Result<(), Full> {
-        let (class, rtype, ttl) = (CLASS_IN, records.rtype, records.ttl);
+        let (class, ttl) = (CLASS_IN, records.ttl);
         self.whole(|writer| {
-            let mut data = records.data();
-            data.try_for_each(|data| {
+            let data = records.data().map(|data| (records.rtype, data));
+            let signatures = records.signatures.iter();
+            let signatures = signatures.map(|signature| (Rtype::RRSIG, &signature[..]));
+            let mut all = data.chain(signatures);
+            all.try_for_each(|(rtype, data)| {
                 writer.record(section, &records.owner, (rtype, class, ttl), data)
             })
         })

@@ -20,10 +20,12 @@ use core::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use cfgdns_sign::Set;
 use cfgdns_zone::{Name, Rtype, compare_data};
 
 use crate::serial::is_before;
-use crate::tree::{APEX, NodeId, SetView, Tree};
+use crate::tree::{APEX, NodeId, Tree};
+use crate::whole::{as_set, chained_sets, signatures, signed_alike, signed_octets};
 
 /// Steps of a history: a secondary that asks once in a minute finds its serial when the zone
 /// changes every second. Each costs an `Arc` when the next is added.
@@ -111,6 +113,10 @@ impl History {
     #[must_use]
     pub fn next(&self, old: &Tree, new: &Tree) -> Self {
         let (from, to) = (old.soa().serial, new.soa().serial);
+        if !signed_alike(old, new) {
+            // All signatures are others, and with them as many records as the zone has.
+            return Self::default();
+        }
         let step = Step::between(old, new);
         if from == to && step.is_nothing() {
             return self.clone();
@@ -184,6 +190,7 @@ pub(crate) fn is_larger(zone: &Tree, octets: usize) -> bool {
         for set in zone.sets(node) {
             for data in set.data {
                 let record = 1 + set.owner.len() + FIXED_OCTETS + data.len();
+                let record = record + signed_octets(zone, set.owner);
                 match left.checked_sub(record) {
                     Some(less) => left = less,
                     None => return true,
@@ -194,9 +201,9 @@ pub(crate) fn is_larger(zone: &Tree, octets: usize) -> bool {
     false
 }
 
-fn pack(into: &mut Vec<u8>, set: &SetView<'_>, data: &[u8]) {
+fn pack(into: &mut Vec<u8>, set: &Set<'_>, data: &[u8]) {
     into.push(u8::try_from(set.owner.len()).expect("a name has at most 255 octets"));
-    into.extend(set.owner);
+    into.extend_from_slice(&set.owner);
     into.extend(set.rtype.0.to_be_bytes());
     into.extend(set.ttl.to_be_bytes());
     let length = u16::try_from(data.len()).expect("data has at most 65,535 octets");
@@ -204,16 +211,15 @@ fn pack(into: &mut Vec<u8>, set: &SetView<'_>, data: &[u8]) {
     into.extend(data);
 }
 
-fn pack_all(into: &mut Vec<u8>, set: Option<&SetView<'_>>) {
+fn pack_all(into: &mut Vec<u8>, set: Option<&Set<'_>>) {
     if let Some(set) = set {
-        set.data.clone().for_each(|data| pack(into, set, data));
+        set.data.iter().for_each(|data| pack(into, set, data));
     }
 }
 
 fn pack_soa(into: &mut Vec<u8>, tree: &Tree) {
     let set = tree.set(APEX, Rtype::SOA).expect("a tree has an SOA");
-    let mut records = set.data.clone();
-    pack(into, &set, records.next().expect("a set has a record"));
+    pack_all(into, Some(&as_set(set)));
 }
 
 /// Packed records, without the SOA.
@@ -226,10 +232,11 @@ struct Changes {
 impl Changes {
     /// What differs, name by name.
     fn compare(&mut self, old: &Tree, new: &Tree) {
-        if old.same_records(new) {
-            let nodes: BTreeSet<NodeId> = old.live_nodes().chain(new.live_nodes()).collect();
+        let live = || old.live_nodes().chain(new.live_nodes());
+        if old.same_records(new) && same_chain(old, new, live()) {
+            let nodes: BTreeSet<NodeId> = live().collect();
             for node in nodes {
-                self.compare_sets(sets(old, Some(node)), sets(new, Some(node)));
+                self.compare_sets((old, sets(old, Some(node))), (new, sets(new, Some(node))));
             }
         } else {
             self.compare_all(old, new);
@@ -252,42 +259,51 @@ impl Changes {
                 .zip(after)
                 .is_none_or(|(ours, theirs)| old.name(ours) == new.name(theirs));
             if same_case {
-                self.compare_sets(sets(old, before), sets(new, after));
+                self.compare_sets((old, sets(old, before)), (new, sets(new, after)));
             } else {
                 // All records of a name that is written in another case are other records.
-                self.compare_sets(sets(old, before), Vec::new());
-                self.compare_sets(Vec::new(), sets(new, after));
+                self.compare_sets((old, sets(old, before)), (new, Vec::new()));
+                self.compare_sets((old, Vec::new()), (new, sets(new, after)));
             }
         }
     }
 
     /// Sets of one name, in the order of their types.
-    fn compare_sets(&mut self, old: Vec<SetView<'_>>, new: Vec<SetView<'_>>) {
-        let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
+    fn compare_sets(&mut self, (old, olds): (&Tree, Sets<'_>), (new, news): (&Tree, Sets<'_>)) {
+        let (mut olds, mut news) = (olds.into_iter().peekable(), news.into_iter().peekable());
         loop {
-            let order = match (old.peek(), new.peek()) {
+            let order = match (olds.peek(), news.peek()) {
                 (None, None) => return,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(ours), Some(theirs)) => ours.rtype.cmp(&theirs.rtype),
+                (Some(ours), Some(theirs)) => ours.0.rtype.cmp(&theirs.0.rtype),
             };
-            let before = old.next_if(|_| order.is_le());
-            let after = new.next_if(|_| order.is_ge());
-            match (before, after) {
+            let before = olds.next_if(|_| order.is_le());
+            let after = news.next_if(|_| order.is_ge());
+            if before == after {
+                continue;
+            }
+            let sets = (before.as_ref(), after.as_ref());
+            match (sets.0.map(|(set, _)| set), sets.1.map(|(set, _)| set)) {
+                // It has its own places.
+                (Some(set), _) | (_, Some(set)) if set.rtype == Rtype::SOA => {}
                 (Some(before), Some(after)) if before.ttl == after.ttl => {
-                    self.compare_records(&before, &after);
+                    self.compare_records(before, after);
                 }
                 (before, after) => {
-                    pack_all(&mut self.removed, before.as_ref());
-                    pack_all(&mut self.added, after.as_ref());
+                    pack_all(&mut self.removed, before);
+                    pack_all(&mut self.added, after);
                 }
             }
+            // The signatures of a set that is another one are others.
+            pack_all(&mut self.removed, signatures_of(old, sets.0).as_ref());
+            pack_all(&mut self.added, signatures_of(new, sets.1).as_ref());
         }
     }
 
     /// Records of two sets, in canonical order.
-    fn compare_records(&mut self, old: &SetView<'_>, new: &SetView<'_>) {
-        let (mut olds, mut news) = (old.data.clone().peekable(), new.data.clone().peekable());
+    fn compare_records(&mut self, old: &Set<'_>, new: &Set<'_>) {
+        let (mut olds, mut news) = (old.data.iter().peekable(), new.data.iter().peekable());
         loop {
             let order = match (olds.peek(), news.peek()) {
                 (None, None) => return,
@@ -319,10 +335,25 @@ fn order(ours: &[u8], theirs: &[u8]) -> Ordering {
     name(ours).cmp(&name(theirs))
 }
 
-/// The sets of a node but the SOA, which has its own places.
-fn sets(tree: &Tree, node: Option<NodeId>) -> Vec<SetView<'_>> {
-    let sets = node.into_iter().flat_map(|node| tree.sets(node));
-    sets.filter(|set| set.rtype != Rtype::SOA).collect()
+/// Whether no NSEC leads to another name: a name that has records for the first time, or none any
+/// more, changes that of the one before, which need not be among these.
+fn same_chain(old: &Tree, new: &Tree, mut nodes: impl Iterator<Item = NodeId>) -> bool {
+    let has_sets = |tree: &Tree, node| tree.sets(node).next().is_some();
+    new.signer().is_none() || nodes.all(|node| has_sets(old, node) == has_sets(new, node))
+}
+
+fn signatures_of<'a>(tree: &Tree, set: Option<&(Set<'a>, bool)>) -> Option<Set<'a>> {
+    let (set, signed) = set?;
+    signatures(tree, set).filter(|_| *signed)
+}
+
+/// Sets, each with whether it is signed.
+type Sets<'a> = Vec<(Set<'a>, bool)>;
+
+fn sets(tree: &Tree, node: Option<NodeId>) -> Sets<'_> {
+    let mut sets = node.map_or_else(Vec::new, |node| chained_sets(tree, node));
+    sets.sort_by_key(|(set, _)| set.rtype);
+    sets
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod acl;
 mod answer;
 mod catalog;
 mod cookie;
+mod dnssec;
 mod encode;
 mod history;
 mod index;
@@ -41,12 +42,15 @@ mod siphash;
 mod stream;
 mod tree;
 mod tsig;
+mod whole;
 mod zones;
 
 pub use acl::{Acl, Allow, AllowError, Network};
 pub use answer::{ALIASES_MAX, CLASS_IN, Question, answer};
 pub use catalog::{CatalogError, CatalogMember, catalog};
+pub use cfgdns_sign::SignatureCache;
 pub use cookie::CookieSecrets;
+pub use dnssec::{Wanted, prove};
 pub use history::{HISTORY_OCTETS_MAX, HISTORY_STEPS_MAX, History};
 pub use keys::{
     Algorithm, KEY_FILE_OCTETS_MAX, KeyError, KeyFileError, SECRET_OCTETS_MIN, TsigKey, TsigKeys,
@@ -57,7 +61,7 @@ pub use message::{Asked, Edns, Fault, HEADER_OCTETS, Request, Tsig};
 pub use notify::{NOTIFY_SENDS_MAX, Notifier, NotifyReply, NotifyTarget};
 pub use reply::{Data, ExtendedError, Rcode, Records, Reply};
 pub use respond::{
-    Arrival, Freshness, Moment, Outcome, PLAIN_UDP_OCTETS, State, TCP_OCTETS_MAX, Transport,
+    Arrival, Freshness, Local, Moment, Outcome, PLAIN_UDP_OCTETS, State, TCP_OCTETS_MAX, Transport,
     UDP_OCTETS_MAX, respond,
 };
 pub use serial::is_before;

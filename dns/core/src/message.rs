@@ -90,6 +90,8 @@ pub struct Edns<'a> {
     pub version: u8,
     /// Whether it takes records of DNSSEC.
     pub dnssec_ok: bool,
+    /// Whether it takes NXDOMAIN with the proof of a name that is said to exist (RFC 9824 5.1).
+    pub compact_ok: bool,
     /// Its cookie: the client's eight octets, and maybe one of a server.
     pub cookie: Option<&'a [u8]>,
     /// Whether it asks who answers.
@@ -233,6 +235,7 @@ impl<'a> Request<'a> {
             udp_octets: record.class,
             version,
             dnssec_ok: flags & 0x80 != 0,
+            compact_ok: flags & 0x40 != 0,
             ..Edns::default()
         });
         // What the options of a later version mean, a later version says.

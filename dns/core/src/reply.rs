@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use cfgdns_zone::{Name, Rtype};
 
-use crate::tree::{SetView, StoredData, Tree};
+use crate::tree::{NodeId, SetView, StoredData, Tree};
 
 /// The outcome of a question (RFC 1035 4.1.1, RFC 6672 2.2, RFC 6891 9, RFC 8945 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub enum Data<'a> {
     Stored(StoredData<'a>),
     /// The name of a CNAME that a DNAME makes (RFC 6672 3.1).
     Made(Name),
+    /// The data of an NSEC record that is made for the question (RFC 9824 3).
+    Denial(Vec<u8>),
 }
 
 /// A set of records in a section.
@@ -92,8 +94,12 @@ pub struct Records<'a> {
     pub rtype: Rtype,
     /// Its TTL.
     pub ttl: u32,
+    /// The TTL that the zone gives it, which is what is signed (RFC 4034 3.1.4).
+    pub zone_ttl: u32,
     /// Its records.
     pub data: Data<'a>,
+    /// The data of its RRSIG records, which are sent with it.
+    pub signatures: Vec<Vec<u8>>,
     /// Whether a reply without it must be marked as truncated: in the additional section only the
     /// glue of name servers that are below the delegation (RFC 9471 3.1).
     pub needed: bool,
@@ -109,7 +115,9 @@ impl<'a> Records<'a> {
             owner: Cow::Borrowed(set.owner),
             rtype: set.rtype,
             ttl: set.ttl,
+            zone_ttl: set.ttl,
             data: Data::Stored(set.data),
+            signatures: Vec::new(),
             needed: true,
             weights: set.weights,
             first: 0,
@@ -121,6 +129,7 @@ impl<'a> Records<'a> {
         let (made, stored) = match &self.data {
             Data::Stored(stored) => (None, stored.clone()),
             Data::Made(name) => (Some(name.as_wire()), StoredData::default()),
+            Data::Denial(data) => (Some(&data[..]), StoredData::default()),
         };
         let last = stored.clone().take(self.first);
         made.into_iter().chain(stored.skip(self.first)).chain(last)
@@ -146,6 +155,19 @@ impl<'a> Records<'a> {
     }
 }
 
+/// What a reply has no records for, so that it can be proved (RFC 4035 3.1.3).
+#[derive(Debug, Clone)]
+pub(crate) enum Unproved<'a> {
+    /// The name does not exist; this type was asked for.
+    Name(Cow<'a, Name>, Rtype),
+    /// The name exists without the type: it is a node's, or one that a wildcard makes.
+    Type(NodeId, Option<Cow<'a, Name>>),
+    /// The name is delegated, with a DS or without.
+    Delegation(NodeId),
+    /// What was asked for are the proofs of a name themselves: NSEC, RRSIG.
+    Itself(NodeId, Option<Cow<'a, Name>>, Rtype),
+}
+
 /// What is answered.
 #[derive(Debug, Clone)]
 pub struct Reply<'a> {
@@ -165,6 +187,8 @@ pub struct Reply<'a> {
     pub zone: Option<&'a Tree>,
     /// Whether a wildcard or a DNAME made a name of the answer: strangers choose such names.
     pub synthesized: bool,
+    /// What is to be proved, for who asks for it.
+    pub(crate) unproved: Option<Unproved<'a>>,
 }
 
 impl Reply<'_> {
@@ -179,6 +203,7 @@ impl Reply<'_> {
             extended_error: None,
             zone: None,
             synthesized: false,
+            unproved: None,
         }
     }
 }

@@ -21,10 +21,12 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
+use cfgdns_sign::SignatureCache;
 use cfgdns_zone::{Name, Rtype};
 
 use crate::answer::{CLASS_IN, Question, answer};
 use crate::cookie::CLIENT_OCTETS;
+use crate::dnssec::{Wanted, prove};
 use crate::encode::{Full, Opt, Section, Writer};
 use crate::limit::{Kind, Limiter, Verdict};
 use crate::message::{Asked, Edns, HEADER_OCTETS, OPCODE_QUERY, Request, option};
@@ -142,13 +144,17 @@ struct Transfer<'a> {
     soa: Plan<'a>,
 }
 
-/// Answers a request. The limiter is for UDP only; without one nothing is limited.
-pub fn respond(
-    state: &State,
-    limiter: Option<&mut Limiter>,
-    arrival: &Arrival,
-    octets: &[u8],
-) -> Outcome {
+/// What a thread keeps for itself while it answers.
+#[derive(Debug, Default)]
+pub struct Local<'a> {
+    /// For UDP only; without one nothing is limited.
+    pub limiter: Option<&'a mut Limiter>,
+    /// Without it each signature is made anew.
+    pub signatures: Option<&'a mut SignatureCache>,
+}
+
+/// Answers a request.
+pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]) -> Outcome {
     // Nobody listens there: such an address is forged.
     if arrival.client.port() == 0 {
         return Outcome::Silence;
@@ -157,7 +163,7 @@ pub fn respond(
         return Outcome::Silence;
     };
     let now = arrival.now.unix_seconds;
-    let (decision, signing) = match check(&state.settings.keys, octets, &request, now) {
+    let (mut decision, signing) = match check(&state.settings.keys, octets, &request, now) {
         Checked::Refused(rcode, signing) => (error(rcode, None), signing),
         Checked::Unsigned => (decide(state, arrival, &request, None), None),
         Checked::Signed(signer) => {
@@ -177,11 +183,36 @@ pub fn respond(
         return Outcome::Stream(responding.stream(transfer));
     }
     let (Decision::Say(plan) | Decision::Transfer(Transfer { soa: plan, .. })) = &decision;
+    let limiter = local.limiter;
     let limiter = limiter.filter(|_| arrival.transport == Transport::Udp);
     match limiter.map_or(Verdict::Send, |limiter| responding.count(plan, limiter)) {
-        Verdict::Send => Outcome::Send(responding.send(&decision)),
+        Verdict::Send => {
+            // Not before: a signature costs a hundred times what the rest of a reply does.
+            let wanted = wanted(&request);
+            decision.prove(wanted, local.signatures);
+            Outcome::Send(responding.send(&decision))
+        }
         Verdict::Slip => Outcome::Send(responding.write(plan, true)),
         Verdict::Drop => Outcome::Silence,
+    }
+}
+
+/// What the client takes of DNSSEC.
+fn wanted(request: &Request<'_>) -> Wanted {
+    let edns = request.edns.unwrap_or_default();
+    Wanted {
+        signatures: edns.dnssec_ok,
+        compact_ok: edns.compact_ok,
+    }
+}
+
+impl Decision<'_> {
+    /// Adds what the client needs to believe it.
+    fn prove(&mut self, wanted: Wanted, cache: Option<&mut SignatureCache>) {
+        let (Self::Say(plan) | Self::Transfer(Transfer { soa: plan, .. })) = self;
+        if let Plan::Reply(reply) = plan {
+            prove(reply, wanted, cache);
+        }
     }
 }
 
@@ -266,6 +297,10 @@ fn transfer<'a>(
     };
     if zone.is_closed() {
         return error(Rcode::ServFail, Some(ExtendedError::InvalidData));
+    }
+    if zone.lacks_keys() {
+        // Without signatures nobody who checks would believe the copy.
+        return error(Rcode::ServFail, Some(ExtendedError::NotReady));
     }
     if !incremental && arrival.transport == Transport::Udp {
         // RFC 5936 4.2: there is no such thing.
@@ -449,8 +484,9 @@ impl Responding<'_> {
 
     /// The OPT record (RFC 6891 6.1.3).
     fn opt(&self, edns: &Edns<'_>, plan: &Plan<'_>) -> Opt {
-        // RFC 3225 3: DO is copied. All other flags are zero (RFC 6891 6.1.4).
-        let flags = u8::from(edns.dnssec_ok) << 7;
+        // RFC 3225 3: DO is copied; RFC 9824 5.1: CO too. All others are zero (RFC 6891 6.1.4).
+        let compact_ok = edns.dnssec_ok && edns.compact_ok;
+        let flags = u8::from(edns.dnssec_ok) << 7 | u8::from(compact_ok) << 6;
         let mut opt = Opt {
             udp_octets: self.udp_octets_max(),
             ttl: u32::from_be_bytes([rcode(plan).code() >> 4, 0, flags, 0]),
@@ -553,7 +589,16 @@ fn write_additional(writer: &mut Writer, plan: &Plan<'_>) -> bool {
     };
     let mut missing = false;
     for set in &reply.additional {
-        missing |= writer.set(Section::Additional, set).is_err() && set.needed;
+        let mut written = writer.set(Section::Additional, set);
+        if written.is_err() && !set.signatures.is_empty() {
+            // RFC 4035 3.1.1: here the signatures may be left out.
+            let unsigned = Records {
+                signatures: Vec::new(),
+                ..set.clone()
+            };
+            written = writer.set(Section::Additional, &unsigned);
+        }
+        missing |= written.is_err() && set.needed;
     }
     missing
 }

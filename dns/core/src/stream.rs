@@ -32,6 +32,7 @@ use crate::respond::{Moment, State, TCP_OCTETS_MAX};
 use crate::serial::is_before;
 use crate::tree::{APEX, NodeId, Tree};
 use crate::tsig::Signer;
+use crate::whole::signed_sets;
 
 /// Octets of a message, but where one record has more: as far as pointers reach (RFC 1035 4.1.4),
 /// so that each name can be pointed at. Beyond that messages grow faster than what they say.
@@ -309,16 +310,16 @@ fn write_zone(
 ) -> Result<(), (NodeId, usize, usize)> {
     for node in zone.nodes_from(first) {
         let sets_done = if node == first { set_first } else { 0 };
-        for (number, set) in zone.sets(node).enumerate().skip(sets_done) {
+        for (number, set) in signed_sets(zone, node).iter().enumerate().skip(sets_done) {
             if node == APEX && set.rtype == Rtype::SOA {
                 continue;
             }
             let resumed = node == first && number == set_first;
             let records_done = if resumed { record_first } else { 0 };
             let meta = (set.rtype, CLASS_IN, set.ttl);
-            for (record, data) in set.data.enumerate().skip(records_done) {
+            for (record, data) in set.data.iter().enumerate().skip(records_done) {
                 let written =
-                    writer.whole(|writer| writer.record(Section::Answer, set.owner, meta, data));
+                    writer.whole(|writer| writer.record(Section::Answer, &set.owner, meta, data));
                 written.map_err(|Full| (node, number, record))?;
             }
         }

@@ -19,6 +19,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use cfgdns_sign::Signer;
 use cfgdns_zone::{Name, Rdata, Rtype, Soa, Zone};
 
 use crate::history::History;
@@ -47,6 +48,14 @@ pub enum BuildError {
         name: Name,
         /// The name of the zone.
         origin: Name,
+    },
+    /// It was to be signed as another zone.
+    #[error("the zone {origin} cannot be signed as {other}")]
+    OtherSigner {
+        /// The name of the zone.
+        origin: Name,
+        /// The name that signatures would have.
+        other: Name,
     },
     /// A set was to be put where the tree was not built for one.
     #[error("{0} has no place for sets that change by themselves")]
@@ -163,6 +172,19 @@ pub struct Tree {
     /// Only those who may have it whole are told of it.
     private: bool,
     history: History,
+    signed: Signed,
+}
+
+/// Whether the records of a zone have signatures.
+#[derive(Debug, Clone, Default)]
+enum Signed {
+    /// They have none.
+    #[default]
+    Not,
+    /// They are made for who asks.
+    By(Arc<Signer>),
+    /// They should have some, and a key to make them is not here.
+    Lacking,
 }
 
 impl Tree {
@@ -233,6 +255,7 @@ impl Tree {
             closed: false,
             private: false,
             history: History::default(),
+            signed: Signed::Not,
         })
     }
 
@@ -255,9 +278,10 @@ impl Tree {
             data: vec![soa.to_data()],
             weights: Vec::new(),
         };
+        let keys = self.signer().map(|signer| self.keys(signer));
         let mut live = Vec::new();
         let mut data = Vec::new();
-        for set in sets.into_iter().chain([start]) {
+        for set in sets.into_iter().chain([start]).chain(keys) {
             let node = self.packed.node(&set.name);
             let node = node.filter(|node| self.packed.is_live(*node));
             let node = node.ok_or_else(|| BuildError::NoPlace(set.name.clone()))?;
@@ -284,6 +308,7 @@ impl Tree {
             closed: self.closed,
             private: self.private,
             history: History::default(),
+            signed: self.signed.clone(),
         })
     }
 
@@ -297,6 +322,73 @@ impl Tree {
     /// What has changed before.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// The same zone, signed: its keys are in it, and who asks for signatures gets them.
+    pub fn signed(&self, signer: Arc<Signer>) -> Result<Self, BuildError> {
+        if signer.origin() != self.origin() {
+            return Err(BuildError::OtherSigner {
+                origin: self.origin().clone(),
+                other: signer.origin().clone(),
+            });
+        }
+        let mut tree = self.clone();
+        let too_large = || BuildError::TooLarge(self.origin().clone());
+        let keys = self.keys(&signer);
+        let mut data = self.data.to_vec();
+        let set = Set {
+            data: u32::try_from(data.len()).map_err(|_| too_large())?,
+            ttl: keys.ttl,
+            rtype: keys.rtype,
+            count: u16::try_from(keys.data.len()).map_err(|_| too_large())?,
+        };
+        push_data(&mut data, &keys.data).ok_or_else(too_large)?;
+        let mut live = self.live.to_vec();
+        let key = (APEX, Rtype::DNSKEY);
+        live.retain(|live| (live.node, live.set.rtype) != key);
+        let place = live.partition_point(|live| (live.node, live.set.rtype) < key);
+        let (node, weights) = (APEX, Box::default());
+        live.insert(place, Live { node, set, weights });
+        tree.live = live.into();
+        tree.data = data.into();
+        tree.signed = Signed::By(signer);
+        tree.history = History::default();
+        Ok(tree)
+    }
+
+    /// The same zone, which should be signed by keys that are not here: who asks for signatures
+    /// gets SERVFAIL. Without them the records would be taken for forged.
+    #[must_use]
+    pub fn lacking_keys(&self) -> Self {
+        Self {
+            signed: Signed::Lacking,
+            history: History::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Who signs the zone.
+    pub fn signer(&self) -> Option<&Arc<Signer>> {
+        match &self.signed {
+            Signed::By(signer) => Some(signer),
+            Signed::Not | Signed::Lacking => None,
+        }
+    }
+
+    /// Whether it should be signed, and cannot be.
+    pub fn lacks_keys(&self) -> bool {
+        matches!(self.signed, Signed::Lacking)
+    }
+
+    /// The keys of the zone, which can be kept for as long as its SOA.
+    fn keys(&self, signer: &Signer) -> LiveSet {
+        LiveSet {
+            name: self.origin().clone(),
+            rtype: Rtype::DNSKEY,
+            ttl: self.set(APEX, Rtype::SOA).map_or(0, |set| set.ttl),
+            data: signer.dnskeys(),
+            weights: Vec::new(),
+        }
     }
 
     /// Whether the packed records of both are the same ones, and only live sets can differ.

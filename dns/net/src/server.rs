@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use cfgdns_core::{Limiter, Limits};
+use cfgdns_core::{Limiter, Limits, SignatureCache};
 use tokio::runtime;
 
 use crate::counters::{Counters, Totals, sum};
@@ -15,7 +15,7 @@ use crate::stop::Stop;
 use crate::tcp::Service;
 use crate::tcp::connection::Patience;
 use crate::tcp::table::{Places, Table};
-use crate::udp::Worker;
+use crate::udp::{SIGNATURES_MAX, Worker};
 
 /// Sockets that answer. Dropped, it ends as by [`Server::shutdown`].
 #[derive(Debug)]
@@ -107,6 +107,7 @@ impl Server {
             shared: Arc::clone(shared),
             counters: self.new_counters(),
             limiter,
+            signatures: SignatureCache::new(SIGNATURES_MAX),
             stop: Arc::clone(&self.stop),
         };
         self.start("dns-udp", move || worker.run())

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cfgdns_core::{Arrival, End as StreamEnd, Moment, Outcome, Stream, Transport, respond};
+use cfgdns_core::{
+    Arrival, End as StreamEnd, Local, Moment, Outcome, SignatureCache, Stream, Transport, respond,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -26,6 +28,10 @@ use crate::shared::{Shared, now};
 use crate::stop::Stop;
 use connection::{Answer, Answers, Connection, End, Messages, Patience, Surroundings};
 use table::{Admission, Table, Ticket};
+
+/// Signatures that a connection keeps: those of the SOA and of what one client asks about, in some
+/// 10 kB at most.
+const SIGNATURES_MAX: usize = 64;
 
 /// How long nobody is accepted when there are no descriptors, unless a connection ends.
 const SHORTAGE_WAIT: Duration = Duration::from_millis(100);
@@ -117,6 +123,7 @@ impl Service {
             shared: self.shared,
             counters: Arc::clone(&self.counters),
             address: client,
+            signatures: SignatureCache::new(SIGNATURES_MAX),
         };
         let around = Around::new(ticket, &self.closing);
         let end = Connection::new(stream, answers, now, self.patience)
@@ -184,6 +191,8 @@ struct Client {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     address: SocketAddr,
+    /// What was signed for it lately.
+    signatures: SignatureCache,
 }
 
 impl Answers for Client {
@@ -194,7 +203,11 @@ impl Answers for Client {
             now,
         };
         let mut tally = Tally::default();
-        let answer = match respond(&self.shared.load(), None, &arrival, request) {
+        let local = Local {
+            limiter: None,
+            signatures: Some(&mut self.signatures),
+        };
+        let answer = match respond(&self.shared.load(), local, &arrival, request) {
             Outcome::Send(reply) => Answer::Message(reply),
             Outcome::Silence => Answer::Nothing,
             Outcome::Stream(stream) => Answer::Messages(Box::new(Transfer {

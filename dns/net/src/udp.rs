@@ -20,7 +20,9 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use cfgdns_core::{Arrival, HEADER_OCTETS, Limiter, Outcome, Transport, respond};
+use cfgdns_core::{
+    Arrival, HEADER_OCTETS, Limiter, Local, Outcome, SignatureCache, Transport, respond,
+};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -28,6 +30,9 @@ use crate::counters::{BATCH_SIZES, Counters, Tally};
 use crate::shared::{Shared, now};
 use crate::stop::Stop;
 use datagrams::{BATCH, Datagram, Outgoing, Receiver, Sender};
+
+/// Signatures that a thread keeps: those of thousands of popular names, in some 2 MB.
+pub(crate) const SIGNATURES_MAX: usize = 16_384;
 
 /// Batches that are still answered after the stop, so that a flood does not keep a thread: 65,536
 /// datagrams are more than a receive buffer holds.
@@ -54,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<Counters>,
     /// Of this thread alone: the share of the limit that it has.
     pub(crate) limiter: Option<Limiter>,
+    /// Of this thread alone: what it signed lately, of at most [`SIGNATURES_MAX`].
+    pub(crate) signatures: SignatureCache,
     /// Tells when to end.
     pub(crate) stop: Arc<Stop>,
 }
@@ -141,8 +148,11 @@ impl Worker {
                 client: datagram.client,
                 now,
             };
-            let limiter = self.limiter.as_mut();
-            match respond(&state, limiter, &arrival, datagram.octets) {
+            let local = Local {
+                limiter: self.limiter.as_mut(),
+                signatures: Some(&mut self.signatures),
+            };
+            match respond(&state, local, &arrival, datagram.octets) {
                 Outcome::Send(reply) => {
                     tally.reply(&reply);
                     outgoing.push(reply, &datagram);

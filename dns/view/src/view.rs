@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cfgdns_core::{CatalogMember, Tree, Zones, catalog};
+use cfgdns_sign::PrivateKey;
 use cfgdns_zone::Name;
 use cfgsvc_core::placement::keys::Place as Key;
 use cfgsvc_core::placement::{Name as Member, RoleName};
@@ -23,6 +24,8 @@ pub struct View {
     catalog_count: Option<Read<u64>>,
     /// The name of the catalog of zones, if one is made.
     catalog: Option<Name>,
+    /// The private keys that this server has.
+    keys: Arc<[Arc<PrivateKey>]>,
     /// The zones that depend on each role.
     followers: BTreeMap<RoleName, BTreeSet<ZoneName>>,
     /// What must be made anew, since the zones were last built.
@@ -63,6 +66,8 @@ pub struct ZoneChange {
     pub after: Option<u32>,
     /// Why it is closed, if it is: some of its keys cannot be read.
     pub closed: Option<String>,
+    /// Why clients that want signatures get none: which private keys are not here.
+    pub unsigned: Option<String>,
 }
 
 impl View {
@@ -79,12 +84,23 @@ impl View {
     pub fn load<'a>(&mut self, all: impl IntoIterator<Item = Entry<'a>>) {
         let catalog = self.catalog.clone();
         let before = std::mem::replace(self, Self::new(catalog));
+        self.keys = before.keys;
         self.stale = before.stale;
         for zone in before.zones.into_keys() {
             self.stale.insert(zone, Stale::Packed);
         }
         for entry in all {
             self.put(entry);
+        }
+    }
+
+    /// These are the private keys that zones can be signed with.
+    pub fn set_keys(&mut self, keys: impl IntoIterator<Item = PrivateKey>) {
+        self.keys = keys.into_iter().map(Arc::new).collect();
+        let signed = self.zones.iter().filter(|(_, keys)| keys.is_signed());
+        let signed: Vec<ZoneName> = signed.map(|(zone, _)| zone.clone()).collect();
+        for zone in signed {
+            self.mark(zone, Stale::Packed);
         }
     }
 
@@ -154,6 +170,7 @@ impl View {
         let (Place::Zone(name)
         | Place::Node(name, ..)
         | Place::Follow(name, ..)
+        | Place::Signing(name)
         | Place::Serial(name)) = &place
         else {
             return;
@@ -231,6 +248,10 @@ impl View {
                 before: old.and_then(|old| serial(old)),
                 after: new.as_ref().and_then(serial),
                 closed,
+                unsigned: self
+                    .zones
+                    .get(&zone)
+                    .and_then(|keys| keys.has_keys(&self.keys).err()),
             };
             if old.is_some() || new.is_some() {
                 changes.push(change);
@@ -271,6 +292,7 @@ impl View {
             before: old.and_then(|old| serial(old)),
             after: serial(&new),
             closed,
+            unsigned: None,
         });
         trees.push((name.clone(), Some(Arc::new(new))));
     }
@@ -296,7 +318,7 @@ impl View {
             Some(old) if stale < Stale::Packed && !old.is_closed() => {
                 keys.renew(old, &self.placement)
             }
-            _ => keys.pack(&self.placement),
+            _ => keys.pack(&self.placement, &self.keys),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What the group's keys say of one zone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cfgdns_core::{LiveSet, Tree};
+use cfgdns_sign::{PrivateKey, Signer, Signing};
 use cfgdns_zone::{Name, Node, Zone};
 use cfgsvc_core::placement::RoleName;
 use cfgsvc_core::zones::{
-    Follow, FollowType, NodeObject, Place, Settings, ZoneName, ZoneSerial, on_wire,
+    Follow, FollowType, NodeObject, Place, Settings, SigningObject, ZoneName, ZoneSerial, on_wire,
 };
 use serde::de::DeserializeOwned;
 
@@ -22,6 +24,8 @@ pub(crate) struct ZoneKeys {
     generations: BTreeMap<u64, Zone>,
     follows: Follows,
     serial: Option<ZoneSerial>,
+    /// How it is signed, if it is.
+    signing: Option<Arc<Signing>>,
     /// What could not be read, with why.
     unreadable: BTreeMap<Place, String>,
 }
@@ -50,6 +54,7 @@ impl ZoneKeys {
             generations: BTreeMap::new(),
             follows: Follows::new(),
             serial: None,
+            signing: None,
             unreadable: BTreeMap::new(),
         }
     }
@@ -60,6 +65,7 @@ impl ZoneKeys {
             && self.generations.is_empty()
             && self.follows.is_empty()
             && self.serial.is_none()
+            && self.signing.is_none()
             && self.unreadable.is_empty()
     }
 
@@ -82,6 +88,7 @@ impl ZoneKeys {
             Place::Zone(_) => self.change_settings(value),
             Place::Node(_, generation, name) => self.change_node(*generation, name, value),
             Place::Follow(_, name, rtype) => self.change_follow(name, *rtype, value),
+            Place::Signing(_) => self.change_signing(value),
             Place::Serial(_) => {
                 let read = value.map(parse::<ZoneSerial>).transpose();
                 read.map(|serial| {
@@ -105,6 +112,13 @@ impl ZoneKeys {
 
     fn change_settings(&mut self, value: Option<&[u8]>) -> Read<Stale> {
         self.settings = value.map(parse).transpose()?;
+        Ok(Stale::Packed)
+    }
+
+    fn change_signing(&mut self, value: Option<&[u8]>) -> Read<Stale> {
+        let object = value.map(parse::<SigningObject>).transpose()?;
+        let signing = object.map(|object| object.read()).transpose()?;
+        self.signing = signing.map(Arc::new);
         Ok(Stale::Packed)
     }
 
@@ -153,11 +167,34 @@ impl ZoneKeys {
     }
 
     /// The zone as it is answered, from these keys alone; the error says why it cannot be.
-    pub(crate) fn pack(&self, placement: &Placement) -> Read<Tree> {
+    pub(crate) fn pack(&self, placement: &Placement, keys: &[Arc<PrivateKey>]) -> Read<Tree> {
         let zone = self.readable()?;
         let names = follow::names(&self.follows, zone);
         let packed = Tree::build_with(zone, &names).map_err(|error| error.to_string())?;
-        self.renew(&packed, placement)
+        let signed = match &self.signing {
+            None => packed,
+            Some(signing) => match Signer::new(self.name.name(), Arc::clone(signing), keys) {
+                Ok(signer) => packed
+                    .signed(Arc::new(signer))
+                    .map_err(|error| error.to_string())?,
+                Err(_) => packed.lacking_keys(),
+            },
+        };
+        self.renew(&signed, placement)
+    }
+
+    /// Whether the private keys that it must be signed with are here; the error names them.
+    pub(crate) fn has_keys(&self, keys: &[Arc<PrivateKey>]) -> Read<()> {
+        let Some(signing) = &self.signing else {
+            return Ok(());
+        };
+        let signer = Signer::new(self.name.name(), Arc::clone(signing), keys);
+        signer.map(drop).map_err(|missing| missing.to_string())
+    }
+
+    /// Whether it is signed.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signing.is_some()
     }
 
     /// The packed records of `before`, with what follows roles as it is now.
@@ -176,6 +213,7 @@ impl ZoneKeys {
             Place::Node(_, of, _) => Some(*of) != generation,
             Place::Zone(_)
             | Place::Follow(..)
+            | Place::Signing(_)
             | Place::Serial(_)
             | Place::Moved(_)
             | Place::Catalog => false,

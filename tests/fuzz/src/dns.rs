@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use cfgdns_core::{
-    Arrival, CookieSecrets, Freshness, Limiter, Limits, Moment, Outcome, Settings, State,
+    Arrival, CookieSecrets, Freshness, Limiter, Limits, Local, Moment, Outcome, Settings, State,
     Transport, Tree, UDP_OCTETS_MAX, Zones, respond,
 };
 use cfgdns_view::{Entry, View};
@@ -95,7 +95,9 @@ pub(crate) fn request(data: &[u8]) {
             monotonic_ms: 10,
         },
     };
-    let ask = |state: &State, transport| sent(respond(state, None, &arrival(transport), data));
+    let ask = |state: &State, transport| {
+        sent(respond(state, Local::default(), &arrival(transport), data))
+    };
     let udp = ask(&state, Transport::Udp);
     let tcp = ask(&state, Transport::Tcp);
     if let Some(reply) = &udp {
@@ -116,7 +118,11 @@ pub(crate) fn request(data: &[u8]) {
     };
     let mut limiter = Limiter::new(limits, [3; 16]);
     for _ in 0..3 {
-        let limited = respond(&state, Some(&mut limiter), &arrival(Transport::Udp), data);
+        let local = Local {
+            limiter: Some(&mut limiter),
+            signatures: None,
+        };
+        let limited = respond(&state, local, &arrival(Transport::Udp), data);
         if let (Some(limited), Some(udp)) = (sent(limited), &udp) {
             assert!(limited.len() <= udp.len());
         }

@@ -16,9 +16,9 @@ use crate::transfers::{
 use crate::{state, udp};
 
 /// Name, type, TTL and data, to the last octet.
-type Key = (Vec<u8>, Rtype, u32, Vec<u8>);
+pub(crate) type Key = (Vec<u8>, Rtype, u32, Vec<u8>);
 
-fn key(record: &Record) -> Key {
+pub(crate) fn key(record: &Record) -> Key {
     let owner = record.name.as_wire().to_vec();
     (owner, record.rtype, record.ttl, record.data.clone())
 }
@@ -32,8 +32,12 @@ fn serial(soa: &Record) -> u32 {
 /// What a secondary makes of the zone that it has and of what it is sent (RFC 1995 4), and how many
 /// steps that were; it takes nothing away that is not there, and adds nothing that is.
 fn apply(zone: &Zone, sent: &[Record]) -> (BTreeSet<Key>, usize) {
-    let whole = records_of(zone);
-    let have = zone.soa().expect("an SOA").serial;
+    apply_to(&records_of(zone), sent)
+}
+
+/// The same of records that begin with the SOA.
+pub(crate) fn apply_to(whole: &[Record], sent: &[Record]) -> (BTreeSet<Key>, usize) {
+    let have = serial(&whole[0]);
     let mut content: BTreeSet<_> = whole.iter().map(key).collect();
     let [first, rest @ .., last] = sent else {
         assert_eq!((sent.len(), serial(&sent[0])), (1, have));

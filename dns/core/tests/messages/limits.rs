@@ -1,6 +1,6 @@
 //! The rate limit as clients see it.
 
-use cfgdns_core::{Freshness, Limiter, Limits, Outcome, State, Transport, respond};
+use cfgdns_core::{Freshness, Limiter, Limits, Local, Outcome, State, Transport, respond};
 use cfgdns_zone::Rtype;
 
 use crate::reader::{Message, TC, opt, query};
@@ -21,7 +21,11 @@ fn flood(state: &State, transport: Transport, requests: impl Iterator<Item = Vec
     let mut counts = [0; 3];
     for request in requests {
         let arrival = arrival(transport, CLIENT, 1_000);
-        let place = match respond(state, Some(&mut limiter), &arrival, &request) {
+        let local = Local {
+            limiter: Some(&mut limiter),
+            signatures: None,
+        };
+        let place = match respond(state, local, &arrival, &request) {
             Outcome::Send(octets) => {
                 let reply = Message::read(&octets);
                 assert!(!reply.has(TC) || reply.answer.len() + reply.authority.len() == 0);

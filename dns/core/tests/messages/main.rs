@@ -1,5 +1,6 @@
 //! Messages in, messages out: what a client sees of the server.
 
+mod dnssec;
 mod increments;
 mod limits;
 mod notify;
@@ -8,6 +9,7 @@ mod properties;
 mod reader;
 mod replies;
 mod signatures;
+mod signed_transfers;
 mod transfers;
 
 use std::fmt::Write as _;
@@ -15,8 +17,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cfgdns_core::{
-    Acl, Arrival, Chaos, CookieSecrets, Freshness, Moment, Outcome, Settings, State, Transport,
-    Tree, TsigKeys, UDP_OCTETS_MAX, Zones, respond,
+    Acl, Arrival, Chaos, CookieSecrets, Freshness, Local, Moment, Outcome, Settings, State,
+    Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, respond,
 };
 use cfgdns_zone::{Name, Source, load};
 
@@ -124,7 +126,12 @@ const CLIENT: &str = "192.0.2.99:5353";
 
 /// What is sent for a request that comes in the first second.
 fn send(state: &State, transport: Transport, request: &[u8]) -> Vec<u8> {
-    match respond(state, None, &arrival(transport, CLIENT, 1_000), request) {
+    match respond(
+        state,
+        Local::default(),
+        &arrival(transport, CLIENT, 1_000),
+        request,
+    ) {
         Outcome::Send(octets) => octets,
         other @ (Outcome::Silence | Outcome::Stream(_)) => panic!("{other:?}"),
     }

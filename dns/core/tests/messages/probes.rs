@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use cfgdns_core::{Outcome, Transport, respond};
+use cfgdns_core::{Local, Outcome, Transport, respond};
 use cfgdns_zone::Rtype;
 use expect_test::{Expect, expect};
 
@@ -361,7 +361,10 @@ fn what_is_no_request_is_not_answered() {
     let reply = soa(0x8000, &[]);
     let silent = |client: &str, octets: &[u8]| {
         let arrival = arrival(Transport::Udp, client, 1_000);
-        matches!(respond(&state, None, &arrival, octets), Outcome::Silence)
+        matches!(
+            respond(&state, Local::default(), &arrival, octets),
+            Outcome::Silence
+        )
     };
     for length in 0..12 {
         assert!(silent(CLIENT, &good[..length]), "{length}");

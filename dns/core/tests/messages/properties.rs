@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use cfgdns_core::{
-    CLASS_IN, Outcome, Question, Records, Request, State, Transport, answer, respond,
+    CLASS_IN, Local, Outcome, Question, Records, Request, State, Transport, answer, respond,
 };
 use cfgdns_zone::{Name, Rtype, compare_data};
 use proptest::prelude::*;
@@ -93,7 +93,12 @@ fn any_type() -> impl Strategy<Value = Rtype> {
 /// What is sent, with the most that may be.
 fn sent(transport: Transport, octets: &[u8], with_chaos: bool) -> Option<Vec<u8>> {
     let state = if with_chaos { &*TALKATIVE } else { &*PLAIN };
-    match respond(state, None, &arrival(transport, CLIENT, 1_000), octets) {
+    match respond(
+        state,
+        Local::default(),
+        &arrival(transport, CLIENT, 1_000),
+        octets,
+    ) {
         Outcome::Send(octets) => Some(octets),
         Outcome::Silence | Outcome::Stream(_) => None,
     }

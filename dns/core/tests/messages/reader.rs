@@ -109,7 +109,8 @@ impl Message {
             let version = opt.ttl >> 16 & 0xff;
             write!(text, "opt: version {version} udp {}", opt.udp_octets).expect("a string");
             text.push_str(if opt.ttl & 0x8000 > 0 { " do" } else { "" });
-            assert_eq!(opt.ttl & 0x7fff, 0, "unknown flags are zero");
+            text.push_str(if opt.ttl & 0x4000 > 0 { " co" } else { "" });
+            assert_eq!(opt.ttl & 0x3fff, 0, "unknown flags are zero");
             for (code, value) in &opt.options {
                 write!(text, ", {}", option_text(*code, value)).expect("a string");
             }

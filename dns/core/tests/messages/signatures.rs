@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use cfgdns_core::{
-    Acl, Algorithm, Arrival, Moment, Outcome, State, Transport, TsigKey, TsigKeys, respond,
+    Acl, Algorithm, Arrival, Local, Moment, Outcome, State, Transport, TsigKey, TsigKeys, respond,
 };
 use cfgdns_zone::Rtype;
 use expect_test::{expect, expect_file};
@@ -91,7 +91,7 @@ fn replies(state: &State, transport: Transport, octets: &[u8], now: u64) -> Vec<
         client: CLIENT.parse().expect("an address"),
         now,
     };
-    match respond(state, None, &arrival, octets) {
+    match respond(state, Local::default(), &arrival, octets) {
         Outcome::Send(reply) => vec![reply],
         Outcome::Stream(mut stream) => std::iter::from_fn(|| stream.next(state, now)).collect(),
         Outcome::Silence => Vec::new(),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cfgdns_core::{
-    Acl, End, Freshness, Moment, Outcome, STREAM_OCTETS, State, Stream, Transport, Tree, Zones,
-    respond,
+    Acl, End, Freshness, Local, Moment, Outcome, STREAM_OCTETS, State, Stream, Transport, Tree,
+    Zones, respond,
 };
 use cfgdns_zone::{Name, Rdata, Rtype, Zone};
 use expect_test::expect;
@@ -38,7 +38,7 @@ pub(crate) fn request(
 pub(crate) fn stream(state: &State, request: &[u8]) -> Stream {
     match respond(
         state,
-        None,
+        Local::default(),
         &arrival(Transport::Tcp, CLIENT, 1_000),
         request,
     ) {
