@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(default_value = "127.0.0.1:2379", value_name = "A,B,C")]
     pub endpoints: Vec<String>,
     /// Where to answer over UDP and TCP; may be given again. Replies leave from the address that
-    /// was asked, also where this is 0.0.0.0 or [::]
+    /// was asked, also where this is a wildcard (0.0.0.0, ::)
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5300")]
     pub listen: Vec<SocketAddr>,
     /// Where to tell load balancers and monitors over HTTP: /fresh, /zones, /metrics, /livez
