@@ -1,14 +1,15 @@
-//! What a reply needs to be believed: signatures, and proofs of what does not exist (RFC 4035 3.1).
+//! What a reply needs to be believed: signatures, and proofs of what does not exist (RFC 4035
+//! 3.1).
 //!
 //! ```text
-//! reply of `answer` ─┬─ sets of the zone ────► RRSIG beside each (not NS of a delegation, not glue)
+//! reply of `answer` ─┬─ sets of the zone ────► RRSIG beside each (not of a delegation, not glue)
 //!                    ├─ no such name, type ──► NSEC made for this question (RFC 9824), signed
 //!                    └─ delegation ──────────► DS, or NSEC without DS (RFC 4035 3.1.4)
 //! ```
 //!
 //! Compact denial: of a name that does not exist the NSEC says that it has the type NXNAME and no
-//! other, so that one record proves all; the outcome is NOERROR then, unless the client says that it
-//! takes NXDOMAIN with such a proof. A wildcard answers as if the name existed: signed as asked.
+//! other, so that one record proves all; the outcome is NOERROR then, unless the client says that
+//! it takes NXDOMAIN with such a proof. A wildcard answers as if the name existed: signed as asked.
 
 use std::borrow::Cow;
 

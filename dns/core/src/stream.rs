@@ -309,19 +309,45 @@ fn write_zone(
     (first, set_first, record_first): (NodeId, usize, usize),
 ) -> Result<(), (NodeId, usize, usize)> {
     for node in zone.nodes_from(first) {
-        let sets_done = if node == first { set_first } else { 0 };
-        for (number, set) in signed_sets(zone, node).iter().enumerate().skip(sets_done) {
-            if node == APEX && set.rtype == Rtype::SOA {
-                continue;
-            }
-            let resumed = node == first && number == set_first;
-            let records_done = if resumed { record_first } else { 0 };
-            let meta = (set.rtype, CLASS_IN, set.ttl);
-            for (record, data) in set.data.iter().enumerate().skip(records_done) {
-                let written =
-                    writer.whole(|writer| writer.record(Section::Answer, &set.owner, meta, data));
-                written.map_err(|Full| (node, number, record))?;
-            }
+        let from = if node == first {
+            (set_first, record_first)
+        } else {
+            (0, 0)
+        };
+        let written = if zone.signer().is_some() {
+            let sets = signed_sets(zone, node);
+            let sets = sets.iter().map(|set| {
+                let data = set.data.iter().map(|data| &**data);
+                ((&*set.owner, set.rtype, set.ttl), data)
+            });
+            write_sets(writer, node, sets, from)
+        } else {
+            let sets = zone.sets(node);
+            let sets = sets.map(|set| ((set.owner, set.rtype, set.ttl), set.data));
+            write_sets(writer, node, sets, from)
+        };
+        written.map_err(|(set, record)| (node, set, record))?;
+    }
+    Ok(())
+}
+
+/// Writes the records of a name without its SOA, from a place on; else where the next one is.
+fn write_sets<'a, D: Iterator<Item = &'a [u8]>>(
+    writer: &mut Writer,
+    node: NodeId,
+    sets: impl Iterator<Item = ((&'a [u8], Rtype, u32), D)>,
+    (set_first, record_first): (usize, usize),
+) -> Result<(), (usize, usize)> {
+    for (number, ((owner, rtype, ttl), data)) in sets.enumerate().skip(set_first) {
+        if node == APEX && rtype == Rtype::SOA {
+            // It has its own places.
+            continue;
+        }
+        let records_done = if number == set_first { record_first } else { 0 };
+        let meta = (rtype, CLASS_IN, ttl);
+        for (record, data) in data.enumerate().skip(records_done) {
+            let written = writer.whole(|writer| writer.record(Section::Answer, owner, meta, data));
+            written.map_err(|Full| (number, record))?;
         }
     }
     Ok(())

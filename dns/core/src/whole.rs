@@ -1,5 +1,5 @@
-//! A zone as its secondaries get it: all sets, and where it is signed the chain of its names and all
-//! signatures (RFC 4035 2), name by name.
+//! A zone as its secondaries get it: all sets, and where it is signed the chain of its names and
+//! all signatures (RFC 4035 2), name by name.
 //!
 //! A secondary cannot sign, so that it needs the chain where our own answers have a record that is
 //! made for the question. Both say the same of what there is.

@@ -241,6 +241,7 @@ mod tests {
             shared: Arc::new(Shared::new(state)),
             counters: Arc::default(),
             limiter: None,
+            signatures: SignatureCache::new(SIGNATURES_MAX),
             stop: Arc::new(Stop::new().expect("a descriptor")),
         }
     }
