@@ -1,6 +1,6 @@
 //! What signatures cost, of one core: one of each algorithm, one that is found again, a whole zone.
 //!
-//! Run: `cargo run --release -p cfgdns-sign --example measure`
+//! Run: `cargo run --release -p cfgdns-sign --example measure_signatures`
 
 #![expect(clippy::print_stdout, reason = "its output is the result")]
 #![expect(
