@@ -3,8 +3,15 @@
 //! It is built once and never changed, holds four octets for each slot, and is never iterated, so
 //! that no order depends on the hash. Whoever writes zones could make entries collide; whoever asks
 //! cannot, because a question adds nothing.
+//!
+//! ```text
+//! slot   [ tag: bits of the hash │ place ]     as many bits for the place as the list needs
+//! ```
+//!
+//! An entry is looked at only where the tag is right: each look is a miss of the cache, and a search
+//! for what is not there most often has none.
 
-/// An empty slot.
+/// An empty slot: no place has all bits set.
 const EMPTY: u32 = u32::MAX;
 
 /// Places in a list, by hash.
@@ -12,6 +19,8 @@ const EMPTY: u32 = u32::MAX;
 pub(crate) struct Index {
     /// A power of two, at least twice the entries, so that a search soon meets an empty slot.
     slots: Box<[u32]>,
+    /// The bits of a slot that are a tag.
+    tag_mask: u32,
 }
 
 impl Index {
@@ -19,25 +28,34 @@ impl Index {
     pub(crate) fn new(count: u32, hash_of: impl Fn(u32) -> u64) -> Self {
         let size = usize::try_from(count).expect("32 bits fit") * 2 + 1;
         let mut slots = vec![EMPTY; size.next_power_of_two()].into_boxed_slice();
+        // Bits that hold `count`: a place is less, so that not all of them are set.
+        let place_bits = u32::BITS - count.leading_zeros();
+        let tag_mask = u32::MAX.checked_shl(place_bits).unwrap_or(0);
         for place in 0..count {
-            let mut at = slot(hash_of(place), slots.len());
+            let hash = hash_of(place);
+            let mut at = slot(hash, slots.len());
             while slots[at] != EMPTY {
-                at = (at + 1) % slots.len();
+                at = next(at, slots.len());
             }
-            slots[at] = place;
+            slots[at] = lower(hash) & tag_mask | place;
         }
-        Self { slots }
+        Self { slots, tag_mask }
     }
 
     /// The place with this hash that `is_it` says yes to.
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let tag = lower(hash) & self.tag_mask;
         let mut at = slot(hash, self.slots.len());
         loop {
-            match self.slots[at] {
-                EMPTY => return None,
-                place if is_it(place) => return Some(place),
-                _ => at = (at + 1) % self.slots.len(),
+            let found = self.slots[at];
+            if found == EMPTY {
+                return None;
             }
+            let place = found & !self.tag_mask;
+            if found & self.tag_mask == tag && is_it(place) {
+                return Some(place);
+            }
+            at = next(at, self.slots.len());
         }
     }
 
@@ -47,10 +65,20 @@ impl Index {
     }
 }
 
+/// Where a search begins.
 fn slot(hash: u64, slots: usize) -> usize {
-    // The upper half is the better mixed one.
     let upper = usize::try_from(hash >> 32).expect("32 bits fit");
     upper & (slots - 1)
+}
+
+/// Where it goes on.
+fn next(at: usize, slots: usize) -> usize {
+    (at + 1) & (slots - 1)
+}
+
+/// The bits that `slot` does not look at.
+fn lower(hash: u64) -> u32 {
+    u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits fit")
 }
 
 /// The hash of a label below what `above` is the hash of; without regard to case.
