@@ -224,6 +224,10 @@ impl Writer {
     /// Whether the name at a place of this message is `suffix`.
     fn is_at(&self, place: u16, mut suffix: &[u8]) -> bool {
         let mut at = usize::from(place);
+        // Most often the octets are the same, without a pointer: the lengths are among them.
+        if self.octets[at..].starts_with(suffix) {
+            return true;
+        }
         loop {
             let length = self.octets[at];
             if length >= 0xc0 {
