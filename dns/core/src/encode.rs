@@ -6,15 +6,19 @@
 //! case of the zone, so there a name points at octets that are the same (RFC 5936 3.4). Within data
 //! only the types of RFC 1035 have names that may be compressed (RFC 3597 4).
 
-use cfgdns_zone::{LABELS_MAX, Rtype, compressible};
+use cfgdns_zone::{Rtype, compressible};
 
 use crate::answer::CLASS_IN;
-use crate::index::hash_label;
 use crate::message::{HEADER_OCTETS, option};
 use crate::reply::{ExtendedError, Records};
 
 /// Where a pointer can lead: it has 14 bits (RFC 1035 4.1.4).
 const POINTER_MAX: u16 = 0x3fff;
+/// What makes a pointer of a place (RFC 1035 4.1.4).
+const POINTER: u16 = 0xc000;
+/// Where the name of the question is: after the header.
+const QUESTION_AT: u16 = 12;
+const _: () = assert!(QUESTION_AT as usize == HEADER_OCTETS);
 /// How many suffixes are remembered. Later names are found among these, or written out, so that a
 /// message with thousands of names costs no more than so many looks for each.
 const SUFFIXES_MAX: usize = 96;
@@ -37,7 +41,10 @@ pub(crate) enum Section {
 /// A message that is being written.
 pub(crate) struct Writer {
     octets: Vec<u8>,
-    /// Hash and place of each suffix of a name that is in it.
+    /// Octets of the name in the question, which most other names are, or end with.
+    question: usize,
+    /// Key and place of each suffix of a name that is in it. Those of the question are put there
+    /// when the first other name comes: most messages have none.
     suffixes: Vec<(u64, u16)>,
     limit: usize,
     /// Records of each section; of the first, questions.
@@ -53,7 +60,8 @@ impl Writer {
         octets.resize(HEADER_OCTETS, 0);
         Self {
             octets,
-            suffixes: Vec::with_capacity(16),
+            question: 0,
+            suffixes: Vec::new(),
             limit,
             counts: [0; 4],
             keeps_case: false,
@@ -75,12 +83,9 @@ impl Writer {
 
     /// Writes the question as it came.
     pub(crate) fn question(&mut self, wire: &[u8]) -> Result<(), Full> {
-        let at = self.octets.len();
         self.put(wire)?;
         self.counts[0] += 1;
-        let name = &wire[..wire.len() - 4];
-        let (labels, count) = labels(name);
-        self.remember(&labels[..count], at);
+        self.question = wire.len() - 4;
         Ok(())
     }
 
@@ -138,11 +143,10 @@ impl Writer {
         data: &[u8],
     ) -> Result<(), Full> {
         self.name(owner)?;
-        self.put(&rtype.0.to_be_bytes())?;
-        self.put(&class.to_be_bytes())?;
-        self.put(&ttl.to_be_bytes())?;
-        let length_at = self.octets.len();
-        self.put(&[0, 0])?;
+        let ([r0, r1], [c0, c1]) = (rtype.0.to_be_bytes(), class.to_be_bytes());
+        let [t0, t1, t2, t3] = ttl.to_be_bytes();
+        self.put(&[r0, r1, c0, c1, t0, t1, t2, t3, 0, 0])?;
+        let length_at = self.octets.len() - 2;
         let (skip, names) = compressible(rtype);
         let (first, mut rest) = data.split_at_checked(skip).unwrap_or((data, &[]));
         self.put(first)?;
@@ -183,45 +187,50 @@ impl Writer {
 
     /// Writes a name, with a pointer to as much of it as is there.
     fn name(&mut self, wire: &[u8]) -> Result<(), Full> {
-        let (labels, count) = labels(wire);
-        let labels = &labels[..count];
+        if wire.len() == 1 {
+            return self.put(wire);
+        }
+        if wire.len() == self.question && self.is_at(QUESTION_AT, wire) {
+            return self.put(&(QUESTION_AT | POINTER).to_be_bytes());
+        }
+        if self.suffixes.is_empty() && self.question > 0 {
+            let question = &self.octets[HEADER_OCTETS..HEADER_OCTETS + self.question];
+            remember(&mut self.suffixes, question, question.len(), HEADER_OCTETS);
+        }
         let at = self.octets.len();
-        for (index, &(start, hash)) in labels.iter().enumerate() {
-            let suffix = &wire[usize::from(start)..];
-            if let Some(place) = self.find(hash, suffix) {
-                self.put(&wire[..usize::from(start)])?;
-                self.put(&(place | 0xc000).to_be_bytes())?;
-                self.remember(&labels[..index], at);
-                return Ok(());
+        let mut start = 0;
+        let mut known = None;
+        while known.is_none() && wire[start] > 0 {
+            known = self.find(&wire[start..]);
+            if known.is_none() {
+                start += usize::from(wire[start]) + 1;
             }
         }
-        self.put(wire)?;
-        self.remember(labels, at);
+        match known {
+            Some(place) => {
+                self.put(&wire[..start])?;
+                self.put(&(place | POINTER).to_be_bytes())?;
+            }
+            None => self.put(wire)?,
+        }
+        remember(&mut self.suffixes, wire, start, at);
         Ok(())
     }
 
-    /// Remembers the suffixes that begin with these labels of a name that is at `at`.
-    fn remember(&mut self, labels: &[(u8, u64)], at: usize) {
-        for &(start, hash) in labels {
-            let Ok(place @ ..=POINTER_MAX) = u16::try_from(at + usize::from(start)) else {
-                return;
-            };
-            if self.suffixes.len() == SUFFIXES_MAX {
-                return;
-            }
-            self.suffixes.push((hash, place));
-        }
-    }
-
-    fn find(&self, hash: u64, suffix: &[u8]) -> Option<u16> {
+    fn find(&self, suffix: &[u8]) -> Option<u16> {
+        let wanted = key(suffix);
         let mut known = self.suffixes.iter();
-        let found = known.find(|known| known.0 == hash && self.is_at(known.1, suffix));
+        let found = known.find(|known| known.0 == wanted && self.is_at(known.1, suffix));
         found.map(|known| known.1)
     }
 
     /// Whether the name at a place of this message is `suffix`.
     fn is_at(&self, place: u16, mut suffix: &[u8]) -> bool {
         let mut at = usize::from(place);
+        // Most often the octets are the same, without a pointer: the lengths are among them.
+        if self.octets[at..].starts_with(suffix) {
+            return true;
+        }
         loop {
             let length = self.octets[at];
             if length >= 0xc0 {
@@ -294,23 +303,37 @@ fn name_octets(data: &[u8]) -> usize {
     at + 1
 }
 
-/// Where each label of a name begins, with the hash of the suffix from there; and how many.
-fn labels(wire: &[u8]) -> ([(u8, u64); LABELS_MAX], usize) {
-    let mut labels = [(0, 0); LABELS_MAX];
-    let mut count = 0;
-    let mut at = 0_u8;
-    while wire[usize::from(at)] > 0 {
-        labels[count].0 = at;
-        count += 1;
-        at += wire[usize::from(at)] + 1;
+/// Remembers the suffixes of a name at `at` that begin before `end`, without the root.
+fn remember(suffixes: &mut Vec<(u64, u16)>, wire: &[u8], end: usize, at: usize) {
+    let mut start = 0;
+    while start < end && wire[start] > 0 {
+        let Ok(place @ ..=POINTER_MAX) = u16::try_from(at + start) else {
+            return;
+        };
+        if suffixes.len() == SUFFIXES_MAX {
+            return;
+        }
+        suffixes.push((key(&wire[start..]), place));
+        start += usize::from(wire[start]) + 1;
     }
-    let mut hash = 0;
-    for label in labels[..count].iter_mut().rev() {
-        let start = usize::from(label.0);
-        hash = hash_label(hash, &wire[start + 1..start + 1 + usize::from(wire[start])]);
-        label.1 = hash;
-    }
-    (labels, count)
+}
+
+/// What suffixes that are the same but for case have in common, and others hardly: how many octets
+/// there are, and the last of those of the first label, where names that are alike differ.
+fn key(suffix: &[u8]) -> u64 {
+    let end = usize::from(suffix[0]) + 1;
+    let octets = match (suffix[..end].last_chunk(), suffix.first_chunk()) {
+        (Some(last), _) => *last,
+        (None, Some(first)) => *first,
+        (None, None) => {
+            let mut octets = [0; 8];
+            octets[..suffix.len()].copy_from_slice(suffix);
+            octets
+        }
+    };
+    // This bit is what lower case has more; that it makes others the same does no harm.
+    let folded = u64::from_le_bytes(octets) | 0x2020_2020_2020_2020;
+    folded.rotate_left(8) ^ suffix.len() as u64
 }
 
 #[cfg(test)]
