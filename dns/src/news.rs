@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cfgdns_core::{Notifier, NotifyReply, NotifyTarget};
+use cfgdns_core::{Freshness, Moment, Notifier, NotifyReply, NotifyTarget};
 use cfgdns_net::now;
 use cfgdns_zone::Name;
 use tokio::net::UdpSocket;
@@ -104,9 +104,9 @@ pub async fn tell(publisher: Arc<Publisher>, targets: Vec<NotifyTarget>) -> io::
             got = receive(sockets.v6.as_ref(), &mut from_v6) => {
                 heard(&mut notifier, got, &from_v6);
             }
-            () = tokio::time::sleep(wait(&notifier)) => {}
+            () = tokio::time::sleep(wait(freshness(&publisher), &notifier, now())) => {}
         }
-        for (to, octets) in notifier.poll(now()) {
+        for (to, octets) in due(freshness(&publisher), &mut notifier, now()) {
             if let Err(error) = sockets.send(to, &octets).await {
                 // It is sent again.
                 tracing::debug!(%to, %error, "cannot tell a secondary");
@@ -122,10 +122,33 @@ pub async fn tell(publisher: Arc<Publisher>, targets: Vec<NotifyTarget>) -> io::
     }
 }
 
-/// Until the next message is due, or the clock is looked at.
-fn wait(notifier: &Notifier) -> Duration {
+fn freshness(publisher: &Publisher) -> Freshness {
+    publisher.shared().load().freshness
+}
+
+/// Whoever comes because of a message now gets an answer.
+fn answers(freshness: Freshness, now: Moment) -> bool {
+    matches!(freshness, Freshness::Until(end_ms) if now.monotonic_ms < end_ms)
+}
+
+/// What is to be sent now. Who is told by a server that is not fresh would come and get SERVFAIL,
+/// and then stay away for longer than if it had not been told.
+fn due(freshness: Freshness, notifier: &mut Notifier, now: Moment) -> Vec<(SocketAddr, Vec<u8>)> {
+    if answers(freshness, now) {
+        notifier.poll(now)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Until the next message is due, or the clock is looked at. What is due while the server is not
+/// fresh waits until it is, which brings news of all zones.
+fn wait(freshness: Freshness, notifier: &Notifier, now: Moment) -> Duration {
+    if !answers(freshness, now) {
+        return LOOK_EVERY;
+    }
     let due_ms = notifier.next_wakeup().unwrap_or(u64::MAX);
-    let left_ms = due_ms.saturating_sub(now().monotonic_ms);
+    let left_ms = due_ms.saturating_sub(now.monotonic_ms);
     Duration::from_millis(left_ms).min(LOOK_EVERY)
 }
 
@@ -157,7 +180,44 @@ fn heard(notifier: &mut Notifier, got: io::Result<(usize, SocketAddr)>, octets: 
 
 #[cfg(test)]
 mod tests {
+    use cfgdns_core::Tree;
+    use cfgdns_zone::{Rdata, Rtype, Zone};
+
     use super::*;
+
+    fn tree() -> Tree {
+        let origin: Name = "a.".parse().expect("a name");
+        let data = Rdata::parse(Rtype::SOA, "ns. root. 1 1 1 1 1", None).expect("an SOA");
+        let mut zone = Zone::new(origin.clone());
+        zone.insert(&origin, Rtype::SOA, 60, data)
+            .expect("in the zone");
+        Tree::build(&zone).expect("it has an SOA")
+    }
+
+    #[test]
+    fn nobody_is_told_by_a_server_that_is_not_fresh() {
+        let target = NotifyTarget {
+            address: "192.0.2.1:53".parse().expect("an address"),
+            key: None,
+        };
+        let mut notifier = Notifier::new(vec![target], PER_SECOND, [7; 16]);
+        let at = |monotonic_ms| Moment {
+            unix_seconds: 0,
+            monotonic_ms,
+        };
+        notifier.changed(&tree(), at(0));
+        assert_eq!(due(Freshness::Never, &mut notifier, at(0)), []);
+        // Nor does it look without pause at what is due.
+        assert_eq!(wait(Freshness::Never, &notifier, at(9)), LOOK_EVERY);
+        let fresh = Freshness::Until(10);
+        assert_eq!(wait(fresh, &notifier, at(9)), Duration::ZERO);
+        assert_eq!(due(fresh, &mut notifier, at(10)), []);
+        assert_eq!(due(fresh, &mut notifier, at(9)).len(), 1);
+        // There was no reply: it is sent again, but not by a server that is fenced.
+        assert_eq!(due(Freshness::Lost, &mut notifier, at(9_000)), []);
+        let again = due(Freshness::Until(10_000), &mut notifier, at(9_000));
+        assert_eq!(again.len(), 1);
+    }
 
     #[test]
     fn news_of_a_zone_are_taken_once() {

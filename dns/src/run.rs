@@ -121,7 +121,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
             news.abort();
         }
         match next {
-            Some(targets) => secondaries = targets,
+            Some(targets) => {
+                secondaries = targets;
+                // With the task went what it had to send, and who could not read it with the keys
+                // of before may do so now.
+                publisher.tell_all();
+            }
             None => break,
         }
     }

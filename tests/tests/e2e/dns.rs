@@ -19,6 +19,9 @@ use crate::failures::leader;
 use crate::web;
 use server::{NameServer, PATIENCE, Told, ask};
 
+mod others;
+mod resolvers;
+mod secondaries;
 mod server;
 
 const ZONE: &str = "\
@@ -37,8 +40,8 @@ const INVALID_DATA: u16 = 24;
 const BOUND: Duration = Duration::from_secs(2);
 
 /// A zone, two colos with an address each, and `www`, which follows the active one: `a` at first.
-fn place(cluster: &Cluster) -> Result<()> {
-    apply(cluster)?;
+fn place(cluster: &Cluster, zone: &str) -> Result<()> {
+    apply(cluster, zone)?;
     for (colo, address) in [("a", "192.0.2.1"), ("b", "192.0.2.2")] {
         cfgctl(cluster, &["colo", "add", colo, "--address", address])?;
     }
@@ -49,9 +52,9 @@ fn place(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn apply(cluster: &Cluster) -> Result<()> {
-    let file = cluster.directory().join("example.com.zone");
-    fs::write(&file, ZONE)?;
+fn apply(cluster: &Cluster, zone: &str) -> Result<()> {
+    let file = cluster.directory().join("zone");
+    fs::write(&file, zone)?;
     let file = file.to_str().context("a path")?;
     cfgctl(cluster, &["zone", "apply", file])?;
     Ok(())
@@ -79,7 +82,7 @@ fn questions(server: SocketAddr, ended: &AtomicBool) -> (u64, Vec<String>) {
 #[test]
 fn zone_and_names_that_follow_are_answered_to_tools_of_others() -> Result<()> {
     let cluster = Cluster::start(1)?;
-    place(&cluster)?;
+    place(&cluster, ZONE)?;
     let more = ["--listen", "[::1]:0"];
     let server = NameServer::start("ns1", &cluster, &more)?;
     server.answers(WWW, RecordType::A, &["192.0.2.1"])?;
@@ -143,7 +146,7 @@ fn zone_and_names_that_follow_are_answered_to_tools_of_others() -> Result<()> {
 #[test]
 fn leaders_that_die_under_load_cost_no_client_an_answer() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
-    place(&cluster)?;
+    place(&cluster, ZONE)?;
     let server = NameServer::start("ns1", &cluster, &["--rate-limit", "0"])?;
     server.answers(WWW, RecordType::A, &["192.0.2.1"])?;
     let ended = AtomicBool::new(false);
@@ -202,7 +205,7 @@ fn is_fenced_within_the_bound(server: &NameServer, cut: impl FnOnce() -> Result<
 #[test]
 fn name_server_that_is_cut_off_says_so_and_comes_back_with_what_is_true_then() -> Result<()> {
     let cluster = Cluster::start(3)?;
-    place(&cluster)?;
+    place(&cluster, ZONE)?;
     let bound = format!("{}ms", BOUND.as_millis());
     let server = NameServer::start("ns1", &cluster, &["--stale-after", &bound])?;
     let other = NameServer::start("ns2", &cluster, &[])?;
@@ -255,7 +258,7 @@ fn name_server_that_is_cut_off_says_so_and_comes_back_with_what_is_true_then() -
 #[test]
 fn group_without_a_quorum_fences_name_servers_that_still_hear_a_member() -> Result<()> {
     let mut cluster = Cluster::start(3)?;
-    place(&cluster)?;
+    place(&cluster, ZONE)?;
     let bound = format!("{}ms", BOUND.as_millis());
     let server = NameServer::start("ns1", &cluster, &["--stale-after", &bound])?;
     server.answers(WWW, RecordType::A, &["192.0.2.1"])?;
@@ -271,7 +274,7 @@ fn group_without_a_quorum_fences_name_servers_that_still_hear_a_member() -> Resu
 #[test]
 fn name_server_that_starts_knows_nothing_until_the_group_confirms() -> Result<()> {
     let cluster = Cluster::start(1)?;
-    place(&cluster)?;
+    place(&cluster, ZONE)?;
     let mut server = NameServer::start("ns1", &cluster, &[])?;
     server.answers(WWW, RecordType::A, &["192.0.2.1"])?;
     // Its host fails, and comes back without a way to the group.
@@ -307,7 +310,7 @@ fn colo_that_comes_back_answers_nothing_old_and_sends_its_clients_away() -> Resu
     web::place_roles(&cluster, &akl, &wlg)?;
     let host_a = web::start_agent(&cluster, "a1", "akl")?;
     let _host_w = web::start_agent(&cluster, "w1", "wlg")?;
-    apply(&cluster)?;
+    apply(&cluster, ZONE)?;
     let follow = ["zone", "follow", SERVICE, "SRV", "web", "--names", "colos"];
     cfgctl(&cluster, &follow)?;
     activate(&cluster, "akl")?;

@@ -158,6 +158,15 @@ impl NameServer {
         waited.with_context(|| format!("{} answers {last:?}", self.name))
     }
 
+    /// How many replies had this rcode.
+    pub(crate) fn replies(&self, rcode: &str) -> Result<u64> {
+        let (_, metrics) = http_get(self.http, "/metrics", REPLY)?;
+        let name = format!("cfgdns_replies_total{{rcode=\"{rcode}\"}} ");
+        let mut lines = metrics.lines();
+        let number = lines.find_map(|line| line.strip_prefix(&name));
+        Ok(number.context("no such counter")?.parse()?)
+    }
+
     /// Status and body of `/fresh`.
     pub(crate) fn fresh(&self) -> Result<(u16, Value)> {
         let (status, body) = http_get(self.http, "/fresh", REPLY)?;
@@ -175,7 +184,22 @@ impl NameServer {
 
 /// Asks a server over UDP, once.
 pub(crate) fn ask(server: SocketAddr, name: &str, rtype: RecordType) -> Result<Told> {
+    exchange(server, name, rtype, Message::query())
+}
+
+/// Asks a resolver over UDP, once.
+pub(crate) fn resolve(server: SocketAddr, name: &str, rtype: RecordType) -> Result<Told> {
     let mut request = Message::query();
+    request.metadata.recursion_desired = true;
+    exchange(server, name, rtype, request)
+}
+
+fn exchange(
+    server: SocketAddr,
+    name: &str,
+    rtype: RecordType,
+    mut request: Message,
+) -> Result<Told> {
     request.add_query(Query::query(Name::from_ascii(name)?, rtype));
     let mut edns = Edns::new();
     edns.set_max_payload(1_232);
