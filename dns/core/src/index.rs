@@ -8,8 +8,8 @@
 //! slot   [ tag: bits of the hash │ place ]     as many bits for the place as the list needs
 //! ```
 //!
-//! An entry is looked at only where the tag is right: each look is a miss of the cache, and a search
-//! for what is not there most often has none.
+//! An entry is looked at only where the tag is right: each look is a miss of the cache, and a
+//! search for what is not there most often has none.
 
 /// An empty slot: no place has all bits set.
 const EMPTY: u32 = u32::MAX;

@@ -23,6 +23,7 @@ mod others;
 mod resolvers;
 mod secondaries;
 mod server;
+mod signed;
 
 const ZONE: &str = "\
 $ORIGIN example.com.

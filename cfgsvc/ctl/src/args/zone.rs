@@ -79,7 +79,7 @@ Example: cfgctl zone follow www.example.com A web
     )]
     Follow(ZoneFollowArgs),
     /// The keys that a zone is signed with (DNSSEC)
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: cfgctl zone key list example.com")]
     Key(ZoneKeyCommand),
     /// Have a name follow a role no more
     #[command(after_help = "Example: cfgctl zone unfollow www A --zone example.com")]
