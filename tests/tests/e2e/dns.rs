@@ -229,8 +229,7 @@ fn name_server_that_is_cut_off_says_so_and_comes_back_with_what_is_true_then() -
     }
     let (status, fresh) = server.fresh()?;
     ensure!(status == 503 && fresh["fresh"] == false, "{fresh}");
-    let log = server.log()?;
-    ensure!(log.contains("fenced: SERVFAIL to all"), "{log}");
+    server.logs("fenced: SERVFAIL to all")?;
 
     // The role moves meanwhile: those in contact follow.
     activate(&cluster, "b")?;
@@ -251,8 +250,7 @@ fn name_server_that_is_cut_off_says_so_and_comes_back_with_what_is_true_then() -
         .filter(|told| !told.is_fenced(INVALID_DATA) && told.answer != ["192.0.2.2"])
         .collect();
     ensure!(wrong.is_empty(), "{wrong:?}");
-    let log = server.log()?;
-    ensure!(log.contains("fresh again"), "{log}");
+    server.logs("fresh again")?;
     Ok(())
 }
 
@@ -291,11 +289,7 @@ fn name_server_that_starts_knows_nothing_until_the_group_confirms() -> Result<()
     ensure!(server.ask(WWW, RecordType::A)?.answer == ["192.0.2.1"]);
     // It ends in order, and reads its files again when it is told to.
     server.signal(Signal::HUP)?;
-    eventually(PATIENCE, "the files to be read", || {
-        server
-            .log()
-            .is_ok_and(|log| log.contains("read the files again"))
-    })?;
+    server.logs("read the files again")?;
     ensure!(server.ask(WWW, RecordType::A)?.answer == ["192.0.2.1"]);
     let status = server.end()?;
     ensure!(status.success(), "{status}");

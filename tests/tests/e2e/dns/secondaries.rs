@@ -71,6 +71,16 @@ impl Secret {
 
     /// A name server that gives zones to whoever has the key, and tells these of changes.
     fn primary(&self, cluster: &Cluster, told: &[&Place], more: &[&str]) -> Result<NameServer> {
+        self.server("ns1", cluster, told, more)
+    }
+
+    fn server(
+        &self,
+        name: &str,
+        cluster: &Cluster,
+        told: &[&Place],
+        more: &[&str],
+    ) -> Result<NameServer> {
         let allow = format!("key {KEY}");
         let mut arguments = vec!["--key-file", &self.file, "--transfer", &allow];
         let targets: Vec<String> = told
@@ -81,7 +91,7 @@ impl Secret {
             arguments.extend(["--notify", target]);
         }
         arguments.extend(more);
-        NameServer::start("ns1", cluster, &arguments)
+        NameServer::start(name, cluster, &arguments)
     }
 }
 
@@ -106,20 +116,30 @@ impl Places {
         [&self.knotd, &self.nsd, &self.named]
     }
 
-    fn start(&self, primary: SocketAddr) -> Result<[Other; 3]> {
+    fn start(&self, primaries: &[&NameServer]) -> Result<[Other; 3]> {
         Ok([
-            knotd(&self.knotd, primary)?,
-            nsd(&self.nsd, primary)?,
-            named(&self.named, primary)?,
+            knotd(&self.knotd, primaries)?,
+            nsd(&self.nsd, primaries)?,
+            named(&self.named, primaries)?,
         ])
     }
 }
 
-/// Knot; zones of the catalog too.
-fn knotd(place: &Place, primary: SocketAddr) -> Result<Other> {
+/// Knot; zones of the catalog too. A remote for each server: of several addresses of a remote it
+/// does not try the second where the first says SERVFAIL.
+fn knotd(place: &Place, primaries: &[&NameServer]) -> Result<Other> {
     let Place { address, directory } = place;
     let directory = directory.display();
     let (ip, port) = (address.ip(), address.port());
+    let remote = |(number, primary): (usize, &&NameServer)| {
+        let (ip, port) = (primary.dns.ip(), primary.dns.port());
+        format!("  - id: ns{number}\n    address: {ip}@{port}\n    key: {KEY}\n")
+    };
+    let remotes: String = primaries.iter().enumerate().map(remote).collect();
+    let names: Vec<_> = (0..primaries.len())
+        .map(|number| format!("ns{number}"))
+        .collect();
+    let names = names.join(", ");
     let configuration = format!(
         r#"server:
   listen: {ip}@{port}
@@ -134,38 +154,36 @@ key:
     algorithm: hmac-sha256
     secret: {SECRET}
 remote:
+{remotes}acl:
   - id: cfgdns
-    address: {}@{}
-    key: {KEY}
-acl:
-  - id: cfgdns
-    address: {}
     key: {KEY}
     action: notify
 template:
   - id: default
     storage: "{directory}"
-    master: cfgdns
+    master: [ {names} ]
     acl: cfgdns
 zone:
   - domain: example.com
   - domain: {CATALOG}
     catalog-role: interpret
     catalog-template: default
-"#,
-        primary.ip(),
-        primary.port(),
-        primary.ip(),
+"#
     );
     let file = "knot.conf";
     Other::start("knotd", place, file, &configuration, &["-c", file])
 }
 
 /// NSD.
-fn nsd(place: &Place, primary: SocketAddr) -> Result<Other> {
+fn nsd(place: &Place, primaries: &[&NameServer]) -> Result<Other> {
     let Place { address, directory } = place;
     let directory = directory.display();
     let (ip, port) = (address.ip(), address.port());
+    let request = |primary: &&NameServer| {
+        let (ip, port) = (primary.dns.ip(), primary.dns.port());
+        format!("  request-xfr: {ip}@{port} {KEY}\n")
+    };
+    let requests: String = primaries.iter().map(request).collect();
     let configuration = format!(
         r#"server:
   ip-address: {ip}@{port}
@@ -186,28 +204,28 @@ key:
 zone:
   name: example.com
   zonefile: example.com.zone
-  request-xfr: {}@{} {KEY}
-  allow-notify: {} {KEY}
-"#,
-        primary.ip(),
-        primary.port(),
-        primary.ip(),
+{requests}  allow-notify: 0.0.0.0/0 {KEY}
+"#
     );
     let file = "nsd.conf";
     Other::start("nsd", place, file, &configuration, &["-d", "-c", file])
 }
 
 /// BIND; zones of the catalog too.
-fn named(place: &Place, primary: SocketAddr) -> Result<Other> {
+fn named(place: &Place, primaries: &[&NameServer]) -> Result<Other> {
     let Place { address, directory } = place;
     let directory = directory.display();
     let (ip, port) = (address.ip(), address.port());
-    let (primary_ip, primary_port) = (primary.ip(), primary.port());
+    let primary = |primary: &&NameServer| {
+        let (ip, port) = (primary.dns.ip(), primary.dns.port());
+        format!("{ip} port {port} key {KEY}; ")
+    };
+    let primaries: String = primaries.iter().map(primary).collect();
     let key = Secret::text();
     let configuration = format!(
         r#"{key}
 controls {{ }};
-primaries cfgdns {{ {primary_ip} port {primary_port} key "{KEY}"; }};
+primaries cfgdns {{ {primaries}}};
 options {{
   directory "{directory}";
   listen-on port {port} {{ {ip}; }};
@@ -216,6 +234,7 @@ options {{
   session-keyfile none;
   recursion no;
   notify no;
+  allow-notify {{ key {KEY}; }};
   min-refresh-time 1;
   min-retry-time 1;
   max-retry-time 2;
@@ -269,7 +288,7 @@ fn secondaries_of_three_makes_follow_by_transfers_and_news() -> Result<()> {
     let places = Places::new(&cluster)?;
     let primary = Secret::new(&cluster)?.primary(&cluster, &places.all(), &[])?;
     primary.answers(WWW, RecordType::A, &["192.0.2.1"])?;
-    let secondaries = places.start(primary.dns)?;
+    let secondaries = places.start(&[&primary])?;
     for other in &secondaries {
         other.answers("host39.example.com.", RecordType::A, &["198.51.100.39"])?;
         other.answers(WWW, RecordType::A, &["192.0.2.1"])?;
@@ -371,8 +390,8 @@ fn catalog_brings_zones_to_secondaries_and_takes_them_away() -> Result<()> {
     let primary = Secret::new(&cluster)?.primary(&cluster, &told, &["--catalog", CATALOG])?;
     primary.answers(WWW, RecordType::A, &["192.0.2.1"])?;
     let secondaries = [
-        knotd(&places.knotd, primary.dns)?,
-        named(&places.named, primary.dns)?,
+        knotd(&places.knotd, &[&primary])?,
+        named(&places.named, &[&primary])?,
     ];
     for other in &secondaries {
         other.answers(WWW, RecordType::A, &["192.0.2.1"])?;
@@ -467,7 +486,7 @@ fn secondaries_of_a_fenced_server_stop_by_the_expire_of_the_zone_and_are_told_wh
     let more = ["--stale-after", &bound];
     let primary = Secret::new(&cluster)?.primary(&cluster, &places.all(), &more)?;
     primary.answers(WWW, RecordType::A, &["192.0.2.1"])?;
-    let secondaries = places.start(primary.dns)?;
+    let secondaries = places.start(&[&primary])?;
     for other in &secondaries {
         other.answers(WWW, RecordType::A, &["192.0.2.1"])?;
     }
@@ -518,6 +537,47 @@ fn comes_back(primary: &NameServer, secondaries: &[Other], address: &str) -> Res
         );
         ensure!(wrong.is_empty(), "{} said {wrong:?}", other.program);
     }
+    Ok(())
+}
+
+#[test]
+fn secondaries_go_on_by_the_other_server_while_one_is_fenced() -> Result<()> {
+    let cluster = Cluster::start(1)?;
+    let timers = format!("{REFRESH} {RETRY} {EXPIRE}");
+    place(&cluster, &zone("example.com", &timers))?;
+    let places = Places::new(&cluster)?;
+    let bound = format!("{}ms", BOUND.as_millis());
+    let (secret, more) = (Secret::new(&cluster)?, ["--stale-after", &bound]);
+    let fenced = secret.server("ns1", &cluster, &places.all(), &more)?;
+    let other = secret.server("ns2", &cluster, &places.all(), &[])?;
+    for server in [&fenced, &other] {
+        server.answers(WWW, RecordType::A, &["192.0.2.1"])?;
+    }
+    let secondaries = places.start(&[&fenced, &other])?;
+    for secondary in &secondaries {
+        secondary.answers(WWW, RecordType::A, &["192.0.2.1"])?;
+    }
+    fenced.network.cut(SELF, OTHERS);
+    fenced.logs("fenced: SERVFAIL to all")?;
+    let before = fenced.replies("SERVFAIL")?;
+    // Each asks at every refresh; the fenced one alone would let it expire.
+    lasts(Duration::from_secs((EXPIRE + REFRESH).into()));
+    for secondary in &secondaries {
+        let told = secondary.ask(WWW, RecordType::A)?;
+        ensure!(
+            told.answer == ["192.0.2.1"],
+            "{told:?}: {}",
+            secondary.log()?
+        );
+    }
+    activate(&cluster, "b")?;
+    for secondary in &secondaries {
+        secondary.answers(WWW, RecordType::A, &["192.0.2.2"])?;
+    }
+    ensure!(
+        fenced.replies("SERVFAIL")? > before,
+        "nobody asked the fenced server"
+    );
     Ok(())
 }
 

@@ -118,6 +118,14 @@ impl NameServer {
         text.with_context(|| format!("read {}", path.display()))
     }
 
+    /// Waits until it has logged these words: a line may come after what it tells of.
+    pub(crate) fn logs(&self, words: &str) -> Result<()> {
+        eventually(PATIENCE, format!("'{words}' in the log"), || {
+            self.log().is_ok_and(|log| log.contains(words))
+        })
+        .with_context(|| self.log().unwrap_or_default())
+    }
+
     /// Kills it.
     pub(crate) fn kill(&mut self) {
         self.process = None;
