@@ -41,7 +41,8 @@ impl News {
         self.there.notify_one();
     }
 
-    fn take(&self) -> BTreeSet<Name> {
+    /// What has changed since the last call.
+    pub(crate) fn take(&self) -> BTreeSet<Name> {
         let mut all = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *all)
     }

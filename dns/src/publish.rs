@@ -112,19 +112,32 @@ impl Publisher {
 
     /// Takes what is followed after a change; `changed`: of the keys, not of freshness alone.
     pub fn take(&self, state: &mut MirrorState<Keys>, changed: bool) {
-        let freshness = state.freshness(Moment::now());
+        self.take_at(state, changed, Moment::now());
+    }
+
+    fn take_at(&self, state: &mut MirrorState<Keys>, changed: bool, now: Moment) {
+        let freshness = state.freshness(now);
+        let now_ms = now.nanos() / 1_000_000;
+        let mut news = Vec::new();
+        let mut back = false;
         self.publish(|present| {
             if changed {
                 let built = state.kept_mut().view.build(&present.zones);
                 present.zones = built.zones;
                 log(&built.changes);
-                let changed = built.changes.iter();
-                let changed = changed.filter(|change| change.before != change.after);
-                self.news.add(changed.map(|change| change.name.clone()));
+                let changes = built.changes.into_iter();
+                let changes = changes.filter(|change| change.before != change.after);
+                news.extend(changes.map(|change| change.name));
             }
-            present.freshness = for_answers(freshness);
+            let before = std::mem::replace(&mut present.freshness, for_answers(freshness));
+            back = is_fresh(present.freshness, now_ms) && !is_fresh(before, now_ms);
         });
         self.freshness.send_replace(freshness);
+        // After the zones are there: whoever takes the news looks at them.
+        self.news.add(news);
+        if back {
+            self.tell_all();
+        }
     }
 
     /// Other settings, with the zones that there are.
@@ -137,6 +150,11 @@ impl Publisher {
         change(&mut present);
         self.shared.store(Arc::new(present.clone()));
     }
+}
+
+/// Whether zones are answered at a moment of that clock.
+fn is_fresh(freshness: cfgdns_core::Freshness, now_ms: u64) -> bool {
+    matches!(freshness, cfgdns_core::Freshness::Until(end_ms) if now_ms < end_ms)
 }
 
 /// In the clock of [`cfgdns_net::now`].
@@ -172,5 +190,50 @@ fn log(changes: &[ZoneChange]) {
     let more = changes.len().saturating_sub(LOGGED_MAX);
     if more > 0 {
         tracing::info!(zones = more, "more zones changed with these");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn kv(key: &'static str, value: &'static str) -> KeyValue {
+        KeyValue {
+            key: key.into(),
+            value: value.into(),
+            mod_revision: 5,
+            create_revision: 5,
+            ..KeyValue::default()
+        }
+    }
+
+    #[test]
+    fn secondaries_hear_of_changes_and_of_all_when_the_server_is_back_however_briefly_it_was_fenced()
+     {
+        let at = |ms| Moment::since_boot(Duration::from_millis(ms));
+        let (publisher, _told) = Publisher::new(Settings::default());
+        let mut state = MirrorState::keeping(Keys::default(), Duration::from_millis(100));
+        let apex = r#"{"sets":{"NS":{"ttl":60,"data":["ns"]},
+            "SOA":{"ttl":60,"data":["ns root 1 2 3 4 5"]}}}"#;
+        let keys = vec![
+            kv("/cfgsvc/names/a/1/@", apex),
+            kv("/cfgsvc/zones/a", r#"{"generation":1}"#),
+            kv("/cfgsvc/serials/a", r#"{"count":1}"#),
+        ];
+        let zone: Name = "a.".parse().expect("a name");
+        let told = |publisher: &Publisher| Vec::from_iter(publisher.news().take());
+        state.load(keys, 5, at(1));
+        publisher.take_at(&mut state, true, at(10));
+        assert_eq!(told(&publisher), std::slice::from_ref(&zone));
+        // Confirmed in time: nothing is new.
+        state.barrier(5, at(60), 5);
+        publisher.take_at(&mut state, false, at(70));
+        assert_eq!(told(&publisher), []);
+        // Too late, though nobody has looked in between.
+        state.barrier(5, at(180), 5);
+        publisher.take_at(&mut state, false, at(190));
+        assert_eq!(told(&publisher), [zone]);
     }
 }

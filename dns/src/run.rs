@@ -290,7 +290,6 @@ async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
         let (change, look_at) = lamp.look(freshness, Moment::now());
         match change {
             Some(Change::Ready { revision }) => {
-                known.publisher.tell_all();
                 tracing::info!(revision, "fresh: zones are answered");
             }
             Some(Change::Fenced { revision }) => {
@@ -302,7 +301,6 @@ async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
                 revision,
                 fenced_for,
             }) => {
-                known.publisher.tell_all();
                 let ms = fenced_for.as_millis();
                 tracing::info!(revision, fenced_ms = %ms, "fresh again: zones are answered");
             }
