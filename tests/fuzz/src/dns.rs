@@ -237,9 +237,11 @@ fn entry<'a>(key: &'a [u8], value: &'a [u8], changed: i64) -> Entry<'a> {
 /// Everything at the names that keys above can have.
 fn records(tree: &Tree) -> Vec<(u16, u32, Vec<Vec<u8>>)> {
     let mut all = Vec::new();
-    for label in ["", "www.", "_cfgsvc.www.", "_cfgsvc."] {
-        let at = format!("{label}{}", tree.origin());
-        let at = at.trim_start_matches('.').parse().expect("a name");
+    for label in ["@", "www", "_cfgsvc.www", "_cfgsvc"] {
+        // Of a zone with a long name there is no such name.
+        let Ok(at) = Name::parse(label.as_bytes(), Some(tree.origin())) else {
+            continue;
+        };
         let Some(node) = tree.node(&at) else {
             continue;
         };
