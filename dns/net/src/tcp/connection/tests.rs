@@ -141,7 +141,8 @@ async fn read(client: &mut DuplexStream) -> Vec<u8> {
     message
 }
 
-/// Lets the connection do all that it can without the client.
+/// Lets the connection do all that it can without the client: under paused time, which all tests
+/// here have, the clock goes on when nobody can do anything else.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
@@ -228,6 +229,7 @@ async fn single_octets_do_not_stretch_the_time_for_a_request() {
         let _ = client
             .write_all(&[octets.next().expect("some are left")])
             .await;
+        // Of paused time: that the client is slow is what is tested, and nobody waits.
         sleep(Duration::from_millis(300)).await;
     }
     assert!(matches!(connection.await, Ok(End::Idle)));
@@ -276,6 +278,7 @@ async fn single_octets_do_not_stretch_the_time_for_replies() {
     while !connection.is_finished() {
         // The last one may come too late.
         let _ = client.read_u8().await;
+        // Of paused time: that the client is slow is what is tested, and nobody waits.
         sleep(Duration::from_millis(300)).await;
     }
     assert!(matches!(connection.await, Ok(End::Slow)));

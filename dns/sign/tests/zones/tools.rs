@@ -9,8 +9,6 @@
     reason = "the package has no files and processes; those who check it are programs"
 )]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -18,12 +16,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::common::{ZONE, key, name, signed, signer, zone};
 use cfgdns_sign::{
     Algorithm, PrivateKey, PublicKey, Role, file_stem, read_private, read_public, write_private,
     write_public,
 };
 use cfgdns_zone::{Name, Rdata, Rtype};
-use common::{ZONE, key, name, signed, signer, zone};
 
 const ED25519: Algorithm = Algorithm::Ed25519;
 const P256: Algorithm = Algorithm::EcdsaP256Sha256;

@@ -1,5 +1,4 @@
 //! Zones and keys for tests, and signed zones as text.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,11 +9,11 @@ use cfgdns_sign::{
 use cfgdns_zone::{Name, Rdata, Source, Zone, load};
 
 /// 2020-01-01 and 2038-01-01: one of those who check counts in 31 bits.
-pub const FROM: u32 = 1_577_836_800;
-pub const TO: u32 = 2_145_916_800;
+pub(crate) const FROM: u32 = 1_577_836_800;
+pub(crate) const TO: u32 = 2_145_916_800;
 
 /// Everything that is signed in another way than a name with an address.
-pub const ZONE: &str = "\
+pub(crate) const ZONE: &str = "\
 $TTL 3600
 @ SOA ns1 root 7 3600 600 604800 60
 @ NS ns1
@@ -44,7 +43,7 @@ hidden.sub TXT \"nobody sees it\"
 z-last A 192.0.2.9
 ";
 
-pub fn zone(text: &str) -> Zone {
+pub(crate) fn zone(text: &str) -> Zone {
     let source = Source {
         file: "zone",
         text: text.as_bytes(),
@@ -55,16 +54,16 @@ pub fn zone(text: &str) -> Zone {
         .zone
 }
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
-pub fn key(algorithm: Algorithm, octet: u8) -> Arc<PrivateKey> {
+pub(crate) fn key(algorithm: Algorithm, octet: u8) -> Arc<PrivateKey> {
     let key = PrivateKey::from_secret(algorithm, &[octet; 32]);
     Arc::new(key.expect("a secret of either algorithm"))
 }
 
-pub fn zone_key(key: &PrivateKey, role: Role, signs: bool) -> ZoneKey {
+pub(crate) fn zone_key(key: &PrivateKey, role: Role, signs: bool) -> ZoneKey {
     let dnskey = key.dnskey(role.is_secure_entry());
     ZoneKey {
         dnskey,
@@ -73,12 +72,12 @@ pub fn zone_key(key: &PrivateKey, role: Role, signs: bool) -> ZoneKey {
     }
 }
 
-pub fn validity() -> Validity {
+pub(crate) fn validity() -> Validity {
     Validity::new(Time(FROM), Time(TO)).expect("eighteen years")
 }
 
 /// A signer with these keys; those that do not sign are in the zone.
-pub fn signer(keys: &[(Arc<PrivateKey>, Role, bool)]) -> Signer {
+pub(crate) fn signer(keys: &[(Arc<PrivateKey>, Role, bool)]) -> Signer {
     let zone_keys = keys
         .iter()
         .map(|(key, role, signs)| zone_key(key, *role, *signs))
@@ -89,7 +88,7 @@ pub fn signer(keys: &[(Arc<PrivateKey>, Role, bool)]) -> Signer {
 }
 
 /// A set as lines of a master file.
-pub fn lines(set: &Set<'_>, text: &mut String) {
+pub(crate) fn lines(set: &Set<'_>, text: &mut String) {
     let (owner, _) = Name::from_wire(&set.owner).expect("a name");
     for data in &set.data {
         let (ttl, rtype) = (set.ttl, set.rtype);
@@ -100,7 +99,7 @@ pub fn lines(set: &Set<'_>, text: &mut String) {
 }
 
 /// A signed zone as a master file.
-pub fn signed(signer: &Signer, zone: &Zone) -> String {
+pub(crate) fn signed(signer: &Signer, zone: &Zone) -> String {
     let mut text = String::new();
     for set in SignedZone::new(signer, nodes(zone)).expect("it has an SOA") {
         lines(&set, &mut text);

@@ -1,16 +1,14 @@
 //! What is decided about the signatures of a zone, and the zone as a whole.
 
-mod common;
-
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::common::{FROM, TO, ZONE, key, lines, name, signed, signer, validity, zone, zone_key};
 use cfgdns_sign::{
     Algorithm, NoSoa, PrivateKey, Role, Set, SignatureCache, Signer, Signing, SigningError, Time,
     ZoneChain, ZoneKey, nodes, verifies,
 };
 use cfgdns_zone::{Name, Rdata, Rtype, Zone};
-use common::{FROM, TO, ZONE, key, lines, name, signed, signer, validity, zone, zone_key};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
