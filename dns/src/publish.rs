@@ -3,16 +3,20 @@
 //! One place builds and publishes, under the lock of what is followed: zones and until when they
 //! are fresh are always of one copy, so that a confirmation never vouches for zones that are older
 //! than it. A server that comes back is fresh by the one store that also has the zones of now.
+//!
+//! What only secondaries and people want to know of a change, which for a role that thousands of
+//! zones follow is most of the work, comes after the store: the zones are settled by a task of its
+//! own, one set after the other, and those that were replaced meanwhile are left out.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cfgdns_core::{Settings, State, Zones};
 use cfgdns_net::Shared;
 use cfgdns_sign::PrivateKey;
-use cfgdns_view::{Entry, View, ZoneChange};
+use cfgdns_view::{Entry, View, ZoneChange, settle};
 use cfgdns_zone::Name;
 use cfgsvc_client::{Event, EventKind, Freshness, Keep, KeyValue, MirrorState, Moment};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::news::News;
 
@@ -72,6 +76,9 @@ pub struct Publisher {
     shared: Arc<Shared>,
     present: Mutex<State>,
     freshness: watch::Sender<Freshness>,
+    /// The zones whose changes are told.
+    settled: Mutex<Zones>,
+    unsettled: Notify,
     news: News,
 }
 
@@ -88,6 +95,8 @@ impl Publisher {
             shared: Arc::new(Shared::new(state.clone())),
             present: Mutex::new(state),
             freshness,
+            settled: Mutex::default(),
+            unsettled: Notify::new(),
             news: News::default(),
         };
         (publisher, told)
@@ -106,8 +115,29 @@ impl Publisher {
     /// Secondaries are told of all zones: they may have asked while nothing was told.
     pub fn tell_all(&self) {
         let state = self.shared.load();
-        self.news
-            .add(state.zones.trees().map(|tree| tree.origin().clone()));
+        self.news.add(state.zones.origins().cloned());
+    }
+
+    /// Tells the log and secondaries of all that changes, until the task is dropped.
+    pub async fn settle(self: Arc<Self>) -> Result<(), tokio::task::JoinError> {
+        loop {
+            self.unsettled.notified().await;
+            let publisher = Arc::clone(&self);
+            // It may take long, and nobody waits for it.
+            tokio::task::spawn_blocking(move || publisher.settle_now()).await?;
+        }
+    }
+
+    fn settle_now(&self) {
+        let zones = self.shared.load().zones.clone();
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = settle(&settled, &zones);
+        *settled = zones;
+        drop(settled);
+        log(&changes);
+        let others = |change: &ZoneChange| change.before != change.after;
+        let changes = changes.into_iter().filter(others);
+        self.news.add(changes.map(|change| change.name));
     }
 
     /// Takes what is followed after a change; `changed`: of the keys, not of freshness alone.
@@ -118,23 +148,19 @@ impl Publisher {
     fn take_at(&self, state: &mut MirrorState<Keys>, changed: bool, now: Moment) {
         let freshness = state.freshness(now);
         let now_ms = now.nanos() / 1_000_000;
-        let mut news = Vec::new();
         let mut back = false;
         self.publish(|present| {
             if changed {
-                let built = state.kept_mut().view.build(&present.zones);
-                present.zones = built.zones;
-                log(&built.changes);
-                let changes = built.changes.into_iter();
-                let changes = changes.filter(|change| change.before != change.after);
-                news.extend(changes.map(|change| change.name));
+                present.zones = state.kept_mut().view.build(&present.zones);
             }
             let before = std::mem::replace(&mut present.freshness, for_answers(freshness));
             back = is_fresh(present.freshness, now_ms) && !is_fresh(before, now_ms);
         });
         self.freshness.send_replace(freshness);
         // After the zones are there: whoever takes the news looks at them.
-        self.news.add(news);
+        if changed {
+            self.unsettled.notify_one();
+        }
         if back {
             self.tell_all();
         }
@@ -223,7 +249,10 @@ mod tests {
             kv("/cfgsvc/serials/a", r#"{"count":1}"#),
         ];
         let zone: Name = "a.".parse().expect("a name");
-        let told = |publisher: &Publisher| Vec::from_iter(publisher.news().take());
+        let told = |publisher: &Publisher| {
+            publisher.settle_now();
+            Vec::from_iter(publisher.news().take())
+        };
         state.load(keys, 5, at(1));
         publisher.take_at(&mut state, true, at(10));
         assert_eq!(told(&publisher), std::slice::from_ref(&zone));

@@ -108,6 +108,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         server: Mutex::new(Some(server)),
     });
     let telling = tokio::spawn(tell(told, Arc::clone(&known)));
+    let settling = tokio::spawn(Arc::clone(&publisher).settle());
     let status = http.map(|listener| {
         tokio::spawn(cfgsvc_daemon::serve_http(
             listener,
@@ -132,6 +133,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     }
     tracing::info!("ending: answers what it has read");
     telling.abort();
+    settling.abort();
     if let Some(status) = status {
         status.abort();
     }

@@ -315,7 +315,7 @@ fn measure_many_zones() {
     println!("{ZONES} zones");
     println!(
         "  change one{:>9.1?}",
-        time(|| zones.with([(one.origin().clone(), Some(Arc::clone(&one)))]))
+        time(|| zones.with([(one.origin().clone(), Some(Arc::clone(&one).into()))]))
     );
     // A role moves that all of them follow.
     let live = BTreeSet::from([name("www.zone.example.")]);
@@ -337,7 +337,7 @@ fn measure_many_zones() {
                 weights: Vec::new(),
             };
             let moved = follower.with(2, [set]).expect("it has a place");
-            (tree.origin().clone(), Some(Arc::new(moved)))
+            (tree.origin().clone(), Some(Arc::new(moved).into()))
         };
         zones.with(trees.iter().map(follow))
     });

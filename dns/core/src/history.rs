@@ -56,7 +56,10 @@ pub(crate) struct StepRecord<'a> {
 
 /// The last steps of a zone.
 #[derive(Debug, Clone, Default)]
-pub struct History(Arc<[Arc<Step>]>);
+pub struct History(Vec<Arc<Step>>);
+
+/// That of a zone of which nothing older is known.
+pub(crate) static NO_HISTORY: History = History(Vec::new());
 
 impl Step {
     fn between(old: &Tree, new: &Tree) -> Self {
@@ -139,7 +142,7 @@ impl History {
             steps.push(Arc::clone(older));
         }
         steps.reverse();
-        Self(steps.into())
+        Self(steps)
     }
 
     /// How many steps it has.

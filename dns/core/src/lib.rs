@@ -68,4 +68,4 @@ pub use serial::is_before;
 pub use settings::{Chaos, IDENTITY_OCTETS_MAX, Identity, IdentityTooLong, Settings};
 pub use stream::{End, STREAM_OCTETS, Stream};
 pub use tree::{BuildError, LiveSet, Lookup, NodeId, SetView, StoredData, Tree};
-pub use zones::Zones;
+pub use zones::{Changed, LazyTree, Zones};

@@ -17,12 +17,12 @@
 //! - every live set is of a node that was marked for it when the zone was packed.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cfgdns_sign::Signer;
 use cfgdns_zone::{Name, Rdata, Rtype, Soa, Zone};
 
-use crate::history::History;
+use crate::history::{History, NO_HISTORY};
 use crate::packed::{Packed, Set, push_data};
 
 /// A name of the tree.
@@ -167,11 +167,12 @@ pub struct Tree {
     /// By node and type, each once.
     live: Box<[Live]>,
     data: Box<[u8]>,
-    /// Nothing of it is told.
-    closed: bool,
+    /// Why nothing of it is told.
+    closed: Option<Arc<str>>,
     /// Only those who may have it whole are told of it.
     private: bool,
-    history: History,
+    /// Said once, by whoever knows the tree before, and perhaps long after this one is asked.
+    history: OnceLock<History>,
     signed: Signed,
 }
 
@@ -183,13 +184,13 @@ enum Signed {
     Not,
     /// They are made for who asks.
     By(Arc<Signer>),
-    /// They should have some, and a key to make them is not here.
-    Lacking,
+    /// They should have some, and cannot: why.
+    Lacking(Arc<str>),
 }
 
 impl Tree {
     /// A zone that is ours and of which nothing can be told: each question gets SERVFAIL.
-    pub fn closed(origin: &Name) -> Self {
+    pub fn closed(origin: &Name, why: &str) -> Self {
         let root = Name::root();
         let soa = Soa {
             primary: root.clone(),
@@ -205,7 +206,7 @@ impl Tree {
         inserted.expect("the origin is in its zone");
         let tree = Self::build(&zone).expect("one name with an SOA can be packed");
         Self {
-            closed: true,
+            closed: Some(why.into()),
             ..tree
         }
     }
@@ -227,7 +228,12 @@ impl Tree {
 
     /// Whether nothing of it can be told.
     pub fn is_closed(&self) -> bool {
-        self.closed
+        self.closed.is_some()
+    }
+
+    /// Why nothing of it can be told, if so.
+    pub fn closed_because(&self) -> Option<&str> {
+        self.closed.as_deref()
     }
 
     /// Packs a zone. That it obeys the rules of a zone is for whoever wrote it to check.
@@ -252,9 +258,9 @@ impl Tree {
             soa,
             live: Box::default(),
             data: Box::default(),
-            closed: false,
+            closed: None,
             private: false,
-            history: History::default(),
+            history: OnceLock::new(),
             signed: Signed::Not,
         })
     }
@@ -305,23 +311,29 @@ impl Tree {
             soa,
             live: live.into(),
             data: data.into(),
-            closed: self.closed,
+            closed: self.closed.clone(),
             private: self.private,
-            history: History::default(),
+            history: OnceLock::new(),
             signed: self.signed.clone(),
         })
     }
 
     /// The same tree as the successor of another: it knows what has changed since then, and before.
     #[must_use]
-    pub fn following(mut self, old: &Self) -> Self {
-        self.history = old.history.next(old, &self);
+    pub fn following(self, old: &Self) -> Self {
+        self.follow(old);
         self
     }
 
-    /// What has changed before.
+    /// Says which tree was before this one, so that it knows what has changed since then, and
+    /// before. The first to say so is heard: what was told to a secondary stays true.
+    pub fn follow(&self, old: &Self) {
+        self.history.get_or_init(|| old.history().next(old, self));
+    }
+
+    /// What has changed before; nothing while nobody has said what was before.
     pub fn history(&self) -> &History {
-        &self.history
+        self.history.get().unwrap_or(&NO_HISTORY)
     }
 
     /// The same zone, signed: its keys are in it, and who asks for signatures gets them.
@@ -352,17 +364,17 @@ impl Tree {
         tree.live = live.into();
         tree.data = data.into();
         tree.signed = Signed::By(signer);
-        tree.history = History::default();
+        tree.history = OnceLock::new();
         Ok(tree)
     }
 
     /// The same zone, which should be signed by keys that are not here: who asks for signatures
     /// gets SERVFAIL. Without them the records would be taken for forged.
     #[must_use]
-    pub fn lacking_keys(&self) -> Self {
+    pub fn lacking_keys(&self, why: &str) -> Self {
         Self {
-            signed: Signed::Lacking,
-            history: History::default(),
+            signed: Signed::Lacking(why.into()),
+            history: OnceLock::new(),
             ..self.clone()
         }
     }
@@ -371,13 +383,21 @@ impl Tree {
     pub fn signer(&self) -> Option<&Arc<Signer>> {
         match &self.signed {
             Signed::By(signer) => Some(signer),
-            Signed::Not | Signed::Lacking => None,
+            Signed::Not | Signed::Lacking(_) => None,
         }
     }
 
     /// Whether it should be signed, and cannot be.
     pub fn lacks_keys(&self) -> bool {
-        matches!(self.signed, Signed::Lacking)
+        self.lacking().is_some()
+    }
+
+    /// Why it cannot be signed, though it should be.
+    pub fn lacking(&self) -> Option<&str> {
+        match &self.signed {
+            Signed::Lacking(why) => Some(why),
+            Signed::Not | Signed::By(_) => None,
+        }
     }
 
     /// The keys of the zone, which can be kept for as long as its SOA.

@@ -620,7 +620,7 @@ fn longest_zone_answers_and_its_parent_for_ds() {
     assert_eq!(parent.trees().len(), 1);
     assert!(ask(&parent, "host.sub.example. A").starts_with("NoError\n"));
     let child = zones.get(&name).expect("it is there");
-    let only = Zones::default().with([(name, Some(Arc::clone(child)))]);
+    let only = Zones::default().with([(name, Some(Arc::clone(child).into()))]);
     // No parent here: the child has authority and nothing to say.
     assert!(ask(&only, "sub.example. DS").starts_with("NoError AA\nauthority: sub.example. 5 SOA"));
 }

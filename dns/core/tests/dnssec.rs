@@ -576,7 +576,7 @@ fn sets_that_change_by_themselves_are_signed_like_others() {
 #[test]
 fn zone_whose_keys_are_not_here_says_servfail_to_who_would_check() {
     let tree = Tree::build(&load_zone("example.", EXAMPLE)).expect("an SOA");
-    let zones = Zones::new([Arc::new(tree.lacking_keys())]);
+    let zones = Zones::new([Arc::new(tree.lacking_keys("key 1"))]);
     let (name, rtype, class) = (&name("www.example."), Rtype::A, CLASS_IN);
     let question = Question { name, rtype, class };
     let reply = ask(&zones, &question, DO);

@@ -185,7 +185,7 @@ fn each_record_comes_first_as_often_as_its_weight_says() {
 fn closed_zone_says_servfail_and_its_parent_goes_on() {
     let parent =
         Arc::new(Tree::build(&zone("sub NS ns.other.\nsub DS 1 8 250 00\n")).expect("an SOA"));
-    let closed = Arc::new(Tree::closed(&name("sub.example.")));
+    let closed = Arc::new(Tree::closed(&name("sub.example."), "a test"));
     let zones = Zones::new([parent, closed]);
     let ask = |at: &str, rtype| {
         let (name, class) = (&name(at), CLASS_IN);

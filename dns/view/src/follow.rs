@@ -21,6 +21,23 @@ pub const EPOCH_LABEL: &str = "_cfgsvc";
 /// The names of a zone that follow roles.
 pub(crate) type Follows = BTreeMap<(Name, FollowType), Follow>;
 
+/// What must be known to make the sets of a zone again whenever a role moves: nothing else of the
+/// zone is looked at then.
+#[derive(Debug)]
+pub(crate) struct Following {
+    zone: ZoneName,
+    follows: Vec<(Name, FollowType, Follow)>,
+    told: Vec<Told>,
+}
+
+/// A name whose TXT records tell the epochs of roles.
+#[derive(Debug)]
+struct Told {
+    name: Name,
+    ttl: u32,
+    roles: BTreeSet<RoleName>,
+}
+
 /// The name that tells the epoch of one that follows; none where the operator has something there,
 /// it would be too long, or the name stands for others.
 fn epoch_name(name: &Name, zone: &Zone) -> Option<Name> {
@@ -28,50 +45,61 @@ fn epoch_name(name: &Name, zone: &Zone) -> Option<Name> {
     (!name.is_wildcard() && !zone.exists(&told)).then_some(told)
 }
 
-/// The names that must be in the tree for the sets below.
-pub(crate) fn names(follows: &Follows, zone: &Zone) -> BTreeSet<Name> {
-    let of = |(name, _): &(Name, FollowType)| [Some(name.clone()), epoch_name(name, zone)];
-    follows.keys().flat_map(of).flatten().collect()
-}
-
-/// What the names have now; the error says what cannot be known.
-pub(crate) fn sets(
-    zone_name: &ZoneName,
-    zone: &Zone,
-    follows: &Follows,
-    placement: &Placement,
-) -> Read<Vec<LiveSet>> {
-    let mut sets = Vec::new();
-    // By name: the roles that it follows, and the least TTL.
-    let mut told: BTreeMap<&Name, (BTreeSet<&RoleName>, u32)> = BTreeMap::new();
-    for ((name, rtype), follow) in follows {
-        let (_, holder) = placement.holder(&follow.role)?;
-        let mut set = LiveSet {
-            name: name.clone(),
-            rtype: rtype.rtype(),
-            ttl: follow.ttl,
-            data: Vec::new(),
-            weights: Vec::new(),
-        };
-        if let Some(holder) = holder {
-            fill(&mut set, zone_name, (*rtype, follow), &holder);
+impl Following {
+    /// What follows roles in a zone that has these names otherwise.
+    pub(crate) fn new(zone_name: &ZoneName, zone: &Zone, follows: &Follows) -> Self {
+        // By name: the roles that it follows, and the least TTL.
+        let mut roles: BTreeMap<&Name, (BTreeSet<RoleName>, u32)> = BTreeMap::new();
+        for ((name, _), follow) in follows {
+            let (roles, ttl) = roles.entry(name).or_insert((BTreeSet::new(), follow.ttl));
+            roles.insert(follow.role.clone());
+            *ttl = follow.ttl.min(*ttl);
         }
-        sets.push(set);
-        let (roles, ttl) = told.entry(name).or_insert((BTreeSet::new(), follow.ttl));
-        roles.insert(&follow.role);
-        *ttl = follow.ttl.min(*ttl);
+        let told = roles.into_iter().filter_map(|(name, (roles, ttl))| {
+            let name = epoch_name(name, zone)?;
+            Some(Told { name, ttl, roles })
+        });
+        let follows = follows.iter();
+        Self {
+            zone: zone_name.clone(),
+            follows: follows
+                .map(|((name, rtype), follow)| (name.clone(), *rtype, follow.clone()))
+                .collect(),
+            told: told.collect(),
+        }
     }
-    for (name, (roles, ttl)) in told {
-        let Some(name) = epoch_name(name, zone) else {
-            continue;
-        };
-        let texts: Vec<Rdata> = roles
-            .into_iter()
-            .map(|role| epoch_text(role, placement))
-            .collect::<Read<_>>()?;
-        sets.extend(in_order(name, Rtype::TXT, ttl, texts));
+
+    /// The names that must be in the tree for the sets.
+    pub(crate) fn names(&self) -> BTreeSet<Name> {
+        let follow = self.follows.iter().map(|(name, ..)| name);
+        let told = self.told.iter().map(|told| &told.name);
+        follow.chain(told).cloned().collect()
     }
-    Ok(sets)
+
+    /// What the names have now; the error says what cannot be known.
+    pub(crate) fn sets(&self, placement: &Placement) -> Read<Vec<LiveSet>> {
+        let mut sets = Vec::with_capacity(self.follows.len() + self.told.len());
+        for (name, rtype, follow) in &self.follows {
+            let (_, holder) = placement.holder(&follow.role)?;
+            let mut set = LiveSet {
+                name: name.clone(),
+                rtype: rtype.rtype(),
+                ttl: follow.ttl,
+                data: Vec::new(),
+                weights: Vec::new(),
+            };
+            if let Some(holder) = holder {
+                fill(&mut set, &self.zone, (*rtype, follow), &holder);
+            }
+            sets.push(set);
+        }
+        for Told { name, ttl, roles } in &self.told {
+            let texts = roles.iter().map(|role| epoch_text(role, placement));
+            let texts: Vec<Rdata> = texts.collect::<Read<_>>()?;
+            sets.extend(in_order(name.clone(), Rtype::TXT, *ttl, texts));
+        }
+        Ok(sets)
+    }
 }
 
 /// Puts what follows from the holder into a set that has nothing.

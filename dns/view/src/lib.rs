@@ -25,4 +25,4 @@ mod view;
 mod zone;
 
 pub use follow::EPOCH_LABEL;
-pub use view::{Built, Entry, View, ZoneChange};
+pub use view::{Entry, View, ZoneChange, settle};

@@ -45,7 +45,7 @@ pub(crate) struct Moves {
 pub(crate) type Read<T> = Result<T, String>;
 
 /// All roles, colos and hosts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Placement {
     pub(crate) grants: BTreeMap<RoleName, Read<Held>>,
     pub(crate) roles: BTreeMap<RoleName, Read<Holders>>,

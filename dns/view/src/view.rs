@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cfgdns_core::{CatalogMember, Tree, Zones, catalog};
+use cfgdns_core::{CatalogMember, LazyTree, Tree, Zones, catalog};
 use cfgdns_sign::PrivateKey;
 use cfgdns_zone::Name;
 use cfgsvc_core::placement::keys::Place as Key;
@@ -12,13 +12,14 @@ use cfgsvc_core::zones::{Moved, Place, ZoneName, on_wire};
 use serde::de::DeserializeOwned;
 
 use crate::placement::{Moves, Placement, Read};
-use crate::zone::{Stale, ZoneKeys};
+use crate::zone::ZoneKeys;
 
 /// What the group's keys say of DNS.
 #[derive(Debug, Default)]
 pub struct View {
     zones: BTreeMap<ZoneName, ZoneKeys>,
-    placement: Placement,
+    /// Shared by zones that are to be made of it.
+    placement: Arc<Placement>,
     /// The revision at which each zone came, and how often one came or went.
     came: BTreeMap<ZoneName, i64>,
     catalog_count: Option<Read<u64>>,
@@ -29,7 +30,9 @@ pub struct View {
     /// The zones that depend on each role.
     followers: BTreeMap<RoleName, BTreeSet<ZoneName>>,
     /// What must be made anew, since the zones were last built.
-    stale: BTreeMap<ZoneName, Stale>,
+    stale: BTreeSet<ZoneName>,
+    /// The roles whose followers must be, beside these.
+    stale_roles: BTreeSet<RoleName>,
     catalog_stale: bool,
 }
 
@@ -44,15 +47,6 @@ pub struct Entry<'a> {
     pub created: i64,
     /// The revision of its last change.
     pub changed: i64,
-}
-
-/// Zones that were built.
-#[derive(Debug)]
-pub struct Built {
-    /// All of them.
-    pub zones: Zones,
-    /// Those that are not as they were, by name.
-    pub changes: Vec<ZoneChange>,
 }
 
 /// A zone that is not as it was.
@@ -86,9 +80,7 @@ impl View {
         let before = std::mem::replace(self, Self::new(catalog));
         self.keys = before.keys;
         self.stale = before.stale;
-        for zone in before.zones.into_keys() {
-            self.stale.insert(zone, Stale::Packed);
-        }
+        self.stale.extend(before.zones.into_keys());
         for entry in all {
             self.put(entry);
         }
@@ -97,10 +89,10 @@ impl View {
     /// These are the private keys that zones can be signed with.
     pub fn set_keys(&mut self, keys: impl IntoIterator<Item = PrivateKey>) {
         self.keys = keys.into_iter().map(Arc::new).collect();
-        let signed = self.zones.iter().filter(|(_, keys)| keys.is_signed());
-        let signed: Vec<ZoneName> = signed.map(|(zone, _)| zone.clone()).collect();
-        for zone in signed {
-            self.mark(zone, Stale::Packed);
+        for (zone, keys) in &mut self.zones {
+            if keys.keys_changed() {
+                self.stale.insert(zone.clone());
+            }
         }
     }
 
@@ -128,7 +120,7 @@ impl View {
                     let (count, revision) = (moved.count, entry.changed);
                     Ok(Moves { count, revision })
                 });
-                set(&mut self.placement.moved, &role, moved);
+                set(&mut Arc::make_mut(&mut self.placement).moved, &role, moved);
                 self.role_changed(&role);
             }
             Key::Dns(Place::Catalog) => {
@@ -147,19 +139,35 @@ impl View {
                 self.change_zone(place, bytes);
             }
             Key::Grant(role) if !role.is_lock() => {
-                set(&mut self.placement.grants, &role, bytes.map(parse));
+                set(
+                    &mut Arc::make_mut(&mut self.placement).grants,
+                    &role,
+                    bytes.map(parse),
+                );
                 self.role_changed(&role);
             }
             Key::Role(role) if !role.is_lock() => {
-                set(&mut self.placement.roles, &role, bytes.map(parse));
+                set(
+                    &mut Arc::make_mut(&mut self.placement).roles,
+                    &role,
+                    bytes.map(parse),
+                );
                 self.role_changed(&role);
             }
             Key::Colo(colo) => {
-                set(&mut self.placement.colos, &colo, bytes.map(parse));
+                set(
+                    &mut Arc::make_mut(&mut self.placement).colos,
+                    &colo,
+                    bytes.map(parse),
+                );
                 self.member_changed(&colo);
             }
             Key::Host(host) => {
-                set(&mut self.placement.hosts, &host, bytes.map(parse));
+                set(
+                    &mut Arc::make_mut(&mut self.placement).hosts,
+                    &host,
+                    bytes.map(parse),
+                );
                 self.member_changed(&host);
             }
             Key::Grant(_) | Key::Role(_) | Key::Attending(..) | Key::Failover | Key::Leader => {}
@@ -201,21 +209,25 @@ impl View {
             let zones = self.followers.entry(role.clone()).or_default();
             zones.insert(name.clone());
         }
-        self.mark(name, stale);
-    }
-
-    fn mark(&mut self, zone: ZoneName, stale: Stale) {
-        if stale > Stale::Nothing {
-            let known = self.stale.entry(zone).or_insert(stale);
-            *known = stale.max(*known);
+        if stale {
+            self.stale.insert(name);
         }
     }
 
     fn role_changed(&mut self, role: &RoleName) {
-        let zones = self.followers.get(role).cloned().unwrap_or_default();
-        for zone in zones {
-            self.mark(zone, Stale::Live);
+        self.stale_roles.insert(role.clone());
+    }
+
+    /// What must be made anew, all of it in one list.
+    fn take_stale(&mut self) -> BTreeSet<ZoneName> {
+        let mut all = std::mem::take(&mut self.stale);
+        for role in std::mem::take(&mut self.stale_roles) {
+            if let Some(zones) = self.followers.get(&role) {
+                // There may be thousands: lists in order are merged, and none is looked up.
+                all.append(&mut zones.clone());
+            }
         }
+        all
     }
 
     fn member_changed(&mut self, member: &Member) {
@@ -225,76 +237,37 @@ impl View {
         }
     }
 
-    /// Builds what changed since the last call; `before` is what that gave.
-    pub fn build(&mut self, before: &Zones) -> Built {
+    /// The zones after all changes; `before` is what the last call gave.
+    ///
+    /// Zones whose records changed are packed here. Where only a role moved, they are made when
+    /// they are asked for, or by [`settle`].
+    pub fn build(&mut self, before: &Zones) -> Zones {
         let mut trees = Vec::new();
-        let mut changes = Vec::new();
-        for (zone, stale) in std::mem::take(&mut self.stale) {
+        for zone in self.take_stale() {
             let name = zone.name().clone();
-            let old = before.get(&name);
-            let made = self
-                .zones
-                .get(&zone)
-                .filter(|keys| keys.is_in_force())
-                .map(|keys| self.tree(keys, old, stale));
-            let (new, closed) = match made {
-                None => (None, None),
-                Some(Ok(tree)) => (Some(following(tree, old)), None),
-                Some(Err(why)) => (Some(Tree::closed(&name)), Some(why)),
-            };
-            let serial = |tree: &Tree| (!tree.is_closed()).then(|| tree.soa().serial);
-            let change = ZoneChange {
-                name: name.clone(),
-                before: old.and_then(|old| serial(old)),
-                after: new.as_ref().and_then(serial),
-                closed,
-                unsigned: self
-                    .zones
-                    .get(&zone)
-                    .and_then(|keys| keys.has_keys(&self.keys).err()),
-            };
-            if old.is_some() || new.is_some() {
-                changes.push(change);
-                trees.push((name, new.map(Arc::new)));
-            }
+            let keys = self.zones.get_mut(&zone);
+            let tree = keys.filter(|keys| keys.is_in_force()).map(|keys| {
+                let tree = keys.tree(&self.placement, &self.keys);
+                tree.unwrap_or_else(|why| closed(&name, &why))
+            });
+            trees.push((name, tree));
         }
         if std::mem::take(&mut self.catalog_stale) {
-            self.build_catalog(before, &mut trees, &mut changes);
+            trees.extend(self.build_catalog());
         }
-        Built {
-            zones: before.with(trees),
-            changes,
-        }
+        before.with(trees)
     }
 
     /// The zones in force by name, which is a zone itself; none where an operator has a zone there.
-    fn build_catalog(
-        &self,
-        before: &Zones,
-        trees: &mut Vec<(Name, Option<Arc<Tree>>)>,
-        changes: &mut Vec<ZoneChange>,
-    ) {
-        let Some(name) = &self.catalog else {
-            return;
-        };
-        let zone_there = self.zones.get(&ZoneName::new(name));
+    fn build_catalog(&self) -> Option<(Name, Option<LazyTree>)> {
+        let name = self.catalog.clone()?;
+        let zone_there = self.zones.get(&ZoneName::new(&name));
         if zone_there.is_some_and(ZoneKeys::is_in_force) {
-            return;
+            return None;
         }
-        let old = before.get(name);
-        let (new, closed) = match self.catalog_tree(name) {
-            Ok(tree) => (following(tree, old), None),
-            Err(why) => (Tree::closed(name), Some(why)),
-        };
-        let serial = |tree: &Tree| (!tree.is_closed()).then(|| tree.soa().serial);
-        changes.push(ZoneChange {
-            name: name.clone(),
-            before: old.and_then(|old| serial(old)),
-            after: serial(&new),
-            closed,
-            unsigned: None,
-        });
-        trees.push((name.clone(), Some(Arc::new(new))));
+        let tree = self.catalog_tree(&name);
+        let tree = tree.map_or_else(|why| closed(&name, &why), |tree| Arc::new(tree).into());
+        Some((name, Some(tree)))
     }
 
     fn catalog_tree(&self, name: &Name) -> Read<Tree> {
@@ -312,15 +285,40 @@ impl View {
         let tree = Tree::build(&zone).map_err(|error| error.to_string())?;
         Ok(tree.private())
     }
+}
 
-    fn tree(&self, keys: &ZoneKeys, old: Option<&Arc<Tree>>, stale: Stale) -> Read<Tree> {
-        match old {
-            Some(old) if stale < Stale::Packed && !old.is_closed() => {
-                keys.renew(old, &self.placement)
-            }
-            _ => keys.pack(&self.placement, &self.keys),
+fn closed(name: &Name, why: &str) -> LazyTree {
+    Arc::new(Tree::closed(name, why)).into()
+}
+
+/// Makes what is not made yet of the zones that are not those of before, lets each know what has
+/// changed in it (its history, which secondaries are sent), and says which they are.
+///
+/// Nobody who asks for an address waits for this; who asks for a transfer before it gets the whole
+/// zone. `before` is what the last call had, so that histories have no gaps.
+pub fn settle(before: &Zones, after: &Zones) -> Vec<ZoneChange> {
+    let serial = |tree: &Tree| (!tree.is_closed()).then(|| tree.soa().serial);
+    let mut changes = Vec::new();
+    for (old, new) in after.changes(before) {
+        // An operator's zone may have stood where the catalog is: nothing leads from one to the other.
+        let leads = |(old, new): &(&Arc<Tree>, &Arc<Tree>)| {
+            !old.is_closed() && old.is_private() == new.is_private()
+        };
+        if let Some((old, new)) = old.zip(new).filter(leads) {
+            new.follow(old);
         }
+        let Some(name) = new.or(old).map(|tree| tree.origin().clone()) else {
+            continue;
+        };
+        changes.push(ZoneChange {
+            name,
+            before: old.and_then(|old| serial(old)),
+            after: new.and_then(|new| serial(new)),
+            closed: new.and_then(|new| new.closed_because()).map(Into::into),
+            unsigned: new.and_then(|new| new.lacking()).map(Into::into),
+        });
     }
+    changes
 }
 
 /// What tells a zone from others in the catalog, and from a later one of its name: zones may have
@@ -333,14 +331,6 @@ fn label(zone: &Name, created: i64) -> u64 {
     let hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ hash >> 31
-}
-
-/// A tree that knows what has changed since the one before, when there was one.
-fn following(tree: Tree, old: Option<&Arc<Tree>>) -> Tree {
-    match old {
-        Some(old) if !old.is_closed() => tree.following(old),
-        _ => tree,
-    }
 }
 
 fn parse<T: DeserializeOwned>(value: &[u8]) -> Read<T> {

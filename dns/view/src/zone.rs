@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cfgdns_core::{LiveSet, Tree};
+use cfgdns_core::{LazyTree, Tree};
 use cfgdns_sign::{PrivateKey, Signer, Signing};
 use cfgdns_zone::{Name, Node, Zone};
 use cfgsvc_core::placement::RoleName;
@@ -12,7 +12,7 @@ use cfgsvc_core::zones::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::follow::{self, Follows};
+use crate::follow::{Following, Follows};
 use crate::placement::{Placement, Read};
 
 /// A zone, in force or not.
@@ -23,21 +23,31 @@ pub(crate) struct ZoneKeys {
     /// The names of each generation.
     generations: BTreeMap<u64, Zone>,
     follows: Follows,
-    serial: Option<ZoneSerial>,
+    serial: Option<Arc<ZoneSerial>>,
     /// How it is signed, if it is.
     signing: Option<Arc<Signing>>,
     /// What could not be read, with why.
     unreadable: BTreeMap<Place, String>,
+    /// What was made of all this but the serial, when that was last done.
+    packed: Option<Arc<Packed>>,
 }
 
-/// What must be made anew after a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stale {
-    /// Nothing that is answered.
+/// What a zone has whoever holds which role.
+#[derive(Debug)]
+struct Packed {
+    /// Without sets that follow roles.
+    tree: Tree,
+    following: Following,
+}
+
+/// What a change is to what is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stale {
+    /// Nothing.
     Nothing,
-    /// What follows roles, and the serial.
+    /// What follows roles, and the serial, are others.
     Live,
-    /// All of it.
+    /// All of it may be.
     Packed,
 }
 
@@ -56,6 +66,7 @@ impl ZoneKeys {
             serial: None,
             signing: None,
             unreadable: BTreeMap::new(),
+            packed: None,
         }
     }
 
@@ -82,8 +93,8 @@ impl ZoneKeys {
         followed.chain(counted).collect()
     }
 
-    /// A key of the zone has another value, or is gone.
-    pub(crate) fn change(&mut self, place: Place, value: Option<&[u8]>) -> Stale {
+    /// A key of the zone has another value, or is gone; whether what is answered may be another.
+    pub(crate) fn change(&mut self, place: Place, value: Option<&[u8]>) -> bool {
         let changed = match &place {
             Place::Zone(_) => self.change_settings(value),
             Place::Node(_, generation, name) => self.change_node(*generation, name, value),
@@ -92,7 +103,7 @@ impl ZoneKeys {
             Place::Serial(_) => {
                 let read = value.map(parse::<ZoneSerial>).transpose();
                 read.map(|serial| {
-                    self.serial = serial;
+                    self.serial = serial.map(Arc::new);
                     Stale::Live
                 })
             }
@@ -100,14 +111,18 @@ impl ZoneKeys {
         };
         // What could not be read may be read now, and the other way round.
         let known_before = self.unreadable.remove(&place).is_none();
-        match changed {
+        let stale = match changed {
             Ok(stale) if known_before => stale,
             Ok(_) => Stale::Packed,
             Err(why) => {
                 self.unreadable.insert(place, why);
                 Stale::Packed
             }
+        };
+        if stale == Stale::Packed {
+            self.packed = None;
         }
+        stale != Stale::Nothing
     }
 
     fn change_settings(&mut self, value: Option<&[u8]>) -> Read<Stale> {
@@ -166,44 +181,48 @@ impl ZoneKeys {
         Ok(Stale::Packed)
     }
 
-    /// The zone as it is answered, from these keys alone; the error says why it cannot be.
-    pub(crate) fn pack(&self, placement: &Placement, keys: &[Arc<PrivateKey>]) -> Read<Tree> {
+    /// The zone as it is answered; the error says why it cannot be.
+    pub(crate) fn tree(
+        &mut self,
+        placement: &Arc<Placement>,
+        keys: &[Arc<PrivateKey>],
+    ) -> Read<LazyTree> {
+        let packed = match &self.packed {
+            Some(packed) => Arc::clone(packed),
+            None => Arc::new(self.pack(keys)?),
+        };
+        self.packed = Some(Arc::clone(&packed));
+        let serial = self.serial.clone().ok_or("the zone has no serial")?;
+        let placement = Arc::clone(placement);
+        Ok(LazyTree::later(move || {
+            let live = packed.live(&serial, &placement);
+            live.unwrap_or_else(|why| Tree::closed(packed.tree.origin(), &why))
+        }))
+    }
+
+    fn pack(&self, keys: &[Arc<PrivateKey>]) -> Read<Packed> {
         let zone = self.readable()?;
-        let names = follow::names(&self.follows, zone);
-        let packed = Tree::build_with(zone, &names).map_err(|error| error.to_string())?;
-        let signed = match &self.signing {
+        let following = Following::new(&self.name, zone, &self.follows);
+        let packed = Tree::build_with(zone, &following.names());
+        let packed = packed.map_err(|error| error.to_string())?;
+        let tree = match &self.signing {
             None => packed,
             Some(signing) => match Signer::new(self.name.name(), Arc::clone(signing), keys) {
                 Ok(signer) => packed
                     .signed(Arc::new(signer))
                     .map_err(|error| error.to_string())?,
-                Err(_) => packed.lacking_keys(),
+                Err(missing) => packed.lacking_keys(&missing.to_string()),
             },
         };
-        self.renew(&signed, placement)
+        Ok(Packed { tree, following })
     }
 
-    /// Whether the private keys that it must be signed with are here; the error names them.
-    pub(crate) fn has_keys(&self, keys: &[Arc<PrivateKey>]) -> Read<()> {
-        let Some(signing) = &self.signing else {
-            return Ok(());
-        };
-        let signer = Signer::new(self.name.name(), Arc::clone(signing), keys);
-        signer.map(drop).map_err(|missing| missing.to_string())
-    }
-
-    /// Whether it is signed.
-    pub(crate) fn is_signed(&self) -> bool {
+    /// There are other private keys; whether that may change what is answered.
+    pub(crate) fn keys_changed(&mut self) -> bool {
+        if self.signing.is_some() {
+            self.packed = None;
+        }
         self.signing.is_some()
-    }
-
-    /// The packed records of `before`, with what follows roles as it is now.
-    pub(crate) fn renew(&self, before: &Tree, placement: &Placement) -> Read<Tree> {
-        let zone = self.readable()?;
-        let sets: Vec<LiveSet> = follow::sets(&self.name, zone, &self.follows, placement)?;
-        let serial = self.serial(placement)?;
-        let renewed = before.with(serial, sets);
-        renewed.map_err(|error| error.to_string())
     }
 
     /// The names in force; the error says what of the zone could not be read.
@@ -225,15 +244,18 @@ impl ZoneKeys {
         let zone = self.generations.get(&generation);
         zone.ok_or_else(|| format!("generation {generation} has no names"))
     }
+}
 
-    fn serial(&self, placement: &Placement) -> Read<u32> {
-        let serial = self.serial.as_ref().ok_or("the zone has no serial")?;
+impl Packed {
+    /// With what follows roles as it is now.
+    fn live(&self, serial: &ZoneSerial, placement: &Placement) -> Read<Tree> {
         let mut moves = BTreeMap::new();
         for role in serial.roles.keys() {
             moves.insert(role, placement.moves(role)?.count);
         }
-        Ok(on_wire(
-            serial.now(|role| moves.get(role).copied().unwrap_or_default()),
-        ))
+        let serial = serial.now(|role| moves.get(role).copied().unwrap_or_default());
+        let sets = self.following.sets(placement)?;
+        let live = self.tree.with(on_wire(serial), sets);
+        live.map_err(|error| error.to_string())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use cfgdns_core::{Tree, Zones};
-use cfgdns_view::{Built, Entry, View};
+use cfgdns_view::{Entry, View, ZoneChange, settle};
 use cfgdns_zone::{Name, Rdata, Rtype};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -44,16 +44,16 @@ impl Server {
         self
     }
 
-    fn build(&mut self) -> Built {
-        let built = self.view.build(&self.zones);
-        self.zones = built.zones.clone();
-        built
+    fn build(&mut self) -> Vec<ZoneChange> {
+        let zones = self.view.build(&self.zones);
+        let before = std::mem::replace(&mut self.zones, zones);
+        settle(&before, &self.zones)
     }
 
     /// What changed, zone by zone.
     fn changes(&mut self) -> String {
         let mut text = String::new();
-        for change in self.build().changes {
+        for change in self.build() {
             let serial =
                 |serial: Option<u32>| serial.map_or("-".into(), |serial| serial.to_string());
             let (before, after) = (serial(change.before), serial(change.after));
@@ -407,6 +407,21 @@ fn catalog_lists_the_zones_with_labels_of_their_own_and_the_count_of_the_group()
     assert_eq!(both.iter().filter(|line| again.contains(line)).count(), 1);
     let steps = server.zones.get(&catalog).expect("it").history().steps();
     assert_eq!(steps, 2, "secondaries are sent what has changed");
+    // An operator's zone of that name stands in its place, and what was listed comes back after it.
+    server
+        .put("names/catalog.invalid/1/@", APEX)
+        .put("zones/catalog.invalid", r#"{"generation":1}"#)
+        .put("serials/catalog.invalid", r#"{"count":9}"#);
+    server.build();
+    assert!(!server.zones.get(&catalog).expect("a zone").is_private());
+    server
+        .delete("names/catalog.invalid/1/@")
+        .delete("zones/catalog.invalid")
+        .delete("serials/catalog.invalid");
+    server.build();
+    assert_eq!(listed(&server), again);
+    let steps = server.zones.get(&catalog).expect("it").history().steps();
+    assert_eq!(steps, 0, "nothing leads from another zone to this one");
 }
 
 #[test]

@@ -27,8 +27,6 @@ use crate::group::{Group, Kind};
 const ASK_EVERY: Duration = Duration::from_micros(500);
 /// For a reply, and for a name server to hear of a change.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two moves: what came of one is over.
-const REST: Duration = Duration::from_millis(20);
 /// Operations in a transaction.
 const OPS: usize = 120;
 const COLOS: [(&str, Ipv4Addr); 2] = [
@@ -185,7 +183,7 @@ async fn moves(
     // The first is not counted: servers start, and load.
     for number in 0..=options.moves {
         let (colo, address) = COLOS[usize::try_from(number)? % COLOS.len()];
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(Duration::from_millis(options.rest_ms)).await;
         let asked = Instant::now();
         let moving = MoveTo {
             role: "web".into(),

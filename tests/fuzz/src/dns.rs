@@ -206,17 +206,17 @@ pub(crate) fn keys(data: &[u8]) {
             known.insert(key, (value, revision));
         }
         if draw.flag() {
-            zones = view.build(&zones).zones;
+            zones = view.build(&zones);
         }
     }
-    zones = view.build(&zones).zones;
+    zones = view.build(&zones);
     let mut fresh = View::default();
     fresh.load(
         known
             .iter()
             .map(|(key, (value, at))| entry(key, value, *at)),
     );
-    let fresh = fresh.build(&Zones::default()).zones;
+    let fresh = fresh.build(&Zones::default());
     assert_eq!(zones.trees().len(), fresh.trees().len());
     for (ours, theirs) in zones.trees().zip(fresh.trees()) {
         assert!(ours.origin() == theirs.origin() && ours.is_closed() == theirs.is_closed());

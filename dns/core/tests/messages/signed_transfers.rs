@@ -128,7 +128,7 @@ fn other_keys_or_times_make_the_whole_zone_another() {
 fn zone_whose_keys_are_not_here_is_not_transferred() {
     let tree = Tree::build(&small_zone(7))
         .expect("it has an SOA")
-        .lacking_keys();
+        .lacking_keys("key 1");
     let state = server(tree);
     for (rtype, since) in [(Rtype::AXFR, None), (Rtype::IXFR, Some(6))] {
         let reply = crate::tcp(
