@@ -94,6 +94,7 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     let requests = [
         (by("transport", "udp"), totals.udp_requests),
         (by("transport", "tcp"), totals.tcp_requests),
+        (by("transport", "tls"), totals.tls_requests),
     ];
     family(to, "requests", help, &requests)?;
     let names = [
@@ -112,10 +113,12 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     for (name, help, value) in counters {
         metric(to, name, help, &ConstCounter::new(value))?;
     }
-    gauge(to, "tcp_open", "Connections that are open", totals.tcp_open)
+    gauge(to, "tcp_open", "Connections that are open", totals.tcp_open)?;
+    let help = "Those of them that are over TLS, or to be";
+    gauge(to, "tls_open", help, totals.tls_open)
 }
 
-fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 12] {
+fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 14] {
     [
         ("ignored", "Messages that were no requests", totals.ignored),
         (
@@ -164,6 +167,16 @@ fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 12] {
             totals.tcp_slow,
         ),
         ("tcp_failed", "Connections that failed", totals.tcp_failed),
+        (
+            "tls_handshakes",
+            "Connections whose TLS handshake was done",
+            totals.tls_handshakes,
+        ),
+        (
+            "tls_failed",
+            "Connections whose TLS handshake failed",
+            totals.tls_failed,
+        ),
         (
             "transfers",
             "Zone transfers that were begun",
