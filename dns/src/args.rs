@@ -20,6 +20,8 @@ const TCP_IDLE_MAX: Duration = Duration::from_mins(10);
 
 /// Where name servers listen (RFC 1035 4.2).
 const DNS_PORT: u16 = 53;
+/// The same over TLS (RFC 7858 3.1).
+const TLS_PORT: u16 = 853;
 
 /// Authoritative DNS from the group's zones, while the group confirms them
 #[derive(Debug, Parser)]
@@ -36,6 +38,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 Example: cfgdns --key-file /etc/cfgdns/keys --transfer 'key transfer.' --catalog catalog.invalid \
            --notify '192.0.2.54 key transfer.'
+Example: cfgdns --listen 192.0.2.53:53 --listen-tls 192.0.2.53 --tls-cert ns1.pem --tls-key ns1.key
+         kdig +tls @192.0.2.53 www.example.com
 Example: cfgdns --endpoints 10.1.0.1:2379,10.2.0.1:2379,10.3.0.1:2379 --listen 192.0.2.53:53
 Example: cfgdns --listen 127.0.0.1:5300 --http 127.0.0.1:8053 --nsid ns1.akl
          dig -p 5300 @127.0.0.1 www.example.com")]
@@ -48,6 +52,17 @@ pub struct Args {
     /// was asked, also where this is a wildcard (0.0.0.0, ::)
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5300")]
     pub listen: Vec<SocketAddr>,
+    /// Where to answer over TLS (RFC 7858), and transfer zones (RFC 9103), at port 853 unless it is
+    /// given; may be given again. TLS 1.3 only
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = tls_address)]
+    #[arg(requires = "tls_cert", requires = "tls_key")]
+    pub listen_tls: Vec<SocketAddr>,
+    /// File with the certificate for --listen-tls in PEM, and those between it and the root
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    pub tls_cert: Option<PathBuf>,
+    /// File with its private key in PEM, without a password
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    pub tls_key: Option<PathBuf>,
     /// Where to tell load balancers and monitors over HTTP: /fresh, /zones, /metrics, /livez
     #[arg(long, value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
@@ -94,13 +109,13 @@ pub struct Args {
     /// Make a zone of this name that lists all others (RFC 9432), for those who may have zones
     #[arg(long, value_name = "NAME", value_parser = zone_name)]
     pub catalog: Option<Name>,
-    /// TCP connections at a time; an idle one makes room for a new one
+    /// TCP connections at a time; an idle one makes room for a new one. As many again over TLS
     #[arg(long, value_name = "N", default_value = "1000")]
     pub tcp_connections: NonZeroUsize,
     /// TCP connections of one client address
     #[arg(long, value_name = "N", default_value = "100")]
     pub tcp_connections_per_client: NonZeroUsize,
-    /// How long a TCP connection may be idle; 1s to 10min
+    /// How long a TCP connection may be idle, and a TLS handshake take; 1s to 10min
     #[arg(long, value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = tcp_idle)]
     pub tcp_idle: Duration,
@@ -134,15 +149,22 @@ impl FromStr for Target {
             [address, "key", key] => (address, Some(zone_name(key)?)),
             _ => return Err("is neither ADDRESS[:PORT] nor ADDRESS[:PORT] key NAME".to_owned()),
         };
-        let ip = address.parse::<IpAddr>();
-        let address = match ip {
-            Ok(ip) => SocketAddr::new(ip, DNS_PORT),
-            Err(_) => address
-                .parse()
-                .map_err(|_| format!("'{address}' is neither ADDRESS nor ADDRESS:PORT"))?,
-        };
+        let address = with_port(address, DNS_PORT)?;
         Ok(Self { address, key })
     }
+}
+
+/// An address, at this port where it has none.
+fn with_port(text: &str, port: u16) -> Result<SocketAddr, String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, port));
+    }
+    text.parse()
+        .map_err(|_| format!("'{text}' is neither ADDRESS nor ADDRESS:PORT"))
+}
+
+fn tls_address(text: &str) -> Result<SocketAddr, String> {
+    with_port(text, TLS_PORT)
 }
 
 /// A whole name, with or without its last dot.
@@ -197,6 +219,20 @@ mod tests {
             error.contains("'ns.example' is neither ADDRESS nor"),
             "{error}"
         );
+        let files = ["--tls-cert", "c", "--tls-key", "k"];
+        let tls = ["--listen-tls", "::1", "--listen-tls", "127.0.0.1:8530"];
+        let args = parse(&[&tls[..], &files].concat()).expect("two addresses");
+        let addresses = args.listen_tls.iter().map(ToString::to_string);
+        let addresses: Vec<_> = addresses.collect();
+        assert_eq!(addresses, ["[::1]:853", "127.0.0.1:8530"]);
+        for (given, missing) in [
+            (&tls[..], "--tls-cert"),
+            (&[&tls[..], &files[..2]].concat(), "--tls-key"),
+            (&files[..], "--listen-tls"),
+        ] {
+            let error = parse(given).expect_err("something is missing");
+            assert!(error.contains(missing), "{error}");
+        }
         let error = parse(&["--transfer", "192.0.2.1/24"]).expect_err("host bits");
         assert!(error.contains("the network is `192.0.2.0/24`"), "{error}");
         let error = parse(&["--stale-after", "10ms"]).expect_err("too short");

@@ -2,7 +2,7 @@
 //! group confirms them.
 //!
 //! ```text
-//! group ─► client: keys, freshness ─► cfgdns-view: Zones ─► State ─► cfgdns-net: UDP, TCP
+//! group ─► client: keys, freshness ─► cfgdns-view: Zones ─► State ─► cfgdns-net: UDP, TCP, TLS
 //!                                            publish, one store          │ respond, each request
 //!                    lamp: log lines ◄── freshness ──► status: HTTP      ▼
 //!                                                                     clients

@@ -94,6 +94,7 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     let requests = [
         (by("transport", "udp"), totals.udp_requests),
         (by("transport", "tcp"), totals.tcp_requests),
+        (by("transport", "tls"), totals.tls_requests),
     ];
     family(to, "requests", help, &requests)?;
     let names = [
@@ -112,10 +113,12 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     for (name, help, value) in counters {
         metric(to, name, help, &ConstCounter::new(value))?;
     }
-    gauge(to, "tcp_open", "Connections that are open", totals.tcp_open)
+    gauge(to, "tcp_open", "Connections that are open", totals.tcp_open)?;
+    let help = "Those of them that are over TLS, or to be";
+    gauge(to, "tls_open", help, totals.tls_open)
 }
 
-fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 14] {
+fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 16] {
     [
         ("ignored", "Messages that were no requests", totals.ignored),
         (
@@ -168,6 +171,16 @@ fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 14] {
             "tcp_accept_errors",
             "Connections not accepted: descriptors or memory are short",
             totals.tcp_accept_errors,
+        ),
+        (
+            "tls_handshakes",
+            "Connections whose TLS handshake was done",
+            totals.tls_handshakes,
+        ),
+        (
+            "tls_failed",
+            "Connections whose TLS handshake failed",
+            totals.tls_failed,
         ),
         (
             "transfers",

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cfgdns_core::{Acl, Chaos, CookieSecrets, Identity, Limits, NotifyTarget, Settings, TsigKeys};
-use cfgdns_net::{BindError, Listen, Server, TcpLimits};
+use cfgdns_net::{BindError, Listen, Server, SharedTls, TcpLimits, TlsListen};
 use cfgdns_sign::PrivateKey;
 use cfgdns_zone::Name;
 use cfgsvc_client::{Client, Freshness, Moment, Options, OptionsError, sleep_until};
+use cfgsvc_daemon::tls::{ServerConfig, TlsFileError, server_config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -62,6 +63,9 @@ pub enum RunError {
         /// Why.
         source: SecretError,
     },
+    /// It cannot show who it is over TLS.
+    #[error("--tls-cert, --tls-key")]
+    Tls(#[from] TlsFileError),
     /// The process gets no signals or threads.
     #[error("cannot {doing}")]
     Process {
@@ -87,13 +91,11 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let first = settings(&args, &drawn)?;
     let mut secondaries = targets(&args, &first.keys)?;
     let private = zone_keys(&args)?;
+    let tls = certificate(&args)?.map(|config| Arc::new(SharedTls::new(config)));
     let (publisher, told) = Publisher::new(first, !secondaries.is_empty());
     let publisher = Arc::new(publisher);
     // Bound and not ready is better than not there (reference: a closed port hurts clients most).
-    let server = Server::bind(&listen(&args), publisher.shared())?;
-    for address in server.addresses() {
-        tracing::info!(%address, "answering over UDP and TCP: SERVFAIL until the group confirms");
-    }
+    let server = bind(&listen(&args, tls.as_ref()), &publisher)?;
     let http = match args.http {
         Some(address) => Some(bind_http(address).await?),
         None => None,
@@ -123,7 +125,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     });
     loop {
         let news = start_news(&publisher, secondaries);
-        let next = hear_until_end(&mut hear, (&args, &drawn), &known).await;
+        let next = hear_until_end(&mut hear, (&args, &drawn), (&known, tls.as_deref())).await;
         if let Some(news) = news {
             news.abort();
             // Until it has ended it could take what the next task must hear. An error says that it
@@ -169,16 +171,19 @@ fn start_news(
 async fn hear_until_end(
     hear: &mut Signals,
     (args, drawn): (&Args, &CookieSecrets),
-    known: &Known,
+    (known, tls): (&Known, Option<&SharedTls>),
 ) -> Option<Vec<NotifyTarget>> {
     while hear.next().await == Heard::Reload {
         let read = settings(args, drawn).and_then(|settings| {
             let targets = targets(args, &settings.keys)?;
-            Ok((settings, targets, zone_keys(args)?))
+            Ok((settings, targets, zone_keys(args)?, certificate(args)?))
         });
         match read {
-            Ok((settings, targets, private)) => {
+            Ok((settings, targets, private, certificate)) => {
                 known.publisher.set(settings);
+                if let Some((tls, certificate)) = tls.zip(certificate) {
+                    tls.store(certificate);
+                }
                 known
                     .following
                     .change(|state| state.kept_mut().set_private(private));
@@ -204,8 +209,12 @@ async fn end(known: Arc<Known>) -> Result<(), RunError> {
         source: error.into(),
     })?;
     if let Some(totals) = totals {
-        let (udp, tcp) = (totals.udp_requests, totals.tcp_requests);
-        tracing::info!(udp, tcp, "ended");
+        let (udp, tcp, tls) = (
+            totals.udp_requests,
+            totals.tcp_requests,
+            totals.tls_requests,
+        );
+        tracing::info!(udp, tcp, tls, "ended");
     }
     Ok(())
 }
@@ -242,6 +251,13 @@ fn zone_keys(args: &Args) -> Result<Vec<PrivateKey>, RunError> {
     Ok(keys.unwrap_or_default())
 }
 
+/// As whom it shows itself over TLS, where that is asked for.
+fn certificate(args: &Args) -> Result<Option<ServerConfig>, RunError> {
+    let files = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+    let config = files.map(|(certificate, key)| server_config(certificate, key));
+    Ok(config.transpose()?)
+}
+
 fn secret(option: &'static str) -> impl Fn(SecretError) -> RunError {
     move |source| RunError::Secret { option, source }
 }
@@ -262,7 +278,7 @@ fn targets(args: &Args, keys: &TsigKeys) -> Result<Vec<NotifyTarget>, RunError> 
     args.notify.iter().map(target).collect()
 }
 
-fn listen(args: &Args) -> Listen {
+fn listen(args: &Args, tls: Option<&Arc<SharedTls>>) -> Listen {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = u16::try_from(cores).ok().and_then(NonZeroU16::new);
     Listen {
@@ -281,6 +297,10 @@ fn listen(args: &Args) -> Listen {
             write_timeout: TCP_WRITE,
             delivery_timeout: args.stale_after,
         },
+        tls: tls.map(|config| TlsListen {
+            addresses: args.listen_tls.clone(),
+            config: Arc::clone(config),
+        }),
         shutdown_timeout: SHUTDOWN,
     }
 }
@@ -298,6 +318,17 @@ fn tcp_connections(asked: NonZeroUsize, files: u64) -> NonZeroUsize {
         );
     }
     asked.min(room)
+}
+
+fn bind(listen: &Listen, publisher: &Publisher) -> Result<Server, BindError> {
+    let server = Server::bind(listen, publisher.shared())?;
+    for address in server.addresses() {
+        tracing::info!(%address, "answering over UDP and TCP: SERVFAIL until the group confirms");
+    }
+    for address in server.tls_addresses() {
+        tracing::info!(%address, "answering over TLS: SERVFAIL until the group confirms");
+    }
+    Ok(server)
 }
 
 async fn bind_http(address: SocketAddr) -> Result<TcpListener, RunError> {

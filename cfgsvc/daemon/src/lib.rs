@@ -1,8 +1,11 @@
-//! What the daemons have in common: the log, the limit of open files, and HTTP for load balancers,
-//! monitors and people.
+//! What the daemons have in common: the log, the limit of open files, HTTP for load balancers,
+//! monitors and people, and with the feature `tls` certificates from files.
 //!
 //! Invariant: whoever asks over HTTP takes a bounded part of the daemon, whatever it does: so many
 //! connections, each for so long.
+
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;

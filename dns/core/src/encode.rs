@@ -6,6 +6,8 @@
 //! case of the zone, so there a name points at octets that are the same (RFC 5936 3.4). Within data
 //! only the types of RFC 1035 have names that may be compressed (RFC 3597 4).
 
+use std::borrow::Cow;
+
 use cfgdns_zone::{Rtype, compressible};
 
 use crate::answer::CLASS_IN;
@@ -22,6 +24,11 @@ const _: () = assert!(QUESTION_AT as usize == HEADER_OCTETS);
 /// How many suffixes are remembered. Later names are found among these, or written out, so that a
 /// message with thousands of names costs no more than so many looks for each.
 const SUFFIXES_MAX: usize = 96;
+
+/// What the size of a padded message is a multiple of (RFC 8467 4.1).
+const BLOCK_OCTETS: usize = 468;
+/// Octets of an option without its value.
+const OPTION_HEAD_OCTETS: usize = 4;
 
 /// The message has no room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,12 +270,23 @@ pub(crate) struct Opt {
     pub(crate) ttl: u32,
     /// Codes, lengths and values.
     pub(crate) options: Vec<u8>,
+    /// Whether the message is padded, so that its size says little.
+    pub(crate) padded: bool,
 }
 
 impl Opt {
-    /// Octets that it takes.
+    /// Octets that it takes, but for what it is padded with.
     pub(crate) fn octets(&self) -> usize {
-        11 + self.options.len()
+        let padding = if self.padded { OPTION_HEAD_OCTETS } else { 0 };
+        11 + self.options.len() + padding
+    }
+
+    /// Octets that a message can have which has `opt`: where it is padded, whole blocks.
+    pub(crate) fn limit(opt: Option<&Self>, limit: usize) -> usize {
+        match opt {
+            Some(opt) if opt.padded => limit - limit % BLOCK_OCTETS,
+            Some(_) | None => limit,
+        }
     }
 
     /// Adds an option.
@@ -286,10 +304,19 @@ impl Opt {
         }
     }
 
-    /// Writes it, where room was kept for it.
-    pub(crate) fn write(&self, writer: &mut Writer) {
+    /// Writes it, where room was kept for it, in a message of whole blocks when it is padded.
+    /// After it come so many octets.
+    pub(crate) fn write(&self, writer: &mut Writer, after: usize) {
         let meta = (Rtype::OPT, self.udp_octets, self.ttl);
-        let written = writer.record(Section::Additional, &[0], meta, &self.options);
+        let mut options = Cow::Borrowed(&self.options);
+        if self.padded {
+            let octets = writer.octets.len() + self.octets() + after;
+            let padding = octets.next_multiple_of(BLOCK_OCTETS) - octets;
+            let mut padded = self.clone();
+            padded.push(option::PADDING, &[0; BLOCK_OCTETS][..padding]);
+            options = Cow::Owned(padded.options);
+        }
+        let written = writer.record(Section::Additional, &[0], meta, &options);
         written.expect("there is room that was kept");
     }
 }

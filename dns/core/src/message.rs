@@ -27,6 +27,8 @@ pub(crate) mod option {
     pub(crate) const EXPIRE: u16 = 9;
     /// RFC 7873.
     pub(crate) const COOKIE: u16 = 10;
+    /// RFC 7830: octets that only make a message longer.
+    pub(crate) const PADDING: u16 = 12;
     /// RFC 8914: extended errors.
     pub(crate) const EXTENDED_ERROR: u16 = 15;
     /// RFC 9660: which version of the zone answers.
@@ -100,6 +102,8 @@ pub struct Edns<'a> {
     pub zone_version: bool,
     /// Whether it asks for how long it may serve the zone.
     pub expire: bool,
+    /// Whether it is padded, so that its size says less (RFC 7830).
+    pub padding: bool,
 }
 
 /// A signature: the TSIG record of a message (RFC 8945 4.2).
@@ -272,7 +276,8 @@ impl<'a> Edns<'a> {
                     self.zone_version = true;
                 }
                 option::EXPIRE => self.expire = true,
-                // Padding, and whatever is unknown (RFC 6891 6.1.2).
+                option::PADDING => self.padding = true,
+                // Whatever is unknown (RFC 6891 6.1.2).
                 _ => {}
             }
         }

@@ -1,12 +1,12 @@
-//! From the octets of a request to the octets of its reply: the one function that a UDP loop and a
-//! TCP loop both call.
+//! From the octets of a request to the octets of its reply: the one function that all transports
+//! call.
 //!
 //! ```text
 //! octets ─► Request ─┬─ no header, or a reply ──► silence
 //!                    ├─ wrongly signed ─────────► NOTAUTH, and why
 //!                    ├─ faulty, CHAOS ──────────► its error, or who we are
 //!                    ├─ not fresh ──────────────► SERVFAIL, AA=0, extended error 14 or 24
-//!                    ├─ AXFR, IXFR over TCP ────► a stream of messages
+//!                    ├─ AXFR, IXFR over TCP, TLS ► a stream of messages
 //!                    └─ answer(zones) ─► rate limit (UDP without our cookie) ─► message
 //! ```
 //!
@@ -96,6 +96,12 @@ pub enum Transport {
     Udp,
     /// A connection.
     Tcp,
+    /// A connection that nobody reads on its way.
+    Tls {
+        /// Whether both sides have said that they speak DNS over it (ALPN, "dot"), without which
+        /// there are no transfers (RFC 9103 7.1).
+        dot: bool,
+    },
 }
 
 /// How and when a request came.
@@ -178,7 +184,7 @@ pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]
         signing,
     };
     if let Decision::Transfer(transfer) = &decision
-        && arrival.transport == Transport::Tcp
+        && arrival.transport != Transport::Udp
     {
         return Outcome::Stream(responding.stream(transfer));
     }
@@ -302,8 +308,14 @@ fn transfer<'a>(
         // Without signatures nobody who checks would believe the copy.
         return error(Rcode::ServFail, Some(ExtendedError::NotReady));
     }
-    if !incremental && arrival.transport == Transport::Udp {
-        // RFC 5936 4.2: there is no such thing.
+    let there_is = match arrival.transport {
+        // RFC 5936 4.2.
+        Transport::Udp => incremental,
+        Transport::Tcp => true,
+        // RFC 9103 7.1.
+        Transport::Tls { dot } => dot,
+    };
+    if !there_is {
         return error(Rcode::Refused, Some(ExtendedError::NotSupported));
     }
     // RFC 5936 5. It holds for the SOA too, which anybody can ask for by its own name: who is not
@@ -389,7 +401,7 @@ impl Responding<'_> {
     /// Octets that the reply can have.
     fn limit(&self) -> usize {
         match (self.arrival.transport, self.request.edns) {
-            (Transport::Tcp, _) => TCP_OCTETS_MAX,
+            (Transport::Tcp | Transport::Tls { .. }, _) => TCP_OCTETS_MAX,
             (Transport::Udp, None) => PLAIN_UDP_OCTETS,
             // RFC 6891 6.2.3: less than 512 is 512.
             (Transport::Udp, Some(edns)) => {
@@ -444,7 +456,8 @@ impl Responding<'_> {
         // What is in every reply fits into 512 octets, but for a signature with a long name: the
         // request has that too, so that its way takes such a reply, and it is hardly larger.
         let least = HEADER_OCTETS + question_octets + opt_octets + signed_octets;
-        let mut writer = Writer::new(self.limit().max(least));
+        let limit = Opt::limit(opt.as_ref(), self.limit());
+        let mut writer = Writer::new(limit.max(least));
         if let Some(question) = question {
             writer.question(question).expect("there is room");
         }
@@ -457,7 +470,7 @@ impl Responding<'_> {
         let glue_missing = !truncated && write_additional(&mut writer, plan);
         writer.release(opt_octets + signed_octets);
         if let Some(opt) = &opt {
-            opt.write(&mut writer);
+            opt.write(&mut writer, signed_octets);
         }
         let mut head = self.head(plan, truncated || glue_missing);
         if truncated && self.signing.is_some() {
@@ -491,6 +504,7 @@ impl Responding<'_> {
             udp_octets: self.udp_octets_max(),
             ttl: u32::from_be_bytes([rcode(plan).code() >> 4, 0, flags, 0]),
             options: Vec::new(),
+            padded: self.is_padded(edns),
         };
         if let Plan::Reply(reply) = plan {
             opt.extended_error(reply.extended_error);
@@ -520,6 +534,15 @@ impl Responding<'_> {
             }
         }
         opt
+    }
+
+    /// RFC 7830 4 and 6: a request that is padded gets a padded reply, where sizes are all that
+    /// others see.
+    fn is_padded(&self, edns: &Edns<'_>) -> bool {
+        match self.arrival.transport {
+            Transport::Tls { .. } => edns.padding,
+            Transport::Udp | Transport::Tcp => false,
+        }
     }
 
     fn cookie(&self, edns: &Edns<'_>) -> Option<[u8; 24]> {

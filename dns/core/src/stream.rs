@@ -181,8 +181,8 @@ impl Stream {
 
     /// A message with as many records as fit; none when the next does not.
     fn message(&mut self, limit: usize, now: Moment) -> Option<Vec<u8>> {
-        let mut writer = Writer::keeping_case(limit);
         let mut opt = self.envelope.opt.clone();
+        let mut writer = Writer::keeping_case(Opt::limit(opt.as_ref(), limit));
         if self.messages == 0 {
             writer.question(&self.envelope.question).ok()?;
         } else if let Some(opt) = &mut opt {
@@ -205,10 +205,10 @@ impl Stream {
 
     /// What tells the client that the transfer failed.
     fn failure(&mut self, error: Option<ExtendedError>, now: Moment) -> Vec<u8> {
-        let mut writer = Writer::new(TCP_OCTETS_MAX);
+        let mut opt = self.envelope.opt.clone();
+        let mut writer = Writer::new(Opt::limit(opt.as_ref(), TCP_OCTETS_MAX));
         let question = writer.question(&self.envelope.question);
         question.expect("a message holds a question");
-        let mut opt = self.envelope.opt.clone();
         if let Some(opt) = &mut opt {
             opt.options.clear();
             opt.extended_error(error);
@@ -229,7 +229,8 @@ impl Stream {
     ) -> Vec<u8> {
         writer.release(self.reserved(opt));
         if let Some(opt) = opt {
-            opt.write(&mut writer);
+            let signer = self.envelope.signer.as_ref();
+            opt.write(&mut writer, signer.map_or(0, Signer::octets));
         }
         let envelope = &mut self.envelope;
         let [i0, i1] = envelope.id.to_be_bytes();

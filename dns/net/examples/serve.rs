@@ -55,6 +55,7 @@ fn main() -> Result<()> {
         tcp_threads: NonZeroU16::MIN,
         rate_limit: None,
         tcp: TcpLimits::USUAL,
+        tls: None,
         shutdown_timeout: Duration::from_secs(2),
     };
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("wait for signals")?;

@@ -1,7 +1,8 @@
 //! What happened at the sockets, counted where it happens and summed when somebody asks.
 //!
-//! Each UDP thread has counters of its own and adds to them once for a batch; all TCP connections
-//! share another set. So counting costs no lock, and no cache line that threads fight for.
+//! Each UDP thread has counters of its own and adds to them once for a batch; the connections of a
+//! thread share another set. So counting costs no lock, and no cache line that threads fight for.
+//! What is told of TCP connections is told of those of TLS too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +23,10 @@ macro_rules! counters {
             pub replies: [u64; RCODES],
             /// Batches of datagrams by size: of 1, 2 to 3, 4 to 7, and so on.
             pub udp_batches: [u64; BATCH_SIZES],
-            /// TCP connections that are open now.
+            /// TCP connections that are open now, with those of TLS.
             pub tcp_open: u64,
+            /// Those of TLS alone.
+            pub tls_open: u64,
         }
 
         /// The counters of one thread, or of all connections.
@@ -52,8 +55,10 @@ macro_rules! counters {
 counters! {
     /// Datagrams that were read.
     udp_requests,
-    /// Messages that were read from TCP connections.
+    /// Messages that were read from TCP connections without TLS.
     tcp_requests,
+    /// Messages that were read from connections over TLS.
+    tls_requests,
     /// Messages that get no reply because they have no header of a request: too short, replies
     /// themselves, or from port 0.
     ignored,
@@ -79,6 +84,10 @@ counters! {
     tcp_failed,
     /// Times that a TCP connection could not be accepted for want of something.
     tcp_accept_errors,
+    /// Connections whose TLS handshake was done.
+    tls_handshakes,
+    /// Connections whose TLS handshake failed: who is there speaks no TLS, or none that we do.
+    tls_failed,
     /// Transfers that were begun.
     transfers,
     /// Transfers that the server could not finish.

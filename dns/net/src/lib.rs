@@ -1,4 +1,4 @@
-//! The sockets of the name server: UDP in batches and TCP in bounds, around
+//! The sockets of the name server: UDP in batches, TCP and TLS in bounds, around
 //! [`cfgdns_core::respond`], and nothing else.
 //!
 //! ```text
@@ -7,7 +7,9 @@
 //!          │           └─ thread             ▲
 //!          │                              Shared: the state, swapped at once
 //!          │                                 ▼
-//!          └─ TCP ─ accept ─► table ─► connection ─► respond ─► output     a task each
+//!          ├─ TCP ─ accept ─► table ─► connection ─► respond ─► output     a task each
+//!          │                             ▲
+//!          └─ TLS ─ accept ─► table ─► handshake                           a task each
 //! ```
 //!
 //! Who owns the server keeps the [`Shared`] state up to date, and asks for the [`Totals`].
@@ -24,9 +26,11 @@ mod server;
 mod shared;
 mod stop;
 mod tcp;
+mod tls;
 mod udp;
 
 pub use counters::{BATCH_SIZES, RCODES, Totals};
-pub use listen::{BindError, Carrier, Listen, TcpLimits};
+pub use listen::{BindError, Carrier, Listen, TcpLimits, TlsListen};
 pub use server::Server;
 pub use shared::{Shared, now};
+pub use tls::SharedTls;

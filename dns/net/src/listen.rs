@@ -2,12 +2,14 @@
 //!
 //! Each address gets one TCP listener, which nobody else can share, and as many UDP sockets as
 //! threads, which share the port (`SO_REUSEPORT`). The listener comes first: another server at the
-//! address is an error, and not a thief of every other query.
+//! address is an error, and not a thief of every other query. An address for TLS has a listener
+//! alone.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cfgdns_core::Limits;
@@ -22,6 +24,8 @@ use nix::sys::socket::{
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
+
+use crate::tls::SharedTls;
 
 /// Octets of the buffers of a UDP socket, as far as `net.core.rmem_max` and `wmem_max` let it: what
 /// comes in 10 ms at 100,000 queries a second is in there until its thread has its turn.
@@ -51,12 +55,24 @@ pub struct Listen {
     pub rate_limit: Option<Limits>,
     /// What TCP connections may take.
     pub tcp: TcpLimits,
+    /// Where to answer over TLS too.
+    pub tls: Option<TlsListen>,
     /// Time that connections have for their last replies at the end.
     pub shutdown_timeout: Duration,
 }
 
-/// What TCP connections may take (RFC 7766 6.2, RFC 9210 4). The process needs as many descriptors;
-/// where they are short, idle connections make room.
+/// Where to answer over TLS (RFC 7858), and as whom.
+#[derive(Debug, Clone)]
+pub struct TlsListen {
+    /// Each gets a TCP port that speaks TLS only; port 0 is any.
+    pub addresses: Vec<SocketAddr>,
+    /// The certificate and what goes with it, which can be replaced.
+    pub config: Arc<SharedTls>,
+}
+
+/// What TCP connections may take (RFC 7766 6.2, RFC 9210 4), and as much again those of TLS, which
+/// take no place of the others. The process needs as many descriptors; where they are short, idle
+/// connections make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpLimits {
     /// Connections in all. Where there are so many, the one that is idle for longest makes room; a
@@ -64,7 +80,8 @@ pub struct TcpLimits {
     pub connections: NonZeroUsize,
     /// Connections of a client, which is an address of IPv4 or a /64 of IPv6, in the same way.
     pub connections_per_client: NonZeroUsize,
-    /// Time for the next whole request to come, from when all before it were answered.
+    /// Time for the next whole request to come, from when all before it were answered; also for a
+    /// TLS handshake.
     pub idle_timeout: Duration,
     /// Time for the client to take what is being sent: up to 80 KiB.
     pub write_timeout: Duration,
@@ -93,6 +110,8 @@ pub enum Carrier {
     Udp,
     /// Connections.
     Tcp,
+    /// Connections that nobody reads on their way.
+    Tls,
 }
 
 impl fmt::Display for Carrier {
@@ -100,6 +119,7 @@ impl fmt::Display for Carrier {
         f.write_str(match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
         })
     }
 }
@@ -168,13 +188,7 @@ impl Sockets {
         let mut tried = 0;
         loop {
             tried += 1;
-            let tcp = bind_tcp(asked, delivery).map_err(refused(Carrier::Tcp, asked))?;
-            let port = tcp.local_addr().map_err(|error| {
-                refused(Carrier::Tcp, asked)(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
-            })?;
-            // With the scope of a link-local one.
-            let mut address = asked;
-            address.set_port(port.port());
+            let (tcp, address) = listener(Carrier::Tcp, asked, delivery)?;
             match (0..udp_threads).map(|_| bind_udp(address)).collect() {
                 Ok(udp) => return Ok(Self { address, udp, tcp }),
                 Err(Errno::EADDRINUSE) if asked.port() == 0 && tried < PORTS_TRIED => {}
@@ -182,6 +196,23 @@ impl Sockets {
             }
         }
     }
+}
+
+/// A listener, with the address that it was given.
+pub(crate) fn listener(
+    carrier: Carrier,
+    asked: SocketAddr,
+    delivery: Duration,
+) -> Result<(TcpListener, SocketAddr), BindError> {
+    let refused = refused(carrier, asked);
+    let listener = bind_tcp(asked, delivery).map_err(&refused)?;
+    let local = listener
+        .local_addr()
+        .map_err(|error| refused(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+    // With the scope of a link-local one.
+    let mut address = asked;
+    address.set_port(local.port());
+    Ok((listener, address))
 }
 
 fn refused(carrier: Carrier, address: SocketAddr) -> impl Fn(Errno) -> BindError {

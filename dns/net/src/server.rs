@@ -9,20 +9,23 @@ use cfgdns_core::{Limiter, Limits, SignatureCache};
 use tokio::runtime;
 
 use crate::counters::{Counters, Totals, sum};
-use crate::listen::{BindError, Listen, Sockets};
+use crate::listen::{BindError, Carrier, Listen, Sockets, listener};
 use crate::shared::Shared;
 use crate::stop::Stop;
 use crate::tcp::Service;
 use crate::tcp::connection::Patience;
 use crate::tcp::table::{Places, Table};
+use crate::tls::SharedTls;
 use crate::udp::{SIGNATURES_MAX, Worker};
 
 /// Sockets that answer. Dropped, it ends as by [`Server::shutdown`].
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     counters: Vec<Arc<Counters>>,
     connections: Arc<Table>,
+    tls_connections: Arc<Table>,
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -39,6 +42,11 @@ impl Server {
             .map(|address| Sockets::bind(*address, udp_threads, listen.tcp.delivery_timeout))
             .collect();
         let sockets = sockets?;
+        let tls = listen.tls.iter().flat_map(|tls| &tls.addresses);
+        let tls: Result<Vec<_>, _> = tls
+            .map(|address| listener(Carrier::Tls, *address, listen.tcp.delivery_timeout))
+            .collect();
+        let (tls_listeners, tls_addresses): (Vec<_>, _) = tls?.into_iter().unzip();
         let places = Places {
             all: listen.tcp.connections.get(),
             of_client: listen.tcp.connections_per_client.get(),
@@ -47,8 +55,10 @@ impl Server {
         // Dropped on the way out, it ends the threads that are there.
         let mut server = Self {
             addresses: sockets.iter().map(|sockets| sockets.address).collect(),
+            tls_addresses,
             counters: Vec::new(),
             connections: Table::new(places),
+            tls_connections: Table::new(places),
             stop: Arc::new(stop),
             threads: Vec::new(),
         };
@@ -61,7 +71,12 @@ impl Server {
             listeners.push(tcp);
         }
         for _ in 0..listen.tcp_threads.get() {
-            server.start_tcp(&listeners, listen, shared)?;
+            server.start_connections("dns-tcp", &listeners, None, (listen, shared))?;
+        }
+        if let Some(tls) = &listen.tls {
+            // Of its own: what handshakes cost must not delay who comes without TLS.
+            let tls = Some(&tls.config);
+            server.start_connections("dns-tls", &tls_listeners, tls, (listen, shared))?;
         }
         Ok(server)
     }
@@ -71,10 +86,16 @@ impl Server {
         &self.addresses
     }
 
+    /// Those for TLS, in the same way.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
     /// What has happened so far.
     pub fn totals(&self) -> Totals {
         let mut totals = sum(&self.counters);
-        totals.tcp_open = self.connections.open() as u64;
+        totals.tls_open = self.tls_connections.open() as u64;
+        totals.tcp_open = self.connections.open() as u64 + totals.tls_open;
         totals
     }
 
@@ -116,16 +137,22 @@ impl Server {
 
     /// Starts a thread that accepts at all listeners, as others do, and keeps what it accepts: its
     /// runtime has no other thread, so what has come by a moment is known (see `Service::close`).
-    fn start_tcp(
+    fn start_connections(
         &mut self,
+        name: &str,
         listeners: &[TcpListener],
-        listen: &Listen,
-        shared: &Arc<Shared>,
+        tls: Option<&Arc<SharedTls>>,
+        (listen, shared): (&Listen, &Arc<Shared>),
     ) -> Result<(), BindError> {
+        let table = match tls {
+            Some(_) => &self.tls_connections,
+            None => &self.connections,
+        };
         let service = Service {
             shared: Arc::clone(shared),
+            table: Arc::clone(table),
             counters: self.new_counters(),
-            table: Arc::clone(&self.connections),
+            tls: tls.map(Arc::clone),
             stop: Arc::clone(&self.stop),
             closing: Arc::default(),
             patience: Patience {
@@ -144,7 +171,7 @@ impl Server {
                 .collect()
         };
         let listeners = listeners.map_err(BindError::Threads)?;
-        self.start("dns-tcp", move || runtime.block_on(service.run(listeners)))
+        self.start(name, move || runtime.block_on(service.run(listeners)))
     }
 
     fn new_counters(&mut self) -> Arc<Counters> {

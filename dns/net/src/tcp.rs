@@ -1,4 +1,5 @@
-//! Accepts TCP connections, in bounds, and lets each be answered by a task.
+//! Accepts TCP connections, in bounds, and lets each be answered by a task; those of TLS after a
+//! handshake (`crate::tls`).
 //!
 //! The tasks run on threads of their own: a flood of connections must not delay whoever follows the
 //! group in the same process, because that would fence the server.
@@ -28,6 +29,7 @@ use crate::complaints::Complaints;
 use crate::counters::{Counters, Tally};
 use crate::shared::{Shared, now};
 use crate::stop::Stop;
+use crate::tls::SharedTls;
 use connection::{Answer, Answers, Connection, End, Messages, Patience, Surroundings};
 use table::{Admission, Table, Ticket};
 
@@ -47,6 +49,8 @@ pub(crate) struct Service {
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) table: Arc<Table>,
+    /// Where TLS is spoken here.
+    pub(crate) tls: Option<Arc<SharedTls>>,
     pub(crate) stop: Arc<Stop>,
     /// Told when connections are to end.
     pub(crate) closing: Arc<watch::Sender<bool>>,
@@ -119,18 +123,30 @@ impl Service {
         // Replies are written whole. Where it cannot be set the connection is gone, which the first
         // read tells.
         let _ = stream.set_nodelay(true);
-        connections.spawn(self.clone().converse(stream, client, ticket));
+        let service = self.clone();
+        if let Some(tls) = &self.tls {
+            let tls = Arc::clone(tls);
+            connections.spawn(service.converse_secretly(tls, stream, client, ticket));
+        } else {
+            let arrived = (client, Transport::Tcp);
+            connections.spawn(service.converse(stream, arrived, ticket));
+        }
     }
 
     /// Answers over a connection of any kind.
-    async fn converse<S>(self, stream: S, client: SocketAddr, ticket: Ticket)
-    where
+    pub(crate) async fn converse<S>(
+        self,
+        stream: S,
+        (client, transport): (SocketAddr, Transport),
+        ticket: Ticket,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let answers = Client {
             shared: self.shared,
             counters: Arc::clone(&self.counters),
             address: client,
+            transport,
             signatures: SignatureCache::new(SIGNATURES_MAX),
         };
         let around = Around::new(ticket, &self.closing);
@@ -177,7 +193,7 @@ impl Service {
 }
 
 /// Ready when connections are to end.
-fn closing(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+pub(crate) fn closing(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
     let mut watch = closing.subscribe();
     async move {
         // The sender cannot be gone before, and that would mean the same.
@@ -203,6 +219,7 @@ struct Client {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     address: SocketAddr,
+    transport: Transport,
     /// What was signed for it lately.
     signatures: SignatureCache,
 }
@@ -210,7 +227,7 @@ struct Client {
 impl Answers for Client {
     fn answer(&mut self, now: Moment, request: &[u8]) -> Answer {
         let arrival = Arrival {
-            transport: Transport::Tcp,
+            transport: self.transport,
             client: self.address,
             now,
         };
@@ -232,7 +249,10 @@ impl Answers for Client {
             Answer::Messages(_) => self.counters.transfers.add(1),
             Answer::Nothing => tally.ignored += 1,
         }
-        self.counters.tcp_requests.add(1);
+        match self.transport {
+            Transport::Udp | Transport::Tcp => self.counters.tcp_requests.add(1),
+            Transport::Tls { .. } => self.counters.tls_requests.add(1),
+        }
         tally.add_to(&self.counters);
         answer
     }

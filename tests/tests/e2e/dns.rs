@@ -24,6 +24,7 @@ mod resolvers;
 mod secondaries;
 mod server;
 mod signed;
+mod tls;
 
 const ZONE: &str = "\
 $ORIGIN example.com.

@@ -1,6 +1,7 @@
 //! Messages in, messages out: what a client sees of the server.
 
 mod dnssec;
+mod encrypted;
 mod increments;
 mod limits;
 mod notify;

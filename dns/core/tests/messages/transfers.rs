@@ -136,7 +136,7 @@ pub(crate) fn small_zone(serial: u32) -> Zone {
 
 /// A zone of many messages: a set that none of 16 KiB holds, a record that none of them holds, and
 /// 3,000 names.
-fn large_zone() -> Zone {
+pub(crate) fn large_zone() -> Zone {
     let mut zone = small_zone(7);
     for number in 0..3_000 {
         insert(&mut zone, &format!("host{number}.x"), Rtype::A, "192.0.2.9");
@@ -194,7 +194,7 @@ fn whole_zone_goes_over_tcp_with_its_soa_first_and_last() {
 /// RFC 5936 2.2: the question is in the first message only, as BIND and NSD do, and a set may be in
 /// several messages.
 #[test]
-fn large_zone_goes_in_messages_that_pointers_reach_through() {
+pub(crate) fn large_zone_goes_in_messages_that_pointers_reach_through() {
     let zone = large_zone();
     let state = state_with(&zone);
     for opt in [None, Some(opt(1_232, 0, &[(9, b"")]))] {

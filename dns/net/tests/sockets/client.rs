@@ -86,8 +86,8 @@ pub(crate) fn ask(server: SocketAddr, request: &[u8]) -> Reply {
     reply
 }
 
-/// A TCP connection.
-pub(crate) struct Connection(pub(crate) TcpStream);
+/// A connection, of TCP or over it.
+pub(crate) struct Connection<S = TcpStream>(pub(crate) S);
 
 impl Connection {
     pub(crate) fn open(server: SocketAddr) -> Self {
@@ -97,7 +97,9 @@ impl Connection {
         stream.set_nodelay(true).expect("set");
         Self(stream)
     }
+}
 
+impl<S: Read + Write> Connection<S> {
     pub(crate) fn send(&mut self, octets: &[u8]) {
         self.0.write_all(octets).expect("sent");
     }

@@ -5,6 +5,7 @@
 mod binding;
 mod client;
 mod tcp;
+mod tls;
 mod udp;
 
 use std::fmt::Write as _;
@@ -22,12 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A state with a zone that has this address at `www`, and much at `big`.
 fn state(www: &str, freshness: Freshness) -> State {
-    let origin: Name = "example.".parse().expect("a name");
     let mut text = format!("$TTL 60\n@ SOA ns1 root 7 3600 600 604800 60\n@ NS ns1\nns1 A {www}\n");
     writeln!(text, "www A {www}").expect("a string");
     for number in 0..40 {
         writeln!(text, "big TXT \"{number:0>100}\"").expect("a string");
     }
+    state_of(&text, freshness)
+}
+
+/// A state with this zone.
+fn state_of(text: &str, freshness: Freshness) -> State {
+    let origin: Name = "example.".parse().expect("a name");
     let source = Source {
         file: "zone",
         text: text.as_bytes(),
@@ -56,6 +62,7 @@ fn listen(addresses: &[&str]) -> Listen {
         tcp_threads: NonZeroU16::MIN,
         rate_limit: None,
         tcp: TcpLimits::USUAL,
+        tls: None,
         shutdown_timeout: Duration::from_secs(10),
     }
 }

@@ -102,7 +102,7 @@ impl NameServer {
     }
 
     /// The address in the line of its log that has these words.
-    fn logged(&self, words: &str) -> Result<SocketAddr> {
+    pub(crate) fn logged(&self, words: &str) -> Result<SocketAddr> {
         eventually_some(PATIENCE, format!("'{words}' in the log"), || {
             let log = self.log().ok()?;
             let line = log.lines().find(|line| line.contains(words))?;
