@@ -31,8 +31,9 @@ Zones and the names that follow roles are put in with `cfgctl zone apply` and `c
 Until the group has confirmed the copy, and whenever it has not done so for --stale-after, every
 question is answered with SERVFAIL: extended error 14 (not ready) or 24 (invalid data).
 
-SIGTERM and SIGINT end it when what has been read is answered; SIGHUP reads the files again.
-See deploy/DNS.md.
+SIGTERM and SIGINT end it when what has been read is answered. SIGHUP reads the files of
+--cookie-file, --key-file and --zone-keys again, and tells all secondaries; what the options
+themselves say changes by a restart. See deploy/DNS.md.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 
@@ -48,8 +49,8 @@ pub struct Args {
     #[arg(long, env = "CFGCTL_ENDPOINTS", hide_env = true, value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:2379", value_name = "A,B,C")]
     pub endpoints: Vec<String>,
-    /// Where to answer over UDP and TCP; may be given again. Replies leave from the address that
-    /// was asked, also where this is a wildcard (0.0.0.0, ::)
+    /// Where to answer over UDP and TCP; may be given again: 0.0.0.0 has no IPv6, and [::] no IPv4.
+    /// Replies leave from the address that was asked, also where this is one of those two
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5300")]
     pub listen: Vec<SocketAddr>,
     /// Where to answer over TLS (RFC 7858), and transfer zones (RFC 9103), at port 853 unless it is
@@ -82,7 +83,8 @@ pub struct Args {
     /// Threads for UDP at each address; one for each core by default
     #[arg(long, value_name = "N")]
     pub udp_threads: Option<NonZeroU16>,
-    /// Like answers in a second to a network (/24, /56) over UDP; more are truncated or dropped.
+    /// Like answers in a second to a network (/24, /56) over UDP, for each --listen; more are
+    /// truncated or dropped. Each UDP thread has its share: who asks from one port gets one share.
     /// 0: no limit. Clients with a cookie of ours are not limited
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub rate_limit: u16,

@@ -315,7 +315,10 @@ pub fn command() -> clap::Command {
         .about("Coordination service: one member of a group that keeps versioned configuration")
         .after_help(
             "Each setting can also be given in the environment (CFGSVCD_DATA_DIR for --data-dir) \
-             and in the settings file (data-dir = \"...\"). Flags win, then the environment.",
+             and in the settings file (data-dir = \"...\"). Flags win, then the environment.\n\n\
+             Example: cfgsvcd --name n1 --colo akl --data-dir /var/lib/cfgsvc \\\n           \
+             --listen-client 10.1.0.1:2379 \\\n           \
+             --initial-cluster n1=10.1.0.1:2380,n2=10.2.0.1:2380,n3=10.3.0.1:2380",
         )
         .arg(
             clap::Arg::new("config")
