@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn process_may_have_as_many_connections_as_it_may_open_files() {
         let bounds = Bounds::of_process();
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        assert_eq!(current, maximum);
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(files.current, files.maximum);
         let connections = bounds.connections as u64;
         assert!((CONNECTIONS_MIN..=CONNECTIONS_MAX).contains(&connections));
     }
