@@ -243,9 +243,19 @@ impl View {
     /// they are asked for, or by [`settle`].
     pub fn build(&mut self, before: &Zones) -> Zones {
         let mut trees = Vec::new();
-        for zone in self.take_stale() {
+        let stale = self.take_stale();
+        // Most often all zones are as they were but a few, or those that follow a role follow one
+        // another: a zone is looked up where it is not the next one.
+        let mut zones = self.zones.range_mut::<ZoneName, _>(..);
+        for zone in stale {
             let name = zone.name().clone();
-            let keys = self.zones.get_mut(&zone);
+            let mut next = zones.next();
+            if next.as_ref().is_none_or(|(next, _)| **next != zone) {
+                zones = self.zones.range_mut(&zone..);
+                next = zones.next();
+            }
+            let keys = next.filter(|(next, _)| **next == zone);
+            let keys = keys.map(|(_, keys)| keys);
             let tree = keys.filter(|keys| keys.is_in_force()).map(|keys| {
                 let tree = keys.tree(&self.placement, &self.keys);
                 tree.unwrap_or_else(|why| closed(&name, &why))
