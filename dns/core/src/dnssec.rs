@@ -97,10 +97,15 @@ struct Proving<'a, 'c> {
 }
 
 impl<'a> Proving<'a, '_> {
-    /// A name, and the types that it has, beside those of every proof.
+    /// A name, and the types that it has, beside those of every proof. Of a name that a wildcard
+    /// makes NS is not listed: without SOA it is a delegation's, which proves nothing about other
+    /// types (RFC 6840 4.1). No zone with such a wildcard is taken any more; old ones have some.
     fn types(&self, node: NodeId, made: Option<Cow<'a, Name>>) -> (Name, Vec<Rtype>) {
+        let is_made = made.is_some();
         let name = made.map_or_else(|| self.name(node), Cow::into_owned);
-        (name, self.tree.sets(node).map(|set| set.rtype).collect())
+        let types = self.tree.sets(node).map(|set| set.rtype);
+        let types = types.filter(|rtype| !is_made || *rtype != Rtype::NS);
+        (name, types.collect())
     }
 
     fn name(&self, node: NodeId) -> Name {

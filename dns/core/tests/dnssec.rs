@@ -729,6 +729,8 @@ proptest! {
             prop_assert_eq!(&owner, &last);
             prop_assert_eq!(&next, &owner.child(&[0]).expect("a short name"));
             prop_assert!(!types.contains(&rtype.to_string()) && !types.contains("CNAME"));
+            // RFC 6840 4.1: that of a delegation proves nothing about other types.
+            prop_assert!(!types.contains("NS") || types.contains("SOA"));
             prop_assert_eq!(types.contains("NXNAME"), plain.rcode == Rcode::NxDomain);
             prop_assert_eq!(plain.rcode == Rcode::NxDomain && types.len() != 3, false);
             prop_assert_eq!(proved.rcode, Rcode::NoError);
