@@ -31,20 +31,30 @@ pub struct Wanted {
 /// Adds signatures and proofs to a reply, when the client wants them and the zone has them. Without
 /// a cache each signature is made anew.
 pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut SignatureCache>) {
-    let Some(tree) = reply.zone else {
-        return;
-    };
+    if let Some(mut proving) = prove_answer(reply, wanted, cache) {
+        for records in &mut reply.additional {
+            proving.sign_additional(records);
+        }
+    }
+}
+
+/// The same without the signatures of the additional section, which are left out where there is no
+/// room: what is returned makes them for who writes the message, one set after the other.
+pub(crate) fn prove_answer<'a, 'c>(
+    reply: &mut Reply<'a>,
+    wanted: Wanted,
+    cache: Option<&'c mut SignatureCache>,
+) -> Option<Proving<'a, 'c>> {
+    let tree = reply.zone?;
     if wanted.signatures && tree.lacks_keys() {
         *reply = Reply {
             extended_error: Some(ExtendedError::NotReady),
             ..Reply::empty(Rcode::ServFail)
         };
-        return;
+        return None;
     }
     let asked = matches!(reply.unproved, Some(Unproved::Itself(..)));
-    let Some(signer) = tree.signer().filter(|_| wanted.signatures || asked) else {
-        return;
-    };
+    let signer = tree.signer().filter(|_| wanted.signatures || asked)?;
     let mut proving = Proving {
         tree,
         signer,
@@ -85,12 +95,14 @@ pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut Signature
             true
         }
     };
-    if wanted.signatures {
-        proving.sign_all(reply, is_referral);
-    }
+    wanted.signatures.then(|| {
+        proving.sign_needed(reply, is_referral);
+        proving
+    })
 }
 
-struct Proving<'a, 'c> {
+/// Makes what proves a reply of one zone.
+pub(crate) struct Proving<'a, 'c> {
     tree: &'a Tree,
     signer: &'a Signer,
     cache: Option<&'c mut SignatureCache>,
@@ -170,8 +182,8 @@ impl<'a> Proving<'a, '_> {
         reply.answer.push(shown);
     }
 
-    /// Signs what the zone answers for.
-    fn sign_all(&mut self, reply: &mut Reply<'a>, is_referral: bool) {
+    /// Signs what the zone answers for, of what the reply cannot do without.
+    fn sign_needed(&mut self, reply: &mut Reply<'a>, is_referral: bool) {
         for records in &mut reply.answer {
             self.sign(records);
         }
@@ -181,19 +193,21 @@ impl<'a> Proving<'a, '_> {
                 self.sign(records);
             }
         }
-        for records in &mut reply.additional {
-            let owner = Name::from_wire(&records.owner).ok();
-            let found = owner.and_then(|(owner, _)| self.tree.lookup(&owner));
-            // What is delegated is glue.
-            if matches!(found, Some(Lookup::Found(_))) {
-                self.sign(records);
-            }
+    }
+
+    /// Signs a set of the additional section, when the zone answers for it: what is delegated is
+    /// glue.
+    pub(crate) fn sign_additional(&mut self, records: &mut Records<'_>) {
+        let owner = Name::from_wire(&records.owner).ok();
+        let found = owner.and_then(|(owner, _)| self.tree.lookup(&owner));
+        if matches!(found, Some(Lookup::Found(_))) {
+            self.sign(records);
         }
     }
 
     /// Adds its signatures, unless it has them, or is a CNAME that a DNAME made: that is believed
     /// because the DNAME is (RFC 6672 5.3.1).
-    fn sign(&mut self, records: &mut Records<'a>) {
+    fn sign(&mut self, records: &mut Records<'_>) {
         let made = matches!(records.data, Data::Made(_));
         if made || !records.signatures.is_empty() {
             return;

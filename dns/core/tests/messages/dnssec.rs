@@ -321,6 +321,43 @@ fn signatures_are_not_parted_from_their_sets_where_there_is_no_room() {
     assert_eq!(udp(&state, &request(1_232)).answer.len(), 41);
 }
 
+/// A service at more hosts than a message has room for: as many signatures are made as go with it.
+#[test]
+fn signatures_that_have_no_room_are_not_made() {
+    let more = (0..1_500).fold(String::new(), |mut text, host| {
+        writeln!(
+            text,
+            "s SRV 0 0 1 h{host}\nh{host} A 192.0.2.1\nh{host} AAAA 2001:db8::1"
+        )
+        .expect("a string");
+        text
+    });
+    let state = signed(Algorithm::Ed25519, &more);
+    let made = |transport, octets, service: &str| {
+        let mut cache = SignatureCache::new(10_000);
+        let request = query(service, Rtype::SRV, Some(opt(octets, DO, &[])));
+        let local = Local {
+            limiter: None,
+            signatures: Some(&mut cache),
+        };
+        match respond(&state, local, &arrival(transport, CLIENT, 1_000), &request) {
+            Outcome::Send(octets) => (Message::read(&octets), cache.made()),
+            other @ (Outcome::Silence | Outcome::Stream(_)) => panic!("{other:?}"),
+        }
+    };
+    // That of the answer alone, which does not fit.
+    let (reply, signatures) = made(Transport::Udp, 1_232, "s.example.");
+    assert!(reply.has(TC));
+    assert_eq!(signatures, 1);
+    let (reply, signatures) = made(Transport::Tcp, 1_232, "s.example.");
+    assert!(!reply.has(TC) && reply.answer.len() == 1_501);
+    let sent = check_sets(&reply.additional, &state);
+    let sets = reply.additional.len() - sent;
+    assert!(sent > 20 && sets >= sent, "{sent} {sets}");
+    // That of the answer, those that are sent, and one that did not fit.
+    assert_eq!(signatures, 2 + u64::try_from(sent).expect("few"));
+}
+
 /// A reply that the rate limit withholds costs no signature, and what is counted does not change.
 #[test]
 fn rate_limit_and_fence_are_those_of_unsigned_zones() {
