@@ -161,7 +161,7 @@ impl<'a> Proving<'a, '_> {
     }
 
     /// Answers with the proof of a name that was asked for: NSEC; or RRSIG, those of its first set
-    /// alone, as with ANY (RFC 8482 4.1, 4.4), because each costs a signature.
+    /// alone, as with ANY (RFC 8482 4.1), because each costs a signature.
     fn show(
         &mut self,
         reply: &mut Reply<'a>,

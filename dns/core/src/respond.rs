@@ -39,7 +39,7 @@ use crate::zones::Zones;
 
 /// Octets of a UDP message that every client takes (RFC 1035 4.2.1).
 pub const PLAIN_UDP_OCTETS: usize = 512;
-/// Octets of a UDP message that is not fragmented on the way (RFC 9715 3.2, flag day 2020).
+/// Octets of a UDP message that is not fragmented on the way (RFC 9715 3.1, flag day 2020).
 pub const UDP_OCTETS_MAX: u16 = 1_232;
 /// Octets of a TCP message: its length has two octets (RFC 1035 4.2.2).
 pub const TCP_OCTETS_MAX: usize = 65_535;
@@ -192,7 +192,7 @@ pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]
             let proving = decision.prove(wanted, local.signatures);
             Outcome::Send(responding.send(&decision, proving))
         }
-        Verdict::Slip => Outcome::Send(responding.write(plan, true, None)),
+        Verdict::Slip => Outcome::Send(responding.write(plan, true)),
         Verdict::Drop => Outcome::Silence,
     }
 }
