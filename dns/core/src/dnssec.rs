@@ -69,6 +69,8 @@ pub(crate) fn prove_answer<'a, 'c>(
             false
         }
         Some(Unproved::Name(name, rtype)) => {
+            // With CO it stays NXDOMAIN, also where the proof is the answer because NSEC or RRSIG
+            // was asked for: the name is not there, whatever is shown of how that is proved.
             if !wanted.compact_ok {
                 reply.rcode = Rcode::NoError;
             }
