@@ -99,9 +99,11 @@ fn unanswerable<'a>(rtype: Rtype) -> Option<Reply<'a>> {
         _ => return None,
     };
     let mut reply = Reply::empty(rcode);
-    if rcode == Rcode::NotImp {
-        reply.extended_error = Some(ExtendedError::NotSupported);
-    }
+    reply.extended_error = Some(if rcode == Rcode::NotImp {
+        ExtendedError::NotSupported
+    } else {
+        ExtendedError::InvalidQueryType
+    });
     Some(reply)
 }
 

@@ -59,6 +59,8 @@ pub enum ExtendedError {
     NotSupported,
     /// What the server has may be out of date (RFC 8914 4.25).
     InvalidData,
+    /// No data can have the type that was asked for (RFC 9824 3.5).
+    InvalidQueryType,
 }
 
 impl ExtendedError {
@@ -70,6 +72,7 @@ impl ExtendedError {
             Self::NotAuthoritative => 20,
             Self::NotSupported => 21,
             Self::InvalidData => 24,
+            Self::InvalidQueryType => 30,
         }
     }
 }
