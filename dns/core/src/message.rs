@@ -37,7 +37,7 @@ pub(crate) mod option {
 const FOREIGN_COOKIE_OCTETS: std::ops::RangeInclusive<usize> = 16..=40;
 
 /// The class of records that belong to a message (RFC 8945 4.2).
-const CLASS_ANY: u16 = 255;
+pub(crate) const CLASS_ANY: u16 = 255;
 
 /// Octets at the end of the data of an SOA record, from its serial.
 const SOA_NUMBERS_OCTETS: usize = 20;

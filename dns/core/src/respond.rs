@@ -370,8 +370,8 @@ impl Responding<'_> {
     }
 
     /// What is counted. Where strangers can make up names without end, it is the name of the zone.
-    /// A fenced server's SERVFAIL is not counted: it is hardly larger than its question, and to
-    /// withhold it would be the silence that hurts.
+    /// SERVFAIL is not counted, be the server fenced or the zone closed: it is hardly larger than
+    /// its question, and to withhold it would be the silence that hurts.
     fn kind<'a>(&'a self, plan: &'a Plan<'_>) -> Option<(Kind, &'a [u8])> {
         let Plan::Reply(reply) = plan else {
             return Some((Kind::Error, &[]));
