@@ -27,6 +27,8 @@ pub enum Rcode {
     NotAuth,
     /// A version of EDNS that does not exist yet.
     BadVers,
+    /// Ask again with the cookie that comes with this (RFC 7873 8).
+    BadCookie,
 }
 
 impl Rcode {
@@ -42,6 +44,7 @@ impl Rcode {
             Self::YxDomain => 6,
             Self::NotAuth => 9,
             Self::BadVers => 16,
+            Self::BadCookie => 23,
         }
     }
 }

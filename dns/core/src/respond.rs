@@ -192,7 +192,7 @@ pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]
             let proving = decision.prove(wanted, local.signatures);
             Outcome::Send(responding.send(&decision, proving))
         }
-        Verdict::Slip => Outcome::Send(responding.write(plan, true)),
+        Verdict::Slip => Outcome::Send(responding.slip(plan)),
         Verdict::Drop => Outcome::Silence,
     }
 }
@@ -395,7 +395,8 @@ impl Responding<'_> {
             | Rcode::Refused
             | Rcode::YxDomain
             | Rcode::NotAuth
-            | Rcode::BadVers => Some((Kind::Error, &[])),
+            | Rcode::BadVers
+            | Rcode::BadCookie => Some((Kind::Error, &[])),
         }
     }
 
@@ -439,6 +440,17 @@ impl Responding<'_> {
                 whole.unwrap_or_else(|| self.write(&transfer.soa, false, proving))
             }
         }
+    }
+
+    /// What is sent over the rate limit: no records, and where there are some the way to get them.
+    /// That is a cookie for who has cookies (RFC 7873 5.2.3, 5.2.4), else TC, which leads to TCP.
+    fn slip(&self, plan: &Plan<'_>) -> Vec<u8> {
+        let cookie = self.request.edns.and_then(|edns| self.cookie(&edns));
+        if cookie.is_some() && has_records(plan) {
+            let reply = Reply::empty(Rcode::BadCookie);
+            return self.write(&Plan::Reply(reply), false, None);
+        }
+        self.write(plan, true, None)
     }
 
     /// The message; over the rate limit without its records, and truncated when it has some.
