@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -56,20 +55,7 @@ pub struct Bounds {
 impl Bounds {
     /// Bounds for this process. Lets it open as many files as the system allows at most.
     pub fn of_process() -> Self {
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: maximum,
-            maximum,
-        };
-        let files = match setrlimit(Resource::Nofile, raised) {
-            Ok(()) => maximum,
-            Err(error) => {
-                tracing::warn!(?current, %error, "cannot raise the limit of open files");
-                current
-            }
-        };
-        let connections = files
-            .unwrap_or(u64::MAX)
+        let connections = cfgsvc_daemon::raise_open_files()
             .saturating_sub(FILES_RESERVED)
             .clamp(CONNECTIONS_MIN, CONNECTIONS_MAX);
         Self {

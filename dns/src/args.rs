@@ -14,6 +14,9 @@ use clap::Parser;
 const STALE_AFTER_MIN: Duration = Duration::from_millis(500);
 /// Longest: for so long a server that is cut off goes on to tell what may be over.
 const STALE_AFTER_MAX: Duration = Duration::from_mins(10);
+/// Less, and a client would be cut off before its first request comes.
+const TCP_IDLE_MIN: Duration = Duration::from_secs(1);
+const TCP_IDLE_MAX: Duration = Duration::from_mins(10);
 
 /// Where name servers listen (RFC 1035 4.2).
 const DNS_PORT: u16 = 53;
@@ -97,9 +100,9 @@ pub struct Args {
     /// TCP connections of one client address
     #[arg(long, value_name = "N", default_value = "100")]
     pub tcp_connections_per_client: NonZeroUsize,
-    /// How long a TCP connection may be idle
+    /// How long a TCP connection may be idle; 1s to 10min
     #[arg(long, value_name = "TIME", default_value = "10s")]
-    #[arg(value_parser = humantime::parse_duration)]
+    #[arg(value_parser = tcp_idle)]
     pub tcp_idle: Duration,
     /// What is logged, as in `RUST_LOG`
     #[arg(
@@ -152,11 +155,19 @@ fn identity(text: &str) -> Result<Identity, String> {
 }
 
 fn stale_after(text: &str) -> Result<Duration, String> {
+    time_within(text, STALE_AFTER_MIN, STALE_AFTER_MAX)
+}
+
+fn tcp_idle(text: &str) -> Result<Duration, String> {
+    time_within(text, TCP_IDLE_MIN, TCP_IDLE_MAX)
+}
+
+fn time_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if (STALE_AFTER_MIN..=STALE_AFTER_MAX).contains(&time) {
+    if (min..=max).contains(&time) {
         return Ok(time);
     }
-    let [min, max] = [STALE_AFTER_MIN, STALE_AFTER_MAX].map(humantime::format_duration);
+    let [min, max] = [min, max].map(humantime::format_duration);
     Err(format!("allowed: {min} to {max}"))
 }
 
@@ -190,6 +201,8 @@ mod tests {
         assert!(error.contains("the network is `192.0.2.0/24`"), "{error}");
         let error = parse(&["--stale-after", "10ms"]).expect_err("too short");
         assert!(error.contains("allowed: 500ms to 10m"), "{error}");
+        let error = parse(&["--tcp-idle", "0s"]).expect_err("too short");
+        assert!(error.contains("allowed: 1s to 10m"), "{error}");
         let error = parse(&["--udp-size", "4096"]).expect_err("too large");
         assert!(error.contains("4096 is not in 512..=1232"), "{error}");
         let long = "x".repeat(65);

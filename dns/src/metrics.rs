@@ -117,7 +117,7 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     gauge(to, "tcp_open", "Connections that are open", totals.tcp_open)
 }
 
-fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 12] {
+fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 14] {
     [
         ("ignored", "Messages that were no requests", totals.ignored),
         (
@@ -167,9 +167,19 @@ fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 12] {
         ),
         ("tcp_failed", "Connections that failed", totals.tcp_failed),
         (
+            "tcp_accept_errors",
+            "Connections not accepted: descriptors or memory are short",
+            totals.tcp_accept_errors,
+        ),
+        (
             "transfers",
             "Zone transfers that were begun",
             totals.transfers,
+        ),
+        (
+            "transfers_cut",
+            "Zone transfers that the server did not finish",
+            totals.transfers_cut,
         ),
     ]
 }

@@ -25,20 +25,36 @@ const REPLY_OCTETS_MAX: usize = 1_232;
 /// Longest wait without a look at the clock, which goes on while the machine sleeps.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Zones that have changed, each once, until they are taken.
-#[derive(Debug, Default)]
+/// Zones that have changed, each once, until they are taken; none where nobody takes them.
+#[derive(Debug)]
 pub struct News {
     zones: Mutex<BTreeSet<Name>>,
     there: Notify,
+    wanted: bool,
 }
 
 impl News {
+    /// No news; whether there is somebody to tell.
+    pub fn new(wanted: bool) -> Self {
+        Self {
+            zones: Mutex::default(),
+            there: Notify::new(),
+            wanted,
+        }
+    }
+
     /// These have changed.
     pub fn add(&self, zones: impl IntoIterator<Item = Name>) {
+        if !self.wanted {
+            return;
+        }
         let mut all = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(zones);
+        let some = !all.is_empty();
         drop(all);
-        self.there.notify_one();
+        if some {
+            self.there.notify_one();
+        }
     }
 
     /// What has changed since the last call.
@@ -100,10 +116,10 @@ pub async fn tell(publisher: Arc<Publisher>, targets: Vec<NotifyTarget>) -> io::
                 take_news(&publisher, &mut notifier);
             }
             got = receive(sockets.v4.as_ref(), &mut from_v4) => {
-                heard(&mut notifier, got, &from_v4);
+                heard(&mut notifier, got, &from_v4).await;
             }
             got = receive(sockets.v6.as_ref(), &mut from_v6) => {
-                heard(&mut notifier, got, &from_v6);
+                heard(&mut notifier, got, &from_v6).await;
             }
             () = tokio::time::sleep(wait(freshness(&publisher), &notifier, now())) => {}
         }
@@ -163,10 +179,16 @@ fn take_news(publisher: &Publisher, notifier: &mut Notifier) {
     }
 }
 
-fn heard(notifier: &mut Notifier, got: io::Result<(usize, SocketAddr)>, octets: &[u8]) {
-    // An error is that of a message before: its port is closed. It is sent again.
-    let Ok((length, from)) = got else {
-        return;
+async fn heard(notifier: &mut Notifier, got: io::Result<(usize, SocketAddr)>, octets: &[u8]) {
+    let (length, from) = match got {
+        Ok(got) => got,
+        Err(error) => {
+            // Not that of a message that was sent: a socket without IP_RECVERR does not hear of
+            // those. If it stays, it must not take a core.
+            tracing::warn!(%error, "cannot hear what secondaries reply to NOTIFY");
+            tokio::time::sleep(LOOK_EVERY).await;
+            return;
+        }
     };
     match notifier.reply(from, &octets[..length], now()) {
         NotifyReply::Heard(zone, rcode) if rcode != 0 => {
@@ -223,10 +245,13 @@ mod tests {
     #[test]
     fn news_of_a_zone_are_taken_once() {
         let zone = |text: &str| -> Name { text.parse().expect("a name") };
-        let news = News::default();
+        let news = News::new(true);
         news.add([zone("b."), zone("a.")]);
         news.add([zone("a.")]);
         assert_eq!(Vec::from_iter(news.take()), [zone("a."), zone("b.")]);
         assert!(news.take().is_empty());
+        let unheard = News::new(false);
+        unheard.add([zone("a.")]);
+        assert!(unheard.take().is_empty());
     }
 }

@@ -83,8 +83,9 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Not ready, with these settings. The receiver is told of each change of freshness.
-    pub fn new(settings: Settings) -> (Self, watch::Receiver<Freshness>) {
+    /// Not ready, with these settings; whether there are secondaries to tell of changes. The
+    /// receiver is told of each change of freshness.
+    pub fn new(settings: Settings, secondaries: bool) -> (Self, watch::Receiver<Freshness>) {
         let state = State {
             zones: Zones::default(),
             freshness: cfgdns_core::Freshness::Never,
@@ -97,7 +98,7 @@ impl Publisher {
             freshness,
             settled: Mutex::default(),
             unsettled: Notify::new(),
-            news: News::default(),
+            news: News::new(secondaries),
         };
         (publisher, told)
     }
@@ -239,7 +240,7 @@ mod tests {
     fn secondaries_hear_of_changes_and_of_all_when_the_server_is_back_however_briefly_it_was_fenced()
      {
         let at = |ms| Moment::since_boot(Duration::from_millis(ms));
-        let (publisher, _told) = Publisher::new(Settings::default());
+        let (publisher, _told) = Publisher::new(Settings::default(), true);
         let mut state = MirrorState::keeping(Keys::default(), Duration::from_millis(100));
         let apex = r#"{"sets":{"NS":{"ttl":60,"data":["ns"]},
             "SOA":{"ttl":60,"data":["ns root 1 2 3 4 5"]}}}"#;

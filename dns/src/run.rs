@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ const LIMIT_ENTRIES: usize = 100_000;
 /// Each how manyth reply over the limit is sent truncated, so that a client whose address is not
 /// forged comes over TCP.
 const LIMIT_SLIP: u8 = 2;
+/// Files that the sockets of UDP, the group, HTTP and the rest need: without them the next broken
+/// connection to the group would fence the server.
+const FILES_RESERVED: u64 = 384;
 /// Longest wait for a client that does not take its replies.
 const TCP_WRITE: Duration = Duration::from_secs(10);
 /// Time for the last replies at the end.
@@ -84,7 +87,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let first = settings(&args, &drawn)?;
     let mut secondaries = targets(&args, &first.keys)?;
     let private = zone_keys(&args)?;
-    let (publisher, told) = Publisher::new(first);
+    let (publisher, told) = Publisher::new(first, !secondaries.is_empty());
     let publisher = Arc::new(publisher);
     // Bound and not ready is better than not there (reference: a closed port hurts clients most).
     let server = Server::bind(&listen(&args), publisher.shared())?;
@@ -100,7 +103,10 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         PREFIX,
         args.stale_after,
         Keys::new(args.catalog.clone(), private),
-        move |state, changes| publish.take(state, changes.is_some()),
+        // Zones may take long to pack: others who use this thread go on meanwhile.
+        move |state, changes| {
+            tokio::task::block_in_place(|| publish.take(state, changes.is_some()));
+        },
     );
     let known = Arc::new(Known {
         following,
@@ -120,6 +126,9 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         let next = hear_until_end(&mut hear, (&args, &drawn), &known).await;
         if let Some(news) = news {
             news.abort();
+            // Until it has ended it could take what the next task must hear. An error says that it
+            // was ended.
+            let _ = news.await;
         }
         match next {
             Some(targets) => {
@@ -266,13 +275,29 @@ fn listen(args: &Args) -> Listen {
             entries: LIMIT_ENTRIES,
         }),
         tcp: TcpLimits {
-            connections: args.tcp_connections,
+            connections: tcp_connections(args.tcp_connections, cfgsvc_daemon::raise_open_files()),
             connections_per_client: args.tcp_connections_per_client,
             idle_timeout: args.tcp_idle,
             write_timeout: TCP_WRITE,
+            delivery_timeout: args.stale_after,
         },
         shutdown_timeout: SHUTDOWN,
     }
+}
+
+/// As many connections as are asked for, or as the process may have files for.
+fn tcp_connections(asked: NonZeroUsize, files: u64) -> NonZeroUsize {
+    let room = usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX);
+    let room = NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN);
+    if room < asked {
+        tracing::warn!(
+            files,
+            asked,
+            connections = room,
+            "fewer TCP connections than --tcp-connections: raise the limit of open files"
+        );
+    }
+    asked.min(room)
 }
 
 async fn bind_http(address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -361,4 +386,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_group() {
+        let asked = NonZeroUsize::new(1_000).expect("not zero");
+        let found =
+            [0, 384, 1_024, 1_384, u64::MAX].map(|files| tcp_connections(asked, files).get());
+        assert_eq!(found, [1, 1, 640, 1_000, 1_000]);
+    }
 }

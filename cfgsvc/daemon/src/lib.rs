@@ -1,5 +1,5 @@
-//! What the daemons beside the group have in common: the log, and HTTP for load balancers, monitors
-//! and people.
+//! What the daemons have in common: the log, the limit of open files, and HTTP for load balancers,
+//! monitors and people.
 //!
 //! Invariant: whoever asks over HTTP takes a bounded part of the daemon, whatever it does: so many
 //! connections, each for so long.
@@ -11,6 +11,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
@@ -39,6 +40,24 @@ pub fn start_log(filter: &str) -> Result<(), String> {
         .with_writer(io::stderr)
         .init();
     Ok(())
+}
+
+/// Lets the process open as many files as the system allows it, and says how many that are: what
+/// most systems give at first, 1024, is less than a server has connections.
+pub fn raise_open_files() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(?current, %error, "cannot raise the limit of open files");
+            current
+        }
+    };
+    files.unwrap_or(u64::MAX)
 }
 
 /// Answers over HTTP/1 until the task is dropped.

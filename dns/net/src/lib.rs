@@ -17,6 +17,7 @@
 //! - a reply leaves from the address that was asked (RFC 2181 4.1);
 //! - what was read is answered before the end, and after it no thread and no socket is left.
 
+mod complaints;
 mod counters;
 mod listen;
 mod server;

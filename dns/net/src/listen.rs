@@ -14,6 +14,7 @@ use cfgdns_core::Limits;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{
     Ipv4PacketInfo, Ipv6RecvPacketInfo, Ipv6V6Only, RcvBuf, ReuseAddr, ReusePort, SndBuf,
+    TcpUserTimeout,
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
@@ -45,7 +46,8 @@ pub struct Listen {
     /// of the address, rounded up, because the kernel spreads the ports of a client over them: a
     /// network gets that rate in all when it asks from many ports, as resolvers do, and a share of
     /// it when it asks from one. So what is promised to those whose addresses are forged holds
-    /// whatever ports are forged, and who really asks much from one port is told to come over TCP.
+    /// whatever ports are forged (but that each thread sends one reply a second at least), and who
+    /// really asks much from one port is told to come over TCP.
     pub rate_limit: Option<Limits>,
     /// What TCP connections may take.
     pub tcp: TcpLimits,
@@ -66,6 +68,10 @@ pub struct TcpLimits {
     pub idle_timeout: Duration,
     /// Time for the client to take what is being sent: up to 80 KiB.
     pub write_timeout: Duration,
+    /// Time for the client's kernel to acknowledge what was sent (`TCP_USER_TIMEOUT`), also after
+    /// the connection was closed: a reply must not arrive long after the server was fenced, when a
+    /// link that was cut is whole again.
+    pub delivery_timeout: Duration,
 }
 
 impl TcpLimits {
@@ -76,6 +82,7 @@ impl TcpLimits {
         connections_per_client: NonZeroUsize::new(100).expect("not zero"),
         idle_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(10),
+        delivery_timeout: Duration::from_secs(10),
     };
 }
 
@@ -153,15 +160,21 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     /// Takes an address, with UDP and TCP at one port.
-    pub(crate) fn bind(asked: SocketAddr, udp_threads: usize) -> Result<Self, BindError> {
+    pub(crate) fn bind(
+        asked: SocketAddr,
+        udp_threads: usize,
+        delivery: Duration,
+    ) -> Result<Self, BindError> {
         let mut tried = 0;
         loop {
             tried += 1;
-            let tcp = bind_tcp(asked).map_err(refused(Carrier::Tcp, asked))?;
+            let tcp = bind_tcp(asked, delivery).map_err(refused(Carrier::Tcp, asked))?;
             let port = tcp.local_addr().map_err(|error| {
                 refused(Carrier::Tcp, asked)(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
             })?;
-            let address = SocketAddr::new(asked.ip(), port.port());
+            // With the scope of a link-local one.
+            let mut address = asked;
+            address.set_port(port.port());
             match (0..udp_threads).map(|_| bind_udp(address)).collect() {
                 Ok(udp) => return Ok(Self { address, udp, tcp }),
                 Err(Errno::EADDRINUSE) if asked.port() == 0 && tried < PORTS_TRIED => {}
@@ -192,10 +205,13 @@ fn open(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Errno> {
+fn bind_tcp(address: SocketAddr, delivery: Duration) -> Result<TcpListener, Errno> {
     let fd = open(address, SockType::Stream)?;
     // Connections of the server before this one may still linger at the port.
     setsockopt(&fd, ReuseAddr, &true)?;
+    // Accepted connections have it too. Zero would be the system's own, which is minutes.
+    let delivery_ms = u32::try_from(delivery.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(&fd, TcpUserTimeout, &delivery_ms.max(1))?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
     Ok(TcpListener::from(fd))
@@ -228,13 +244,31 @@ fn ignore_path_mtu(fd: &OwnedFd, address: SocketAddr) -> Result<(), rustix::io::
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::socket::getsockopt;
     use rustix::net::sockopt::{ip_mtu_discover, ipv6_mtu_discover, ipv6_v6only};
 
     use super::*;
 
+    const DELIVERY: Duration = Duration::from_millis(1_500);
+
+    #[test]
+    fn accepted_connections_give_up_what_is_not_acknowledged_in_time() {
+        let sockets = Sockets::bind("127.0.0.1:0".parse().expect("an address"), 1, DELIVERY);
+        let sockets = sockets.expect("loopback is there");
+        let _client = std::net::TcpStream::connect(sockets.address).expect("it listens");
+        let mut there = [PollFd::new(sockets.tcp.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut there, PollTimeout::NONE), Ok(1));
+        let (accepted, _) = sockets.tcp.accept().expect("a connection");
+        let timeout = getsockopt(&accepted, TcpUserTimeout);
+        assert_eq!(timeout, Ok(1_500));
+    }
+
     #[test]
     fn udp_sockets_ignore_the_path_and_share_a_port_among_themselves() {
-        let sockets = Sockets::bind("127.0.0.1:0".parse().expect("an address"), 3);
+        let sockets = Sockets::bind("127.0.0.1:0".parse().expect("an address"), 3, DELIVERY);
         let v4 = sockets.expect("loopback is there");
         let address = |socket: &UdpSocket| socket.local_addr().expect("bound");
         assert!(v4.udp.iter().all(|socket| address(socket) == v4.address));
@@ -244,7 +278,7 @@ mod tests {
         );
         let path = ip_mtu_discover(&v4.udp[0]).expect("it has the option");
         assert_eq!(path, Ipv4PathMtuDiscovery::OMIT);
-        let sockets = Sockets::bind("[::]:0".parse().expect("an address"), 1);
+        let sockets = Sockets::bind("[::]:0".parse().expect("an address"), 1, DELIVERY);
         let v6 = sockets.expect("IPv6 is there");
         let path = ipv6_mtu_discover(&v6.udp[0]).expect("it has the option");
         assert_eq!(path, Ipv6PathMtuDiscovery::OMIT);

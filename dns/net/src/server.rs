@@ -36,7 +36,7 @@ impl Server {
         let udp_threads = usize::from(listen.udp_threads.get());
         let asked = listen.addresses.iter();
         let sockets: Result<Vec<_>, _> = asked
-            .map(|address| Sockets::bind(*address, udp_threads))
+            .map(|address| Sockets::bind(*address, udp_threads, listen.tcp.delivery_timeout))
             .collect();
         let sockets = sockets?;
         let places = Places {
@@ -56,7 +56,7 @@ impl Server {
         for Sockets { udp, tcp, .. } in sockets {
             for socket in udp {
                 let limiter = listen.rate_limit.map(|limits| limiter(limits, listen));
-                server.start_udp(socket, limiter, shared)?;
+                server.start_udp(socket, limiter, (listen, shared))?;
             }
             listeners.push(tcp);
         }
@@ -100,7 +100,7 @@ impl Server {
         &mut self,
         socket: UdpSocket,
         limiter: Option<Limiter>,
-        shared: &Arc<Shared>,
+        (listen, shared): (&Listen, &Arc<Shared>),
     ) -> Result<(), BindError> {
         let worker = Worker {
             socket,
@@ -109,6 +109,7 @@ impl Server {
             limiter,
             signatures: SignatureCache::new(SIGNATURES_MAX),
             stop: Arc::clone(&self.stop),
+            shutdown_timeout: listen.shutdown_timeout,
         };
         self.start("dns-udp", move || worker.run())
     }

@@ -7,7 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod table;
 
 use std::future::Future;
-use std::io::{Error, ErrorKind};
+use std::io::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,12 +17,14 @@ use std::time::Duration;
 use cfgdns_core::{
     Arrival, End as StreamEnd, Local, Moment, Outcome, SignatureCache, Stream, Transport, respond,
 };
+use nix::errno::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
+use crate::complaints::Complaints;
 use crate::counters::{Counters, Tally};
 use crate::shared::{Shared, now};
 use crate::stop::Stop;
@@ -32,6 +34,9 @@ use table::{Admission, Table, Ticket};
 /// Signatures that a connection keeps: those of the SOA and of what one client asks about, in some
 /// 10 kB at most.
 const SIGNATURES_MAX: usize = 64;
+
+/// What accept(2) says when something is short, and not when a connection failed.
+const SHORTAGES: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
 
 /// How long nobody is accepted when there are no descriptors, unless a connection ends.
 const SHORTAGE_WAIT: Duration = Duration::from_millis(100);
@@ -59,7 +64,7 @@ impl Service {
             accepting.spawn(self.clone().accept(listener));
         }
         while let Some(ended) = accepting.join_next().await {
-            told(ended);
+            expect_end(ended);
         }
     }
 
@@ -79,19 +84,22 @@ impl Service {
 
     async fn accept(self, listener: TcpListener) {
         let mut connections = JoinSet::new();
+        let mut complaints = Complaints::default();
         let mut closing = std::pin::pin!(closing(&self.closing));
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, client)) => self.admit(stream, client, &mut connections),
-                    Err(error) => self.bear(error, &mut connections).await,
+                    Err(error) => {
+                        self.bear(error, &mut complaints, &mut connections).await;
+                    },
                 },
-                Some(ended) = connections.join_next() => told(ended),
+                Some(ended) = connections.join_next() => expect_end(ended),
                 () = &mut closing => break,
             }
         }
         drop(listener);
-        let all_end = async { while connections.join_next().await.map(told).is_some() {} };
+        let all_end = async { while connections.join_next().await.map(expect_end).is_some() {} };
         if timeout(self.shutdown_timeout, all_end).await.is_err() {
             tracing::info!(
                 left = connections.len(),
@@ -143,20 +151,23 @@ impl Service {
         }
     }
 
-    /// What one connection failed with is its own matter. Where descriptors or memory are short,
-    /// an idle connection makes room.
-    async fn bear(&self, error: Error, connections: &mut JoinSet<()>) {
-        let gone = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset];
-        if gone.contains(&error.kind()) || error.kind() == ErrorKind::Interrupted {
+    /// What one connection failed with is its own matter (accept(2) lists what the network can say
+    /// of it). Where descriptors or memory are short, an idle connection makes room.
+    async fn bear(&self, error: Error, complaints: &mut Complaints, open: &mut JoinSet<()>) {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        if !SHORTAGES.contains(&errno) {
+            tracing::debug!(%error, "tcp: a connection failed before it was accepted");
             return;
         }
         self.counters.tcp_accept_errors.add(1);
         let evicted = self.table.evict();
         self.counters.tcp_evicted.add(u64::from(evicted));
-        tracing::warn!(%error, evicted, "tcp: cannot accept a connection");
+        if let Some(unsaid) = complaints.due(now().monotonic_ms) {
+            tracing::warn!(%error, evicted, unsaid, "tcp: cannot accept connections");
+        }
         let one_ends = async {
-            match connections.join_next().await {
-                Some(ended) => told(ended),
+            match open.join_next().await {
+                Some(ended) => expect_end(ended),
                 None => std::future::pending().await,
             }
         };
@@ -177,12 +188,13 @@ fn closing(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + '
 /// Events of the network that tokio takes in one look.
 const EVENTS: usize = 1_024;
 
-/// Says when a task failed: it cannot, but by a defect, and that must not end the others.
-fn told(ended: Result<(), tokio::task::JoinError>) {
+/// A task that panicked takes its thread along, where the program was not built to end at once: what
+/// it would have gone on with is not known.
+fn expect_end(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
-        && error.is_panic()
+        && let Ok(panic) = error.try_into_panic()
     {
-        tracing::error!(%error, "tcp: a task failed");
+        std::panic::resume_unwind(panic);
     }
 }
 

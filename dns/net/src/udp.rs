@@ -19,6 +19,7 @@ mod datagrams;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cfgdns_core::{
     Arrival, HEADER_OCTETS, Limiter, Local, Outcome, SignatureCache, Transport, respond,
@@ -26,6 +27,7 @@ use cfgdns_core::{
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::complaints::Complaints;
 use crate::counters::{BATCH_SIZES, Counters, Tally};
 use crate::shared::{Shared, now};
 use crate::stop::Stop;
@@ -35,7 +37,7 @@ use datagrams::{BATCH, Datagram, Outgoing, Receiver, Sender};
 pub(crate) const SIGNATURES_MAX: usize = 16_384;
 
 /// Batches that are still answered after the stop, so that a flood does not keep a thread: 65,536
-/// datagrams are more than a receive buffer holds.
+/// datagrams are more than a receive buffer holds. The time for the last replies ends it as well.
 const LAST_BATCHES_MAX: usize = 1_024;
 
 /// Milliseconds that a full send buffer is waited for. A network card sends a buffer of 1 MiB at
@@ -45,9 +47,6 @@ const SEND_WAIT_MS: u16 = 10;
 /// Milliseconds without looking at a socket that had an error, so that an error which stays does
 /// not take a core.
 const ERROR_WAIT_MS: u16 = 10;
-
-/// Milliseconds between two lines about errors of a thread.
-const SAY_EVERY_MS: u64 = 10_000;
 
 /// All that a thread has.
 pub(crate) struct Worker {
@@ -63,29 +62,8 @@ pub(crate) struct Worker {
     pub(crate) signatures: SignatureCache,
     /// Tells when to end.
     pub(crate) stop: Arc<Stop>,
-}
-
-/// Says at most now and then what goes wrong all the time.
-#[derive(Debug, Default)]
-struct Complaints {
-    said_ms: Option<u64>,
-    unsaid: u64,
-}
-
-impl Complaints {
-    fn add(&mut self, socket: &UdpSocket, doing: &str, errno: Errno) {
-        let now_ms = now().monotonic_ms;
-        if self
-            .said_ms
-            .is_some_and(|said| now_ms < said + SAY_EVERY_MS)
-        {
-            self.unsaid += 1;
-            return;
-        }
-        let (unsaid, address) = (self.unsaid, socket.local_addr().ok());
-        tracing::warn!(?address, error = %errno, unsaid, "udp: {doing}");
-        (self.said_ms, self.unsaid) = (Some(now_ms), 0);
-    }
+    /// Time for the last replies.
+    pub(crate) shutdown_timeout: Duration,
 }
 
 impl Worker {
@@ -96,10 +74,12 @@ impl Worker {
         let mut outgoing = Outgoing::default();
         let mut complaints = Complaints::default();
         let mut last_batches = 0;
+        let mut end = None;
         loop {
             let stopping = self.stop.is_stopping();
             if stopping {
                 last_batches += 1;
+                end.get_or_insert_with(|| Instant::now() + self.shutdown_timeout);
             }
             match receiver.receive(&self.socket) {
                 Ok(count) => {
@@ -117,13 +97,21 @@ impl Worker {
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
                     self.counters.udp_receive_errors.add(1);
-                    complaints.add(&self.socket, "cannot receive", errno);
+                    self.complain(&mut complaints, "cannot receive", errno);
                     self.stop.wait(ERROR_WAIT_MS);
                 }
             }
-            if last_batches >= LAST_BATCHES_MAX {
+            let late = end.is_some_and(|end| Instant::now() >= end);
+            if late || last_batches >= LAST_BATCHES_MAX {
                 return;
             }
+        }
+    }
+
+    fn complain(&self, complaints: &mut Complaints, doing: &str, errno: Errno) {
+        if let Some(unsaid) = complaints.due(now().monotonic_ms) {
+            let address = self.socket.local_addr().ok();
+            tracing::warn!(?address, error = %errno, unsaid, "udp: {doing}");
         }
     }
 
@@ -189,12 +177,12 @@ impl Worker {
                 Err(errno @ (Errno::EAGAIN | Errno::ENOBUFS)) => {
                     let rest = outgoing.len() - first;
                     self.counters.udp_unsent.add(rest as u64);
-                    complaints.add(&self.socket, "the network is slower than replies", errno);
+                    self.complain(complaints, "the network is slower than replies", errno);
                     return;
                 }
                 Err(errno) => {
                     self.counters.udp_unsent.add(1);
-                    complaints.add(&self.socket, "cannot send a reply", errno);
+                    self.complain(complaints, "cannot send a reply", errno);
                     first += 1;
                 }
             }
@@ -243,6 +231,7 @@ mod tests {
             limiter: None,
             signatures: SignatureCache::new(SIGNATURES_MAX),
             stop: Arc::new(Stop::new().expect("a descriptor")),
+            shutdown_timeout: Duration::from_secs(2),
         }
     }
 
@@ -273,6 +262,31 @@ mod tests {
             assert_eq!(reply[0], expected);
         }
         assert_eq!(sum([&worker.counters]).udp_unsent, 3);
-        assert_eq!(complaints.unsaid, 2, "the first was said");
+        let unsaid = complaints.due(u64::MAX);
+        assert_eq!(unsaid, Some(2), "the first was said");
+    }
+
+    #[test]
+    fn what_has_come_before_the_stop_is_answered_as_long_as_there_is_time() {
+        let header = b"\x12\x34\0\0\0\0\0\0\0\0\0\0";
+        let come = 2 * BATCH + 1;
+        for (shutdown_timeout, answered) in
+            [(Duration::from_mins(1), come), (Duration::ZERO, BATCH)]
+        {
+            let worker = Worker {
+                shutdown_timeout,
+                ..worker()
+            };
+            let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            let server = worker.socket.local_addr().expect("bound");
+            for _ in 0..come {
+                client.send_to(header, server).expect("loopback takes it");
+            }
+            worker.socket.set_nonblocking(true).expect("a socket");
+            worker.stop.stop();
+            let counters = Arc::clone(&worker.counters);
+            worker.run();
+            assert_eq!(sum([&counters]).udp_requests, answered as u64);
+        }
     }
 }

@@ -300,7 +300,7 @@ pub fn settle(before: &Zones, after: &Zones) -> Vec<ZoneChange> {
     let serial = |tree: &Tree| (!tree.is_closed()).then(|| tree.soa().serial);
     let mut changes = Vec::new();
     for (old, new) in after.changes(before) {
-        // An operator's zone may have stood where the catalog is: nothing leads from one to the other.
+        // An operator's zone may have stood where the catalog is: they do not follow one another.
         let leads = |(old, new): &(&Arc<Tree>, &Arc<Tree>)| {
             !old.is_closed() && old.is_private() == new.is_private()
         };

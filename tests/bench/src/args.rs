@@ -178,8 +178,8 @@ pub(crate) struct DnsFailover {
     /// Zones with a name that follows the role.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub zones: u32,
-    /// Milliseconds between two moves. With many zones the name servers have work after a move (what
-    /// secondaries are sent), which the next move would meet.
+    /// Milliseconds between two moves. With many zones the name servers have work after a move,
+    /// what secondaries are sent, which the next move would meet.
     #[arg(long, default_value_t = 20)]
     pub rest_ms: u64,
     /// Where cfgsvcd and cfgdns are; without it beside this program.

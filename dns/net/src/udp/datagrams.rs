@@ -253,6 +253,8 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::listen::Sockets;
 
@@ -302,7 +304,11 @@ mod tests {
     #[test]
     fn address_that_was_asked_is_known_on_wildcards() {
         for (wildcard, loopback) in [("0.0.0.0:0", "127.0.0.3"), ("[::]:0", "::1")] {
-            let sockets = Sockets::bind(wildcard.parse().expect("an address"), 1);
+            let sockets = Sockets::bind(
+                wildcard.parse().expect("an address"),
+                1,
+                Duration::from_secs(1),
+            );
             let sockets = sockets.expect("it is free");
             let loopback: IpAddr = loopback.parse().expect("an address");
             let client = UdpSocket::bind((loopback, 0)).expect("a port");

@@ -4,13 +4,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cfgdns_core::Freshness;
 use cfgdns_zone::Rtype;
 
 use crate::client::{Connection, ask, framed, query, query_edns, www};
-use crate::{Running, listen, number, state};
+use crate::{PATIENCE, Running, listen, number, state};
 
 /// RFC 7766 6.2.1.1: a client need not wait for one reply before it asks again.
 #[test]
@@ -232,13 +232,16 @@ fn shutdown_answers_what_is_under_way_and_closes() {
 fn shutdown_does_not_wait_for_a_client_that_reads_nothing() {
     let mut listen = listen(&["127.0.0.1:0"]);
     listen.shutdown_timeout = Duration::from_millis(100);
+    listen.tcp.write_timeout = 10 * PATIENCE;
     let running = Running::new(&listen);
     let mut connection = Connection::open(running.address());
     let requests = framed(&query(1, "big.example.", Rtype::TXT)).repeat(2_000);
     connection.send(&requests);
     // Its replies, eight million octets, are more than the buffers of the kernel hold.
     assert_eq!(connection.receive().id, 1);
+    let asked = Instant::now();
     let totals = running.shutdown();
+    assert!(asked.elapsed() < PATIENCE, "it waits for the client");
     assert!((1..2_000).contains(&totals.tcp_requests), "{totals:?}");
     let mut rest = Vec::new();
     // The end, in order or not.
