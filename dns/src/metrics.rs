@@ -106,6 +106,8 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
         (by("rcode", "REFUSED"), 5),
         (by("rcode", "YXDOMAIN"), 6),
         (by("rcode", "NOTAUTH"), 9),
+        (by("rcode", "BADVERS"), 16),
+        (by("rcode", "BADCOOKIE"), 23),
     ];
     let replies = names.map(|(label, code)| (label, totals.replies[code]));
     family(to, "replies", "Replies by how it went", &replies)?;

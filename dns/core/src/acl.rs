@@ -9,6 +9,9 @@ use core::str::FromStr;
 
 use cfgdns_zone::Name;
 
+/// Bits before the address of IPv4 in one of IPv6 that stands for it (RFC 4291 2.5.5.2).
+const MAPPED_BITS: u8 = 96;
+
 /// Addresses that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
@@ -48,6 +51,15 @@ pub enum AllowError {
         /// The network that it is in.
         network: Network,
     },
+    /// Clients with IPv4 are compared as such, so that nobody would ever be in it (RFC 4291
+    /// 2.5.5.2).
+    #[error("`{given}` is a network of IPv4 in the form of IPv6: write `{network}`")]
+    Mapped {
+        /// What was written.
+        given: String,
+        /// The network as it is compared.
+        network: Network,
+    },
     /// The name of the key is none.
     #[error("`{0}` is not the name of a key")]
     Key(String),
@@ -76,6 +88,16 @@ fn prefix_of(address: IpAddr, prefix: u8) -> Option<IpAddr> {
     }
 }
 
+/// The network of IPv4 that this one of IPv6 stands for, if it does.
+fn mapped(address: IpAddr, prefix: u8) -> Option<Network> {
+    let IpAddr::V6(address) = address else {
+        return None;
+    };
+    let prefix = prefix.checked_sub(MAPPED_BITS)?;
+    let address = prefix_of(IpAddr::V4(address.to_ipv4_mapped()?), prefix)?;
+    Some(Network { address, prefix })
+}
+
 impl FromStr for Network {
     type Err = AllowError;
 
@@ -87,8 +109,16 @@ impl FromStr for Network {
             ("", _) if text.contains('/') => return Err(bad()),
             ("", IpAddr::V4(_)) => 32,
             ("", IpAddr::V6(_)) => 128,
-            (digits, _) => digits.parse().map_err(|_| bad())?,
+            // Not what a number may begin with beside digits: a sign.
+            (digits, _) if digits.starts_with(|first: char| first.is_ascii_digit()) => {
+                digits.parse().map_err(|_| bad())?
+            }
+            _ => return Err(bad()),
         };
+        if let Some(network) = mapped(given, prefix) {
+            let given = text.to_owned();
+            return Err(AllowError::Mapped { given, network });
+        }
         let address = prefix_of(given, prefix).ok_or_else(bad)?;
         let network = Self { address, prefix };
         if address != given {
@@ -219,6 +249,38 @@ mod tests {
             (
                 "192.0.2.1/24",
                 "`192.0.2.1/24` has bits after its prefix: the network is `192.0.2.0/24`",
+            ),
+            (
+                "192.0.2.0/+24",
+                "`192.0.2.0/+24` is not a network: an address, or an address, `/` and the bits of \
+                 the prefix",
+            ),
+            (
+                "::ffff:192.0.2.0/120",
+                "`::ffff:192.0.2.0/120` is a network of IPv4 in the form of IPv6: write \
+                 `192.0.2.0/24`",
+            ),
+            (
+                "::ffff:192.0.2.1",
+                "`::ffff:192.0.2.1` is a network of IPv4 in the form of IPv6: write `192.0.2.1/32`",
+            ),
+            (
+                "::ffff:192.0.2.1/120 key k",
+                "`::ffff:192.0.2.1/120` is a network of IPv4 in the form of IPv6: write \
+                 `192.0.2.0/24`",
+            ),
+            (
+                "::ffff:0:0/96",
+                "`::ffff:0:0/96` is a network of IPv4 in the form of IPv6: write `0.0.0.0/0`",
+            ),
+            (
+                "::ffff:0:0/95",
+                "`::ffff:0:0/95` has bits after its prefix: the network is `::fffe:0:0/95`",
+            ),
+            (
+                "::ffff:0:0/129",
+                "`::ffff:0:0/129` is not a network: an address, or an address, `/` and the bits of \
+                 the prefix",
             ),
             ("key a..b", "`a..b` is not the name of a key"),
         ] {

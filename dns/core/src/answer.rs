@@ -9,10 +9,12 @@
 //! ```
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use cfgdns_zone::{Name, Rtype, additional_target};
+use cfgdns_zone::{Name, Rtype, additional_target, compressible};
 
 use crate::reply::{Data, ExtendedError, Rcode, Records, Reply, Unproved};
+use crate::respond::TCP_OCTETS_MAX;
 use crate::tree::{APEX, Lookup, NodeId, SetView, Tree};
 use crate::zones::Zones;
 
@@ -39,6 +41,16 @@ pub struct Question<'q> {
 /// Answers a question from the zones. Transfers (AXFR, IXFR) are not questions of this kind: the
 /// server takes them before.
 pub fn answer<'a>(zones: &'a Zones, question: &Question<'a>) -> Reply<'a> {
+    answer_within(zones, question, TCP_OCTETS_MAX)
+}
+
+/// The same for a message of at most so many octets: no more addresses are looked for than it has
+/// room for beside the rest.
+pub(crate) fn answer_within<'a>(
+    zones: &'a Zones,
+    question: &Question<'a>,
+    octets_max: usize,
+) -> Reply<'a> {
     if question.class != CLASS_IN {
         return refused();
     }
@@ -68,7 +80,7 @@ pub fn answer<'a>(zones: &'a Zones, question: &Question<'a>) -> Reply<'a> {
             None => break,
         }
     }
-    answering.add_addresses();
+    answering.add_addresses(octets_max);
     answering.reply
 }
 
@@ -87,9 +99,11 @@ fn unanswerable<'a>(rtype: Rtype) -> Option<Reply<'a>> {
         _ => return None,
     };
     let mut reply = Reply::empty(rcode);
-    if rcode == Rcode::NotImp {
-        reply.extended_error = Some(ExtendedError::NotSupported);
-    }
+    reply.extended_error = Some(if rcode == Rcode::NotImp {
+        ExtendedError::NotSupported
+    } else {
+        ExtendedError::InvalidQueryType
+    });
     Some(reply)
 }
 
@@ -248,57 +262,75 @@ impl<'a> Answering<'a> {
     }
 
     /// The addresses of names that the other sections hold, each once; first those without which
-    /// nobody could go on.
-    fn add_addresses(&mut self) {
-        let mut additional: Vec<Records<'a>> = Vec::new();
-        for records in self.reply.answer.iter().chain(&self.reply.authority) {
+    /// nobody could go on. The search ends with the first that the message has no room for: where
+    /// that is a needed one, whoever writes the message sees by it that something is missing.
+    fn add_addresses(&mut self, octets_max: usize) {
+        let reply = &self.reply;
+        let others = reply.answer.iter().chain(&reply.authority);
+        let taken: usize = others.clone().map(octets_min).sum();
+        let Some(left) = octets_max.checked_sub(taken) else {
+            return;
+        };
+        let (mut needed, mut helpful) = (Found::default(), Found::default());
+        let mut known = BTreeSet::new();
+        for records in others {
+            let glue = records.rtype == Rtype::NS && !reply.authority.is_empty();
             for data in records.data() {
-                for mut address in self.addresses(records, data) {
-                    let known = self.reply.answer.iter().chain(&additional);
-                    if known
-                        .clone()
-                        .any(|other| other.is(&address.owner, address.rtype))
+                let is_full = needed.octets + helpful.octets > left;
+                if needed.octets > left || is_full && !glue {
+                    break;
+                }
+                // Of a delegation what is needed may come behind what is not.
+                let Some((node, below)) = self.target(records, data, is_full) else {
+                    continue;
+                };
+                let found = if glue && below {
+                    &mut needed
+                } else {
+                    &mut helpful
+                };
+                for set in self.addresses(records.rtype, data, node) {
+                    let mut answer = reply.answer.iter();
+                    if known.insert((node, set.rtype))
+                        && !answer.any(|other| other.is(set.owner, set.rtype))
                     {
-                        continue;
+                        found.push(set);
                     }
-                    address.needed &= !self.reply.authority.is_empty();
-                    additional.push(address);
                 }
             }
         }
-        additional.sort_by_key(|records| !records.needed);
-        self.reply.additional = additional;
+        needed.sets.iter_mut().for_each(|set| set.needed = true);
+        self.reply.additional = needed.sets;
+        self.reply.additional.extend(helpful.sets);
     }
 
-    /// The addresses of the name that a record leads to, when the zone has them.
-    fn addresses(&self, from: &Records<'_>, data: &[u8]) -> Vec<Records<'a>> {
-        let node = self.target(from, data);
-        let Some((node, needed)) = node else {
-            return Vec::new();
-        };
+    /// The addresses of a name that a record leads to.
+    fn addresses(
+        &self,
+        from: Rtype,
+        data: &[u8],
+        node: NodeId,
+    ) -> impl Iterator<Item = SetView<'a>> + use<'a> {
         // RFC 9460 4.1: where an alias of services leads, the next step is there.
-        let service = matches!(from.rtype, Rtype::SVCB | Rtype::HTTPS);
-        let next = (service && data.starts_with(ALIAS_MODE)).then_some(from.rtype);
-        [Some(Rtype::A), Some(Rtype::AAAA), next]
-            .into_iter()
-            .flatten()
-            .filter_map(|rtype| self.tree.set(node, rtype))
-            .map(|set| Records {
-                needed,
-                ..Records::stored(set)
-            })
-            .collect()
+        let service = matches!(from, Rtype::SVCB | Rtype::HTTPS);
+        let next = (service && data.starts_with(ALIAS_MODE)).then_some(from);
+        let types = [Some(Rtype::A), Some(Rtype::AAAA), next];
+        let tree = self.tree;
+        let types = types.into_iter().flatten();
+        types.filter_map(move |rtype| tree.set(node, rtype))
     }
 
     /// The node that a record leads to, and whether it is a name server at or below its own
-    /// delegation: without its address nobody could ask it.
-    fn target(&self, from: &Records<'_>, data: &[u8]) -> Option<(NodeId, bool)> {
+    /// delegation: without its address nobody could ask it. With `glue` no others are looked up.
+    fn target(&self, from: &Records<'_>, data: &[u8], glue: bool) -> Option<(NodeId, bool)> {
         let (target, _) = Name::from_wire(additional_target(from.rtype, data)?).ok()?;
         let (owner, _) = Name::from_wire(&from.owner).ok()?;
         if from.rtype == Rtype::NS {
+            let below = target.is_at_or_below(&owner);
             // Glue is where the zone does not answer.
-            let node = self.tree.node(&target)?;
-            return Some((node, target.is_at_or_below(&owner)));
+            let looked_up = below || !glue;
+            let node = looked_up.then(|| self.tree.node(&target)).flatten()?;
+            return Some((node, below));
         }
         let service = matches!(from.rtype, Rtype::SVCB | Rtype::HTTPS);
         let target = match target.is_root() {
@@ -312,5 +344,136 @@ impl<'a> Answering<'a> {
             Lookup::Found(node) => Some((node, false)),
             Lookup::Cut { .. } | Lookup::Dname(_) | Lookup::Missing(_) => None,
         }
+    }
+}
+
+/// Sets for the additional section.
+#[derive(Default)]
+struct Found<'a> {
+    sets: Vec<Records<'a>>,
+    /// Octets that they take at least.
+    octets: usize,
+}
+
+impl<'a> Found<'a> {
+    fn push(&mut self, set: SetView<'a>) {
+        let records = Records {
+            needed: false,
+            ..Records::stored(set)
+        };
+        self.octets += octets_min(&records);
+        self.sets.push(records);
+    }
+}
+
+/// Octets that a set takes in a message at least: each of its records has a pointer to its name,
+/// type, class, TTL, length, and its data; of names in there that may be compressed, an octet.
+fn octets_min(records: &Records<'_>) -> usize {
+    let (skip, names) = compressible(records.rtype);
+    let octets = records.data().map(|data| match names {
+        0 => 12 + data.len(),
+        _ => 12 + skip + names,
+    });
+    octets.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cfgdns_zone::{Rdata, Zone};
+
+    use super::*;
+
+    /// A zone with one service at so many hosts, each with two addresses.
+    fn zones(hosts: u32) -> Zones {
+        let origin = Name::root();
+        let mut zone = Zone::new(origin.clone());
+        let mut insert = |owner: &Name, rtype, text: &str| {
+            let data = Rdata::parse(rtype, text, Some(&origin)).expect(text);
+            zone.insert(owner, rtype, 60, data).expect("in the zone");
+        };
+        insert(&origin, Rtype::SOA, "ns. root. 1 2 3 4 5");
+        let service = "s.".parse().expect("a name");
+        for host in 0..hosts {
+            let text = format!("{host:04}.");
+            let owner = text.parse().expect("a name");
+            insert(&service, Rtype::SRV, &format!("0 0 1 {text}"));
+            insert(&owner, Rtype::A, "192.0.2.1");
+            insert(&owner, Rtype::AAAA, "2001:db8::1");
+        }
+        Zones::new([Arc::new(Tree::build(&zone).expect("it has an SOA"))])
+    }
+
+    /// Names are looked up while there is room for what they have, and not once for each record.
+    #[test]
+    fn addresses_are_looked_for_while_there_is_room() {
+        let name = "s.".parse().expect("a name");
+        let (rtype, class) = (Rtype::SRV, CLASS_IN);
+        let question = Question {
+            name: &name,
+            rtype,
+            class,
+        };
+        // Octets of an SRV record, and of the addresses of its host.
+        let (record, addresses) = (12 + 6 + 6, 16 + 28);
+        for (hosts, octets_max, expected) in [
+            (
+                2_700,
+                TCP_OCTETS_MAX,
+                (TCP_OCTETS_MAX - 2_700 * record) / addresses + 1,
+            ),
+            (2_700, 1_232, 0),
+            (20, 1_232, (1_232 - 20 * record) / addresses + 1),
+            (5, 1_232, 5),
+        ] {
+            let zones = zones(hosts);
+            let reply = answer_within(&zones, &question, octets_max);
+            assert_eq!(
+                reply.answer[0].data().count(),
+                usize::try_from(hosts).expect("few")
+            );
+            assert_eq!(
+                reply.additional.len().div_ceil(2),
+                expected,
+                "{hosts} {octets_max}"
+            );
+        }
+    }
+
+    /// RFC 9471 3.1: of a delegation that names servers elsewhere first, what is needed is found.
+    #[test]
+    fn needed_glue_is_found_behind_other_glue() {
+        let origin: Name = "z.".parse().expect("a name");
+        let mut zone = Zone::new(origin.clone());
+        let mut insert = |owner: &str, rtype, text: &str| {
+            let owner = Name::parse(owner.as_bytes(), Some(&origin)).expect(owner);
+            let data = Rdata::parse(rtype, text, Some(&origin)).expect(text);
+            zone.insert(&owner, rtype, 60, data).expect("in the zone");
+        };
+        insert("@", Rtype::SOA, "ns. root. 1 2 3 4 5");
+        for server in 0..100 {
+            // In canonical order those above the delegation come first.
+            for host in [format!("a{server:03}"), format!("n{server:03}.sub")] {
+                insert("sub", Rtype::NS, &host);
+                insert(&host, Rtype::AAAA, "2001:db8::1");
+            }
+        }
+        let zones = Zones::new([Arc::new(Tree::build(&zone).expect("it has an SOA"))]);
+        let name = "www.sub.z.".parse().expect("a name");
+        let (rtype, class) = (Rtype::A, CLASS_IN);
+        let question = Question {
+            name: &name,
+            rtype,
+            class,
+        };
+        let reply = answer_within(&zones, &question, 200 * 13 + 10 * 28);
+        let needed = reply.additional.iter().filter(|set| set.needed).count();
+        // As many as there is room for, and one that shows that there are more.
+        assert_eq!(needed, 11);
+        assert!(reply.additional[..11].iter().all(|set| set.needed));
+        let whole = answer_within(&zones, &question, TCP_OCTETS_MAX);
+        let needed = whole.additional.iter().filter(|set| set.needed).count();
+        assert_eq!((needed, whole.additional.len()), (100, 200));
     }
 }

@@ -9,6 +9,8 @@
 
 use core::net::IpAddr;
 
+use zeroize::Zeroize as _;
+
 use crate::siphash::siphash24;
 
 /// Octets of a client's cookie (RFC 7873 4.1).
@@ -28,6 +30,14 @@ pub struct CookieSecrets {
     pub current: [u8; 16],
     /// Checks those that were made before the secret was changed, or after it (RFC 9018 5).
     pub other: Option<[u8; 16]>,
+}
+
+impl Drop for CookieSecrets {
+    /// Wipes them.
+    fn drop(&mut self) {
+        self.current.zeroize();
+        self.other.zeroize();
+    }
 }
 
 impl std::fmt::Debug for CookieSecrets {

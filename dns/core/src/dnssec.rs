@@ -31,20 +31,30 @@ pub struct Wanted {
 /// Adds signatures and proofs to a reply, when the client wants them and the zone has them. Without
 /// a cache each signature is made anew.
 pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut SignatureCache>) {
-    let Some(tree) = reply.zone else {
-        return;
-    };
+    if let Some(mut proving) = prove_answer(reply, wanted, cache) {
+        for records in &mut reply.additional {
+            proving.sign_additional(records);
+        }
+    }
+}
+
+/// The same without the signatures of the additional section, which are left out where there is no
+/// room: what is returned makes them for who writes the message, one set after the other.
+pub(crate) fn prove_answer<'a, 'c>(
+    reply: &mut Reply<'a>,
+    wanted: Wanted,
+    cache: Option<&'c mut SignatureCache>,
+) -> Option<Proving<'a, 'c>> {
+    let tree = reply.zone?;
     if wanted.signatures && tree.lacks_keys() {
         *reply = Reply {
             extended_error: Some(ExtendedError::NotReady),
             ..Reply::empty(Rcode::ServFail)
         };
-        return;
+        return None;
     }
     let asked = matches!(reply.unproved, Some(Unproved::Itself(..)));
-    let Some(signer) = tree.signer().filter(|_| wanted.signatures || asked) else {
-        return;
-    };
+    let signer = tree.signer().filter(|_| wanted.signatures || asked)?;
     let mut proving = Proving {
         tree,
         signer,
@@ -59,6 +69,8 @@ pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut Signature
             false
         }
         Some(Unproved::Name(name, rtype)) => {
+            // With CO it stays NXDOMAIN, also where the proof is the answer because NSEC or RRSIG
+            // was asked for: the name is not there, whatever is shown of how that is proved.
             if !wanted.compact_ok {
                 reply.rcode = Rcode::NoError;
             }
@@ -85,22 +97,29 @@ pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut Signature
             true
         }
     };
-    if wanted.signatures {
-        proving.sign_all(reply, is_referral);
-    }
+    wanted.signatures.then(|| {
+        proving.sign_needed(reply, is_referral);
+        proving
+    })
 }
 
-struct Proving<'a, 'c> {
+/// Makes what proves a reply of one zone.
+pub(crate) struct Proving<'a, 'c> {
     tree: &'a Tree,
     signer: &'a Signer,
     cache: Option<&'c mut SignatureCache>,
 }
 
 impl<'a> Proving<'a, '_> {
-    /// A name, and the types that it has, beside those of every proof.
+    /// A name, and the types that it has, beside those of every proof. Of a name that a wildcard
+    /// makes NS is not listed: without SOA it is a delegation's, which proves nothing about other
+    /// types (RFC 6840 4.1). No zone with such a wildcard is taken any more; old ones have some.
     fn types(&self, node: NodeId, made: Option<Cow<'a, Name>>) -> (Name, Vec<Rtype>) {
+        let is_made = made.is_some();
         let name = made.map_or_else(|| self.name(node), Cow::into_owned);
-        (name, self.tree.sets(node).map(|set| set.rtype).collect())
+        let types = self.tree.sets(node).map(|set| set.rtype);
+        let types = types.filter(|rtype| !is_made || *rtype != Rtype::NS);
+        (name, types.collect())
     }
 
     fn name(&self, node: NodeId) -> Name {
@@ -144,7 +163,7 @@ impl<'a> Proving<'a, '_> {
     }
 
     /// Answers with the proof of a name that was asked for: NSEC; or RRSIG, those of its first set
-    /// alone, as with ANY (RFC 8482 4.1, 4.4), because each costs a signature.
+    /// alone, as with ANY (RFC 8482 4.1), because each costs a signature.
     fn show(
         &mut self,
         reply: &mut Reply<'a>,
@@ -165,8 +184,8 @@ impl<'a> Proving<'a, '_> {
         reply.answer.push(shown);
     }
 
-    /// Signs what the zone answers for.
-    fn sign_all(&mut self, reply: &mut Reply<'a>, is_referral: bool) {
+    /// Signs what the zone answers for, of what the reply cannot do without.
+    fn sign_needed(&mut self, reply: &mut Reply<'a>, is_referral: bool) {
         for records in &mut reply.answer {
             self.sign(records);
         }
@@ -176,19 +195,21 @@ impl<'a> Proving<'a, '_> {
                 self.sign(records);
             }
         }
-        for records in &mut reply.additional {
-            let owner = Name::from_wire(&records.owner).ok();
-            let found = owner.and_then(|(owner, _)| self.tree.lookup(&owner));
-            // What is delegated is glue.
-            if matches!(found, Some(Lookup::Found(_))) {
-                self.sign(records);
-            }
+    }
+
+    /// Signs a set of the additional section, when the zone answers for it: what is delegated is
+    /// glue.
+    pub(crate) fn sign_additional(&mut self, records: &mut Records<'_>) {
+        let owner = Name::from_wire(&records.owner).ok();
+        let found = owner.and_then(|(owner, _)| self.tree.lookup(&owner));
+        if matches!(found, Some(Lookup::Found(_))) {
+            self.sign(records);
         }
     }
 
     /// Adds its signatures, unless it has them, or is a CNAME that a DNAME made: that is believed
     /// because the DNAME is (RFC 6672 5.3.1).
-    fn sign(&mut self, records: &mut Records<'a>) {
+    fn sign(&mut self, records: &mut Records<'_>) {
         let made = matches!(records.data, Data::Made(_));
         if made || !records.signatures.is_empty() {
             return;

@@ -8,14 +8,16 @@
 //! The second form is what `tsig-keygen` prints and BIND reads: operators have such files already.
 //! Both may be in one file; `#`, `//` and, before a key, `;` begin comments.
 //!
-//! A secret is never shown: not by `Debug`, not in what is said about a file that cannot be read,
-//! which quotes none of its words, because one that is at the wrong place may be the secret.
+//! A secret is wiped when its key is dropped, and never shown: not by `Debug`, not in what is said
+//! about a file that cannot be read, which quotes none of its words, because one that is at the
+//! wrong place may be the secret.
 
 use core::fmt;
 use core::str::FromStr;
 use std::sync::Arc;
 
 use cfgdns_zone::{Name, base64_decode};
+use zeroize::Zeroizing;
 
 /// Octets of a file of keys: some thousand of them.
 pub const KEY_FILE_OCTETS_MAX: usize = 1 << 20;
@@ -97,7 +99,7 @@ impl FromStr for Algorithm {
 pub struct TsigKey {
     name: Name,
     algorithm: Algorithm,
-    secret: Box<[u8]>,
+    secret: Zeroizing<Box<[u8]>>,
 }
 
 /// Why something is no key.
@@ -128,7 +130,7 @@ impl TsigKey {
         }
         // The form that is hashed (RFC 8945 4.3.3).
         let name = name.to_lowercase();
-        let secret = secret.into();
+        let secret = Zeroizing::new(secret.into());
         Ok(Self {
             name,
             algorithm,
@@ -140,7 +142,8 @@ impl TsigKey {
     pub fn parse(name: &str, algorithm: &str, secret: &str) -> Result<Self, KeyError> {
         let parsed = Name::parse(name.as_bytes(), Some(&Name::root()));
         let parsed = parsed.map_err(|_| KeyError::Name)?;
-        let secret = base64_decode(secret.as_bytes()).ok_or(KeyError::Secret)?;
+        let secret = base64_decode(secret.as_bytes()).map(Zeroizing::new);
+        let secret = secret.ok_or(KeyError::Secret)?;
         Self::new(parsed, algorithm.parse()?, &secret)
     }
 

@@ -57,7 +57,7 @@ pub use keys::{
     TwoKeys, parse_keys,
 };
 pub use limit::{Limiter, Limits};
-pub use message::{Asked, Edns, Fault, HEADER_OCTETS, Request, Tsig};
+pub use message::{Asked, Edns, Fault, HEADER_OCTETS, Request, Tsig, rcode_of};
 pub use notify::{NOTIFY_SENDS_MAX, Notifier, NotifyReply, NotifyTarget};
 pub use reply::{Data, ExtendedError, Rcode, Records, Reply};
 pub use respond::{

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! What is over the limit is dropped, or, each `slip`th of it, sent as an empty truncated message:
-//! who really asked then comes again over TCP, where an address cannot be forged. Who shows a
-//! cookie of ours is not limited at all, and need not come here.
+//! who really asked then comes again over TCP, where an address cannot be forged. Who has cookies
+//! is sent one instead, and comes again with it. Who shows a cookie of ours is not limited at all,
+//! and need not come here.
 //!
 //! The table never grows: where all four slots are taken, the one with most credit is given away,
 //! because it limits least, and starts with full credit. To forget is to be lenient. The key of the
@@ -29,7 +30,7 @@ const ONE: u32 = 1_000;
 pub struct Limits {
     /// Answers of a kind about a name to a network in a second; as many can come at once.
     pub per_second: u16,
-    /// Each how manyth answer over the limit is sent truncated: 1 is all of them, 0 none.
+    /// Each how manyth answer over the limit is sent without its records: 1 is all of them, 0 none.
     pub slip: u8,
     /// How many are remembered, at the least; each takes 24 octets.
     pub entries: usize,

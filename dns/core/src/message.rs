@@ -39,7 +39,7 @@ pub(crate) mod option {
 const FOREIGN_COOKIE_OCTETS: std::ops::RangeInclusive<usize> = 16..=40;
 
 /// The class of records that belong to a message (RFC 8945 4.2).
-const CLASS_ANY: u16 = 255;
+pub(crate) const CLASS_ANY: u16 = 255;
 
 /// Octets at the end of the data of an SOA record, from its serial.
 const SOA_NUMBERS_OCTETS: usize = 20;
@@ -317,6 +317,42 @@ impl<'a> Tsig<'a> {
             start,
         })
     }
+}
+
+/// How it went, by the octets of a reply of ours: the bits of the header, and above them those of
+/// the OPT record (RFC 6891 6.1.3). None when there is no header.
+///
+/// It is asked for each reply: only one without an answer and without authority can have such bits,
+/// and in that the OPT record comes soon.
+pub fn rcode_of(reply: &[u8]) -> Option<u16> {
+    let [_, _, _, lower, counts @ ..] = *reply.first_chunk::<HEADER_OCTETS>()?;
+    let lower = u16::from(lower & 15);
+    let upper = match counts {
+        [q0, q1, 0, 0, 0, 0, r0, r1] => {
+            let [questions, records] = [[q0, q1], [r0, r1]].map(u16::from_be_bytes);
+            upper_bits(reply, questions, records).unwrap_or_default()
+        }
+        _ => 0,
+    };
+    Some(u16::from(upper) << 4 | lower)
+}
+
+/// The bits of the outcome that are in the OPT record, if there is one.
+fn upper_bits(reply: &[u8], questions: u16, records: u16) -> Option<u8> {
+    let mut reader = Reader {
+        octets: reply,
+        at: HEADER_OCTETS,
+    };
+    for _ in 0..questions {
+        reader.skip_question()?;
+    }
+    for _ in 0..records {
+        let record = reader.record()?;
+        if record.rtype == Rtype::OPT {
+            return record.ttl.to_be_bytes().first().copied();
+        }
+    }
+    None
 }
 
 /// A reply to a message that tells of a change (RFC 1996).

@@ -69,6 +69,39 @@ impl Set {
     }
 }
 
+/// How much some records are, counted once, so that nobody need walk over them to know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) records: usize,
+    /// Octets of their names: of each as often as it has records.
+    pub(crate) owner_octets: usize,
+    pub(crate) data_octets: usize,
+}
+
+impl Extent {
+    /// Of one set.
+    pub(crate) fn of(set: SetView<'_>) -> Self {
+        let records = set.data.len();
+        Self {
+            records,
+            owner_octets: records * set.owner.len(),
+            data_octets: set.data.map(<[u8]>::len).sum(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, more: Self) {
+        self.records += more.records;
+        self.owner_octets += more.owner_octets;
+        self.data_octets += more.data_octets;
+    }
+
+    pub(crate) fn remove(&mut self, part: Self) {
+        self.records -= part.records;
+        self.owner_octets -= part.owner_octets;
+        self.data_octets -= part.data_octets;
+    }
+}
+
 /// Immutable records of a zone.
 #[derive(Debug)]
 pub(crate) struct Packed {
@@ -79,6 +112,7 @@ pub(crate) struct Packed {
     sets: Box<[Set]>,
     data: Box<[u8]>,
     index: Index,
+    extent: Extent,
 }
 
 fn at(place: u32) -> usize {
@@ -98,6 +132,7 @@ impl Packed {
             nodes,
             sets,
             data,
+            extent,
         } = builder;
         let count = u32::try_from(nodes.len()).expect("the builder counted them");
         let index = Index::new(count, |node| {
@@ -112,12 +147,18 @@ impl Packed {
             sets: sets.into(),
             data: data.into(),
             index,
+            extent,
         })
     }
 
     /// The name of the zone.
     pub(crate) fn origin(&self) -> &Name {
         &self.origin
+    }
+
+    /// How much its records are.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// How many names there are, also those without records.
@@ -250,6 +291,7 @@ struct Builder {
     nodes: Vec<Node>,
     sets: Vec<Set>,
     data: Vec<u8>,
+    extent: Extent,
 }
 
 impl Builder {
@@ -340,7 +382,15 @@ impl Builder {
                 rtype: set.rtype(),
                 count: u16::try_from(set.data().len()).ok()?,
             });
+            let before = self.data.len();
             push_data(&mut self.data, set.data())?;
+            let records = set.data().len();
+            self.extent.add(Extent {
+                records,
+                owner_octets: records * name.as_wire().len(),
+                // Without the length of each.
+                data_octets: self.data.len() - before - 2 * records,
+            });
         }
         path.push((number, name));
         Some(())

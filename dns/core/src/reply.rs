@@ -27,6 +27,8 @@ pub enum Rcode {
     NotAuth,
     /// A version of EDNS that does not exist yet.
     BadVers,
+    /// Ask again with the cookie that comes with this (RFC 7873 8).
+    BadCookie,
 }
 
 impl Rcode {
@@ -42,6 +44,7 @@ impl Rcode {
             Self::YxDomain => 6,
             Self::NotAuth => 9,
             Self::BadVers => 16,
+            Self::BadCookie => 23,
         }
     }
 }
@@ -59,6 +62,8 @@ pub enum ExtendedError {
     NotSupported,
     /// What the server has may be out of date (RFC 8914 4.25).
     InvalidData,
+    /// No data can have the type that was asked for (RFC 9824 3.5).
+    InvalidQueryType,
 }
 
 impl ExtendedError {
@@ -70,6 +75,7 @@ impl ExtendedError {
             Self::NotAuthoritative => 20,
             Self::NotSupported => 21,
             Self::InvalidData => 24,
+            Self::InvalidQueryType => 30,
         }
     }
 }

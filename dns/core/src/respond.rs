@@ -24,9 +24,9 @@ use std::sync::Arc;
 use cfgdns_sign::SignatureCache;
 use cfgdns_zone::{Name, Rtype};
 
-use crate::answer::{CLASS_IN, Question, answer};
+use crate::answer::{CLASS_IN, Question, answer_within};
 use crate::cookie::CLIENT_OCTETS;
-use crate::dnssec::{Wanted, prove};
+use crate::dnssec::{Proving, Wanted, prove_answer};
 use crate::encode::{Full, Opt, Section, Writer};
 use crate::limit::{Kind, Limiter, Verdict};
 use crate::message::{Asked, Edns, HEADER_OCTETS, OPCODE_QUERY, Request, option};
@@ -39,7 +39,7 @@ use crate::zones::Zones;
 
 /// Octets of a UDP message that every client takes (RFC 1035 4.2.1).
 pub const PLAIN_UDP_OCTETS: usize = 512;
-/// Octets of a UDP message that is not fragmented on the way (RFC 9715 3.2, flag day 2020).
+/// Octets of a UDP message that is not fragmented on the way (RFC 9715 3.1, flag day 2020).
 pub const UDP_OCTETS_MAX: u16 = 1_232;
 /// Octets of a TCP message: its length has two octets (RFC 1035 4.2.2).
 pub const TCP_OCTETS_MAX: usize = 65_535;
@@ -195,10 +195,10 @@ pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]
         Verdict::Send => {
             // Not before: a signature costs a hundred times what the rest of a reply does.
             let wanted = wanted(&request);
-            decision.prove(wanted, local.signatures);
-            Outcome::Send(responding.send(&decision))
+            let proving = decision.prove(wanted, local.signatures);
+            Outcome::Send(responding.send(&decision, proving))
         }
-        Verdict::Slip => Outcome::Send(responding.write(plan, true)),
+        Verdict::Slip => Outcome::Send(responding.slip(plan)),
         Verdict::Drop => Outcome::Silence,
     }
 }
@@ -212,14 +212,36 @@ fn wanted(request: &Request<'_>) -> Wanted {
     }
 }
 
-impl Decision<'_> {
-    /// Adds what the client needs to believe it.
-    fn prove(&mut self, wanted: Wanted, cache: Option<&mut SignatureCache>) {
+impl<'a> Decision<'a> {
+    /// Adds what the client needs to believe it; gives what signs the rest, if it is to be signed.
+    fn prove<'c>(
+        &mut self,
+        wanted: Wanted,
+        cache: Option<&'c mut SignatureCache>,
+    ) -> Option<Proving<'a, 'c>> {
         let (Self::Say(plan) | Self::Transfer(Transfer { soa: plan, .. })) = self;
-        if let Plan::Reply(reply) = plan {
-            prove(reply, wanted, cache);
+        match plan {
+            Plan::Reply(reply) => prove_answer(reply, wanted, cache),
+            Plan::Identity(..) => None,
         }
     }
+}
+
+/// Octets that the reply can have.
+fn limit(state: &State, arrival: &Arrival, request: &Request<'_>) -> usize {
+    match (arrival.transport, request.edns) {
+        (Transport::Tcp | Transport::Tls { .. }, _) => TCP_OCTETS_MAX,
+        (Transport::Udp, None) => PLAIN_UDP_OCTETS,
+        // RFC 6891 6.2.3: less than 512 is 512.
+        (Transport::Udp, Some(edns)) => {
+            let octets = edns.udp_octets.min(udp_octets_max(state));
+            usize::from(octets).max(PLAIN_UDP_OCTETS)
+        }
+    }
+}
+
+fn udp_octets_max(state: &State) -> u16 {
+    state.settings.udp_octets_max.clamp(512, UDP_OCTETS_MAX)
 }
 
 fn error<'a>(rcode: Rcode, extended_error: Option<ExtendedError>) -> Decision<'a> {
@@ -261,7 +283,8 @@ fn decide<'a>(
         rtype: asked.rtype,
         class: asked.class,
     };
-    let mut reply = answer(&state.zones, &question);
+    let octets_max = limit(state, arrival, request);
+    let mut reply = answer_within(&state.zones, &question, octets_max);
     let private = reply.zone.is_some_and(Tree::is_private);
     if private && !state.settings.transfers.allows(arrival.client.ip(), key) {
         return error(Rcode::Refused, Some(ExtendedError::Prohibited));
@@ -359,8 +382,8 @@ impl Responding<'_> {
     }
 
     /// What is counted. Where strangers can make up names without end, it is the name of the zone.
-    /// A fenced server's SERVFAIL is not counted: it is hardly larger than its question, and to
-    /// withhold it would be the silence that hurts.
+    /// SERVFAIL is not counted, be the server fenced or the zone closed: it is hardly larger than
+    /// its question, and to withhold it would be the silence that hurts.
     fn kind<'a>(&'a self, plan: &'a Plan<'_>) -> Option<(Kind, &'a [u8])> {
         let Plan::Reply(reply) = plan else {
             return Some((Kind::Error, &[]));
@@ -384,7 +407,8 @@ impl Responding<'_> {
             | Rcode::Refused
             | Rcode::YxDomain
             | Rcode::NotAuth
-            | Rcode::BadVers => Some((Kind::Error, &[])),
+            | Rcode::BadVers
+            | Rcode::BadCookie => Some((Kind::Error, &[])),
         }
     }
 
@@ -398,24 +422,8 @@ impl Responding<'_> {
         secrets.is_ours(cookie, client, self.arrival.now.unix_seconds)
     }
 
-    /// Octets that the reply can have.
     fn limit(&self) -> usize {
-        match (self.arrival.transport, self.request.edns) {
-            (Transport::Tcp | Transport::Tls { .. }, _) => TCP_OCTETS_MAX,
-            (Transport::Udp, None) => PLAIN_UDP_OCTETS,
-            // RFC 6891 6.2.3: less than 512 is 512.
-            (Transport::Udp, Some(edns)) => {
-                let octets = edns.udp_octets.min(self.udp_octets_max());
-                usize::from(octets).max(PLAIN_UDP_OCTETS)
-            }
-        }
-    }
-
-    fn udp_octets_max(&self) -> u16 {
-        self.state
-            .settings
-            .udp_octets_max
-            .clamp(512, UDP_OCTETS_MAX)
+        limit(self.state, self.arrival, self.request)
     }
 
     fn stream(&self, transfer: &Transfer<'_>) -> Stream {
@@ -434,20 +442,36 @@ impl Responding<'_> {
 
     /// What goes into one message. Over UDP a transfer is whole, or the SOA alone, so that the
     /// client comes again over TCP (RFC 1995 2).
-    fn send(&self, decision: &Decision<'_>) -> Vec<u8> {
+    fn send(&self, decision: &Decision<'_>, proving: Option<Proving<'_, '_>>) -> Vec<u8> {
         match decision {
-            Decision::Say(plan) => self.write(plan, false),
+            Decision::Say(plan) => self.write(plan, false, proving),
             Decision::Transfer(transfer) => {
                 let whole = self
                     .stream(transfer)
                     .datagram(self.limit(), self.arrival.now);
-                whole.unwrap_or_else(|| self.write(&transfer.soa, false))
+                whole.unwrap_or_else(|| self.write(&transfer.soa, false, proving))
             }
         }
     }
 
+    /// What is sent over the rate limit: no records, and where there are some the way to get them.
+    /// That is a cookie for who has cookies (RFC 7873 5.2.3, 5.2.4), else TC, which leads to TCP.
+    fn slip(&self, plan: &Plan<'_>) -> Vec<u8> {
+        let cookie = self.request.edns.and_then(|edns| self.cookie(&edns));
+        if cookie.is_some() && has_records(plan) {
+            let reply = Reply::empty(Rcode::BadCookie);
+            return self.write(&Plan::Reply(reply), false, None);
+        }
+        self.write(plan, true, None)
+    }
+
     /// The message; over the rate limit without its records, and truncated when it has some.
-    fn write(&self, plan: &Plan<'_>, over_limit: bool) -> Vec<u8> {
+    fn write(
+        &self,
+        plan: &Plan<'_>,
+        over_limit: bool,
+        proving: Option<Proving<'_, '_>>,
+    ) -> Vec<u8> {
         let question = self.request.question.as_ref().map(|asked| asked.wire);
         let question_octets = question.map_or(0, <[u8]>::len);
         let opt = self.request.edns.map(|edns| self.opt(&edns, plan));
@@ -467,7 +491,7 @@ impl Responding<'_> {
         if truncated {
             writer.clear(question_octets);
         }
-        let glue_missing = !truncated && write_additional(&mut writer, plan);
+        let glue_missing = !truncated && write_additional(&mut writer, plan, proving);
         writer.release(opt_octets + signed_octets);
         if let Some(opt) = &opt {
             opt.write(&mut writer, signed_octets);
@@ -501,7 +525,7 @@ impl Responding<'_> {
         let compact_ok = edns.dnssec_ok && edns.compact_ok;
         let flags = u8::from(edns.dnssec_ok) << 7 | u8::from(compact_ok) << 6;
         let mut opt = Opt {
-            udp_octets: self.udp_octets_max(),
+            udp_octets: udp_octets_max(self.state),
             ttl: u32::from_be_bytes([rcode(plan).code() >> 4, 0, flags, 0]),
             options: Vec::new(),
             padded: self.is_padded(edns),
@@ -606,20 +630,27 @@ fn write_plan(writer: &mut Writer, plan: &Plan<'_>) -> Result<(), Full> {
 
 /// Writes what fits of the additional section; true when glue that is needed does not
 /// (RFC 9471 3.1).
-fn write_additional(writer: &mut Writer, plan: &Plan<'_>) -> bool {
+fn write_additional(
+    writer: &mut Writer,
+    plan: &Plan<'_>,
+    mut proving: Option<Proving<'_, '_>>,
+) -> bool {
     let Plan::Reply(reply) = plan else {
         return false;
     };
     let mut missing = false;
     for set in &reply.additional {
-        let mut written = writer.set(Section::Additional, set);
-        if written.is_err() && !set.signatures.is_empty() {
-            // RFC 4035 3.1.1: here the signatures may be left out.
-            let unsigned = Records {
-                signatures: Vec::new(),
-                ..set.clone()
-            };
-            written = writer.set(Section::Additional, &unsigned);
+        let mut written = Err(Full);
+        if let Some(signing) = &mut proving {
+            let mut signed = set.clone();
+            signing.sign_additional(&mut signed);
+            written = writer.set(Section::Additional, &signed);
+        }
+        if written.is_err() {
+            // RFC 4035 3.1.1: here signatures may be left out. There is no room for those of the
+            // next set either, so that none is made in vain.
+            proving = None;
+            written = writer.set(Section::Additional, set);
         }
         missing |= written.is_err() && set.needed;
     }

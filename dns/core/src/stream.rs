@@ -26,7 +26,7 @@ use cfgdns_zone::Rtype;
 
 use crate::answer::CLASS_IN;
 use crate::encode::{Full, Opt, Section, Writer};
-use crate::history::is_larger;
+use crate::history::octets_of;
 use crate::reply::{ExtendedError, Rcode};
 use crate::respond::{Moment, State, TCP_OCTETS_MAX};
 use crate::serial::is_before;
@@ -72,7 +72,9 @@ impl Form {
         }
         match zone.history().find(serial) {
             // RFC 1995 5: where the way to the zone is longer than it is, it is sent itself.
-            Some(first) if is_larger(zone, zone.history().octets_from(first)) => Self::Steps(first),
+            Some(first) if octets_of(zone) > zone.history().octets_from(first) => {
+                Self::Steps(first)
+            }
             _ => Self::Whole,
         }
     }

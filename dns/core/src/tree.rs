@@ -23,7 +23,7 @@ use cfgdns_sign::Signer;
 use cfgdns_zone::{Name, Rdata, Rtype, Soa, Zone};
 
 use crate::history::{History, NO_HISTORY};
-use crate::packed::{Packed, Set, push_data};
+use crate::packed::{Extent, Packed, Set, push_data};
 
 /// A name of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,6 +167,8 @@ pub struct Tree {
     /// By node and type, each once.
     live: Box<[Live]>,
     data: Box<[u8]>,
+    /// How much its records are, with the live sets.
+    extent: Extent,
     /// Why nothing of it is told.
     closed: Option<Arc<str>>,
     /// Only those who may have it whole are told of it.
@@ -253,8 +255,10 @@ impl Tree {
                 origin: origin.clone(),
             });
         }
+        let packed = Packed::build(zone, live)?;
         Ok(Self {
-            packed: Arc::new(Packed::build(zone, live)?),
+            extent: packed.extent(),
+            packed: Arc::new(packed),
             soa,
             live: Box::default(),
             data: Box::default(),
@@ -307,6 +311,7 @@ impl Tree {
         live.sort_by_key(|live| (live.node, live.set.rtype));
         live.dedup_by_key(|live| (live.node, live.set.rtype));
         Ok(Self {
+            extent: extent(&self.packed, &live, &data),
             packed: Arc::clone(&self.packed),
             soa,
             live: live.into(),
@@ -361,6 +366,7 @@ impl Tree {
         let place = live.partition_point(|live| (live.node, live.set.rtype) < key);
         let (node, weights) = (APEX, Box::default());
         live.insert(place, Live { node, set, weights });
+        tree.extent = extent(&tree.packed, &live, &data);
         tree.live = live.into();
         tree.data = data.into();
         tree.signed = Signed::By(signer);
@@ -434,6 +440,11 @@ impl Tree {
     /// Octets that the tree takes, beside its origin and its history.
     pub fn octets(&self) -> usize {
         self.packed.octets() + size_of_val(&*self.live) + size_of_val(&*self.data)
+    }
+
+    /// How much its records are.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// Goes from the origin down to the name, as RFC 1034 4.3.2 step 3 does, and stops where
@@ -539,4 +550,16 @@ impl Tree {
         let count = self.live[first..].partition_point(|live| live.node == node);
         &self.live[first..first + count]
     }
+}
+
+/// How much packed records are with these in the place of some.
+fn extent(packed: &Packed, live: &[Live], data: &[u8]) -> Extent {
+    let mut extent = packed.extent();
+    for live in live {
+        if let Some(replaced) = packed.set(live.node, live.set.rtype) {
+            extent.remove(Extent::of(replaced));
+        }
+        extent.add(Extent::of(live.view(packed.name(live.node), data)));
+    }
+    extent
 }

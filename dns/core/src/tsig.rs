@@ -27,7 +27,7 @@ use sha1::Sha1;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 
 use crate::keys::{Algorithm, TsigKey, TsigKeys};
-use crate::message::{HEADER_OCTETS, Request, Tsig};
+use crate::message::{CLASS_ANY, HEADER_OCTETS, Request, Tsig};
 use crate::reply::Rcode;
 
 /// Errors within a TSIG record (RFC 8945 3).
@@ -39,7 +39,6 @@ pub(crate) const BADTIME: u16 = 18;
 const FUDGE_SECONDS: u16 = 300;
 /// Octets of the shortest MAC, if half of the whole has not more (RFC 8945 5.2.2.1).
 const MAC_OCTETS_MIN: usize = 10;
-const CLASS_ANY: u16 = 255;
 /// Where the header counts the records of the additional section.
 const ADDITIONAL_COUNT_AT: usize = 10;
 

@@ -6,13 +6,17 @@
 
 use std::borrow::Cow;
 
-use cfgdns_sign::{Place, SIGNATURE_OCTETS, Set, ZoneNode, chained};
+use cfgdns_sign::{Place, Role, SIGNATURE_OCTETS, Set, ZoneNode, chained};
 use cfgdns_zone::{Name, Rtype};
 
+use crate::packed::Extent;
 use crate::tree::{APEX, Lookup, NodeId, SetView, Tree};
 
-/// Octets of an RRSIG record beside its names and its signature: its own and those of its data.
-const RRSIG_OCTETS: usize = 10 + 18;
+/// Octets of the data of an RRSIG record beside the name of the zone and the signature (RFC 4034
+/// 3.1).
+const RRSIG_OCTETS: usize = 18;
+/// Octets of a record beside its name and data: type, class, TTL, length (RFC 1035 3.2.1).
+const RECORD_OCTETS: usize = 10;
 
 /// A set, to be compared or signed.
 pub(crate) fn as_set(set: SetView<'_>) -> Set<'_> {
@@ -33,6 +37,11 @@ pub(crate) fn signed_alike(old: &Tree, new: &Tree) -> bool {
 /// The sets of a name, each with whether it is signed; with its NSEC where the zone is signed.
 pub(crate) fn chained_sets(tree: &Tree, node: NodeId) -> Vec<(Set<'_>, bool)> {
     let sets: Vec<_> = tree.sets(node).map(as_set).collect();
+    if sets.is_empty() {
+        // It is not in the chain. There may be thousands in a row, each of which would look for the
+        // next name behind all others: those that follow roles that nobody holds.
+        return Vec::new();
+    }
     if tree.signer().is_none() {
         return sets.into_iter().map(|set| (set, false)).collect();
     }
@@ -70,12 +79,27 @@ pub(crate) fn signatures<'a>(tree: &Tree, set: &Set<'a>) -> Option<Set<'a>> {
     })
 }
 
-/// About the octets that signatures add to a record.
-pub(crate) fn signed_octets(tree: &Tree, owner: &[u8]) -> usize {
+/// How many signatures a set has, where the zone is signed, and the octets of the data of each.
+pub(crate) fn signature_octets(tree: &Tree, set: &Set<'_>) -> (usize, usize) {
+    let signs = |role| match set.rtype {
+        Rtype::DNSKEY => role != Role::ZoneSigning,
+        _ => role != Role::KeySigning,
+    };
+    let keys = tree.signer().into_iter();
+    let keys = keys.flat_map(|signer| signer.signing().keys());
+    let count = keys.filter(|key| key.signs && signs(key.role)).count();
+    (
+        count,
+        RRSIG_OCTETS + tree.origin().as_wire().len() + SIGNATURE_OCTETS,
+    )
+}
+
+/// About the octets that a zone has more when it is signed: for each record a signature, and one of
+/// its NSEC.
+pub(crate) fn signed_octets(tree: &Tree, extent: Extent) -> usize {
     let origin = tree.origin().as_wire().len();
-    let rrsig = owner.len() + RRSIG_OCTETS + origin + SIGNATURE_OCTETS;
-    // Its own, and that of the NSEC.
-    tree.signer().map_or(0, |_| 2 * rrsig)
+    let rrsig = RECORD_OCTETS + RRSIG_OCTETS + origin + SIGNATURE_OCTETS;
+    2 * (extent.owner_octets + extent.records * rrsig)
 }
 
 fn place(tree: &Tree, node: NodeId) -> Place {

@@ -455,7 +455,7 @@ fn any_is_one_set_and_what_is_not_ours_is_refused() {
             NotImp EDE 21
 
             example. OPT
-            FormErr
+            FormErr EDE 30
 
             www.example. TYPE65280
             NoError AA

@@ -92,6 +92,7 @@ fn rcode(rcode: Rcode) -> String {
         Rcode::ServFail => "SERVFAIL",
         Rcode::NotAuth => "NOTAUTH",
         Rcode::BadVers => "BADVERS",
+        Rcode::BadCookie => "BADCOOKIE",
     };
     text.to_owned()
 }

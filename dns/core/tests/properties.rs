@@ -167,7 +167,8 @@ proptest! {
             | Rcode::NotImp
             | Rcode::Refused
             | Rcode::NotAuth
-            | Rcode::BadVers) => {
+            | Rcode::BadVers
+            | Rcode::BadCookie) => {
                 prop_assert!(false, "{other:?}");
             }
         }

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cfgdns_core::rcode_of;
+
 /// Sizes of batches are told apart by powers of two: 1, 2 to 3, 4 to 7, ... 64.
 pub const BATCH_SIZES: usize = 7;
 
-/// Replies by the four bits of a header that say how it went (RFC 1035 4.1.1).
-pub const RCODES: usize = 16;
+/// Replies by how it went: as far as BADCOOKIE, the last rcode that there is here (RFC 7873 8).
+pub const RCODES: usize = 24;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -19,7 +21,7 @@ macro_rules! counters {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct Totals {
             $($(#[doc = $doc])+ pub $name: u64,)+
-            /// Replies by the rcode in their header: a rcode above 15 is counted by its low bits.
+            /// Replies by their rcode, with the bits that are in the OPT record.
             pub replies: [u64; RCODES],
             /// Batches of datagrams by size: of 1, 2 to 3, 4 to 7, and so on.
             pub udp_batches: [u64; BATCH_SIZES],
@@ -121,11 +123,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts a reply by its header.
+    /// Counts a reply by what it says of itself.
     pub(crate) fn reply(&mut self, octets: &[u8]) {
-        if let [_, _, flags, low, ..] = octets {
+        if let ([_, _, flags, ..], Some(rcode)) = (octets, rcode_of(octets)) {
             self.truncated += u64::from(flags >> 1 & 1);
-            self.replies[usize::from(low & 15)] += 1;
+            self.replies[usize::from(rcode)] += 1;
         }
     }
 

@@ -10,6 +10,8 @@
 //! - CNAME beside anything, or twice (RFC 1034 3.6.2);
 //! - DNAME twice or above anything (RFC 6672 2.4), or at a delegated name (RFC 6672 2.3);
 //! - NS that leads to an alias (RFC 2181 10.3), or to a name of this zone without an address;
+//! - NS at a wildcard: what it delegates is not defined (RFC 4592 4.2), and a proof that a name
+//!   made by it has no other type is one of a delegation, which validators refuse (RFC 6840 4.1);
 //! - a set that fits into no message.
 //!
 //! Warned of
@@ -193,6 +195,12 @@ fn node_alone(name: &Name, node: &Node, found: &mut Findings) {
         );
         let hint = "remove the CNAME, or the other records; at a zone's own name write A and AAAA";
         found.refuse((name, Rtype::CNAME), first(name, cname), rule, hint);
+    }
+    let is_apex = node.has(Rtype::SOA);
+    if let (Some(ns), true, false) = (node.set(Rtype::NS), name.is_wildcard(), is_apex) {
+        let rule = "what NS at a wildcard delegates is not defined (RFC 4592 4.2)".to_owned();
+        let hint = "write the NS records at the names that are delegated";
+        found.refuse((name, Rtype::NS), first(name, ns), rule, hint);
     }
     if let (Some(dname), true) = (node.set(Rtype::DNAME), name.is_wildcard()) {
         let rule = "what a DNAME at a wildcard means is not defined (RFC 6672 3.3)".to_owned();

@@ -156,8 +156,10 @@ pub(crate) fn time_decode(text: &[u8]) -> Option<u32> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    if text.len() != 14 {
-        return text.parse().ok();
+    match text.len() {
+        14 => {}
+        1..=10 => return text.parse().ok(),
+        _ => return None,
     }
     let part = |from: usize, to: usize| text[from..to].parse::<u32>().ok();
     let (year, month, date) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
@@ -291,6 +293,7 @@ mod tests {
             "19691231235959",
             "4294967296",
             "2026010100000",
+            "00000000001",
             "+1",
         ] {
             assert_eq!(time_decode(text.as_bytes()), None, "{text}");

@@ -307,6 +307,26 @@ fn alias_stands_alone() {
     );
 }
 
+/// RFC 4592 4.2, as named has it. A zone whose own name is a wildcard's names its servers there.
+#[test]
+fn wildcard_delegates_nothing() {
+    check_zone(
+        "*.w NS ns.other.\n*.w TXT x\n",
+        expect![[r#"
+            refused
+            db:4: `*.w.example. NS ns.other.`: what NS at a wildcard delegates is not defined (RFC 4592 4.2)
+              hint: write the NS records at the names that are delegated
+        "#]],
+    );
+    let origin = "*.example.".parse().expect("a name");
+    let source = Source {
+        file: "db",
+        text: b"@ 60 SOA ns1.other. root 1 2 3 4 5\n@ 60 NS ns1.other.\n",
+        origin: &origin,
+    };
+    assert!(load(&source).is_ok());
+}
+
 #[test]
 fn dname_is_one_with_nothing_below_and_not_delegated() {
     check_zone(

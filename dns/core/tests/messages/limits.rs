@@ -1,10 +1,15 @@
 //! The rate limit as clients see it.
 
-use cfgdns_core::{Freshness, Limiter, Limits, Local, Outcome, State, Transport, respond};
+use cfgdns_core::{
+    Freshness, Limiter, Limits, Local, Outcome, State, Transport, rcode_of, respond,
+};
 use cfgdns_zone::Rtype;
 
 use crate::reader::{Message, TC, opt, query};
 use crate::{CLIENT, arrival, state, udp};
+
+/// RFC 7873 8.
+const BADCOOKIE: u16 = 23;
 
 fn limiter() -> Limiter {
     let limits = Limits {
@@ -15,7 +20,8 @@ fn limiter() -> Limiter {
     Limiter::new(limits, *b"fedcba9876543210")
 }
 
-/// What comes back for requests that come in one millisecond: sent, truncated, nothing.
+/// What comes back for requests that come in one millisecond: sent, without its records because of
+/// the limit or of its size, nothing.
 fn flood(state: &State, transport: Transport, requests: impl Iterator<Item = Vec<u8>>) -> [u32; 3] {
     let mut limiter = limiter();
     let mut counts = [0; 3];
@@ -28,8 +34,10 @@ fn flood(state: &State, transport: Transport, requests: impl Iterator<Item = Vec
         let place = match respond(state, local, &arrival, &request) {
             Outcome::Send(octets) => {
                 let reply = Message::read(&octets);
-                assert!(!reply.has(TC) || reply.answer.len() + reply.authority.len() == 0);
-                usize::from(reply.has(TC))
+                assert_eq!(rcode_of(&octets), Some(reply.rcode()));
+                let slipped = reply.has(TC) || reply.rcode() == BADCOOKIE;
+                assert!(!slipped || reply.answer.len() + reply.authority.len() == 0);
+                usize::from(slipped)
             }
             Outcome::Silence => 2,
             Outcome::Stream(_) => panic!("a transfer"),
@@ -68,6 +76,64 @@ fn client_that_shows_our_cookie_is_not_limited() {
     let mut wrong = ours.clone();
     wrong[20] ^= 1;
     assert_eq!(flood(&state, Transport::Udp, www(&wrong)), [5, 50, 50]);
+}
+
+/// What slips through, for this cookie of the client and these secrets of ours.
+fn slipped(state: &State, cookie: Option<&[u8]>) -> Message {
+    let mut limiter = limiter();
+    let mut replies = same("www.example.", Rtype::A, cookie).filter_map(|request| {
+        let local = Local {
+            limiter: Some(&mut limiter),
+            signatures: None,
+        };
+        let outcome = respond(
+            state,
+            local,
+            &arrival(Transport::Udp, CLIENT, 1_000),
+            &request,
+        );
+        match outcome {
+            Outcome::Send(octets) => Some(Message::read(&octets)),
+            Outcome::Silence | Outcome::Stream(_) => None,
+        }
+    });
+    // As many as a second has are sent whole.
+    replies.nth(5).expect("half of them")
+}
+
+/// RFC 7873 5.2.3 and 5.2.4: who has cookies, and none of ours or a wrong one, gets one, and with it
+/// the answer; over TCP need come only who has none.
+#[test]
+fn client_with_cookies_is_sent_one_over_the_limit_and_others_to_tcp() {
+    let state = state();
+    let wrong = [b'0'; 24];
+    for theirs in [&b"01234567"[..], &wrong] {
+        let reply = slipped(&state, Some(theirs));
+        assert_eq!(
+            (reply.rcode(), reply.has(TC), reply.has(0x0400)),
+            (BADCOOKIE, false, false)
+        );
+        let ours = reply.option(10).expect("a cookie");
+        assert_eq!((&ours[..8], ours.len()), (&theirs[..8], 24));
+        let asked = query("www.example.", Rtype::A, Some(opt(1_232, 0, &[(10, ours)])));
+        let again = udp(&state, &asked);
+        assert_eq!((again.rcode(), again.answer.len()), (0, 1));
+        let flooded = same("www.example.", Rtype::A, Some(ours));
+        assert_eq!(flood(&state, Transport::Udp, flooded), [105, 0, 0]);
+    }
+    let reply = slipped(&state, None);
+    assert_eq!((reply.rcode(), reply.has(TC)), (0, true));
+    // Who has no secrets has no cookies to send.
+    let mut without = state.clone();
+    without.settings.cookies = None;
+    let reply = slipped(&without, Some(b"01234567"));
+    assert_eq!(
+        (reply.rcode(), reply.has(TC), reply.option(10)),
+        (0, true, None)
+    );
+    // An error is small, and says more than that it comes too often.
+    let foreign = same("example.org.", Rtype::A, Some(b"01234567"));
+    assert_eq!(flood(&state, Transport::Udp, foreign), [55, 0, 50]);
 }
 
 /// Names that strangers make up are counted together, whatever answers them; names of the zone are

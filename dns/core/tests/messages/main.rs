@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use cfgdns_core::{
     Acl, Arrival, Chaos, CookieSecrets, Freshness, Local, Moment, Outcome, Settings, State,
-    Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, respond,
+    Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, rcode_of, respond,
 };
 use cfgdns_zone::{Name, Source, load};
 
@@ -138,10 +138,17 @@ fn send(state: &State, transport: Transport, request: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The reply, whose rcode is also told by whoever counts it, without reading the rest.
+fn read(octets: &[u8]) -> Message {
+    let reply = Message::read(octets);
+    assert_eq!(rcode_of(octets), Some(reply.rcode()));
+    reply
+}
+
 fn udp(state: &State, request: &[u8]) -> Message {
-    Message::read(&send(state, Transport::Udp, request))
+    read(&send(state, Transport::Udp, request))
 }
 
 fn tcp(state: &State, request: &[u8]) -> Message {
-    Message::read(&send(state, Transport::Tcp, request))
+    read(&send(state, Transport::Tcp, request))
 }

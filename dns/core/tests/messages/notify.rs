@@ -142,7 +142,7 @@ fn target_that_does_not_answer_is_told_again_and_given_up() {
     assert_eq!(notifier.poll(moment(400_000)).len(), 1);
 }
 
-/// RFC 1996 3.6: the id, the name, the address and the port; 4.7: any rcode ends it.
+/// RFC 1996 3.6: the id, the name, the address and the port; 4.8: any rcode ends it.
 #[test]
 fn reply_counts_only_when_it_is_to_what_was_sent() {
     let mut notifier = notifier(targets(2), 100);

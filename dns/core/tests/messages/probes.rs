@@ -381,11 +381,11 @@ fn other_kinds_of_messages_and_classes() {
     check(
         &[
             (
-                "RFC 1996 NOTIFY, not yet",
+                "RFC 1996 NOTIFY: we are no secondary",
                 one(4 << 11 | RD, asked(Rtype::SOA, 1)),
             ),
             (
-                "RFC 2136 UPDATE, not yet",
+                "RFC 2136 UPDATE: zones change in the group",
                 one(5 << 11, asked(Rtype::SOA, 1)),
             ),
             ("RFC 1035 3.2.4, class HS", one(0, asked(Rtype::SOA, 4))),
@@ -404,12 +404,12 @@ fn other_kinds_of_messages_and_classes() {
             ),
         ],
         expect![[r#"
-            RFC 1996 NOTIFY, not yet
+            RFC 1996 NOTIFY: we are no secondary
             36 octets, NOTIMP opcode 4
             opt: version 0 udp 1232
             question: example. SOA
 
-            RFC 2136 UPDATE, not yet
+            RFC 2136 UPDATE: zones change in the group
             36 octets, NOTIMP opcode 5
             opt: version 0 udp 1232
             question: example. SOA

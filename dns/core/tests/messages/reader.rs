@@ -160,6 +160,7 @@ fn rcode_text(code: u16) -> &'static str {
         6 => "YXDOMAIN",
         9 => "NOTAUTH",
         16 => "BADVERS",
+        23 => "BADCOOKIE",
         _ => panic!("rcode {code}"),
     }
 }
