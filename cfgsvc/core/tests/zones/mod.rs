@@ -7,7 +7,7 @@ use cfgsvc_core::placement::{Colo, Grant, RoleName};
 use cfgsvc_core::tables;
 use cfgsvc_core::zones::{Follow, Moved, NodeObject, Settings, ZoneSerial, on_wire};
 use cfgsvc_proto::etcd::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, request_op};
-use cfgsvc_proto::state::KeyRecord;
+use cfgsvc_proto::state::{HistoryRecord, KeyRecord};
 use cfgsvc_proto::state::LeaseExpire;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
@@ -359,6 +359,57 @@ fn a_restored_group_leaves_serials_out_that_it_may_have_told() {
     let world = super::restored(&world.state);
     check(&world.state).expect("the store's invariants");
     assert_eq!(count(&world), before + (1 << 20));
+}
+
+/// How often zones came or went, by what the group counts.
+fn listed(world: &World) -> Option<u64> {
+    let moved: Option<Moved> = world.object("/cfgsvc/catalog");
+    moved.map(|moved| moved.count)
+}
+
+#[test]
+fn a_snapshot_of_before_zones_were_counted_is_restored_and_they_are_from_then_on() {
+    let mut old = world();
+    assert_eq!(listed(&old), Some(1));
+    let catalog = b"/cfgsvc/catalog";
+    old.state.remove(&tables::current(catalog));
+    old.state.retain(|key, value| {
+        let is_history = key.first() == Some(&(tables::Table::History as u8));
+        let of = || HistoryRecord::decode(value.clone()).expect("a record").key;
+        !is_history || of() != catalog.as_slice()
+    });
+    check(&old.state).expect("old data");
+    let mut world = super::restored(&old.state);
+    check(&world.state).expect("the store's invariants");
+    assert_eq!(listed(&world), Some(1 << 20));
+    let gone = txn(&mut world, vec![delete(ZONE), delete(&name(1, "@"))]);
+    assert!(matches!(gone, Outcome::Txn(_)), "{gone:?}");
+    assert_eq!(listed(&world), Some((1 << 20) + 1));
+
+    let nothing = super::restored(&World::new().state);
+    assert_eq!(listed(&nothing), None, "there is no zone to count");
+}
+
+#[test]
+fn zones_that_come_and_go_are_counted_by_the_group_alone_and_on_after_a_restore() {
+    let mut world = world();
+    assert_eq!(listed(&world), Some(1));
+    taken(&mut world, &name(1, "www"), HOST);
+    taken(&mut world, &name(2, "@"), &apex(3));
+    taken(&mut world, ZONE, &in_force(2));
+    assert_eq!(listed(&world), Some(1), "it was there before");
+    for done in [
+        world.put("/cfgsvc/catalog", r#"{"count":9}"#),
+        deleted(&mut world, "/cfgsvc/catalog"),
+    ] {
+        let refused = why(done);
+        assert!(refused.contains("by the group alone"), "{refused}");
+    }
+    let mut world = super::restored(&world.state);
+    assert_eq!(listed(&world), Some(1 + (1 << 20)));
+    let gone = txn(&mut world, vec![delete(ZONE), delete(&name(2, "@"))]);
+    assert!(matches!(gone, Outcome::Txn(_)), "{gone:?}");
+    assert_eq!(listed(&world), Some(2 + (1 << 20)));
 }
 
 /// What is done next.
