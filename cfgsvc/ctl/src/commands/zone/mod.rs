@@ -4,6 +4,7 @@ mod apply;
 mod follow;
 mod key;
 mod plan;
+mod roll;
 mod stored;
 
 use crate::Outcome;
