@@ -1,5 +1,5 @@
 //! What the leader does by itself: compaction by age and count, removal of what is compacted, and
-//! new signatures of zones before the old ones end.
+//! new signatures of zones before the old ones end ([`crate::signatures`]).
 //! Every member compares its data with the quota.
 //!
 //! Invariants
@@ -8,38 +8,26 @@
 //! - age is measured by this member's own clock since it leads, never by the times in the history.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use cfgsvc_core::read::{machine_record, range_page};
-use cfgsvc_core::zones::SigningObject;
-use cfgsvc_proto::etcd::{
-    CompactionRequest, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
-    request_op,
-};
-use cfgsvc_proto::kv::KeyValue;
+use cfgsvc_core::read::machine_record;
+use cfgsvc_proto::etcd::CompactionRequest;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
 use cfgsvc_proto::state::{Command, Scrub};
 use cluster::Role;
-use cluster_core::store::View;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::Status;
 
 use crate::clock::{self, Moment};
 use crate::service::{Service, unexpected};
+use crate::signatures;
 
 /// History events that one removal step looks at: some milliseconds of apply.
 pub const SCRUB_EVENTS: u32 = 1_000;
 /// Time between looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// Time between looks for zones that are to be signed anew; the shortest half of a time is so long.
-const SIGN_LOOK: Duration = Duration::from_secs(30);
-/// The keys of how zones are signed.
-const SIGNING: &[u8] = b"/cfgsvc/signing/";
-const SIGNING_END: &[u8] = b"/cfgsvc/signing0";
 /// Samples of the revision that are kept for an age: its resolution is a hundredth.
 const SAMPLES: u32 = 100;
 /// Least count of revisions worth a compaction by count alone, so that not every look makes one.
@@ -115,13 +103,13 @@ impl Compactor {
     }
 }
 
-/// Keeps house for as long as the member runs. The two do not wait for each other: compaction waits
+/// Keeps house for as long as the member runs. They do not wait for each other: compaction waits
 /// for the group.
 pub async fn run(service: Arc<Service>, retention: Retention) {
     tokio::join!(
         watch_quota(&service),
         compact(&service, retention),
-        sign(&service)
+        signatures::keep(&service)
     );
 }
 
@@ -150,87 +138,13 @@ async fn compact(service: &Service, retention: Retention) {
     }
 }
 
-/// Has zones signed anew before their signatures end.
-async fn sign(service: &Service) {
-    let mut looks = tokio::time::interval(SIGN_LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        looks.tick().await;
-        if leads(service)
-            && let Err(status) = sign_what_is_due(service).await
-        {
-            tracing::warn!(error = status.message(), "a zone is not signed anew");
-        }
-    }
-}
-
-async fn sign_what_is_due(service: &Service) -> Result<(), Status> {
-    let now_s = u64::try_from(clock::wall_ms() / 1_000).unwrap_or(0);
-    let due = service
-        .read_large(move |view| signing_due(view, now_s))
-        .await?;
-    for (kv, next) in due {
-        let Ok(value) = serde_json::to_vec(&next) else {
-            continue;
-        };
-        let key = String::from_utf8_lossy(&kv.key).into_owned();
-        tracing::info!(key, at = next.at, "a zone is signed anew");
-        service.propose(&signed_anew(&kv, value.into())).await?;
-    }
-    Ok(())
-}
-
-/// The zones whose signatures are to be made anew, with how they are signed then.
-fn signing_due(view: &dyn View, now_s: u64) -> io::Result<Vec<(KeyValue, SigningObject)>> {
-    let request = RangeRequest {
-        key: SIGNING.into(),
-        range_end: SIGNING_END.into(),
-        ..RangeRequest::default()
-    };
-    let Ok(page) = range_page(view, &request, usize::MAX)? else {
-        return Ok(Vec::new());
-    };
-    let due = page.kvs.into_iter().filter_map(|kv| {
-        let object: SigningObject = serde_json::from_slice(&kv.value).ok()?;
-        let next = object.next(now_s)?;
-        Some((kv, next))
-    });
-    Ok(due.collect())
-}
-
-/// A put, unless somebody else has changed the key meanwhile.
-fn signed_anew(kv: &KeyValue, value: Bytes) -> Command {
-    let unchanged = Compare {
-        key: kv.key.clone(),
-        result: compare::CompareResult::Equal.into(),
-        target: compare::CompareTarget::Mod.into(),
-        target_union: Some(compare::TargetUnion::ModRevision(kv.mod_revision)),
-        ..Compare::default()
-    };
-    let put = PutRequest {
-        key: kv.key.clone(),
-        value,
-        ..PutRequest::default()
-    };
-    let request = Some(request_op::Request::RequestPut(put));
-    let txn = TxnRequest {
-        compare: vec![unchanged],
-        success: vec![RequestOp { request }],
-        failure: Vec::new(),
-    };
-    Command {
-        reason: "signatures are renewed at half of their time".to_owned(),
-        ..command(Op::Txn(txn))
-    }
-}
-
 fn looks() -> Interval {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks
 }
 
-fn leads(service: &Service) -> bool {
+pub(crate) fn leads(service: &Service) -> bool {
     let status = service.status();
     status.role == Role::Leader && status.leader.is_some()
 }
@@ -266,7 +180,7 @@ async fn look(service: &Service, compactor: &mut Compactor) -> Result<(), Status
     Ok(())
 }
 
-fn command(op: Op) -> Command {
+pub(crate) fn command(op: Op) -> Command {
     Command {
         at_ms: clock::wall_ms(),
         author: "cfgsvcd".to_owned(),

@@ -25,6 +25,7 @@ pub mod recover;
 pub mod run;
 pub mod server;
 pub mod service;
+mod signatures;
 pub mod streams;
 pub mod votes;
 pub mod watch;

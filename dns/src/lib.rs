@@ -22,4 +22,5 @@ pub mod news;
 pub mod publish;
 pub mod run;
 pub mod secrets;
+mod signatures;
 pub mod status;

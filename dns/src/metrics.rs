@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::signatures;
 use crate::status::Known;
 
 /// What is known at one moment.
@@ -22,6 +23,9 @@ struct Present {
     revision: i64,
     zones: u64,
     closed: u64,
+    keys_missing: u64,
+    /// When the first signatures end, s since 1970.
+    signatures_until: Option<u64>,
     names: u64,
     tree_octets: u64,
     totals: Totals,
@@ -50,6 +54,8 @@ impl Present {
             revision,
             zones: 0,
             closed: 0,
+            keys_missing: 0,
+            signatures_until: signatures::first_end(&state.zones, cfgdns_net::now().unix_seconds),
             names: 0,
             tree_octets: 0,
             totals: known.totals(),
@@ -57,6 +63,7 @@ impl Present {
         for tree in state.zones.trees() {
             present.zones += 1;
             present.closed += u64::from(tree.is_closed());
+            present.keys_missing += u64::from(tree.lacks_keys());
             present.names += tree.name_count() as u64;
             present.tree_octets += tree.octets() as u64;
         }
@@ -82,6 +89,12 @@ impl Collector for Present {
         gauge(to, "zones", "Zones", self.zones)?;
         let help = "Zones with a key that cannot be read: SERVFAIL";
         gauge(to, "zones_closed", help, self.closed)?;
+        let help = "Signed zones whose private keys are not here: SERVFAIL to who wants signatures";
+        gauge(to, "zones_without_keys", help, self.keys_missing)?;
+        if let Some(until) = self.signatures_until {
+            let help = "When the first signatures end, in seconds since 1970";
+            gauge(to, "signatures_end_timestamp_seconds", help, until)?;
+        }
         gauge(to, "names", "Names of all zones", self.names)?;
         gauge(to, "zone_bytes", "Memory of packed zones", self.tree_octets)?;
         traffic(to, &self.totals)

@@ -21,6 +21,7 @@ use crate::lamp::{Change, Lamp};
 use crate::news;
 use crate::publish::{Keys, Publisher};
 use crate::secrets::{self, SecretError};
+use crate::signatures;
 use crate::status::{self, Known};
 
 /// The keys that zones are made of.
@@ -117,6 +118,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     });
     let telling = tokio::spawn(tell(told, Arc::clone(&known)));
     let settling = tokio::spawn(Arc::clone(&publisher).settle());
+    let expiring = tokio::spawn(signatures::watch(Arc::clone(&publisher)));
     let status = http.map(|listener| {
         tokio::spawn(cfgsvc_daemon::serve_http(
             listener,
@@ -145,6 +147,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     tracing::info!("ending: answers what it has read");
     telling.abort();
     settling.abort();
+    expiring.abort();
     if let Some(status) = status {
         status.abort();
     }

@@ -7,9 +7,8 @@ use cfgdns_sign::{PrivateKey, read_private};
 use cfgdns_zone::Name;
 use zeroize::Zeroizing;
 
-/// Most octets of a file with secrets that are read: one more than is allowed.
-const FILE_OCTETS_MAX: u64 = KEY_FILE_OCTETS_MAX as u64 + 1;
-
+/// Octets of a file with a private key of a zone: those of BIND have some hundred.
+const ZONE_KEY_OCTETS_MAX: usize = 4_096;
 /// Private keys of zones in a directory: two for each of ten thousand zones, while they change.
 const ZONE_KEYS_MAX: usize = 20_000;
 
@@ -19,6 +18,14 @@ pub enum SecretError {
     /// It cannot be read.
     #[error("cannot read it")]
     Read(#[source] std::io::Error),
+    /// It is larger than such a file can be meant to be.
+    #[error("{} has more than {octets_max} octets", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The most.
+        octets_max: usize,
+    },
     /// It is no file of keys.
     #[error("{}", file.display())]
     Keys {
@@ -67,13 +74,13 @@ pub enum SecretError {
 
 /// The secrets of cookies from a file.
 pub fn cookies(file: &Path) -> Result<CookieSecrets, SecretError> {
-    let text = read(file).map_err(SecretError::Read)?;
+    let text = read(file, KEY_FILE_OCTETS_MAX)?;
     parse(file, &text)
 }
 
 /// The keys for TSIG from a file.
 pub fn keys(file: &Path) -> Result<TsigKeys, SecretError> {
-    let text = read(file).map_err(SecretError::Read)?;
+    let text = read(file, KEY_FILE_OCTETS_MAX)?;
     parse_keys(&text).map_err(|source| SecretError::Keys {
         file: file.into(),
         source,
@@ -91,17 +98,25 @@ pub fn zone_keys(dir: &Path) -> Result<Vec<PrivateKey>, SecretError> {
         if keys.len() == ZONE_KEYS_MAX {
             return Err(SecretError::TooManyKeys { dir: dir.into() });
         }
-        let text = Zeroizing::new(read(&file).map_err(SecretError::Read)?);
+        let text = read(&file, ZONE_KEY_OCTETS_MAX)?;
         keys.push(read_private(&text).map_err(|source| SecretError::ZoneKey { file, source })?);
     }
     Ok(keys)
 }
 
-fn read(file: &Path) -> std::io::Result<String> {
+/// The text of a file, which is wiped when it is dropped.
+fn read(file: &Path, octets_max: usize) -> Result<Zeroizing<String>, SecretError> {
     use std::io::Read;
-    let mut text = String::new();
-    let opened = fs_err::File::open(file)?;
-    opened.take(FILE_OCTETS_MAX).read_to_string(&mut text)?;
+    // As long as it can be, so that no part of it is left behind when it grows; one octet more
+    // shows that there is more.
+    let limit = octets_max + 1;
+    let mut text = Zeroizing::new(String::with_capacity(limit));
+    let opened = fs_err::File::open(file).map_err(SecretError::Read)?;
+    let read = opened.take(limit as u64).read_to_string(&mut text);
+    if read.map_err(SecretError::Read)? > octets_max {
+        let file = file.into();
+        return Err(SecretError::TooLarge { file, octets_max });
+    }
     Ok(text)
 }
 
@@ -145,6 +160,22 @@ fn secret(text: &str) -> Option<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_is_wiped_whole_and_has_a_limit() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("Kexample.+015+00001.private");
+        let text = "x".repeat(ZONE_KEY_OCTETS_MAX);
+        fs_err::write(&file, &text).expect("a file");
+        let found = read(&file, ZONE_KEY_OCTETS_MAX).expect("it is small enough");
+        assert_eq!(*found, text);
+        let (capacity, limit) = (found.capacity(), ZONE_KEY_OCTETS_MAX + 1);
+        assert_eq!(capacity, limit, "it grew, and left the secret behind");
+        fs_err::write(&file, format!("{text}x")).expect("a file");
+        let error = zone_keys(dir.path()).expect_err("it is too large");
+        let expected = format!("{} has more than 4096 octets", file.display());
+        assert_eq!(error.to_string(), expected);
+    }
 
     #[test]
     fn one_secret_or_two_and_nothing_of_them_in_an_error() {

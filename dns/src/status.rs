@@ -88,7 +88,11 @@ async fn zones(State(known): State<Arc<Known>>) -> Response {
             return json!({ "zone": zone, "closed": true });
         }
         let names = tree.name_count();
-        json!({ "zone": zone, "serial": tree.soa().serial, "names": names })
+        let mut told = json!({ "zone": zone, "serial": tree.soa().serial, "names": names });
+        if let Some(why) = tree.lacking() {
+            told["keys_missing"] = why.into();
+        }
+        told
     });
     Json(zones.collect::<Vec<_>>()).into_response()
 }

@@ -334,7 +334,7 @@ impl Machine {
     ) -> io::Result<Result<T, Refusal>> {
         let write = |writer: &mut RevisionWriter<'_, '_>, leases: &mut Vec<LeaseChange>| {
             Ok(match write(writer)? {
-                Ok(outcome) => placement::review(writer, leases)?.map(|()| outcome),
+                Ok(outcome) => placement::review(writer, leases, origin.at_ms)?.map(|()| outcome),
                 refused @ Err(_) => refused,
             })
         };
@@ -367,7 +367,7 @@ impl Machine {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let mut leases = Vec::new();
-        let reviewed = placement::review(&mut writer, &mut leases)?;
+        let reviewed = placement::review(&mut writer, &mut leases, origin.at_ms)?;
         response.header = ops::header(writer.revision());
         let events = writer.finish()?;
         // Both read too, and must have seen all that is there.

@@ -202,7 +202,11 @@ fn measure_signed(zone: &Zone, hits: &[Name], absent: &[Name]) {
     };
     let validity = Validity::new(Time(0), Time(1_000_000)).expect("some days");
     let signing = Signing::new(vec![zone_key], validity).expect("a key that signs");
-    let signer = Signer::new(zone.origin(), Arc::new(signing), &[Arc::new(key)]);
+    let signer = Signer::new(
+        zone.origin(),
+        Arc::new(signing),
+        &[key].into_iter().collect(),
+    );
     let signer = Arc::new(signer.expect("the key is here"));
     let sign = |zone: &Zone| build(zone).signed(Arc::clone(&signer)).expect("its signer");
     let tree = sign(zone);

@@ -495,6 +495,7 @@ mod tests {
         });
         let validity = Validity::new(Time(0), Time(86_400)).expect("a day");
         let signing = Signing::new(zone_keys.collect(), validity).expect("keys that sign");
+        let keys = keys.into_iter().collect();
         let signer = Signer::new(tree.origin(), Arc::new(signing), &keys).expect("all keys");
         tree.signed(Arc::new(signer)).expect("its signer")
     }

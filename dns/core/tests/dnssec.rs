@@ -37,7 +37,7 @@ fn signer(origin: &str) -> Arc<Signer> {
     });
     let validity = Validity::new(Time(FROM), Time(FROM + 86_400)).expect("a day");
     let signing = Signing::new(zone_keys.collect(), validity).expect("keys that sign");
-    let keys = keys.map(|(key, _)| key);
+    let keys = keys.into_iter().map(|(key, _)| key).collect();
     Arc::new(Signer::new(&name(origin), Arc::new(signing), &keys).expect("all keys"))
 }
 

@@ -42,7 +42,7 @@ fn signer(origin: &Name, algorithm: Algorithm) -> Signer {
     };
     let validity = Validity::new(Time(0), Time(1_000_000)).expect("some days");
     let signing = Signing::new(vec![zone_key], validity).expect("a key that signs");
-    Signer::new(origin, Arc::new(signing), &[Arc::new(key)]).expect("the key is here")
+    Signer::new(origin, Arc::new(signing), &[key].into_iter().collect()).expect("the key is here")
 }
 
 fn main() {

@@ -135,6 +135,7 @@ impl Dnskey {
     }
 
     /// Whether a signature is one of a message by the holder of this key.
+    #[cfg(feature = "testing")]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.algorithm.verify(&self.public, message, signature)
     }

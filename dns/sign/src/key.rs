@@ -8,6 +8,7 @@
 use std::fmt;
 
 use ed25519_dalek::Signer as _;
+#[cfg(feature = "testing")]
 use p256::ecdsa::signature::Verifier as _;
 use zeroize::Zeroizing;
 
@@ -67,6 +68,7 @@ impl Algorithm {
     }
 
     /// Whether a signature is one of a message by the holder of a key.
+    #[cfg(feature = "testing")]
     pub(crate) fn verify(self, public: &[u8], message: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::Ed25519 => {
@@ -77,6 +79,8 @@ impl Algorithm {
                 both.is_some_and(|(key, signature)| key.verify_strict(message, &signature).is_ok())
             }
             Self::EcdsaP256Sha256 => {
+                /// What a point begins with elsewhere; records have its coordinates alone (RFC 6605 4).
+                const UNCOMPRESSED: u8 = 4;
                 let point = [&[UNCOMPRESSED], public].concat();
                 let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&point).ok();
                 let signature = p256::ecdsa::Signature::from_slice(signature).ok();
@@ -86,9 +90,6 @@ impl Algorithm {
         }
     }
 }
-
-/// What a point begins with elsewhere; records have its coordinates alone (RFC 6605 4).
-const UNCOMPRESSED: u8 = 4;
 
 /// The octets are no secret of the algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -32,14 +32,28 @@ pub enum KeyFileError {
     #[error("line {0} is not `NAME: VALUE`")]
     Line(usize),
     /// Another version of the form, which would be read wrongly.
-    #[error("the form is not v1.2 or v1.3")]
-    Format,
+    #[error(
+        "Private-key-format is `{}`, not v1.2 or v1.3: make a key with `cfgctl zone key generate`, \
+         or with dnssec-keygen",
+        shown(.0)
+    )]
+    Format(String),
     /// Another algorithm.
-    #[error("the algorithm is not 13 (ECDSAP256SHA256) or 15 (ED25519)")]
-    Algorithm,
+    #[error(
+        "Algorithm is `{}`, not 13 (ECDSAP256SHA256) or 15 (ED25519): make a key of one of these \
+         with `cfgctl zone key generate`, and change the algorithm of the zone to it",
+        shown(.0)
+    )]
+    Algorithm(String),
+    /// No base64.
+    #[error("PrivateKey is no base64: copy the file again from where the key was made")]
+    Base64,
     /// No 32 octets.
-    #[error("the private key is not base64 of {SECRET_OCTETS} octets")]
-    Secret,
+    #[error(
+        "PrivateKey has {0} octets, not {SECRET_OCTETS}: copy the file again from where the key was \
+         made"
+    )]
+    Secret(usize),
     /// No secret of the algorithm.
     #[error(transparent)]
     Unusable(#[from] UnusableSecret),
@@ -55,6 +69,12 @@ pub enum KeyFileError {
     /// The key.
     #[error(transparent)]
     Key(#[from] DnskeyError),
+}
+
+/// The beginning of what a field has that is no secret: a file that is no key may have anything.
+fn shown(value: &str) -> String {
+    let start = value.chars().take(24);
+    start.flat_map(char::escape_debug).collect()
 }
 
 /// The name of both files of a key without what follows the dot, as BIND writes it.
@@ -112,25 +132,23 @@ pub fn read_private(text: &str) -> Result<PrivateKey, KeyFileError> {
         }
     }
     let missing = KeyFileError::Missing;
-    if !["v1.2", "v1.3"].contains(&format.ok_or(missing("Private-key-format"))?) {
-        return Err(KeyFileError::Format);
+    let format = format.ok_or(missing("Private-key-format"))?;
+    if !["v1.2", "v1.3"].contains(&format) {
+        return Err(KeyFileError::Format(format.to_owned()));
     }
     // The name in parentheses is for people.
-    let number = algorithm.ok_or(missing("Algorithm"))?;
-    let number = number
-        .split_whitespace()
-        .next()
-        .and_then(|n| n.parse().ok());
+    let named = algorithm.ok_or(missing("Algorithm"))?;
+    let number = named.split_whitespace().next().and_then(|n| n.parse().ok());
     let algorithm = number.and_then(Algorithm::from_number);
-    let algorithm = algorithm.ok_or(KeyFileError::Algorithm)?;
+    let algorithm = algorithm.ok_or_else(|| KeyFileError::Algorithm(named.to_owned()))?;
     let secret = secret.ok_or(missing("PrivateKey"))?;
     let octets = base64_decode(secret.as_bytes()).map(Zeroizing::new);
-    let octets = octets.ok_or(KeyFileError::Secret)?;
+    let octets = octets.ok_or(KeyFileError::Base64)?;
     let missing = SECRET_OCTETS.checked_sub(octets.len());
     // The secret of P-256 is a number, and BIND leaves zeros at its beginning out.
     let missing = missing.filter(|missing| *missing == 0 || algorithm.secret_is_number());
     let mut secret = Zeroizing::new([0; SECRET_OCTETS]);
-    secret[missing.ok_or(KeyFileError::Secret)?..].copy_from_slice(&octets);
+    secret[missing.ok_or(KeyFileError::Secret(octets.len()))?..].copy_from_slice(&octets);
     Ok(PrivateKey::from_secret(algorithm, &secret)?)
 }
 

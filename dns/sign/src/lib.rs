@@ -23,10 +23,12 @@ mod denial;
 mod dnskey;
 mod key;
 mod key_file;
+mod private_keys;
 mod set;
 mod signer;
 mod signing;
 mod time;
+#[cfg(feature = "testing")]
 mod verify;
 
 pub use cache::SignatureCache;
@@ -36,8 +38,10 @@ pub use dnskey::{Dnskey, DnskeyError};
 pub use key::{Algorithm, PrivateKey, SECRET_OCTETS, SIGNATURE_OCTETS, UnusableSecret};
 pub use key_file::{KeyFileError, PublicKey, file_stem, read_private, read_public};
 pub use key_file::{write_private, write_public};
+pub use private_keys::PrivateKeys;
 pub use set::Set;
 pub use signer::{MissingKeys, Signer};
 pub use signing::{KEYS_MAX, Role, Signing, SigningError, ZoneKey};
 pub use time::{Time, Validity, ValidityError};
+#[cfg(feature = "testing")]
 pub use verify::verifies;

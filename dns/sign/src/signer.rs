@@ -6,6 +6,7 @@ use cfgdns_zone::{Name, Rdata, Rtype};
 
 use crate::cache::SignatureCache;
 use crate::key::PrivateKey;
+use crate::private_keys::PrivateKeys;
 use crate::set::Set;
 use crate::signing::{Role, Signing, ZoneKey};
 
@@ -40,16 +41,13 @@ impl Signer {
     pub fn new(
         origin: &Name,
         signing: Arc<Signing>,
-        keys: &[Arc<PrivateKey>],
+        keys: &PrivateKeys,
     ) -> Result<Self, MissingKeys> {
         let mut active = Vec::new();
         let mut tags = Vec::new();
         for ZoneKey { dnskey, role, .. } in signing.keys().iter().filter(|key| key.signs) {
             let (role, tag) = (*role, dnskey.key_tag());
-            let is_it = |key: &&Arc<PrivateKey>| {
-                key.algorithm() == dnskey.algorithm() && key.public() == dnskey.public()
-            };
-            match keys.iter().find(is_it) {
+            match keys.of(dnskey) {
                 Some(key) => {
                     let key = Arc::clone(key);
                     active.push(Active { role, tag, key });

@@ -10,8 +10,9 @@ use crate::dnskey::Dnskey;
 use crate::key::Algorithm;
 use crate::time::Validity;
 
-/// Keys of a zone: two of each role and algorithm while all of them roll at once. A message of UDP
-/// must hold the set of them (RFC 9715), and each that signs costs a signature.
+/// Keys of a zone: two of each role and algorithm while all of them roll at once, and each that
+/// signs costs a signature. The set of eight keys of P-256 fits into no message of UDP, with that
+/// of eight signatures not by far (640 octets and 856, of 1,232): who asks is told to come over TCP.
 pub const KEYS_MAX: usize = 8;
 
 /// What a key signs.

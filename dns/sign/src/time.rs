@@ -63,6 +63,20 @@ impl Validity {
         self.expiration
     }
 
+    /// For how many seconds it may still be believed; 0 when it has ended.
+    pub fn left(self, now: Time) -> u32 {
+        if now.is_after(self.expiration) {
+            return 0;
+        }
+        self.expiration.0.wrapping_sub(now.0)
+    }
+
+    /// Whether no more than a quarter of the time is left: it should have been signed anew by now.
+    pub fn is_late(self, now: Time) -> bool {
+        let whole = self.expiration.0.wrapping_sub(self.inception.0);
+        self.left(now) <= whole / 4
+    }
+
     /// Whether a signature may be believed at this moment.
     pub fn covers(self, now: Time) -> bool {
         !self.inception.is_after(now) && !now.is_after(self.expiration)
@@ -96,6 +110,16 @@ mod tests {
             (11, false),
         ] {
             assert_eq!(validity.covers(Time(now)), covered, "{now}");
+        }
+        let left = |now: u32| (validity.left(Time(now)), validity.is_late(Time(now)));
+        for (now, expected) in [
+            (u32::MAX - 9, (20, false)),
+            (4, (6, false)),
+            (5, (5, true)),
+            (10, (0, true)),
+            (11, (0, true)),
+        ] {
+            assert_eq!(left(now), expected, "{now}");
         }
         for (inception, expiration) in [(5, 5), (6, 5), (0, 1 << 31)] {
             let (inception, expiration) = (Time(inception), Time(expiration));

@@ -202,7 +202,7 @@ fn secret_that_begins_with_zeros_is_read_without_them() {
     }
     let long = [&[0], &secret[..]].concat();
     let error = read_private(&file(Algorithm::EcdsaP256Sha256, &long)).expect_err("too long");
-    assert_eq!(error, KeyFileError::Secret);
+    assert_eq!(error, KeyFileError::Secret(33));
 }
 
 #[track_caller]
@@ -215,7 +215,9 @@ fn refused(change: impl Fn(&str) -> String, expected: Expect) {
 fn files_that_are_no_keys_are_refused_with_the_reason() {
     refused(
         |text| text.replace("v1.2", "v2.0"),
-        expect!["the form is not v1.2 or v1.3"],
+        expect![
+            "Private-key-format is `v2.0`, not v1.2 or v1.3: make a key with `cfgctl zone key generate`, or with dnssec-keygen"
+        ],
     );
     refused(
         |text| text.replace("Private-key-format: v1.2\n", ""),
@@ -223,7 +225,9 @@ fn files_that_are_no_keys_are_refused_with_the_reason() {
     );
     refused(
         |text| text.replace("15 (ED25519)", "8 (RSASHA256)"),
-        expect!["the algorithm is not 13 (ECDSAP256SHA256) or 15 (ED25519)"],
+        expect![
+            "Algorithm is `8 (RSASHA256)`, not 13 (ECDSAP256SHA256) or 15 (ED25519): make a key of one of these with `cfgctl zone key generate`, and change the algorithm of the zone to it"
+        ],
     );
     refused(
         |text| text.repeat(2),
@@ -235,11 +239,13 @@ fn files_that_are_no_keys_are_refused_with_the_reason() {
     );
     refused(
         |text| text.replace("MjI2NDUx", ""),
-        expect!["the private key is not base64 of 32 octets"],
+        expect![
+            "PrivateKey has 26 octets, not 32: copy the file again from where the key was made"
+        ],
     );
     refused(
         |text| text.replace("PrivateKey: ", "PrivateKey: !"),
-        expect!["the private key is not base64 of 32 octets"],
+        expect!["PrivateKey is no base64: copy the file again from where the key was made"],
     );
     refused(
         |_| {

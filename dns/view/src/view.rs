@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cfgdns_core::{CatalogMember, LazyTree, Tree, Zones, catalog};
-use cfgdns_sign::PrivateKey;
+use cfgdns_sign::{PrivateKey, PrivateKeys};
 use cfgdns_zone::Name;
 use cfgsvc_core::placement::keys::Place as Key;
 use cfgsvc_core::placement::{Name as Member, RoleName};
@@ -26,7 +26,7 @@ pub struct View {
     /// The name of the catalog of zones, if one is made.
     catalog: Option<Name>,
     /// The private keys that this server has.
-    keys: Arc<[Arc<PrivateKey>]>,
+    keys: PrivateKeys,
     /// The zones that depend on each role.
     followers: BTreeMap<RoleName, BTreeSet<ZoneName>>,
     /// What must be made anew, since the zones were last built.
@@ -88,7 +88,7 @@ impl View {
 
     /// These are the private keys that zones can be signed with.
     pub fn set_keys(&mut self, keys: impl IntoIterator<Item = PrivateKey>) {
-        self.keys = keys.into_iter().map(Arc::new).collect();
+        self.keys = keys.into_iter().collect();
         for (zone, keys) in &mut self.zones {
             if keys.keys_changed() {
                 self.stale.insert(zone.clone());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cfgdns_core::{LazyTree, Tree};
-use cfgdns_sign::{PrivateKey, Signer, Signing};
+use cfgdns_sign::{PrivateKeys, Signer, Signing};
 use cfgdns_zone::{Name, Node, Zone};
 use cfgsvc_core::placement::RoleName;
 use cfgsvc_core::zones::{
@@ -185,7 +185,7 @@ impl ZoneKeys {
     pub(crate) fn tree(
         &mut self,
         placement: &Arc<Placement>,
-        keys: &[Arc<PrivateKey>],
+        keys: &PrivateKeys,
     ) -> Read<LazyTree> {
         let packed = match &self.packed {
             Some(packed) => Arc::clone(packed),
@@ -200,7 +200,7 @@ impl ZoneKeys {
         }))
     }
 
-    fn pack(&self, keys: &[Arc<PrivateKey>]) -> Read<Packed> {
+    fn pack(&self, keys: &PrivateKeys) -> Read<Packed> {
         let zone = self.readable()?;
         let following = Following::new(&self.name, zone, &self.follows);
         let packed = Tree::build_with(zone, &following.names());

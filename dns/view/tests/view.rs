@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use cfgdns_core::{Tree, Zones};
+use cfgdns_sign::{Algorithm, PrivateKey};
 use cfgdns_view::{Entry, View, ZoneChange, settle};
 use cfgdns_zone::{Name, Rdata, Rtype};
 use expect_test::{Expect, expect};
@@ -442,9 +443,89 @@ fn keys_of_others_change_nothing() {
     assert_eq!(server.changes(), "");
 }
 
+/// The private key number `octet`.
+fn private(octet: u8) -> PrivateKey {
+    PrivateKey::from_secret(Algorithm::Ed25519, &[octet; 32]).expect("any octets are a secret")
+}
+
+/// How a zone is signed by the key number `octet` since a moment.
+fn signed_by(octet: u8, at: u64) -> String {
+    let dnskey = private(octet).dnskey(true).to_data();
+    let dnskey = dnskey.text(Rtype::DNSKEY, None);
+    let key = format!(r#"{{"dnskey":"{dnskey}","role":"csk","signs":true}}"#);
+    format!(r#"{{"keys":[{key}],"at":{at}}}"#)
+}
+
+/// Who signs a zone, by which keys and when; or which keys are not here.
+fn signs(tree: &Tree) -> String {
+    match (tree.signer(), tree.lacking()) {
+        (Some(signer), None) => format!("{:?} {:?}", signer.signing(), signer.dnskeys()),
+        (None, Some(why)) => why.to_owned(),
+        (None, None) => "nobody".to_owned(),
+        (Some(_), Some(why)) => panic!("signed, and not: {why}"),
+    }
+}
+
+#[test]
+fn zone_is_signed_while_its_keys_are_here_and_says_which_are_not() {
+    let mut server = server();
+    server.put("signing/example.com", &signed_by(1, 1_700_000_000));
+    let who = |server: &Server| signs(server.zones.get(&name("example.com.")).expect("it"));
+    let lacks = "of the keys that sign example.com., this server lacks those with the tags [";
+    let changes = server.build();
+    let unsigned = changes[0].unsigned.as_deref().unwrap_or_default();
+    assert!(unsigned.starts_with(lacks), "{changes:?}");
+    assert!(who(&server).starts_with(lacks));
+    server.view.set_keys([private(2)]);
+    server.build();
+    assert!(who(&server).starts_with(lacks), "it is another one");
+    server.view.set_keys([private(2), private(1)]);
+    let changes = server.build();
+    assert_eq!((changes.len(), &changes[0].unsigned), (1, &None));
+    assert!(
+        who(&server).contains("expiration: Time(1701209600)"),
+        "{}",
+        who(&server)
+    );
+    assert!(server.zone("example.com.").contains("60 DNSKEY 257 3 15 "));
+    server.view.set_keys([]);
+    server.build();
+    assert!(who(&server).starts_with(lacks), "it is gone");
+    server.delete("signing/example.com");
+    server.build();
+    assert_eq!(who(&server), "nobody");
+    server.view.set_keys([private(1)]);
+    assert_eq!(server.build(), [], "no zone wants a key");
+}
+
+#[test]
+fn zone_is_closed_while_how_it_is_signed_cannot_be_read() {
+    let mut server = server();
+    server.view.set_keys([private(1)]);
+    server.changes();
+    let good = signed_by(1, 1_700_000_000);
+    for bad in [
+        "{}".to_owned(),
+        good.replace("257 3 15 ", "257 3 8 "),
+        good.replace(r#""at":"#, r#""later":1,"at":"#),
+    ] {
+        server.put("signing/example.com", &bad);
+        let closed = server.changes();
+        assert!(
+            closed.starts_with("example.com. 1 -> - closed: "),
+            "{bad}: {closed}"
+        );
+        server.put("signing/example.com", &good);
+        assert_eq!(server.changes(), "example.com. - -> 1\n");
+        server.delete("signing/example.com");
+        server.changes();
+    }
+}
+
 /// One change of one key, of few that meet in every way; now and then one that cannot be read.
 fn any_change() -> impl Strategy<Value = (String, Option<String>)> {
     let zone = proptest::sample::select(vec!["a.example", "b.example"]);
+    let zone_too = zone.clone();
     let label = proptest::sample::select(vec!["@", "www", "db", "_cfgsvc.www"]);
     let role = proptest::sample::select(vec!["web", "db/x"]);
     let holder = proptest::sample::select(vec!["", r#""holder":"a","#, r#""holder":"b","#]);
@@ -464,6 +545,10 @@ fn any_change() -> impl Strategy<Value = (String, Option<String>)> {
             (format!("follows/{zone}/www/{rtype}"), format!(r#"{{"role":"{role}"{more}}}"#))),
         2 => (zone, 1..5_u8, 0..3_u8).prop_map(|(zone, count, web)|
             (format!("serials/{zone}"), format!(r#"{{"count":{count},"roles":{{"web":{web}}}}}"#))),
+        2 => (zone_too, 1..3_u8, 0..2_u64).prop_map(|(zone, octet, later)|
+            (format!("signing/{zone}"), signed_by(octet, 1_700_000_000 + later))),
+        1 => (1..6_u8).prop_map(|count|
+            ("catalog".to_owned(), format!(r#"{{"count":{count}}}"#))),
         1 => (role.clone(), 3..6_u8).prop_map(|(role, count)|
             (format!("moved/{role}"), format!(r#"{{"count":{count}}}"#))),
         2 => (role.clone(), holder, 1..9_u8).prop_map(|(role, holder, epoch)|
@@ -484,12 +569,40 @@ fn any_change() -> impl Strategy<Value = (String, Option<String>)> {
     })
 }
 
-fn dumps(zones: &Zones) -> Vec<(String, bool, usize, String)> {
+/// What happens to a name server: a change of a key of the group, or of its own private keys.
+#[derive(Debug, Clone)]
+enum Step {
+    Key(String, Option<String>),
+    Private(Vec<u8>),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let some = proptest::sample::subsequence(vec![1, 2], 0..=2);
+    prop_oneof![
+        9 => any_change().prop_map(|(key, value)| Step::Key(key, value)),
+        1 => some.prop_map(Step::Private),
+    ]
+}
+
+fn keys_of(octets: &[u8]) -> Vec<PrivateKey> {
+    octets.iter().map(|octet| private(*octet)).collect()
+}
+
+/// One that makes a catalog too.
+fn with_catalog() -> Server {
+    Server {
+        view: View::new(Some(name("catalog.invalid."))),
+        ..Server::default()
+    }
+}
+
+fn dumps(zones: &Zones) -> Vec<(String, bool, usize, String, String)> {
     let of = |tree: &std::sync::Arc<Tree>| {
         (
             tree.origin().to_string(),
             tree.is_closed(),
             tree.name_count(),
+            signs(tree),
             dump(tree),
         )
     };
@@ -502,19 +615,27 @@ proptest! {
     /// Building now and then on the way, once at the end, and after a second load all give the same.
     #[test]
     fn zones_are_those_of_one_load_whatever_way_they_came(
-        changes in proptest::collection::vec((any_change(), any::<bool>()), 1..40),
+        steps in proptest::collection::vec((any_step(), any::<bool>()), 1..40),
         stale in proptest::collection::vec(any_change(), 0..10),
     ) {
         let mut keys: BTreeMap<String, (String, i64)> = BTreeMap::new();
-        let mut server = Server::default();
-        for (revision, ((key, value), build)) in (1..).zip(changes) {
+        let mut own = Vec::new();
+        let mut server = with_catalog();
+        for (revision, (step, build)) in (1..).zip(steps) {
             server.revision = revision - 1;
-            if let Some(value) = value {
-                server.put(&key, &value);
-                keys.insert(format!("/cfgsvc/{key}"), (value, revision));
-            } else {
-                server.delete(&key);
-                keys.remove(&format!("/cfgsvc/{key}"));
+            match step {
+                Step::Key(key, Some(value)) => {
+                    server.put(&key, &value);
+                    keys.insert(format!("/cfgsvc/{key}"), (value, revision));
+                }
+                Step::Key(key, None) => {
+                    server.delete(&key);
+                    keys.remove(&format!("/cfgsvc/{key}"));
+                }
+                Step::Private(octets) => {
+                    server.view.set_keys(keys_of(&octets));
+                    own = octets;
+                }
             }
             if build {
                 server.build();
@@ -525,17 +646,19 @@ proptest! {
             let keys = keys.iter();
             keys.map(|(key, (value, at))| entry(key.as_bytes(), value.as_bytes(), *at))
         };
-        let mut fresh = Server::default();
+        let mut fresh = with_catalog();
+        fresh.view.set_keys(keys_of(&own));
         fresh.view.load(all());
         fresh.build();
         prop_assert_eq!(dumps(&server.zones), dumps(&fresh.zones));
         // One that knew something else before.
-        let mut other = Server::default();
+        let mut other = with_catalog();
         for (key, value) in &stale {
             other.put(key, value.as_deref().unwrap_or("{}"));
         }
         other.build();
         other.view.load(all());
+        other.view.set_keys(keys_of(&own));
         other.build();
         prop_assert_eq!(dumps(&other.zones), dumps(&fresh.zones));
     }

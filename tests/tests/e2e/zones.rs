@@ -285,6 +285,17 @@ fn names_follow_a_role_by_the_commit_that_moves_it() -> Result<()> {
     let shown = world.shown();
     ensure!(shown.contains("; www 3 A follows role web\n"), "{shown}");
     ensure!(shown.contains("; api 5 A follows role web\n"), "{shown}");
+    let command = "; cfgctl zone follow www A web --zone example.com --ttl 3\n";
+    ensure!(shown.contains(command), "{shown}");
+    ensure!(
+        world.apply(&shown)?.is_empty(),
+        "it applies to the same zone"
+    );
+    refused(
+        &at,
+        &["zone", "follow", "www", "A", "web"],
+        &["www. is in no zone", "give the whole name, or --zone ZONE"],
+    );
     let serial = world.serial()?;
     let revision = |world: &World| -> Result<i64> {
         let got = done(
@@ -303,6 +314,12 @@ fn names_follow_a_role_by_the_commit_that_moves_it() -> Result<()> {
         *granted == counted,
         "in one commit: {granted} and {counted}"
     );
+    let history = world.history()?;
+    let last = history.last().context("a change")?;
+    ensure!(
+        last["revision"] == *granted && last["serial"] == serial + 1,
+        "the failover is in the zone's history: {history:?}"
+    );
 
     let text = format!("{}www A 192.0.2.9\n", world.shown());
     let file = world.file(&text)?;
@@ -315,6 +332,11 @@ fn names_follow_a_role_by_the_commit_that_moves_it() -> Result<()> {
         world.shown().contains("; api 5 A follows role web\n"),
         "the other still does"
     );
+    let ran = crate::cli::cfgctl(&at, &["zone", "delete", ZONE, "--dry-run"]);
+    for words in ["this deletes zone example.com: ", "nothing was written"] {
+        ensure!(ran.code == Some(0) && ran.stderr.contains(words), "{ran:?}");
+    }
+    ensure!(world.keys("/cfgsvc/follows/")? == 1, "nothing was deleted");
     done(&at, &["zone", "delete", ZONE, "--yes"]);
     done(&at, &["role", "delete", "web"]);
     Ok(())

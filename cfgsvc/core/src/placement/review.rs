@@ -49,9 +49,11 @@ struct Change {
 }
 
 /// Checks all that was written so far, and settles the roles of which something else is said now.
+/// `at_ms` is when the command was proposed; 0: it does not say.
 pub(crate) fn review(
     writer: &mut RevisionWriter<'_, '_>,
     leases: &mut Vec<LeaseChange>,
+    at_ms: i64,
 ) -> Checked {
     let changes: Vec<Change> = writer
         .events()
@@ -71,7 +73,7 @@ pub(crate) fn review(
         .collect();
     let mut users = Users::default();
     for change in &changes {
-        if let Err(refusal) = one(writer, &mut users, change, leases)? {
+        if let Err(refusal) = one(writer, &mut users, change, (leases, at_ms))? {
             return Ok(Err(refusal));
         }
     }
@@ -114,7 +116,7 @@ fn one(
     writer: &mut RevisionWriter<'_, '_>,
     users: &mut Users,
     change: &Change,
-    leases: &mut Vec<LeaseChange>,
+    (leases, at_ms): (&mut Vec<LeaseChange>, i64),
 ) -> Checked {
     let key = shown(&change.key);
     let reserved = |why: &str| refuse(Code::ReservedKey, format!("key {key} {why}"));
@@ -143,7 +145,7 @@ fn one(
         Place::Role(role) => review_role(writer, &role, change, leases),
         Place::Dns(place) => {
             let new = change.new.as_ref().map(|(value, _)| value);
-            zones::review(writer.state, &change.key, &place, new)
+            zones::review(writer.state, &change.key, &place, new, at_ms)
         }
     }
 }

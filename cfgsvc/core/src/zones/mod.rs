@@ -36,7 +36,7 @@ mod signing;
 pub use keys::{Place, ZoneName};
 pub use objects::{Follow, FollowType, Moved, NodeObject, Settings, ZoneSerial};
 pub use serial::{later, on_wire};
-pub use signing::{KeyRole, SigningKey, SigningObject};
+pub use signing::{KeyRole, SigningKey, SigningObject, VALID_S_MAX, VALID_S_MIN};
 
 pub(crate) use review::{follower, review};
 pub(crate) use settle::{restored, settle};

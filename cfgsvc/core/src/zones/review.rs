@@ -62,8 +62,15 @@ pub(super) fn follows(
     Ok(found)
 }
 
-/// Checks a change of a key: its new value, or that it was deleted.
-pub(crate) fn review(view: &dyn View, key: &Bytes, place: &Place, new: Option<&Bytes>) -> Checked {
+/// Checks a change of a key: its new value, or that it was deleted. `at_ms` is when that was
+/// proposed; 0: it was not said.
+pub(crate) fn review(
+    view: &dyn View,
+    key: &Bytes,
+    place: &Place,
+    new: Option<&Bytes>,
+    at_ms: i64,
+) -> Checked {
     let invalid = |why: String| refuse(Code::InvalidObject, format!("key {}: {why}", shown(key)));
     let checked = match (place, new) {
         (Place::Serial(_) | Place::Moved(_) | Place::Catalog, _) => {
@@ -85,7 +92,7 @@ pub(crate) fn review(view: &dyn View, key: &Bytes, place: &Place, new: Option<&B
             None => Ok(()),
         },
         (Place::Signing(zone), Some(value)) => match parse::<SigningObject>(value) {
-            Ok(object) => put_signing(view, zone, &object)?,
+            Ok(object) => put_signing(view, zone, &object, at_ms)?,
             Err(why) => Err(why),
         },
         (Place::Node(zone, generation, name), Some(value)) => {
@@ -122,8 +129,10 @@ fn put_signing(
     view: &dyn View,
     zone: &ZoneName,
     object: &SigningObject,
+    at_ms: i64,
 ) -> io::Result<Result<(), String>> {
-    if let Err(why) = object.read() {
+    let now_s = u64::try_from(at_ms / 1_000).ok().filter(|now| *now > 0);
+    if let Err(why) = object.check(now_s) {
         return Ok(Err(why));
     }
     if in_force(view, zone)?.is_none() {

@@ -12,18 +12,25 @@ pub fn on_wire(count: u64) -> u32 {
     u32::try_from(at + 1).unwrap_or(u32::MAX)
 }
 
-/// The next count: one more, or that of `asked` when its serial is newer than that (RFC 1982 3.2),
-/// as an operator says who moves a zone here from another server.
+/// The next count: one more, or that of `asked` when its serial is newer than the one now, by at
+/// most 2^31-1 (RFC 1982 3.1), as an operator says who moves a zone here from another server.
+/// Where nothing was counted yet, every serial is.
 pub fn later(count: u64, asked: u32) -> u64 {
-    let next = count + 1;
-    let ahead = asked.wrapping_sub(on_wire(next));
     // Of 0 nothing can be said: it is no serial of ours.
-    if asked == 0 || ahead == 0 || ahead >= 1 << 31 {
-        return next;
+    if asked == 0 {
+        return count + 1;
+    }
+    if count == 0 {
+        return asked.into();
+    }
+    let now = on_wire(count);
+    let ahead = asked.wrapping_sub(now);
+    if ahead == 0 || ahead >= 1 << 31 {
+        return count + 1;
     }
     // Over the end of the ring there is one place less, as 0 is left out.
-    let over = u64::from(asked < on_wire(next));
-    next + u64::from(ahead) - over
+    let over = u64::from(asked < now);
+    count + u64::from(ahead) - over
 }
 
 #[cfg(test)]
@@ -46,8 +53,13 @@ mod tests {
         assert_eq!(later(7, 0), 8);
         assert_eq!(later(7, 8), 8);
         assert_eq!(later(7, 9), 9);
-        // More than half the ring ahead is behind.
+        // Half the ring ahead says nothing, and more than that is behind.
+        assert_eq!(later(7, 0x8000_0006), 0x8000_0006);
+        assert_eq!(later(7, 0x8000_0007), 8);
         assert_eq!(later(7, 0x8000_0009), 8);
+        assert_eq!(later(0, 0), 1);
+        assert_eq!(later(0, 1), 1);
+        assert_eq!(later(0, 3_000_000_000), 3_000_000_000);
         let end = u64::from(u32::MAX) - 1;
         assert_eq!(on_wire(later(end, 3)), 3);
         assert_eq!(later(end, 3), (1 << 32) + 2);

@@ -231,6 +231,9 @@ fn put<T: Serialize>(
 }
 
 /// The group went back to a snapshot: it may have told later serials before that.
+///
+/// A snapshot of before zones were counted has no count of them: it begins here, as name servers
+/// of the group may have counted on since.
 pub(crate) fn restored(writer: &mut RevisionWriter<'_, '_>) -> io::Result<()> {
     let range = tables::current_range(b"/cfgsvc/serials/", b"/cfgsvc/serials0");
     let mut serials = Vec::new();
@@ -251,9 +254,21 @@ pub(crate) fn restored(writer: &mut RevisionWriter<'_, '_>) -> io::Result<()> {
         serial.count += RESTORED_SKIP;
         put(writer, &key, &serial)?;
     }
-    if let Some(mut listed) = load::<Moved>(writer.state, &keys::CATALOG)? {
-        listed.count += RESTORED_SKIP;
-        put(writer, &keys::CATALOG, &listed)?;
+    let listed = load::<Moved>(writer.state, &keys::CATALOG)?;
+    if listed.is_some() || any_zone(writer.state)? {
+        let count = listed.unwrap_or_default().count + RESTORED_SKIP;
+        put(writer, &keys::CATALOG, &Moved { count })?;
     }
     Ok(())
+}
+
+/// Whether there is a zone.
+fn any_zone(view: &dyn View) -> io::Result<bool> {
+    let range = tables::current_range(b"/cfgsvc/zones/", b"/cfgsvc/zones0");
+    let mut found = false;
+    tables::try_scan(view, &range, Direction::Ascending, &mut |_, _| {
+        found = true;
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
 }

@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) leases: BTreeSet<i64>,
     /// Steps of agents so far, which are numbered by that; all roles and hosts count together.
     pub(crate) attempt: u64,
+    /// When commands are proposed; 0: they do not say.
+    pub(crate) at_ms: i64,
     /// The boot of the last agent that was taken in, by role and host.
     boots: BTreeMap<(String, String), String>,
     /// What they sent.
@@ -49,6 +51,7 @@ impl World {
             machine,
             leases: BTreeSet::new(),
             attempt: 0,
+            at_ms: 0,
             boots: BTreeMap::new(),
             sent: Vec::new(),
         }
@@ -64,6 +67,7 @@ impl World {
     pub(crate) fn apply(&mut self, op: Op) -> Outcome {
         let command = Command {
             op: Some(op),
+            at_ms: self.at_ms,
             ..Command::default()
         };
         let mut overlay = Overlay::new(&self.state);

@@ -7,10 +7,10 @@ use cfgsvc_core::placement::{Colo, Grant, RoleName};
 use cfgsvc_core::tables;
 use cfgsvc_core::zones::{Follow, Moved, NodeObject, Settings, ZoneSerial, on_wire};
 use cfgsvc_proto::etcd::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, request_op};
-use cfgsvc_proto::state::KeyRecord;
 use cfgsvc_proto::state::LeaseExpire;
 use cfgsvc_proto::state::command::Op;
 use cfgsvc_proto::state::reply::Result as Outcome;
+use cfgsvc_proto::state::{HistoryRecord, KeyRecord};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -359,6 +359,139 @@ fn a_restored_group_leaves_serials_out_that_it_may_have_told() {
     let world = super::restored(&world.state);
     check(&world.state).expect("the store's invariants");
     assert_eq!(count(&world), before + (1 << 20));
+}
+
+const SIGNING: &str = "/cfgsvc/signing/example.com";
+/// Public keys of RFC 8080 6.1 and RFC 6605 6.1.
+const ED25519: &str = "257 3 15 l02Woi0iS8Aa25FQkUd9RMzZHJpBoRQwAQEX1SxZJA4=";
+const P256: &str = "257 3 13 GojIhhXUN/u4v54ZQqGSnyhWJwaubCvTmeexv7bR6edbkrSqQpF64cYbcB7wNcP+e+MAnLr+Wi9xMWyQLc8NAA==";
+/// The moment of signing, s.
+const SIGNED_AT: i64 = 1_700_000_000;
+
+/// How a zone is signed by these keys; `true`: it signs.
+fn signed_by(keys: &[(&str, bool)]) -> String {
+    let keys = keys
+        .iter()
+        .map(|(dnskey, signs)| format!(r#"{{"dnskey":"{dnskey}","role":"csk","signs":{signs}}}"#));
+    let keys: Vec<String> = keys.collect();
+    format!(r#"{{"keys":[{}],"at":{SIGNED_AT}}}"#, keys.join(","))
+}
+
+#[test]
+fn a_zone_is_signed_where_it_is_and_its_serial_grows_with_each_change_of_that() {
+    let mut world = world();
+    let signed = signed_by(&[(ED25519, true)]);
+    let refused = why(world.put("/cfgsvc/signing/example.org", &signed));
+    assert!(
+        refused.contains("'example.org' does not exist"),
+        "{refused}"
+    );
+    let before = count(&world);
+    taken(&mut world, SIGNING, &signed);
+    assert_eq!(count(&world), before + 1);
+    let later = signed.replace("1700000000", "1700000001");
+    taken(&mut world, SIGNING, &later);
+    assert_eq!(count(&world), before + 2);
+    let refused = why(deleted(&mut world, ZONE));
+    assert!(refused.contains("the zone is signed"), "{refused}");
+    assert!(matches!(deleted(&mut world, SIGNING), Outcome::Txn(_)));
+    assert_eq!(count(&world), before + 3, "it is signed no more");
+    taken(&mut world, SIGNING, &signed);
+    let both = vec![delete(SIGNING), delete(ZONE), delete(&name(1, "@"))];
+    assert!(matches!(txn(&mut world, both), Outcome::Txn(_)));
+}
+
+#[test]
+fn a_moment_of_signing_far_ahead_of_the_command_is_refused() {
+    let mut world = world();
+    let signed = signed_by(&[(ED25519, true)]);
+    world.at_ms = (SIGNED_AT - 3_601) * 1_000;
+    let refused = why(world.put(SIGNING, &signed));
+    assert!(refused.contains("by the clock of the group"), "{refused}");
+    let both = vec![put(SIGNING, &signed)];
+    let refused = why(txn(&mut world, both));
+    assert!(refused.contains("by the clock of the group"), "{refused}");
+    world.at_ms += 1_000;
+    taken(&mut world, SIGNING, &signed);
+    // The group's time does not go back, and a clock that was ahead once says nothing of later.
+    world.at_ms += 400_000_000_000;
+    taken(&mut world, "elsewhere", "1");
+    world.at_ms -= 400_000_000_000;
+    let later = SIGNED_AT + 7_200;
+    let far = signed.replace("1700000000", &later.to_string());
+    let refused = why(world.put(SIGNING, &far));
+    assert!(refused.contains("by the clock of the group"), "{refused}");
+}
+
+/// RFC 6781 4.1.4 and RFC 6840 5.11, by the steps of ZONES.md.
+#[test]
+fn an_algorithm_is_changed_by_adding_a_key_that_signs_and_removing_the_one_before() {
+    let mut world = world();
+    taken(&mut world, SIGNING, &signed_by(&[(ED25519, true)]));
+    for wrong in [
+        signed_by(&[(ED25519, true), (P256, false)]),
+        signed_by(&[(ED25519, false), (P256, true)]),
+    ] {
+        let refused = why(world.put(SIGNING, &wrong));
+        assert!(refused.contains("RFC 4035 2.2"), "{wrong}: {refused}");
+    }
+    taken(
+        &mut world,
+        SIGNING,
+        &signed_by(&[(ED25519, true), (P256, true)]),
+    );
+    taken(&mut world, SIGNING, &signed_by(&[(P256, true)]));
+}
+
+/// How often zones came or went, by what the group counts.
+fn listed(world: &World) -> Option<u64> {
+    let moved: Option<Moved> = world.object("/cfgsvc/catalog");
+    moved.map(|moved| moved.count)
+}
+
+#[test]
+fn a_snapshot_of_before_zones_were_counted_is_restored_and_they_are_from_then_on() {
+    let mut old = world();
+    assert_eq!(listed(&old), Some(1));
+    let catalog = b"/cfgsvc/catalog";
+    old.state.remove(&tables::current(catalog));
+    old.state.retain(|key, value| {
+        let is_history = key.first() == Some(&(tables::Table::History as u8));
+        let of = || HistoryRecord::decode(value.clone()).expect("a record").key;
+        !is_history || of() != catalog.as_slice()
+    });
+    check(&old.state).expect("old data");
+    let mut world = super::restored(&old.state);
+    check(&world.state).expect("the store's invariants");
+    assert_eq!(listed(&world), Some(1 << 20));
+    let gone = txn(&mut world, vec![delete(ZONE), delete(&name(1, "@"))]);
+    assert!(matches!(gone, Outcome::Txn(_)), "{gone:?}");
+    assert_eq!(listed(&world), Some((1 << 20) + 1));
+
+    let nothing = super::restored(&World::new().state);
+    assert_eq!(listed(&nothing), None, "there is no zone to count");
+}
+
+#[test]
+fn zones_that_come_and_go_are_counted_by_the_group_alone_and_on_after_a_restore() {
+    let mut world = world();
+    assert_eq!(listed(&world), Some(1));
+    taken(&mut world, &name(1, "www"), HOST);
+    taken(&mut world, &name(2, "@"), &apex(3));
+    taken(&mut world, ZONE, &in_force(2));
+    assert_eq!(listed(&world), Some(1), "it was there before");
+    for done in [
+        world.put("/cfgsvc/catalog", r#"{"count":9}"#),
+        deleted(&mut world, "/cfgsvc/catalog"),
+    ] {
+        let refused = why(done);
+        assert!(refused.contains("by the group alone"), "{refused}");
+    }
+    let mut world = super::restored(&world.state);
+    assert_eq!(listed(&world), Some(1 + (1 << 20)));
+    let gone = txn(&mut world, vec![delete(ZONE), delete(&name(2, "@"))]);
+    assert!(matches!(gone, Outcome::Txn(_)), "{gone:?}");
+    assert_eq!(listed(&world), Some(2 + (1 << 20)));
 }
 
 /// What is done next.

@@ -14,7 +14,7 @@ pub(crate) enum ZoneCommand {
     #[command(
         after_help = "The file is checked first; what differs is written in one commit, whole or
 not at all. Names that follow a role stay. The serial grows by one, or to that of the file's SOA
-where that is newer.
+where that is newer. A file has at most 32 MB and 1,000,000 records.
 
 Example: cfgctl zone apply example.com.zone --dry-run
          cfgctl zone apply - --zone example.com <db.example"
@@ -33,8 +33,13 @@ Example: cfgctl zone apply example.com.zone --dry-run
         #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(i64).range(1..))]
         rev: Option<i64>,
     },
-    /// Print the changes of a zone
-    #[command(after_help = "Example: cfgctl zone history example.com")]
+    /// Print the changes of a zone, and the moves of the roles that it follows
+    #[command(
+        after_help = "Each line is a commit by which the zone has another serial. Moves of a
+role are those since the zone follows it; all of them: cfgctl history /cfgsvc/grants/ROLE
+
+Example: cfgctl zone history example.com"
+    )]
     History {
         /// The zone
         #[arg(value_parser = zone)]
@@ -60,7 +65,7 @@ Example: cfgctl zone rollback example.com --to 117 --dry-run")]
         dry_run: bool,
     },
     /// Delete a zone, with all its names
-    #[command(after_help = "Example: cfgctl zone delete example.com")]
+    #[command(after_help = "Example: cfgctl zone delete example.com --dry-run")]
     Delete {
         /// The zone
         #[arg(value_parser = zone)]
@@ -68,6 +73,9 @@ Example: cfgctl zone rollback example.com --to 117 --dry-run")]
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Say what would be deleted, and delete nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Have a name answer with the holder of a role
     #[command(
@@ -123,7 +131,7 @@ pub(crate) struct ZoneFollowArgs {
     pub(crate) what: Followed,
     /// The role
     pub(crate) role: RoleName,
-    /// How long an answer may be kept, s: clients go to the old holder for so long
+    /// How long an answer may be kept, s, at most 300: clients go to the old holder for so long
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub(crate) ttl: u32,
     /// For CNAME and SRV: the domain below which each host or colo has its name

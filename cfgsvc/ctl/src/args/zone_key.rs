@@ -76,15 +76,24 @@ To change a key: generate and add the new one with --standby, wait for the TTL o
 give its DS to the parent (zone key list) and wait for the TTL of DS; `retire` the old one, wait for
 the longest TTL of the zone, and `remove` it.
 
+To change the algorithm: add a key of the new one, which signs at once, wait for the longest TTL of
+the zone; give its DS to the parent, take the old one away there and wait for the TTL of DS;
+`remove` all keys of the old algorithm in one command.
+
+A key signing key and a zone signing key are added together: the one is not enough without the
+other.
+
 Example: cfgctl zone key add example.com /etc/cfgdns/keys/Kexample.com.+015+12345.key"
     )]
     Add {
         /// The zone
         #[arg(value_parser = zone)]
         zone: ZoneName,
-        /// The .key file
-        file: PathBuf,
-        /// What it signs; by default everything, or everything but the keys by its flags
+        /// The .key files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// What it signs; by default, by its flags, everything but the keys, or the keys beside
+        /// one that signs the zone, or else everything
         #[arg(long, value_name = "ROLE")]
         role: Option<RoleName>,
         /// Publish it, and sign nothing with it yet
@@ -108,13 +117,25 @@ Example: cfgctl zone key add example.com /etc/cfgdns/keys/Kexample.com.+015+1234
     #[command(after_help = "Example: cfgctl zone key retire example.com 12345")]
     Retire(ZoneKeyArgs),
     /// Take a key out of a zone; without keys it is not signed
-    #[command(after_help = "Example: cfgctl zone key remove example.com 12345")]
+    #[command(
+        after_help = "A key that signs is retired first, unless it is the last one, or all keys of
+its algorithm go, whose tags are given together.
+
+Example: cfgctl zone key remove example.com 12345"
+    )]
     Remove {
-        #[command(flatten)]
-        key: ZoneKeyArgs,
-        /// Do not ask before the last one goes
+        /// The zone
+        #[arg(value_parser = zone)]
+        zone: ZoneName,
+        /// The tags of the keys
+        #[arg(required = true, value_name = "TAG")]
+        tags: Vec<u16>,
+        /// Do not ask, before the time and before the last one goes
         #[arg(long)]
         yes: bool,
+        /// Print what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Sign a zone anew now, which happens by itself when half of the time is over
     #[command(after_help = "Example: cfgctl zone key sign example.com --valid 14d")]
@@ -122,7 +143,7 @@ Example: cfgctl zone key add example.com /etc/cfgdns/keys/Kexample.com.+015+1234
         /// The zone
         #[arg(value_parser = zone)]
         zone: ZoneName,
-        /// How long signatures are good, from now on
+        /// How long signatures are good, from now on: 1h to 366d; two weeks unless it was said
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         valid: Option<Duration>,
         /// Print what would change, and change nothing
@@ -139,6 +160,9 @@ pub(crate) struct ZoneKeyArgs {
     pub(crate) zone: ZoneName,
     /// The tag of the key
     pub(crate) tag: u16,
+    /// Do not ask before the time
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// Print what would change, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

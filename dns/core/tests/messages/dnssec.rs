@@ -68,7 +68,7 @@ pub(crate) fn signer(algorithm: Algorithm) -> Arc<Signer> {
     let (from, to) = (Time(NOW - 1_000), Time(NOW + 1_000));
     let validity = Validity::new(from, to).expect("some minutes");
     let signing = Signing::new(zone_keys.collect(), validity).expect("keys that sign");
-    let private = keys.map(|(key, _)| key);
+    let private = keys.into_iter().map(|(key, _)| key).collect();
     let origin = "example.".parse().expect("a name");
     Arc::new(Signer::new(&origin, Arc::new(signing), &private).expect("all keys"))
 }

@@ -83,7 +83,7 @@ pub(crate) fn signer(keys: &[(Arc<PrivateKey>, Role, bool)]) -> Signer {
         .map(|(key, role, signs)| zone_key(key, *role, *signs))
         .collect();
     let signing = Signing::new(zone_keys, validity()).expect("keys that sign");
-    let private: Vec<_> = keys.iter().map(|(key, ..)| Arc::clone(key)).collect();
+    let private = keys.iter().map(|(key, ..)| Arc::clone(key)).collect();
     Signer::new(&name("example."), Arc::new(signing), &private).expect("all keys")
 }
 

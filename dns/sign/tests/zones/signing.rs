@@ -78,14 +78,20 @@ fn server_without_a_key_that_signs_is_told_which() {
         zone_key(&c, Role::ZoneSigning, false),
     ];
     let signing = Arc::new(Signing::new(keys, validity()).expect("keys that sign"));
-    let make =
-        |keys: &[Arc<PrivateKey>]| Signer::new(&name("example."), Arc::clone(&signing), keys);
-    let error = make(&[Arc::clone(&a), c]).expect_err("one is missing");
+    let make = |keys: &[&Arc<PrivateKey>]| {
+        let keys = keys.iter().copied().cloned().collect();
+        Signer::new(&name("example."), Arc::clone(&signing), &keys)
+    };
+    let error = make(&[&a, &c]).expect_err("one is missing");
     let expected = "of the keys that sign example., this server lacks those with the tags [40118]";
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.tags, [b.dnskey(false).key_tag()]);
     assert!(
-        make(&[a, b]).is_ok(),
+        make(&[&c, &b, &a]).is_ok(),
+        "in any order, with what it does not need"
+    );
+    assert!(
+        make(&[&a, &b]).is_ok(),
         "one that does not sign need not be here"
     );
 }

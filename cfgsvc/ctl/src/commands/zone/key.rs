@@ -3,6 +3,8 @@
 //! Private keys never go to the group. Each change of keys is also a new moment of signing, so that
 //! whatever is in the zone from then on is signed alike.
 
+use super::roll::{self, Step, Times, algorithm};
+use super::stored::Stored as Zone;
 use crate::Outcome;
 use crate::args::{ZoneKeyArgs, ZoneKeyCommand};
 use crate::confirm::consent;
@@ -15,14 +17,15 @@ use cfgdns_sign::{
     write_public,
 };
 use cfgdns_zone::Rtype;
-use cfgsvc_client::Client;
+use cfgsvc_client::{Client, Compare, Delete, Is, Keys, Op, Txn};
 use cfgsvc_core::zones::{KeyRole, SigningKey, SigningObject, ZoneName, keys};
 use serde_json::json;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
 
 /// Draws of a secret: of P-256 one in 2^32 is none.
 const DRAWS: usize = 8;
@@ -37,18 +40,23 @@ pub(crate) async fn run(context: &Context, command: ZoneKeyCommand) -> Outcome {
         } => generate(context, &zone, &dir, (algorithm.into(), role.into())),
         ZoneKeyCommand::Add {
             zone,
-            file,
+            files,
             role,
             standby,
             dry_run,
         } => {
             let role = role.map(KeyRole::from);
-            add(context, &zone, (&file, role, standby), dry_run).await
+            add(context, &zone, (&files, role, standby), dry_run).await
         }
         ZoneKeyCommand::List { zone } => list(context, &zone).await,
         ZoneKeyCommand::Use(args) => set(context, args, true).await,
         ZoneKeyCommand::Retire(args) => set(context, args, false).await,
-        ZoneKeyCommand::Remove { key, yes } => remove(context, key, yes).await,
+        ZoneKeyCommand::Remove {
+            zone,
+            tags,
+            yes,
+            dry_run,
+        } => remove(context, (&zone, &tags), (yes, dry_run)).await,
         ZoneKeyCommand::Sign {
             zone,
             valid,
@@ -63,7 +71,11 @@ fn generate(
     dir: &Path,
     (algorithm, role): (Algorithm, KeyRole),
 ) -> Outcome {
-    let draw = || PrivateKey::from_secret(algorithm, &rand::random::<[u8; SECRET_OCTETS]>()).ok();
+    let draw = || {
+        let mut secret = Zeroizing::new([0; SECRET_OCTETS]);
+        rand::fill(&mut secret[..]);
+        PrivateKey::from_secret(algorithm, &secret).ok()
+    };
     let key = (0..DRAWS).find_map(|_| draw());
     let key = key.ok_or_else(|| Diagnostic::refused("no secret was drawn; try again"))?;
     let dnskey = key.dnskey(role != KeyRole::Zsk);
@@ -106,40 +118,99 @@ fn create(path: &Path, mode: u32, text: &str) -> Result<(), Diagnostic> {
         .map_err(failed)
 }
 
-async fn add(
-    context: &Context,
-    zone: &ZoneName,
-    (file, role, standby): (&Path, Option<KeyRole>, bool),
-    dry_run: bool,
-) -> Outcome {
+/// The public key in a file.
+fn public_key(zone: &ZoneName, file: &Path) -> Result<Dnskey, Diagnostic> {
     let failed = || Diagnostic::refused(format!("{}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| failed().because(error))?;
     let public = read_public(&text).map_err(|error| failed().because(error))?;
-    if public.zone != *zone.name() {
-        return Err(Diagnostic::refused(format!(
-            "{} is a key of {}, not of {zone}",
-            file.display(),
-            public.zone
-        )));
+    if public.zone == *zone.name() {
+        return Ok(public.dnskey);
     }
-    let dnskey = public.dnskey;
-    let default = if dnskey.is_secure_entry() {
-        KeyRole::Csk
-    } else {
-        KeyRole::Zsk
-    };
+    Err(Diagnostic::refused(format!(
+        "{} is a key of {}, not of {zone}",
+        file.display(),
+        public.zone
+    )))
+}
+
+/// Puts keys into a zone, in one commit: a pair of a key signing key and a zone signing key signs
+/// only together.
+async fn add(
+    context: &Context,
+    zone: &ZoneName,
+    (files, role, standby): (&[PathBuf], Option<KeyRole>, bool),
+    dry_run: bool,
+) -> Outcome {
+    let read_key = |file: &PathBuf| public_key(zone, file);
+    let new = files.iter().map(read_key).collect::<Result<Vec<_>, _>>()?;
     let client = context.client()?;
     let before = read::<SigningObject>(&client, &keys::signing(zone)).await?;
     let mut object = match &before {
         Some(stored) => stored.object.clone(),
         None => SigningObject::new(now_s()),
     };
-    object.keys.push(SigningKey {
-        dnskey: dnskey.to_data().text(Rtype::DNSKEY, None),
-        role: role.unwrap_or(default),
-        signs: !standby,
-    });
+    let there = object.keys.iter().filter_map(|key| key.read().ok());
+    let there: Vec<Dnskey> = there.chain(new.iter().cloned()).collect();
+    let since = Some(now_s());
+    for dnskey in &new {
+        let is_pair = there
+            .iter()
+            .any(|other| other.algorithm() == dnskey.algorithm() && !other.is_secure_entry());
+        let role = match (dnskey.is_secure_entry(), role) {
+            // It signs the zone and nothing else, whatever others in the same commit do.
+            (false, Some(_)) if new.len() > 1 => KeyRole::Zsk,
+            (_, Some(role)) => role,
+            (true, None) if is_pair => KeyRole::Ksk,
+            (true, None) => KeyRole::Csk,
+            (false, None) => KeyRole::Zsk,
+        };
+        object.keys.push(SigningKey {
+            dnskey: dnskey.to_data().text(Rtype::DNSKEY, None),
+            role,
+            signs: !standby,
+            since,
+        });
+    }
+    let times = times(&client, zone).await?;
+    warn(context, &object, times);
     put(context, &client, (zone, before), object, dry_run).await
+}
+
+/// How long lives on what the zone says.
+async fn times(client: &Client, zone: &ZoneName) -> Result<Option<Times>, Diagnostic> {
+    Ok(Times::of(&Zone::read(client, zone, 0).await?))
+}
+
+/// Says when signatures are good for less time than the zone asks for.
+fn warn(context: &Context, object: &SigningObject, times: Option<Times>) {
+    if let Some(why) = times.and_then(|times| times.too_short(object.valid_s)) {
+        context.printer.note(&format!("warning: {why}"));
+    }
+}
+
+/// Consent to a step before its time; none is needed afterwards.
+async fn in_time(
+    context: &Context,
+    (client, zone): (&Client, &ZoneName),
+    (object, step, places): (&SigningObject, Step, &[usize]),
+    (yes, dry_run): (bool, bool),
+) -> Result<(), Diagnostic> {
+    let Some(times) = times(client, zone).await? else {
+        return Ok(());
+    };
+    let Some(wait) = roll::wait(&object.keys, (step, places), &times, now_s()) else {
+        return Ok(());
+    };
+    let what = format!(
+        "too early, wait until {}: {}; validating resolvers may not believe the zone until then",
+        told(wait.until),
+        wait.why
+    );
+    if dry_run {
+        context.printer.note(&what);
+        return Ok(());
+    }
+    consent(&context.printer, &what, yes).map(drop)
 }
 
 async fn set(context: &Context, args: ZoneKeyArgs, signs: bool) -> Outcome {
@@ -147,32 +218,98 @@ async fn set(context: &Context, args: ZoneKeyArgs, signs: bool) -> Outcome {
     let zone = &args.zone;
     let before = signed(&client, zone).await?;
     let mut object = before.object.clone();
-    let place = find(&object, &args)?;
+    let place = find(zone, &object, args.tag)?;
+    if object.keys[place].signs == signs {
+        let what = if signs { "signs" } else { "signs nothing" };
+        let tag = args.tag;
+        let note = format!("key {tag} {what} already, nothing was written");
+        context.printer.note(&note);
+        return Ok(Exit::Done);
+    }
+    let step = if signs { Step::Use } else { Step::Retire };
+    let consents = (args.yes, args.dry_run);
+    in_time(
+        context,
+        (&client, zone),
+        (&object, step, &[place]),
+        consents,
+    )
+    .await?;
     object.keys[place].signs = signs;
+    object.keys[place].since = Some(now_s());
     put(context, &client, (zone, Some(before)), object, args.dry_run).await
 }
 
-async fn remove(context: &Context, args: ZoneKeyArgs, yes: bool) -> Outcome {
+async fn remove(
+    context: &Context,
+    (zone, tags): (&ZoneName, &[u16]),
+    (yes, dry_run): (bool, bool),
+) -> Outcome {
     let client = context.client()?;
-    let zone = &args.zone;
     let before = signed(&client, zone).await?;
     let mut object = before.object.clone();
-    let place = find(&object, &args)?;
-    object.keys.remove(place);
-    if !object.keys.is_empty() {
-        return put(context, &client, (zone, Some(before)), object, args.dry_run).await;
+    let each = tags.iter().map(|tag| find(zone, &object, *tag));
+    let places = each.collect::<Result<Vec<_>, _>>()?;
+    let (go, stay): (Vec<_>, Vec<_>) =
+        (0..object.keys.len()).partition(|place| places.contains(place));
+    if stay.is_empty() {
+        return unsign(context, &client, (zone, &before), (yes, dry_run)).await;
+    }
+    for place in &go {
+        let key = &object.keys[*place];
+        let same = |other: &&usize| algorithm(&object.keys[**other]) == algorithm(key);
+        if key.signs && stay.iter().any(|other| same(&other)) {
+            let tag = key.read().map_or(0, |key| key.key_tag());
+            let what = format!("key {tag} of zone `{zone}` signs");
+            return Err(Diagnostic::refused(what).hint(format!(
+                "`cfgctl zone key retire {zone} {tag}` leaves it in the zone for those who have                  its signatures; it is removed when these are gone (RFC 6781 4.1)"
+            )));
+        }
+    }
+    let step = (&object, Step::Remove, &go[..]);
+    in_time(context, (&client, zone), step, (yes, dry_run)).await?;
+    object.keys = stay
+        .iter()
+        .map(|place| object.keys[*place].clone())
+        .collect();
+    put(context, &client, (zone, Some(before)), object, dry_run).await
+}
+
+/// Takes the last keys out of a zone.
+async fn unsign(
+    context: &Context,
+    client: &Client,
+    (zone, before): (&ZoneName, &Stored<SigningObject>),
+    (yes, dry_run): (bool, bool),
+) -> Outcome {
+    let key = keys::signing(zone);
+    if dry_run {
+        let what = format!("zone `{zone}` that is signed");
+        return delete(context, client, (key, &what), true).await;
     }
     let what = format!(
-        "without this key zone {zone} is not signed: while its parent has a DS record, validating \
+        "without a key zone {zone} is not signed: while its parent has a DS record, validating \
          resolvers answer nothing of it"
     );
-    let _consent = if args.dry_run {
-        None
-    } else {
-        Some(consent(&context.printer, &what, yes)?)
-    };
-    let what = format!("zone `{zone}` that is signed");
-    delete(context, &client, (keys::signing(zone), &what), args.dry_run).await
+    let _consent = consent(&context.printer, &what, yes)?;
+    // What was asked about, and nothing that somebody has done since.
+    let asked = Compare::mod_revision(Keys::One(key.clone()), Is::Equal, before.kv.mod_revision);
+    let txn = Txn::new()
+        .when(asked)
+        .then(Op::Delete(Delete::new(Keys::One(key))));
+    let reply = client.txn(txn).await?;
+    if !reply.succeeded {
+        let what = format!("the keys of zone `{zone}` were changed meanwhile: nothing was done");
+        return Err(Diagnostic::refused(what).hint(format!(
+            "`cfgctl zone key list {zone}` prints what they are now"
+        )));
+    }
+    let note = format!(
+        "zone {zone} is not signed since revision {}",
+        reply.revision
+    );
+    context.printer.note(&note);
+    Ok(Exit::Done)
 }
 
 async fn sign(
@@ -187,6 +324,7 @@ async fn sign(
     if let Some(valid) = valid {
         object.valid_s = valid.as_secs();
     }
+    warn(context, &object, times(&client, zone).await?);
     put(context, &client, (zone, Some(before)), object, dry_run).await
 }
 
@@ -198,11 +336,11 @@ async fn put(
     mut object: SigningObject,
     dry_run: bool,
 ) -> Outcome {
-    // Later than before, also where this machine's clock is behind.
-    let last = before.as_ref().map_or(0, |stored| stored.object.at + 1);
-    object.at = now_s().max(last);
+    // Whatever it was before: a clock far ahead may have written it. The group refuses this one
+    // where it is ahead of the group's.
+    object.at = now_s();
     let refused = |why: String| Diagnostic::refused(format!("zone `{zone}`: {why}"));
-    object.read().map_err(refused)?;
+    object.check(None).map_err(refused)?;
     let before = before.as_ref().map(|stored| &stored.kv);
     write(
         context,
@@ -219,6 +357,12 @@ fn now_s() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// A moment, s since 1970, for people.
+fn told(seconds: u64) -> String {
+    let ms = i64::try_from(seconds.saturating_mul(1_000));
+    time(ms.unwrap_or(i64::MAX))
+}
+
 async fn signed(client: &Client, zone: &ZoneName) -> Result<Stored<SigningObject>, Diagnostic> {
     let stored = read(client, &keys::signing(zone)).await?;
     stored.ok_or_else(|| {
@@ -229,10 +373,9 @@ async fn signed(client: &Client, zone: &ZoneName) -> Result<Stored<SigningObject
 }
 
 /// Where the key is among those of the zone.
-fn find(object: &SigningObject, args: &ZoneKeyArgs) -> Result<usize, Diagnostic> {
-    let is_it = |key: &SigningKey| key.read().is_ok_and(|key| key.key_tag() == args.tag);
+fn find(zone: &ZoneName, object: &SigningObject, tag: u16) -> Result<usize, Diagnostic> {
+    let is_it = |key: &SigningKey| key.read().is_ok_and(|key| key.key_tag() == tag);
     object.keys.iter().position(is_it).ok_or_else(|| {
-        let (zone, tag) = (&args.zone, args.tag);
         Diagnostic::refused(format!("zone `{zone}` has no key with the tag {tag}")).hint(format!(
             "`cfgctl zone key list {zone}` prints those that it has"
         ))
@@ -262,13 +405,14 @@ async fn list(context: &Context, zone: &ZoneName) -> Outcome {
         KeyRole::Zsk => "zsk",
     };
     let table = || {
-        let mut table = Table::new(["TAG", "ALGORITHM", "ROLE", "SIGNS", "DS"]);
+        let mut table = Table::new(["TAG", "ALGORITHM", "ROLE", "SIGNS", "SINCE", "DS"]);
         for (dnskey, key) in &all {
             table.row([
                 dnskey.key_tag().to_string(),
                 dnskey.algorithm().mnemonic().to_owned(),
                 role(key).to_owned(),
                 if key.signs { "yes" } else { "no" }.to_owned(),
+                key.since.map_or_else(|| "-".to_owned(), told),
                 ds(dnskey).unwrap_or_else(|| "-".to_owned()),
             ]);
         }
@@ -281,6 +425,7 @@ async fn list(context: &Context, zone: &ZoneName) -> Outcome {
                 "algorithm": dnskey.algorithm().number(),
                 "role": role(key),
                 "signs": key.signs,
+                "since": key.since,
                 "dnskey": key.dnskey,
                 "ds": ds(dnskey),
             })
@@ -292,7 +437,6 @@ async fn list(context: &Context, zone: &ZoneName) -> Outcome {
             "keys": keys.collect::<Vec<_>>(),
         })
     })?;
-    let told = |seconds: u64| time(i64::try_from(seconds * 1_000).unwrap_or(i64::MAX));
     context.printer.note(&format!(
         "signed at {}, good until {}",
         told(at),

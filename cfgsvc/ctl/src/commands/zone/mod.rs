@@ -2,17 +2,19 @@
 
 mod apply;
 mod follow;
+mod history;
 mod key;
 mod plan;
+mod roll;
 mod stored;
 
 use crate::Outcome;
 use crate::args::ZoneCommand;
 use crate::confirm::consent;
 use crate::context::Context;
-use crate::diagnostics::{Diagnostic, Exit};
+use crate::diagnostics::Exit;
 use crate::placed::read_all;
-use crate::render::{Table, time};
+use crate::render::Table;
 use cfgdns_zone::print;
 use cfgsvc_client::{Delete, Keys, Op};
 use cfgsvc_core::zones::{Moved, Settings, ZoneName, ZoneSerial, keys, on_wire};
@@ -25,11 +27,11 @@ pub(crate) async fn run(context: &Context, command: ZoneCommand) -> Outcome {
         ZoneCommand::Apply(args) => apply::run(context, args).await,
         ZoneCommand::List => list(context).await,
         ZoneCommand::Show { zone, rev } => show(context, &zone, rev.unwrap_or(0)).await,
-        ZoneCommand::History { zone, limit } => history(context, &zone, limit).await,
+        ZoneCommand::History { zone, limit } => history::run(context, &zone, limit).await,
         ZoneCommand::Rollback { zone, to, dry_run } => {
             apply::rollback(context, &zone, to, dry_run).await
         }
-        ZoneCommand::Delete { zone, yes } => delete(context, &zone, yes).await,
+        ZoneCommand::Delete { zone, yes, dry_run } => delete(context, &zone, (yes, dry_run)).await,
         ZoneCommand::Follow(args) => follow::run(context, args).await,
         ZoneCommand::Key(command) => key::run(context, command).await,
         ZoneCommand::Unfollow { what, dry_run } => follow::end(context, what, dry_run).await,
@@ -85,8 +87,9 @@ async fn show(context: &Context, zone: &ZoneName, rev: i64) -> Outcome {
         let follows = stored.follows.iter().map(|(name, rtype, follow)| {
             let name = name.relative_text(zone.name());
             let (ttl, role) = (follow.ttl, &follow.role);
-            // A comment: cfgctl zone apply leaves such names as they are.
-            format!("; {name} {ttl} {rtype} follows role {role}\n")
+            // Comments: cfgctl zone apply leaves such names as they are.
+            let command = follow::command(zone, &name, (*rtype, follow));
+            format!("; {name} {ttl} {rtype} follows role {role}\n; {command}\n")
         });
         let follows: String = follows.collect();
         print(&stored.with_serial()) + &follows
@@ -98,6 +101,10 @@ async fn show(context: &Context, zone: &ZoneName, rev: i64) -> Outcome {
                 "type": rtype.to_string(),
                 "role": follow.role,
                 "ttl": follow.ttl,
+                "names": follow.names,
+                "port": follow.port,
+                "weights": follow.weights,
+                "command": follow::command(zone, &name.relative_text(zone.name()), (*rtype, follow)),
             })
         });
         json!({
@@ -111,63 +118,22 @@ async fn show(context: &Context, zone: &ZoneName, rev: i64) -> Outcome {
     Ok(Exit::Done)
 }
 
-async fn history(context: &Context, zone: &ZoneName, limit: i64) -> Outcome {
-    let client = context.client()?;
-    let history = client.history(keys::serial(zone), limit, 0).await?;
-    if history.entries.is_empty() {
-        return Err(
-            Diagnostic::refused(format!("zone `{zone}` was never there"))
-                .hint("`cfgctl zone list` prints those that there are"),
-        );
-    }
-    let entries: Vec<_> = history
-        .entries
-        .iter()
-        .filter_map(|entry| {
-            let (_, kv) = crate::past::change(entry)?;
-            let serial: ZoneSerial = serde_json::from_slice(&kv.value).ok()?;
-            Some((kv.mod_revision, entry, on_wire(serial.count)))
-        })
-        .collect();
-    let or_dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
-    let table = || {
-        let mut table = Table::new(["REVISION", "TIME", "AUTHOR", "REASON", "SERIAL"]);
-        for (revision, entry, serial) in &entries {
-            let at = if entry.at_ms > 0 {
-                time(entry.at_ms)
-            } else {
-                "-".to_owned()
-            };
-            table.row([
-                revision.to_string(),
-                at,
-                or_dash(&entry.author),
-                or_dash(&entry.reason),
-                serial.to_string(),
-            ]);
-        }
-        table
-    };
-    context.print(table, || {
-        let entries = entries.iter().map(|(revision, entry, serial)| {
-            json!({
-                "revision": revision,
-                "at_ms": entry.at_ms,
-                "author": entry.author,
-                "reason": entry.reason,
-                "serial": serial,
-            })
-        });
-        json!({ "zone": zone.to_string(), "changes": entries.collect::<Vec<_>>() })
-    })?;
-    Ok(Exit::Done)
-}
-
-async fn delete(context: &Context, zone: &ZoneName, yes: bool) -> Outcome {
+async fn delete(context: &Context, zone: &ZoneName, (yes, dry_run): (bool, bool)) -> Outcome {
     let client = context.client_because(format!("delete zone {zone}"))?;
     let stored = Stored::read(&client, zone, 0).await?;
     stored.in_force()?;
     let what = format!("this deletes zone {zone}: {}", stored.size());
+    if dry_run {
+        let follows = stored.follows.len();
+        let and = match follows {
+            0 => String::new(),
+            1 => ", and a name that follows a role".to_owned(),
+            _ => format!(", and {follows} names that follow roles"),
+        };
+        context.printer.note(&format!("{what}{and}"));
+        context.printer.note("nothing was written");
+        return Ok(Exit::Done);
+    }
     let _consent = consent(&context.printer, &what, yes)?;
     let (from, to) = keys::follows(zone);
     let txn = apply::unchanged(&stored)
