@@ -120,12 +120,16 @@ impl Publisher {
     }
 
     /// Tells the log and secondaries of all that changes, until the task is dropped.
-    pub async fn settle(self: Arc<Self>) -> Result<(), tokio::task::JoinError> {
+    pub async fn settle(self: Arc<Self>) {
         loop {
             self.unsettled.notified().await;
             let publisher = Arc::clone(&self);
             // It may take long, and nobody waits for it.
-            tokio::task::spawn_blocking(move || publisher.settle_now()).await?;
+            let settling = tokio::task::spawn_blocking(move || publisher.settle_now());
+            if let Err(error) = settling.await {
+                tracing::error!(%error, "changes are told to nobody any more");
+                return;
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use cfgsvc_daemon::tls::{ServerConfig, TlsFileError, server_config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::args::{Args, Target};
 use crate::lamp::{Change, Lamp};
@@ -116,15 +117,15 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         publisher: Arc::clone(&publisher),
         server: Mutex::new(Some(server)),
     });
-    let telling = tokio::spawn(tell(told, Arc::clone(&known)));
-    let settling = tokio::spawn(Arc::clone(&publisher).settle());
-    let expiring = tokio::spawn(signatures::watch(Arc::clone(&publisher)));
-    let status = http.map(|listener| {
-        tokio::spawn(cfgsvc_daemon::serve_http(
-            listener,
-            status::routes(Arc::clone(&known)),
-        ))
-    });
+    // All end when this is dropped.
+    let mut beside = JoinSet::new();
+    beside.spawn(tell(told, Arc::clone(&known)));
+    beside.spawn(Arc::clone(&publisher).settle());
+    beside.spawn(signatures::watch(Arc::clone(&publisher)));
+    if let Some(listener) = http {
+        let routes = status::routes(Arc::clone(&known));
+        beside.spawn(cfgsvc_daemon::serve_http(listener, routes));
+    }
     loop {
         let news = start_news(&publisher, secondaries);
         let next = hear_until_end(&mut hear, (&args, &drawn), (&known, tls.as_deref())).await;
@@ -145,12 +146,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         }
     }
     tracing::info!("ending: answers what it has read");
-    telling.abort();
-    settling.abort();
-    expiring.abort();
-    if let Some(status) = status {
-        status.abort();
-    }
+    drop(beside);
     end(known).await
 }
 

@@ -204,8 +204,8 @@ pub(crate) fn closing(closing: &watch::Sender<bool>) -> impl Future<Output = ()>
 /// Events of the network that tokio takes in one look.
 const EVENTS: usize = 1_024;
 
-/// A task that panicked takes its thread along, where the program was not built to end at once: what
-/// it would have gone on with is not known.
+/// A task that panicked takes its thread along, where the program was not built to end at once:
+/// what it would have gone on with is not known.
 fn expect_end(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && let Ok(panic) = error.try_into_panic()
