@@ -237,6 +237,11 @@ impl View {
                 .get(&zone)
                 .filter(|keys| keys.is_in_force())
                 .map(|keys| self.tree(keys, old, stale));
+            if made.is_none() && self.catalog.as_ref() == Some(&name) {
+                // Where no zone is in force, the catalog is.
+                self.catalog_stale = true;
+                continue;
+            }
             let (new, closed) = match made {
                 None => (None, None),
                 Some(Ok(tree)) => (Some(following(tree, old)), None),
@@ -307,8 +312,8 @@ impl View {
                 label: label(zone.name(), *created),
             })
             .collect();
-        let zone =
-            catalog(name, &members, on_wire(count + 1)).map_err(|error| error.to_string())?;
+        let zone = catalog(name, &members, on_wire(count.wrapping_add(1)))
+            .map_err(|error| error.to_string())?;
         let tree = Tree::build(&zone).map_err(|error| error.to_string())?;
         Ok(tree.private())
     }
