@@ -148,9 +148,7 @@ pub fn write_public(key: &PublicKey) -> String {
 
 /// Reads such a text: one record, with or without a TTL, a class and comments.
 pub fn read_public(text: &str) -> Result<PublicKey, KeyFileError> {
-    let lines = text
-        .lines()
-        .map(|line| line.split(';').next().unwrap_or(""));
+    let lines = text.lines().map(without_comment);
     let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
     let text = lines.join("\n");
     let mut words = text.split_whitespace();
@@ -170,4 +168,15 @@ pub fn read_public(text: &str) -> Result<PublicKey, KeyFileError> {
     let data = Rdata::parse(Rtype::DNSKEY, &data, None).map_err(KeyFileError::Data)?;
     let dnskey = Dnskey::from_data(&data)?;
     Ok(PublicKey { zone, dnskey })
+}
+
+/// A line up to its comment; in a name the sign that begins one can be escaped (RFC 1035 5.1).
+fn without_comment(line: &str) -> &str {
+    let mut escaped = false;
+    let end = line.bytes().position(|byte| {
+        let begins = byte == b';' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        begins
+    });
+    end.map_or(line, |end| &line[..end])
 }

@@ -181,6 +181,12 @@ fn keys_are_written_as_they_are_read_and_shown_without_the_secret() {
         let zone = zone.parse().expect("a name");
         assert_eq!(file_stem(&zone, &public.dnskey), expected);
     }
+    // RFC 1035 5.1: what begins a comment elsewhere is part of a name where it is escaped.
+    let odd = PublicKey {
+        zone: "a\\;b\\\\.example.".parse().expect("a name"),
+        ..public
+    };
+    assert_eq!(read_public(&write_public(&odd)), Ok(odd));
 }
 
 /// One of 256 keys of P-256 that BIND makes has 31 octets in its file.
