@@ -3,8 +3,8 @@
 use cfgdns_core::{Freshness, Limiter, Limits, Local, Outcome, State, Transport, respond};
 use cfgdns_zone::Rtype;
 
-use crate::reader::{Message, TC, opt, query};
 use crate::{CLIENT, arrival, state, udp};
+use cfgdns_testing::message::{Message, TC, opt, query};
 
 fn limiter() -> Limiter {
     let limits = Limits {
