@@ -31,16 +31,10 @@ pub struct Wanted {
 /// Adds signatures and proofs to a reply, when the client wants them and the zone has them. Without
 /// a cache each signature is made anew.
 pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut SignatureCache>) {
+    refuse_unsigned(reply, wanted);
     let Some(tree) = reply.zone else {
         return;
     };
-    if wanted.signatures && tree.lacks_keys() {
-        *reply = Reply {
-            extended_error: Some(ExtendedError::NotReady),
-            ..Reply::empty(Rcode::ServFail)
-        };
-        return;
-    }
     let asked = matches!(reply.unproved, Some(Unproved::Itself(..)));
     let Some(signer) = tree.signer().filter(|_| wanted.signatures || asked) else {
         return;
@@ -87,6 +81,17 @@ pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut Signature
     };
     if wanted.signatures {
         proving.sign_all(reply, is_referral);
+    }
+}
+
+/// Says nothing of a zone whose signatures cannot be made to who wants them: without them its
+/// records would be taken for forged. It costs nothing.
+pub(crate) fn refuse_unsigned(reply: &mut Reply<'_>, wanted: Wanted) {
+    if wanted.signatures && reply.zone.is_some_and(Tree::lacks_keys) {
+        *reply = Reply {
+            extended_error: Some(ExtendedError::NotReady),
+            ..Reply::empty(Rcode::ServFail)
+        };
     }
 }
 

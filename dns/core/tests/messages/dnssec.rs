@@ -337,6 +337,36 @@ fn rate_limit_and_fence_are_those_of_unsigned_zones() {
     }
 }
 
+/// The SERVFAIL of a zone whose keys are not here is no larger than its question, and is not held
+/// back, as that of a fenced server.
+#[test]
+fn rate_limit_lets_through_that_keys_are_missing() {
+    let tree = Tree::build(&zone("example.", ZONE)).expect("it has an SOA");
+    let state = State {
+        zones: Zones::new([Arc::new(tree.lacking_keys())]),
+        ..state()
+    };
+    let limits = Limits {
+        per_second: 1,
+        slip: 2,
+        entries: 1_000,
+    };
+    let mut limiter = Limiter::new(limits, [7; 16]);
+    let request = asked("www.example.", Rtype::A, DO);
+    for _ in 0..10 {
+        let local = Local {
+            limiter: Some(&mut limiter),
+            signatures: None,
+        };
+        let arrival = arrival(Transport::Udp, CLIENT, 1_000);
+        let Outcome::Send(octets) = respond(&state, local, &arrival, &request) else {
+            panic!("held back");
+        };
+        let reply = Message::read(&octets);
+        assert_eq!((reply.rcode(), reply.has(TC)), (2, false));
+    }
+}
+
 /// What the validator was given: keys, and requests with the replies to them.
 fn transcript() -> String {
     let questions = [
