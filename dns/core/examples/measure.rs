@@ -20,7 +20,8 @@ use cfgdns_core::{
     Notifier, NotifyTarget, Outcome, Question, Settings, SignatureCache, State, Transport, Tree,
     TsigKeys, UDP_OCTETS_MAX, Zones, answer, respond,
 };
-use cfgdns_sign::{Algorithm, PrivateKey, Role, Signer, Signing, Time, Validity, ZoneKey};
+use cfgdns_sign::{Algorithm, Role};
+use cfgdns_testing::keys::{key, signer, validity};
 use cfgdns_zone::{Name, Rdata, RrSet, Rtype, Soa, Source, Zone, check, load, parse, print};
 
 const NAMES: usize = 100_000;
@@ -194,20 +195,8 @@ fn measure_news(trees: &[Arc<Tree>]) {
 /// What signatures cost: of names that are asked again and again, and of names that nobody asked
 /// for before; and a change of a signed zone.
 fn measure_signed(zone: &Zone, hits: &[Name], absent: &[Name]) {
-    let key = PrivateKey::from_secret(Algorithm::Ed25519, &[7; 32]).expect("a secret");
-    let zone_key = ZoneKey {
-        dnskey: key.dnskey(true),
-        role: Role::Both,
-        signs: true,
-    };
-    let validity = Validity::new(Time(0), Time(1_000_000)).expect("some days");
-    let signing = Signing::new(vec![zone_key], validity).expect("a key that signs");
-    let signer = Signer::new(
-        zone.origin(),
-        Arc::new(signing),
-        &[key].into_iter().collect(),
-    );
-    let signer = Arc::new(signer.expect("the key is here"));
+    let keys = [(key(Algorithm::Ed25519, 7), Role::Both, true)];
+    let signer = signer(zone.origin(), &keys, validity(0, 1_000_000));
     let sign = |zone: &Zone| build(zone).signed(Arc::clone(&signer)).expect("its signer");
     let tree = sign(zone);
     let new = sign(&changed(zone));

@@ -31,6 +31,7 @@ pub struct Wanted {
 /// Adds signatures and proofs to a reply, when the client wants them and the zone has them. Without
 /// a cache each signature is made anew.
 pub fn prove(reply: &mut Reply<'_>, wanted: Wanted, cache: Option<&mut SignatureCache>) {
+    refuse_unsigned(reply, wanted);
     if let Some(mut proving) = prove_answer(reply, wanted, cache) {
         for records in &mut reply.additional {
             proving.sign_additional(records);
@@ -46,13 +47,6 @@ pub(crate) fn prove_answer<'a, 'c>(
     cache: Option<&'c mut SignatureCache>,
 ) -> Option<Proving<'a, 'c>> {
     let tree = reply.zone?;
-    if wanted.signatures && tree.lacks_keys() {
-        *reply = Reply {
-            extended_error: Some(ExtendedError::NotReady),
-            ..Reply::empty(Rcode::ServFail)
-        };
-        return None;
-    }
     let asked = matches!(reply.unproved, Some(Unproved::Itself(..)));
     let signer = tree.signer().filter(|_| wanted.signatures || asked)?;
     let mut proving = Proving {
@@ -101,6 +95,17 @@ pub(crate) fn prove_answer<'a, 'c>(
         proving.sign_needed(reply, is_referral);
         proving
     })
+}
+
+/// Says nothing of a zone whose signatures cannot be made to who wants them: without them its
+/// records would be taken for forged. It costs nothing.
+pub(crate) fn refuse_unsigned(reply: &mut Reply<'_>, wanted: Wanted) {
+    if wanted.signatures && reply.zone.is_some_and(Tree::lacks_keys) {
+        *reply = Reply {
+            extended_error: Some(ExtendedError::NotReady),
+            ..Reply::empty(Rcode::ServFail)
+        };
+    }
 }
 
 /// Makes what proves a reply of one zone.

@@ -26,7 +26,7 @@ use cfgdns_zone::{Name, Rtype};
 
 use crate::answer::{CLASS_IN, Question, answer_within};
 use crate::cookie::CLIENT_OCTETS;
-use crate::dnssec::{Proving, Wanted, prove_answer};
+use crate::dnssec::{Proving, Wanted, prove_answer, refuse_unsigned};
 use crate::encode::{Full, Opt, Section, Writer};
 use crate::limit::{Kind, Limiter, Verdict};
 use crate::message::{Asked, Edns, HEADER_OCTETS, OPCODE_QUERY, Request, option};
@@ -177,6 +177,9 @@ pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]
             (decision, Some(Signing::Signed(signer)))
         }
     };
+    // Before the limit, which holds no SERVFAIL back.
+    let wanted = wanted(&request);
+    decision.refuse_unsigned(wanted);
     let responding = Responding {
         state,
         arrival,
@@ -194,7 +197,6 @@ pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]
     match limiter.map_or(Verdict::Send, |limiter| responding.count(plan, limiter)) {
         Verdict::Send => {
             // Not before: a signature costs a hundred times what the rest of a reply does.
-            let wanted = wanted(&request);
             let proving = decision.prove(wanted, local.signatures);
             Outcome::Send(responding.send(&decision, proving))
         }
@@ -213,6 +215,13 @@ fn wanted(request: &Request<'_>) -> Wanted {
 }
 
 impl<'a> Decision<'a> {
+    /// Refuses what could not be believed.
+    fn refuse_unsigned(&mut self, wanted: Wanted) {
+        if let Self::Say(Plan::Reply(reply)) = self {
+            refuse_unsigned(reply, wanted);
+        }
+    }
+
     /// Adds what the client needs to believe it; gives what signs the rest, if it is to be signed.
     fn prove<'c>(
         &mut self,

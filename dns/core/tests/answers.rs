@@ -4,20 +4,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use cfgdns_core::{Question, Rcode, Records, Reply, Tree, Zones, answer};
-use cfgdns_zone::{Name, Rdata, Source, Zone, load};
+use cfgdns_testing::zones::zone;
+use cfgdns_zone::{Name, Rdata, Zone};
 use expect_test::{Expect, expect};
 
 fn zones(files: &[(&str, &str)]) -> Zones {
-    let trees = files.iter().map(|(origin, text)| {
-        let origin: Name = origin.parse().expect("a name");
-        let source = Source {
-            file: "zone",
-            text: text.as_bytes(),
-            origin: &origin,
-        };
-        let loaded = load(&source).unwrap_or_else(|report| panic!("{report}"));
-        Arc::new(Tree::build(&loaded.zone).expect("it has an SOA"))
-    });
+    let trees = files
+        .iter()
+        .map(|(origin, text)| Arc::new(Tree::build(&zone(origin, text)).expect("it has an SOA")));
     Zones::new(trees)
 }
 

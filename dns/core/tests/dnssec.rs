@@ -10,54 +10,23 @@ use cfgdns_core::{
     BuildError, CLASS_IN, LiveSet, Lookup, Question, Rcode, Records, Reply, Tree, Wanted, Zones,
     answer, prove,
 };
-use cfgdns_sign::{
-    Algorithm, Dnskey, PrivateKey, Role, Set, SignatureCache, Signer, Signing, Time, Validity,
-    ZoneKey, verifies,
-};
-use cfgdns_zone::{Name, Rdata, Rtype, Source, Zone, load};
+use cfgdns_sign::{Algorithm, Set, SignatureCache, Signer, Time, verifies};
+use cfgdns_testing::keys::{self, dnskeys, split_keys, validity};
+use cfgdns_testing::zones::{any_name, any_zone, name, zone};
+use cfgdns_zone::{Name, Rdata, Rtype};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 const FROM: u32 = 1_577_836_800;
 
-fn name(text: &str) -> Name {
-    text.parse().expect("a name")
-}
-
-/// Signs with a key for the keys and one for the zone.
+/// Signs with a key for the keys and one for the zone, for a day.
 fn signer(origin: &str) -> Arc<Signer> {
-    let keys = [(1, Role::KeySigning), (2, Role::ZoneSigning)].map(|(octet, role)| {
-        let key = PrivateKey::from_secret(Algorithm::Ed25519, &[octet; 32]);
-        (Arc::new(key.expect("any octets are a secret")), role)
-    });
-    let zone_keys = keys.iter().map(|(key, role)| ZoneKey {
-        dnskey: key.dnskey(role.is_secure_entry()),
-        role: *role,
-        signs: true,
-    });
-    let validity = Validity::new(Time(FROM), Time(FROM + 86_400)).expect("a day");
-    let signing = Signing::new(zone_keys.collect(), validity).expect("keys that sign");
-    let keys = keys.into_iter().map(|(key, _)| key).collect();
-    Arc::new(Signer::new(&name(origin), Arc::new(signing), &keys).expect("all keys"))
-}
-
-fn keys(signer: &Signer) -> Vec<Dnskey> {
-    let keys = signer.signing().keys().iter();
-    keys.map(|key| key.dnskey.clone()).collect()
-}
-
-fn load_zone(origin: &str, text: &str) -> Zone {
-    let source = Source {
-        file: "zone",
-        text: text.as_bytes(),
-        origin: &name(origin),
-    };
-    let loaded = load(&source).unwrap_or_else(|report| panic!("{report}"));
-    loaded.zone
+    let validity = validity(FROM, FROM + 86_400);
+    keys::signer(&name(origin), &split_keys(Algorithm::Ed25519), validity)
 }
 
 fn signed(origin: &str, text: &str) -> Arc<Tree> {
-    let tree = Tree::build(&load_zone(origin, text)).expect("it has an SOA");
+    let tree = Tree::build(&zone(origin, text)).expect("it has an SOA");
     Arc::new(tree.signed(signer(origin)).expect("its signer"))
 }
 
@@ -74,7 +43,7 @@ fn as_sent<'a>(set: &'a Records<'_>) -> Set<'a> {
 /// Each signature is valid over the set as it is sent: how many keys signed it. One that is sent
 /// alone is compared with that of the set elsewhere.
 fn signatures(set: &Records<'_>, signer: &Signer) -> usize {
-    let keys = keys(signer);
+    let keys = dnskeys(signer);
     if set.data().next().is_none() {
         return set.signatures.len();
     }
@@ -510,7 +479,7 @@ fn sets_that_change_by_themselves_are_signed_like_others() {
         weights: Vec::new(),
     };
     let names = BTreeSet::from([name("db.example.")]);
-    let tree = Tree::build_with(&load_zone("example.", EXAMPLE), &names).expect("an SOA");
+    let tree = Tree::build_with(&zone("example.", EXAMPLE), &names).expect("an SOA");
     let tree = tree.with(8, [live(Some(1))]).expect("it has a place");
     let tree = tree.signed(signer("example.")).expect("its signer");
     let questions = ["db.example. A", "db.example. AAAA", "example. DNSKEY"];
@@ -575,7 +544,7 @@ fn sets_that_change_by_themselves_are_signed_like_others() {
 
 #[test]
 fn zone_whose_keys_are_not_here_says_servfail_to_who_would_check() {
-    let tree = Tree::build(&load_zone("example.", EXAMPLE)).expect("an SOA");
+    let tree = Tree::build(&zone("example.", EXAMPLE)).expect("an SOA");
     let zones = Zones::new([Arc::new(tree.lacking_keys("key 1"))]);
     let (name, rtype, class) = (&name("www.example."), Rtype::A, CLASS_IN);
     let question = Question { name, rtype, class };
@@ -589,38 +558,6 @@ fn zone_whose_keys_are_not_here_says_servfail_to_who_would_check() {
         other: "other.".parse().expect("a name"),
     };
     assert_eq!(error, expected);
-}
-
-/// Names of up to three labels of three kinds, in either case.
-fn any_name() -> impl Strategy<Value = Name> {
-    let label = proptest::sample::select(vec!["a", "B", "b", "*"]);
-    proptest::collection::vec(label, 0..4).prop_map(|labels| {
-        let labels = labels.iter().chain([&"z."]).copied();
-        name(&labels.collect::<Vec<_>>().join("."))
-    })
-}
-
-fn any_data() -> impl Strategy<Value = (Rtype, String)> {
-    prop_oneof![
-        (0..3_u8).prop_map(|last| (Rtype::A, format!("192.0.2.{last}"))),
-        any_name().prop_map(|name| (Rtype::NS, name.to_string())),
-        any_name().prop_map(|name| (Rtype::CNAME, name.to_string())),
-        any_name().prop_map(|name| (Rtype::DNAME, name.to_string())),
-        any_name().prop_map(|name| (Rtype::MX, format!("1 {name}"))),
-        Just((Rtype::DS, "1 8 250 00".to_owned())),
-    ]
-}
-
-/// Zones that need not obey any rule.
-fn any_zone() -> impl Strategy<Value = Zone> {
-    proptest::collection::vec((any_name(), any_data()), 0..12).prop_map(|records| {
-        let mut zone = load_zone("z.", "@ 60 SOA ns. root. 1 2 3 4 5\n@ 60 NS ns.\n");
-        for (name, (rtype, text)) in records {
-            let data = Rdata::parse(rtype, &text, None).expect(&text);
-            zone.insert(&name, rtype, 60, data).expect("in the zone");
-        }
-        zone
-    })
 }
 
 /// The types that the data of an NSEC list.
@@ -652,8 +589,8 @@ proptest! {
     /// a proof of each thing that is said not to exist.
     #[test]
     fn every_set_is_signed_and_every_denial_is_of_what_was_asked(
-        zone in any_zone(),
-        at in any_name(),
+        zone in any_zone("z."),
+        at in any_name("z."),
         rtype in proptest::sample::select(vec![
             Rtype::A, Rtype::NS, Rtype::CNAME, Rtype::DNAME, Rtype::MX, Rtype::DS, Rtype::ANY,
             Rtype::SOA, Rtype::DNSKEY, Rtype::NSEC, Rtype::RRSIG,
@@ -740,8 +677,8 @@ proptest! {
     /// Who does not ask for signatures hears what an unsigned zone says.
     #[test]
     fn nothing_is_another_without_do(
-        zone in any_zone(),
-        at in any_name(),
+        zone in any_zone("z."),
+        at in any_name("z."),
         rtype in proptest::sample::select(vec![
             Rtype::A, Rtype::NS, Rtype::CNAME, Rtype::MX, Rtype::DS, Rtype::ANY, Rtype::SOA,
         ]),
@@ -761,8 +698,8 @@ proptest! {
     /// A cache changes nothing of what is said.
     #[test]
     fn replies_are_the_same_out_of_a_cache(
-        zone in any_zone(),
-        questions in proptest::collection::vec(any_name(), 1..6),
+        zone in any_zone("z."),
+        questions in proptest::collection::vec(any_name("z."), 1..6),
     ) {
         let tree = Tree::build(&zone).expect("it has an SOA").signed(signer("z."));
         let zones = Zones::new([Arc::new(tree.expect("its signer"))]);

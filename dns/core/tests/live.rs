@@ -8,23 +8,13 @@ use std::sync::Arc;
 use cfgdns_core::{
     BuildError, CLASS_IN, ExtendedError, LiveSet, Question, Reply, Tree, Zones, answer,
 };
-use cfgdns_zone::{Name, Node, Rdata, RrSet, Rtype, Source, Zone, load};
+use cfgdns_testing::zones::{self, name};
+use cfgdns_zone::{Name, Node, Rdata, RrSet, Rtype, Zone};
 use proptest::prelude::*;
 
-fn name(text: &str) -> Name {
-    text.parse().expect("a name")
-}
-
 fn zone(text: &str) -> Zone {
-    let text = format!("$TTL 3600\n@ SOA ns.other. root 1 2 3 4 60\n@ NS ns.other.\n{text}");
-    let source = Source {
-        file: "zone",
-        text: text.as_bytes(),
-        origin: &name("example."),
-    };
-    load(&source)
-        .unwrap_or_else(|report| panic!("{report}"))
-        .zone
+    let head = "$TTL 3600\n@ SOA ns.other. root 1 2 3 4 60\n@ NS ns.other.\n";
+    zones::zone("example.", &format!("{head}{text}"))
 }
 
 fn address(last: u8) -> Rdata {

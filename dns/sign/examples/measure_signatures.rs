@@ -12,14 +12,12 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cfgdns_sign::{
-    Algorithm, PrivateKey, Role, Set, SignatureCache, SignedZone, Signer, Signing, Time, Validity,
-    ZoneChain, ZoneKey, nodes,
-};
-use cfgdns_zone::{Name, Rtype, Source, load};
+use cfgdns_sign::{Algorithm, Role, Set, SignatureCache, SignedZone, ZoneChain, nodes};
+use cfgdns_testing::keys::{key, signer, validity};
+use cfgdns_testing::zones::{name, zone};
+use cfgdns_zone::Rtype;
 
 const NAMES: u32 = 20_000;
 
@@ -33,31 +31,14 @@ fn time<T>(mut work: impl FnMut() -> T) -> Duration {
     runs.min().expect("five runs")
 }
 
-fn signer(origin: &Name, algorithm: Algorithm) -> Signer {
-    let key = PrivateKey::from_secret(algorithm, &[7; 32]).expect("a secret of either");
-    let zone_key = ZoneKey {
-        dnskey: key.dnskey(true),
-        role: Role::Both,
-        signs: true,
-    };
-    let validity = Validity::new(Time(0), Time(1_000_000)).expect("some days");
-    let signing = Signing::new(vec![zone_key], validity).expect("a key that signs");
-    Signer::new(origin, Arc::new(signing), &[key].into_iter().collect()).expect("the key is here")
-}
-
 fn main() {
-    let origin: Name = "example.".parse().expect("a name");
+    let origin = name("example.");
     let mut text = "$TTL 60\n@ SOA ns1.other. root 1 2 3 4 5\n@ NS ns1.other.\n".to_owned();
     for number in 0..NAMES {
         let (a, b) = (number / 256 % 256, number % 256);
         writeln!(text, "host-{number:06} A 10.0.{a}.{b}").expect("a string");
     }
-    let source = Source {
-        file: "measure",
-        text: text.as_bytes(),
-        origin: &origin,
-    };
-    let zone = load(&source).expect("valid").zone;
+    let zone = zone("example.", &text);
     let set = Set {
         owner: Cow::Borrowed(b"\x04host\x07example\0"),
         rtype: Rtype::A,
@@ -65,7 +46,8 @@ fn main() {
         data: vec![Cow::Borrowed(&[192, 0, 2, 1])],
     };
     for algorithm in [Algorithm::Ed25519, Algorithm::EcdsaP256Sha256] {
-        let signer = signer(&origin, algorithm);
+        let keys = [(key(algorithm, 7), Role::Both, true)];
+        let signer = signer(&origin, &keys, validity(0, 1_000_000));
         println!("{}", algorithm.mnemonic());
         let mut cache = SignatureCache::new(1_000);
         let made = time(|| (0..1_000).for_each(|_| drop(black_box(signer.rrsigs(&set, None)))));

@@ -33,16 +33,14 @@ pub enum KeyFileError {
     Line(usize),
     /// Another version of the form, which would be read wrongly.
     #[error(
-        "Private-key-format is `{}`, not v1.2 or v1.3: make a key with `cfgctl zone key generate`, \
-         or with dnssec-keygen",
-        shown(.0)
+        "Private-key-format is {0}, not v1.2 or v1.3: make a key with `cfgctl zone key generate`, \
+         or with dnssec-keygen"
     )]
     Format(String),
     /// Another algorithm.
     #[error(
-        "Algorithm is `{}`, not 13 (ECDSAP256SHA256) or 15 (ED25519): make a key of one of these \
-         with `cfgctl zone key generate`, and change the algorithm of the zone to it",
-        shown(.0)
+        "Algorithm is {0}, not 13 (ECDSAP256SHA256) or 15 (ED25519): make a key of one of these \
+         with `cfgctl zone key generate`, and change the algorithm of the zone to it"
     )]
     Algorithm(String),
     /// No base64.
@@ -71,10 +69,15 @@ pub enum KeyFileError {
     Key(#[from] DnskeyError),
 }
 
-/// The beginning of what a field has that is no secret: a file that is no key may have anything.
+/// What a file says of itself, where it can be no secret that stands in a wrong line: a number or a
+/// version.
 fn shown(value: &str) -> String {
-    let start = value.chars().take(24);
-    start.flat_map(char::escape_debug).collect()
+    let plain = |sign: char| sign.is_ascii_digit() || matches!(sign, 'v' | '.');
+    if value.len() <= 8 && value.chars().all(plain) {
+        value.to_owned()
+    } else {
+        "something else".to_owned()
+    }
 }
 
 /// The name of both files of a key without what follows the dot, as BIND writes it.
@@ -134,13 +137,13 @@ pub fn read_private(text: &str) -> Result<PrivateKey, KeyFileError> {
     let missing = KeyFileError::Missing;
     let format = format.ok_or(missing("Private-key-format"))?;
     if !["v1.2", "v1.3"].contains(&format) {
-        return Err(KeyFileError::Format(format.to_owned()));
+        return Err(KeyFileError::Format(shown(format)));
     }
     // The name in parentheses is for people.
     let named = algorithm.ok_or(missing("Algorithm"))?;
-    let number = named.split_whitespace().next().and_then(|n| n.parse().ok());
-    let algorithm = number.and_then(Algorithm::from_number);
-    let algorithm = algorithm.ok_or_else(|| KeyFileError::Algorithm(named.to_owned()))?;
+    let first = named.split_whitespace().next().unwrap_or_default();
+    let algorithm = first.parse().ok().and_then(Algorithm::from_number);
+    let algorithm = algorithm.ok_or_else(|| KeyFileError::Algorithm(shown(first)))?;
     let secret = secret.ok_or(missing("PrivateKey"))?;
     let octets = base64_decode(secret.as_bytes()).map(Zeroizing::new);
     let octets = octets.ok_or(KeyFileError::Base64)?;
@@ -166,9 +169,7 @@ pub fn write_public(key: &PublicKey) -> String {
 
 /// Reads such a text: one record, with or without a TTL, a class and comments.
 pub fn read_public(text: &str) -> Result<PublicKey, KeyFileError> {
-    let lines = text
-        .lines()
-        .map(|line| line.split(';').next().unwrap_or(""));
+    let lines = text.lines().map(without_comment);
     let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
     let text = lines.join("\n");
     let mut words = text.split_whitespace();
@@ -188,4 +189,15 @@ pub fn read_public(text: &str) -> Result<PublicKey, KeyFileError> {
     let data = Rdata::parse(Rtype::DNSKEY, &data, None).map_err(KeyFileError::Data)?;
     let dnskey = Dnskey::from_data(&data)?;
     Ok(PublicKey { zone, dnskey })
+}
+
+/// A line up to its comment; in a name the sign that begins one can be escaped (RFC 1035 5.1).
+fn without_comment(line: &str) -> &str {
+    let mut escaped = false;
+    let end = line.bytes().position(|byte| {
+        let begins = byte == b';' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        begins
+    });
+    end.map_or(line, |end| &line[..end])
 }

@@ -181,6 +181,12 @@ fn keys_are_written_as_they_are_read_and_shown_without_the_secret() {
         let zone = zone.parse().expect("a name");
         assert_eq!(file_stem(&zone, &public.dnskey), expected);
     }
+    // RFC 1035 5.1: what begins a comment elsewhere is part of a name where it is escaped.
+    let odd = PublicKey {
+        zone: "a\\;b\\\\.example.".parse().expect("a name"),
+        ..public
+    };
+    assert_eq!(read_public(&write_public(&odd)), Ok(odd));
 }
 
 /// One of 256 keys of P-256 that BIND makes has 31 octets in its file.
@@ -216,7 +222,7 @@ fn files_that_are_no_keys_are_refused_with_the_reason() {
     refused(
         |text| text.replace("v1.2", "v2.0"),
         expect![
-            "Private-key-format is `v2.0`, not v1.2 or v1.3: make a key with `cfgctl zone key generate`, or with dnssec-keygen"
+            "Private-key-format is v2.0, not v1.2 or v1.3: make a key with `cfgctl zone key generate`, or with dnssec-keygen"
         ],
     );
     refused(
@@ -226,7 +232,7 @@ fn files_that_are_no_keys_are_refused_with_the_reason() {
     refused(
         |text| text.replace("15 (ED25519)", "8 (RSASHA256)"),
         expect![
-            "Algorithm is `8 (RSASHA256)`, not 13 (ECDSAP256SHA256) or 15 (ED25519): make a key of one of these with `cfgctl zone key generate`, and change the algorithm of the zone to it"
+            "Algorithm is 8, not 13 (ECDSAP256SHA256) or 15 (ED25519): make a key of one of these with `cfgctl zone key generate`, and change the algorithm of the zone to it"
         ],
     );
     refused(

@@ -260,6 +260,11 @@ impl View {
                 let tree = keys.tree(&self.placement, &self.keys);
                 tree.unwrap_or_else(|why| closed(&name, &why))
             });
+            if tree.is_none() && self.catalog.as_ref() == Some(&name) {
+                // Where no zone is in force, the catalog is.
+                self.catalog_stale = true;
+                continue;
+            }
             trees.push((name, tree));
         }
         if std::mem::take(&mut self.catalog_stale) {
@@ -290,8 +295,8 @@ impl View {
                 label: label(zone.name(), *created),
             })
             .collect();
-        let zone =
-            catalog(name, &members, on_wire(count + 1)).map_err(|error| error.to_string())?;
+        let zone = catalog(name, &members, on_wire(count.wrapping_add(1)))
+            .map_err(|error| error.to_string())?;
         let tree = Tree::build(&zone).map_err(|error| error.to_string())?;
         Ok(tree.private())
     }

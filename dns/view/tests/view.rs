@@ -425,6 +425,71 @@ fn catalog_lists_the_zones_with_labels_of_their_own_and_the_count_of_the_group()
     assert_eq!(steps, 0, "nothing leads from another zone to this one");
 }
 
+/// An operator's zone at the name of the catalog takes its place, for as long as it is in force.
+#[test]
+fn catalog_is_where_no_zone_of_its_name_is_in_force() {
+    let mut server = server();
+    server.view = View::new(Some(name("example.org.")));
+    server.build();
+    let is_catalog = |server: &Server| {
+        let tree = server
+            .zones
+            .get(&name("example.org."))
+            .expect("one of the two");
+        tree.is_private()
+    };
+    assert!(is_catalog(&server));
+    // Keys of a zone that is not in force.
+    for (key, value) in [
+        ("names/example.org/1/@", APEX),
+        ("serials/example.org", r#"{"count":9}"#),
+        ("follows/example.org/www/A", r#"{"role":"web"}"#),
+    ] {
+        server.put(key, value).build();
+        assert!(is_catalog(&server), "{key}");
+    }
+    server
+        .put("zones/example.org", r#"{"generation":1}"#)
+        .build();
+    assert!(!is_catalog(&server));
+    server.delete("zones/example.org");
+    check(
+        &server.changes(),
+        expect![[r#"
+        example.org. 9 -> 1
+    "#]],
+    );
+    assert!(is_catalog(&server));
+}
+
+/// Counts are read from the store, which can say what it likes: they go round.
+#[test]
+fn counts_at_the_end_of_their_numbers_bring_nothing_down() {
+    let most = r#"{"count":18446744073709551615}"#;
+    let mut server = server();
+    server.view = View::new(Some(name("catalog.invalid.")));
+    for (key, value) in [
+        ("names/example.com/1/@", APEX),
+        ("zones/example.com", r#"{"generation":1}"#),
+        (
+            "serials/example.com",
+            r#"{"count":18446744073709551615,"roles":{"web":0,"db":0}}"#,
+        ),
+        ("moved/web", most),
+        ("moved/db", most),
+        ("catalog", most),
+    ] {
+        server.put(key, value);
+    }
+    check(
+        &server.changes(),
+        expect![[r#"
+        example.com. - -> 4294967293
+        catalog.invalid. - -> 1
+    "#]],
+    );
+}
+
 #[test]
 fn keys_of_others_change_nothing() {
     let mut server = server();

@@ -39,13 +39,15 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 26] = [
     target("agent_files", agent::target),
     target("client_mirror", client::mirror),
     target("client_watch", client::watch),
     target("data_directory", directory::target),
+    target("dns_key_file", dns::key_file),
     target("dns_keys", dns::keys),
     target("dns_master_file", dns::master_file),
+    target("dns_notify", dns::notify),
     target("dns_request", dns::request),
     target("etcd_request", requests::target),
     target("log_command", commands::encoded),

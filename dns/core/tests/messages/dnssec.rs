@@ -11,15 +11,14 @@ use std::sync::Arc;
 use cfgdns_core::{
     Freshness, Limiter, Limits, Local, Outcome, State, Transport, Tree, Zones, respond,
 };
-use cfgdns_sign::{
-    Algorithm, PrivateKey, Role, Set, SignatureCache, Signer, Signing, Time, Validity, ZoneKey,
-    verifies,
-};
-use cfgdns_zone::{Name, Rtype, Source, load};
+use cfgdns_sign::{Algorithm, Set, SignatureCache, Signer, Time, verifies};
+use cfgdns_testing::keys::{self, dnskeys, split_keys, validity};
+use cfgdns_testing::zones::{name, zone};
+use cfgdns_zone::Rtype;
 use expect_test::{Expect, expect, expect_file};
 
-use crate::reader::{Message, Record, TC, hex, message, opt, query, question};
 use crate::{CLIENT, arrival, send, state, tcp, udp};
+use cfgdns_testing::message::{Message, Record, TC, hex, message, opt, query, question};
 
 /// DO and CO in the TTL of an OPT record.
 const DO: u32 = 0x8000;
@@ -51,39 +50,16 @@ old DNAME new
 host.new A 192.0.2.6
 ";
 
-fn keys(algorithm: Algorithm) -> [(Arc<PrivateKey>, Role); 2] {
-    [(1, Role::KeySigning), (2, Role::ZoneSigning)].map(|(octet, role)| {
-        let key = PrivateKey::from_secret(algorithm, &[octet; 32]);
-        (Arc::new(key.expect("a secret of either algorithm")), role)
-    })
-}
-
+/// Signs `example.` from some minutes before now to some after it.
 pub(crate) fn signer(algorithm: Algorithm) -> Arc<Signer> {
-    let keys = keys(algorithm);
-    let zone_keys = keys.iter().map(|(key, role)| ZoneKey {
-        dnskey: key.dnskey(role.is_secure_entry()),
-        role: *role,
-        signs: true,
-    });
-    let (from, to) = (Time(NOW - 1_000), Time(NOW + 1_000));
-    let validity = Validity::new(from, to).expect("some minutes");
-    let signing = Signing::new(zone_keys.collect(), validity).expect("keys that sign");
-    let private = keys.into_iter().map(|(key, _)| key).collect();
-    let origin = "example.".parse().expect("a name");
-    Arc::new(Signer::new(&origin, Arc::new(signing), &private).expect("all keys"))
+    let validity = validity(NOW - 1_000, NOW + 1_000);
+    keys::signer(&name("example."), &split_keys(algorithm), validity)
 }
 
 /// A server of the signed zone, with more sets.
 fn signed(algorithm: Algorithm, more: &str) -> State {
-    let origin: Name = "example.".parse().expect("a name");
-    let text = format!("{ZONE}{more}");
-    let source = Source {
-        file: "zone",
-        text: text.as_bytes(),
-        origin: &origin,
-    };
-    let loaded = load(&source).unwrap_or_else(|report| panic!("{report}"));
-    let tree = Tree::build(&loaded.zone).expect("it has an SOA");
+    let zone = zone("example.", &format!("{ZONE}{more}"));
+    let tree = Tree::build(&zone).expect("it has an SOA");
     let tree = tree.signed(signer(algorithm)).expect("its signer");
     State {
         zones: Zones::new([Arc::new(tree)]),
@@ -99,12 +75,7 @@ fn asked(name: &str, rtype: Rtype, flags: u32) -> Vec<u8> {
 fn check_sets(section: &[Record], state: &State) -> usize {
     let signer = state.zones.trees().next().and_then(|tree| tree.signer());
     let signer = signer.expect("it is signed");
-    let keys: Vec<_> = signer
-        .signing()
-        .keys()
-        .iter()
-        .map(|key| key.dnskey.clone())
-        .collect();
+    let keys = dnskeys(signer);
     let mut count = 0;
     for rrsig in section.iter().filter(|record| record.rtype == Rtype::RRSIG) {
         let covered = Rtype(u16::from_be_bytes([rrsig.data[0], rrsig.data[1]]));
@@ -409,6 +380,36 @@ fn rate_limit_and_fence_are_those_of_unsigned_zones() {
     }
 }
 
+/// The SERVFAIL of a zone whose keys are not here is no larger than its question, and is not held
+/// back, as that of a fenced server.
+#[test]
+fn rate_limit_lets_through_that_keys_are_missing() {
+    let tree = Tree::build(&zone("example.", ZONE)).expect("it has an SOA");
+    let state = State {
+        zones: Zones::new([Arc::new(tree.lacking_keys("a test"))]),
+        ..state()
+    };
+    let limits = Limits {
+        per_second: 1,
+        slip: 2,
+        entries: 1_000,
+    };
+    let mut limiter = Limiter::new(limits, [7; 16]);
+    let request = asked("www.example.", Rtype::A, DO);
+    for _ in 0..10 {
+        let local = Local {
+            limiter: Some(&mut limiter),
+            signatures: None,
+        };
+        let arrival = arrival(Transport::Udp, CLIENT, 1_000);
+        let Outcome::Send(octets) = respond(&state, local, &arrival, &request) else {
+            panic!("held back");
+        };
+        let reply = Message::read(&octets);
+        assert_eq!((reply.rcode(), reply.has(TC)), (2, false));
+    }
+}
+
 /// What the validator was given: keys, and requests with the replies to them.
 fn transcript() -> String {
     let questions = [
@@ -436,7 +437,7 @@ fn transcript() -> String {
     ];
     let mut text = format!("now {NOW}\n");
     for algorithm in [Algorithm::Ed25519, Algorithm::EcdsaP256Sha256] {
-        for (key, role) in keys(algorithm) {
+        for (key, role, _) in split_keys(algorithm) {
             let data = key.dnskey(role.is_secure_entry()).to_data();
             let data = data.text(Rtype::DNSKEY, None);
             writeln!(text, "key example. {data}").expect("a string");

@@ -4,10 +4,10 @@
 use cfgdns_core::{Arrival, End, Local, Outcome, State, Transport, respond};
 use cfgdns_zone::Rtype;
 
-use crate::reader::{AA, Message, TC, opt, query};
 use crate::transfers::state_with;
-use crate::transfers::{all, assert_same, large_zone, moment, records, records_of, request};
+use crate::transfers::{all, assert_same, large_zone, moment, records, records_of};
 use crate::{CLIENT, arrival, send, state};
+use cfgdns_testing::message::{AA, Message, TC, opt, query, transfer as request};
 
 const TLS: Transport = Transport::Tls { dot: true };
 /// RFC 8467 4.1.

@@ -5,8 +5,8 @@ use cfgdns_core::{
 };
 use cfgdns_zone::Rtype;
 
-use crate::reader::{Message, TC, opt, query};
 use crate::{CLIENT, arrival, state, udp};
+use cfgdns_testing::message::{Message, TC, opt, query};
 
 /// RFC 7873 8.
 const BADCOOKIE: u16 = 23;

@@ -7,7 +7,6 @@ mod limits;
 mod notify;
 mod probes;
 mod properties;
-mod reader;
 mod replies;
 mod signatures;
 mod signed_transfers;
@@ -21,9 +20,8 @@ use cfgdns_core::{
     Acl, Arrival, Chaos, CookieSecrets, Freshness, Local, Moment, Outcome, Settings, State,
     Transport, Tree, TsigKeys, UDP_OCTETS_MAX, Zones, rcode_of, respond,
 };
-use cfgdns_zone::{Name, Source, load};
-
-use reader::Message;
+use cfgdns_testing::message::Message;
+use cfgdns_testing::zones::zone;
 
 const ZONE: &str = "\
 $TTL 3600
@@ -79,16 +77,9 @@ fn zone_text() -> String {
 
 /// A server of the zone `example.`, fresh until the tenth second.
 fn state() -> State {
-    let origin: Name = "example.".parse().expect("a name");
-    let text = zone_text();
-    let source = Source {
-        file: "zone",
-        text: text.as_bytes(),
-        origin: &origin,
-    };
-    let loaded = load(&source).unwrap_or_else(|report| panic!("{report}"));
+    let zone = zone("example.", &zone_text());
     State {
-        zones: Zones::new([Arc::new(Tree::build(&loaded.zone).expect("it has an SOA"))]),
+        zones: Zones::new([Arc::new(Tree::build(&zone).expect("it has an SOA"))]),
         freshness: Freshness::Until(10_000),
         settings: Settings {
             nsid: Some("ns1.colo-a".try_into().expect("short")),

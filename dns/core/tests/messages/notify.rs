@@ -11,9 +11,10 @@ use cfgdns_zone::{Name, Rdata, Rtype, Soa, Zone};
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
 
-use crate::reader::{Message, hex, message};
-use crate::signatures::{SECRET, unhex};
-use crate::transfers::{insert, moment, name, small_zone};
+use crate::signatures::SECRET;
+use crate::transfers::{insert, moment, small_zone};
+use cfgdns_testing::message::{Message, hex, message, unhex};
+use cfgdns_testing::zones::name;
 
 const REPLIES: &str = include_str!("../../../testdata/tsig/notify-replies.txt");
 

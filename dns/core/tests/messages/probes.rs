@@ -7,8 +7,8 @@ use cfgdns_core::{Local, Outcome, Transport, respond};
 use cfgdns_zone::Rtype;
 use expect_test::{Expect, expect};
 
-use crate::reader::{Message, RD, message, opt, query, question, record};
 use crate::{CLIENT, arrival, chaos, send, state, tcp, udp};
+use cfgdns_testing::message::{Message, RD, message, opt, query, question, record};
 
 const AD: u16 = 0x20;
 const CD: u16 = 0x10;

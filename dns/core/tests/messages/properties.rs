@@ -8,8 +8,8 @@ use cfgdns_core::{
 use cfgdns_zone::{Name, Rtype, compare_data};
 use proptest::prelude::*;
 
-use crate::reader::{Message, Record, TC, message, opt, question};
 use crate::{CLIENT, arrival, chaos, state};
+use cfgdns_testing::message::{Message, Record, TC, message, opt, question};
 
 static PLAIN: LazyLock<State> = LazyLock::new(state);
 

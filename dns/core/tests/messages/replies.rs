@@ -6,8 +6,8 @@ use cfgdns_core::{Freshness, Identity, IdentityTooLong, State, Transport};
 use cfgdns_zone::{Name, Rtype};
 use expect_test::expect;
 
-use crate::reader::{AA, Message, TC, hex, message, opt, query, question, record};
 use crate::{send, state, tcp, udp};
+use cfgdns_testing::message::{AA, Message, TC, hex, message, opt, query, question, record};
 
 /// RFC 1035 4.1.4 (names that point back), RFC 3597 4 (the target of SRV is written out), RFC 1034
 /// 4.3.2 3b (a referral without AA, with glue), RFC 6672 3.1, RFC 4592 3.3.

@@ -12,9 +12,9 @@ use cfgdns_zone::Rtype;
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
 
-use crate::reader::{AA, Message, TC, hex, opt, query, record};
 use crate::transfers::{records, records_of, small_zone, state_with};
 use crate::{CLIENT, state, tcp};
+use cfgdns_testing::message::{AA, Message, TC, hex, opt, query, record, unhex};
 
 const REQUESTS: &str = include_str!("../../../testdata/tsig/requests.txt");
 const DIG: &str = include_str!("../../../testdata/tsig/dig.txt");
@@ -27,15 +27,6 @@ static KEYED: LazyLock<State> = LazyLock::new(keyed);
 struct Recorded {
     label: &'static str,
     octets: Vec<u8>,
-}
-
-pub(crate) fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<_> = text.chars().map(|digit| digit.to_digit(16)).collect();
-    let octet = |pair: &[Option<u32>]| {
-        let [high, low] = [pair[0], pair[1]].map(|digit| digit.expect("hexadecimal"));
-        u8::try_from(high << 4 | low).expect("two digits")
-    };
-    digits.chunks(2).map(octet).collect()
 }
 
 fn recorded(text: &'static str) -> impl Iterator<Item = Recorded> {
@@ -292,8 +283,8 @@ fn reply_has_room_for_its_signature() {
     data.extend([0; 16]);
     let tsig = record(&long, Rtype::TSIG, 255, 0, &data);
     let options = opt(512, 0, &[(3, b""), (10, b"01234567"), (19, b"")]);
-    let question = crate::reader::question(&asked, Rtype::A, 1);
-    let octets = crate::reader::message(0, [&[question], &[], &[], &[options, tsig]]);
+    let question = cfgdns_testing::message::question(&asked, Rtype::A, 1);
+    let octets = cfgdns_testing::message::message(0, [&[question], &[], &[], &[options, tsig]]);
     let reply = &replies(&state, Transport::Udp, &octets, NOW)[0];
     assert_eq!(
         (Message::read(reply).rcode(), signature(reply)),
@@ -388,8 +379,8 @@ proptest! {
         let state = &*KEYED;
         let start = if named { b"\x0bhmac-sha256\0".to_vec() } else { Vec::new() };
         let tsig = record("sha256.key.", Rtype::TSIG, 255, 0, &[&start[..], &data].concat());
-        let question = crate::reader::question("example.", Rtype::AXFR, 1);
-        let octets = crate::reader::message(0, [&[question], &[], &[], &[tsig]]);
+        let question = cfgdns_testing::message::question("example.", Rtype::AXFR, 1);
+        let octets = cfgdns_testing::message::message(0, [&[question], &[], &[], &[tsig]]);
         let longer = [&request("axfr")[..], &after].concat();
         for octets in [octets, longer] {
             let reply = &replies(state, Transport::Tcp, &octets, NOW)[0];

@@ -10,10 +10,11 @@ use cfgdns_zone::{Name, Rdata, Rtype, Zone};
 use proptest::prelude::*;
 
 use crate::dnssec::signer;
-use crate::increments::{Key, apply_to, key};
-use crate::reader::{Record, opt};
 use crate::state;
-use crate::transfers::{all, insert, name, records, request, small_zone, stream};
+use crate::transfers::{all, insert, records, small_zone, stream};
+use cfgdns_testing::message::{Record, opt, transfer as request};
+use cfgdns_testing::secondary::{Key, apply_to, key};
+use cfgdns_testing::zones::name;
 
 fn sign(tree: &Tree, signer: &Arc<Signer>) -> Tree {
     tree.signed(Arc::clone(signer)).expect("its signer")

@@ -9,30 +9,11 @@ use cfgdns_core::{
 use cfgdns_zone::{Name, Rdata, Rtype, Zone};
 use expect_test::expect;
 
-use crate::reader::{AA, Message, RD, Record, hex, message, opt, query, question, record};
 use crate::{CLIENT, arrival, send, state, tcp, udp};
-
-/// A request for a transfer, with the SOA that an incremental one has (RFC 1995 3).
-pub(crate) fn request(
-    name: &str,
-    rtype: Rtype,
-    since: Option<u32>,
-    opt: Option<Vec<u8>>,
-) -> Vec<u8> {
-    let authority: Vec<_> = since
-        .map(|serial| {
-            let numbers = [serial, 1, 1, 1, 1].map(u32::to_be_bytes);
-            let data = [&[0, 0], numbers.as_flattened()].concat();
-            record(name, Rtype::SOA, 1, 0, &data)
-        })
-        .into_iter()
-        .collect();
-    let additional: Vec<_> = opt.into_iter().collect();
-    message(
-        0,
-        [&[question(name, rtype, 1)], &[], &authority, &additional],
-    )
-}
+use cfgdns_testing::message::{
+    AA, Message, RD, Record, hex, message, opt, query, question, transfer as request,
+};
+use cfgdns_testing::zones::name;
 
 /// The stream that a request over TCP begins.
 pub(crate) fn stream(state: &State, request: &[u8]) -> Stream {
@@ -94,10 +75,6 @@ pub(crate) fn assert_same(found: &[Record], expected: &[Record]) {
         assert_eq!(found, expected);
         assert_eq!(found.name.as_wire(), expected.name.as_wire());
     }
-}
-
-pub(crate) fn name(text: &str) -> Name {
-    text.parse().expect(text)
 }
 
 pub(crate) fn insert(zone: &mut Zone, owner: &str, rtype: Rtype, text: &str) {

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use cfgdns_sign::{
-    Algorithm, PrivateKey, Role, Set, SignedZone, Signer, Signing, Time, Validity, ZoneKey, nodes,
-};
-use cfgdns_zone::{Name, Rdata, Source, Zone, load};
+use cfgdns_sign::{PrivateKey, Role, Set, SignedZone, Signer, Validity, nodes};
+use cfgdns_testing::keys;
+use cfgdns_testing::zones::{self, name};
+use cfgdns_zone::{Name, Rdata, Zone};
 
 /// 2020-01-01 and 2038-01-01: one of those who check counts in 31 bits.
 pub(crate) const FROM: u32 = 1_577_836_800;
@@ -44,47 +44,16 @@ z-last A 192.0.2.9
 ";
 
 pub(crate) fn zone(text: &str) -> Zone {
-    let source = Source {
-        file: "zone",
-        text: text.as_bytes(),
-        origin: &name("example."),
-    };
-    load(&source)
-        .unwrap_or_else(|report| panic!("{report}"))
-        .zone
-}
-
-pub(crate) fn name(text: &str) -> Name {
-    text.parse().expect("a name")
-}
-
-pub(crate) fn key(algorithm: Algorithm, octet: u8) -> Arc<PrivateKey> {
-    let key = PrivateKey::from_secret(algorithm, &[octet; 32]);
-    Arc::new(key.expect("a secret of either algorithm"))
-}
-
-pub(crate) fn zone_key(key: &PrivateKey, role: Role, signs: bool) -> ZoneKey {
-    let dnskey = key.dnskey(role.is_secure_entry());
-    ZoneKey {
-        dnskey,
-        role,
-        signs,
-    }
+    zones::zone("example.", text)
 }
 
 pub(crate) fn validity() -> Validity {
-    Validity::new(Time(FROM), Time(TO)).expect("eighteen years")
+    keys::validity(FROM, TO)
 }
 
-/// A signer with these keys; those that do not sign are in the zone.
-pub(crate) fn signer(keys: &[(Arc<PrivateKey>, Role, bool)]) -> Signer {
-    let zone_keys = keys
-        .iter()
-        .map(|(key, role, signs)| zone_key(key, *role, *signs))
-        .collect();
-    let signing = Signing::new(zone_keys, validity()).expect("keys that sign");
-    let private = keys.iter().map(|(key, ..)| Arc::clone(key)).collect();
-    Signer::new(&name("example."), Arc::new(signing), &private).expect("all keys")
+/// A signer of `example.` with these keys; those that do not sign are in the zone.
+pub(crate) fn signer(keys: &[(Arc<PrivateKey>, Role, bool)]) -> Arc<Signer> {
+    keys::signer(&name("example."), keys, validity())
 }
 
 /// A set as lines of a master file.

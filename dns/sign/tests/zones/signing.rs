@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::common::{FROM, TO, ZONE, key, lines, name, signed, signer, validity, zone, zone_key};
+use crate::common::{FROM, TO, ZONE, lines, signed, signer, validity, zone};
 use cfgdns_sign::{
     Algorithm, NoSoa, PrivateKey, Role, Set, SignatureCache, Signer, Signing, SigningError, Time,
     ZoneChain, ZoneKey, nodes, verifies,
 };
+use cfgdns_testing::keys::{key, zone_key};
+use cfgdns_testing::zones::{any_zone, name};
 use cfgdns_zone::{Name, Rdata, Rtype, Zone};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -236,47 +238,13 @@ fn signature_is_of_the_canonical_form() {
     );
 }
 
-/// Names of up to three labels of three kinds, in either case.
-fn any_name() -> impl Strategy<Value = Name> {
-    let label = proptest::sample::select(vec!["a", "B", "b", "*"]);
-    proptest::collection::vec(label, 0..4).prop_map(|labels| {
-        let labels = labels.iter().chain([&"example."]).copied();
-        name(&labels.collect::<Vec<_>>().join("."))
-    })
-}
-
-fn any_data() -> impl Strategy<Value = (Rtype, String)> {
-    prop_oneof![
-        (0..3_u8).prop_map(|last| (Rtype::A, format!("192.0.2.{last}"))),
-        any_name().prop_map(|name| (Rtype::NS, name.to_string())),
-        any_name().prop_map(|name| (Rtype::CNAME, name.to_string())),
-        any_name().prop_map(|name| (Rtype::DNAME, name.to_string())),
-        any_name().prop_map(|name| (Rtype::MX, format!("1 {name}"))),
-        Just((Rtype::DS, "1 8 250 00".to_owned())),
-        Just((Rtype(65_280), "\\# 1 00".to_owned())),
-    ]
-}
-
-/// Zones that need not obey any rule.
-fn any_zone() -> impl Strategy<Value = Zone> {
-    let records = proptest::collection::vec((any_name(), any_data()), 0..12);
-    records.prop_map(|records| {
-        let mut zone = zone("@ 60 SOA ns. root. 1 2 3 4 5\n@ 60 NS ns.\n");
-        for (name, (rtype, text)) in records {
-            let data = Rdata::parse(rtype, &text, None).expect(&text);
-            zone.insert(&name, rtype, 60, data).expect("in the zone");
-        }
-        zone
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// The chain is one ring through all names that are the zone's own, in order; every signature
     /// verifies; and all records are there, once.
     #[test]
-    fn chain_is_a_ring_and_every_signature_verifies(zone in any_zone()) {
+    fn chain_is_a_ring_and_every_signature_verifies(zone in any_zone("example.")) {
         let signer = signer(&[
             (key(ED25519, 1), Role::KeySigning, true),
             (key(ED25519, 2), Role::ZoneSigning, true),

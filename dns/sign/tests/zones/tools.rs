@@ -16,11 +16,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::common::{ZONE, key, name, signed, signer, zone};
+use crate::common::{ZONE, signed, signer, zone};
 use cfgdns_sign::{
     Algorithm, PrivateKey, PublicKey, Role, file_stem, read_private, read_public, write_private,
     write_public,
 };
+use cfgdns_testing::keys::key;
+use cfgdns_testing::zones::name;
 use cfgdns_zone::{Name, Rdata, Rtype};
 
 const ED25519: Algorithm = Algorithm::Ed25519;

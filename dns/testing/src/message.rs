@@ -1,5 +1,5 @@
-//! Writes requests and reads replies for the tests, without anything of the code under test: it
-//! follows pointers, refuses what a careful client would, and says the reply as text.
+//! Writes requests and reads replies, without anything of the code under test: it follows pointers,
+//! refuses what a careful client would, and says the reply as text.
 
 use std::fmt::Write as _;
 
@@ -7,39 +7,54 @@ use cfgdns_zone::{Name, Rdata, Rtype};
 
 /// A record of a reply, its data without compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) name: Name,
-    pub(crate) rtype: Rtype,
-    pub(crate) class: u16,
-    pub(crate) ttl: u32,
-    pub(crate) data: Vec<u8>,
+pub struct Record {
+    /// Its name.
+    pub name: Name,
+    /// Its type.
+    pub rtype: Rtype,
+    /// Its class.
+    pub class: u16,
+    /// Its TTL.
+    pub ttl: u32,
+    /// Its data.
+    pub data: Vec<u8>,
 }
 
 /// A reply.
 #[derive(Debug, Clone)]
-pub(crate) struct Message {
-    pub(crate) id: u16,
-    pub(crate) flags: u16,
+pub struct Message {
+    /// Tells it from others.
+    pub id: u16,
+    /// The second two octets of the header.
+    pub flags: u16,
     /// The question as it is in the message.
-    pub(crate) question: Vec<u8>,
-    pub(crate) answer: Vec<Record>,
-    pub(crate) authority: Vec<Record>,
-    pub(crate) additional: Vec<Record>,
-    pub(crate) opt: Option<Opt>,
-    pub(crate) octets: usize,
+    pub question: Vec<u8>,
+    /// The answer section.
+    pub answer: Vec<Record>,
+    /// The authority section.
+    pub authority: Vec<Record>,
+    /// The additional section without the OPT record.
+    pub additional: Vec<Record>,
+    /// The OPT record.
+    pub opt: Option<Opt>,
+    /// How many octets it has.
+    pub octets: usize,
 }
 
 /// Its OPT record.
 #[derive(Debug, Clone)]
-pub(crate) struct Opt {
-    pub(crate) udp_octets: u16,
-    pub(crate) ttl: u32,
-    pub(crate) options: Vec<(u16, Vec<u8>)>,
+pub struct Opt {
+    /// The largest message over UDP that the sender takes.
+    pub udp_octets: u16,
+    /// Upper bits of the rcode, version, flags.
+    pub ttl: u32,
+    /// Codes and values of its options.
+    pub options: Vec<(u16, Vec<u8>)>,
 }
 
 impl Message {
     /// Reads a whole message.
-    pub(crate) fn read(octets: &[u8]) -> Self {
+    pub fn read(octets: &[u8]) -> Self {
         let mut reader = Reader { octets, at: 0 };
         let [id, flags, questions, answers, authorities, additionals] =
             std::array::from_fn(|_| reader.u16());
@@ -71,23 +86,26 @@ impl Message {
         }
     }
 
-    pub(crate) fn rcode(&self) -> u16 {
+    /// The outcome, with the bits that the OPT record has of it.
+    pub fn rcode(&self) -> u16 {
         let upper = self.opt.as_ref().map_or(0, |opt| opt.ttl >> 24);
         self.flags & 15 | u16::try_from(upper << 4).expect("eight bits more")
     }
 
-    pub(crate) fn has(&self, flag: u16) -> bool {
+    /// Whether a flag is set.
+    pub fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
-    pub(crate) fn option(&self, code: u16) -> Option<&[u8]> {
+    /// The value of the first option with a code.
+    pub fn option(&self, code: u16) -> Option<&[u8]> {
         let options = &self.opt.as_ref()?.options;
         let found = options.iter().find(|option| option.0 == code);
         found.map(|option| &option.1[..])
     }
 
     /// The reply as text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = format!("{} octets, {}", self.octets, rcode_text(self.rcode()));
         for (bit, name) in [
             (TC, "tc"),
@@ -145,9 +163,12 @@ impl Message {
     }
 }
 
-pub(crate) const TC: u16 = 0x0200;
-pub(crate) const AA: u16 = 0x0400;
-pub(crate) const RD: u16 = 0x0100;
+/// The message was cut.
+pub const TC: u16 = 0x0200;
+/// The server has authority.
+pub const AA: u16 = 0x0400;
+/// Recursion is desired.
+pub const RD: u16 = 0x0100;
 
 fn rcode_text(code: u16) -> &'static str {
     match code {
@@ -186,11 +207,22 @@ fn option_text(code: u16, value: &[u8]) -> String {
     }
 }
 
-pub(crate) fn hex(octets: &[u8]) -> String {
+/// Octets as hexadecimal digits.
+pub fn hex(octets: &[u8]) -> String {
     octets.iter().fold(String::new(), |mut text, octet| {
         write!(text, "{octet:02x}").expect("a string");
         text
     })
+}
+
+/// The octets of hexadecimal digits.
+pub fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<_> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let octet = |pair: &[Option<u32>]| {
+        let [high, low] = [pair[0], pair[1]].map(|digit| digit.expect("hexadecimal"));
+        u8::try_from(high << 4 | low).expect("two digits")
+    };
+    digits.chunks(2).map(octet).collect()
 }
 
 impl Opt {
@@ -287,14 +319,14 @@ impl<'a> Reader<'a> {
 }
 
 /// A question in wire form.
-pub(crate) fn question(name: &str, rtype: Rtype, class: u16) -> Vec<u8> {
+pub fn question(name: &str, rtype: Rtype, class: u16) -> Vec<u8> {
     let name: Name = name.parse().expect("a name");
     let rest = [rtype.0.to_be_bytes(), class.to_be_bytes()].concat();
     [name.as_wire(), &rest].concat()
 }
 
 /// An OPT record.
-pub(crate) fn opt(udp_octets: u16, ttl: u32, options: &[(u16, &[u8])]) -> Vec<u8> {
+pub fn opt(udp_octets: u16, ttl: u32, options: &[(u16, &[u8])]) -> Vec<u8> {
     let mut data = Vec::new();
     for (code, value) in options {
         data.extend(code.to_be_bytes());
@@ -305,7 +337,7 @@ pub(crate) fn opt(udp_octets: u16, ttl: u32, options: &[(u16, &[u8])]) -> Vec<u8
 }
 
 /// A record, uncompressed.
-pub(crate) fn record(name: &str, rtype: Rtype, class: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+pub fn record(name: &str, rtype: Rtype, class: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
     let mut octets = question(name, rtype, class);
     octets.extend(ttl.to_be_bytes());
     octets.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
@@ -314,7 +346,7 @@ pub(crate) fn record(name: &str, rtype: Rtype, class: u16, ttl: u32, data: &[u8]
 }
 
 /// A message with the id 0x1234.
-pub(crate) fn message(flags: u16, sections: [&[Vec<u8>]; 4]) -> Vec<u8> {
+pub fn message(flags: u16, sections: [&[Vec<u8>]; 4]) -> Vec<u8> {
     let mut octets = vec![0x12, 0x34];
     octets.extend(flags.to_be_bytes());
     for section in sections {
@@ -325,7 +357,22 @@ pub(crate) fn message(flags: u16, sections: [&[Vec<u8>]; 4]) -> Vec<u8> {
 }
 
 /// A question, with an OPT record or without.
-pub(crate) fn query(name: &str, rtype: Rtype, opt: Option<Vec<u8>>) -> Vec<u8> {
+pub fn query(name: &str, rtype: Rtype, opt: Option<Vec<u8>>) -> Vec<u8> {
     let additional: Vec<_> = opt.into_iter().collect();
     message(0, [&[question(name, rtype, 1)], &[], &[], &additional])
+}
+
+/// A request for a transfer, with the SOA that an incremental one has (RFC 1995 3).
+pub fn transfer(name: &str, rtype: Rtype, since: Option<u32>, opt: Option<Vec<u8>>) -> Vec<u8> {
+    let authority: Vec<_> = since
+        .map(|serial| {
+            let numbers = [serial, 1, 1, 1, 1].map(u32::to_be_bytes);
+            let data = [&[0, 0], numbers.as_flattened()].concat();
+            record(name, Rtype::SOA, 1, 0, &data)
+        })
+        .into_iter()
+        .collect();
+    let additional: Vec<_> = opt.into_iter().collect();
+    let question = question(name, rtype, 1);
+    message(0, [&[question], &[], &authority, &additional])
 }
