@@ -110,7 +110,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     });
     let telling = tokio::spawn(tell(told, Arc::clone(&known)));
     let settling = tokio::spawn(Arc::clone(&publisher).settle());
-    let expiring = tokio::spawn(signatures::watch(Arc::clone(&publisher)));
+    tokio::spawn(signatures::watch(Arc::clone(&publisher)));
     let status = http.map(|listener| {
         tokio::spawn(cfgsvc_daemon::serve_http(
             listener,
@@ -136,7 +136,6 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     tracing::info!("ending: answers what it has read");
     telling.abort();
     settling.abort();
-    expiring.abort();
     if let Some(status) = status {
         status.abort();
     }
