@@ -1,5 +1,5 @@
-//! Has zones signed anew before their signatures end: whoever leads the group writes a new moment of
-//! signing ([`SigningObject::next`]), and every name server signs by it.
+//! Has zones signed anew before their signatures end: whoever leads the group writes a new moment
+//! of signing ([`SigningObject::next`]), and every name server signs by it.
 //!
 //! Invariants
 //! - what somebody else has changed since it was looked at stays as it is;

@@ -44,7 +44,7 @@ fn late(zones: &Zones, now_s: u64) -> BTreeSet<Name> {
     late.map(|(zone, _)| zone.clone()).collect()
 }
 
-/// Logs which zones they are, as soon as they are others.
+/// Logs which zones they are, as soon as they are others, until the process ends.
 pub(crate) async fn watch(publisher: Arc<Publisher>) {
     let mut told = BTreeSet::new();
     let mut looks = tokio::time::interval(LOOK);

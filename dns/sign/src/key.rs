@@ -79,7 +79,8 @@ impl Algorithm {
                 both.is_some_and(|(key, signature)| key.verify_strict(message, &signature).is_ok())
             }
             Self::EcdsaP256Sha256 => {
-                /// What a point begins with elsewhere; records have its coordinates alone (RFC 6605 4).
+                /// What a point begins with elsewhere; records have its coordinates alone
+                /// (RFC 6605 4).
                 const UNCOMPRESSED: u8 = 4;
                 let point = [&[UNCOMPRESSED], public].concat();
                 let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&point).ok();

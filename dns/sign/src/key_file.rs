@@ -48,8 +48,8 @@ pub enum KeyFileError {
     Base64,
     /// No 32 octets.
     #[error(
-        "PrivateKey has {0} octets, not {SECRET_OCTETS}: copy the file again from where the key was \
-         made"
+        "PrivateKey has {0} octets, not {SECRET_OCTETS}: copy the file again from where the key \
+         was made"
     )]
     Secret(usize),
     /// No secret of the algorithm.

@@ -12,7 +12,7 @@ use crate::time::Validity;
 
 /// Keys of a zone: two of each role and algorithm while all of them roll at once, and each that
 /// signs costs a signature. The set of eight keys of P-256 fits into no message of UDP, with that
-/// of eight signatures not by far (640 octets and 856, of 1,232): who asks is told to come over TCP.
+/// of eight signatures not by far (640 octets and 856, of 1,232): it is sent over TCP.
 pub const KEYS_MAX: usize = 8;
 
 /// What a key signs.

@@ -1,5 +1,5 @@
-//! Checks a signature, as a resolver does that knows the keys of the zone (RFC 4035 5.3). For tests:
-//! a name server checks none.
+//! Checks a signature, as a resolver does that knows the keys of the zone (RFC 4035 5.3). For
+//! tests: a name server checks none.
 
 use std::borrow::Cow;
 

@@ -168,7 +168,7 @@ impl SigningObject {
         self.at.saturating_add(self.valid_s)
     }
 
-    /// Whether no more than a quarter of the time is left: half a time ago it was to be signed anew.
+    /// Whether no more than a quarter of the time is left: it was to be signed anew before that.
     pub fn is_late(&self, now: u64) -> bool {
         now >= self.until().saturating_sub(self.valid_s / 4)
     }

@@ -90,7 +90,7 @@ async fn place(client: &Client, what: &Followed) -> Result<(ZoneName, Name), Dia
     let longest = holds.max_by_key(|zone| zone.name().label_count());
     longest.map(|zone| (zone, name.clone())).ok_or_else(|| {
         Diagnostic::refused(format!("{name} is in no zone")).hint(
-            "give the whole name, or --zone ZONE; `cfgctl zone list` prints the zones that there are",
+            "give the whole name, or --zone ZONE; `cfgctl zone list` prints those that there are",
         )
     })
 }

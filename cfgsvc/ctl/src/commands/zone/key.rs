@@ -262,7 +262,8 @@ async fn remove(
             let tag = key.read().map_or(0, |key| key.key_tag());
             let what = format!("key {tag} of zone `{zone}` signs");
             return Err(Diagnostic::refused(what).hint(format!(
-                "`cfgctl zone key retire {zone} {tag}` leaves it in the zone for those who have                  its signatures; it is removed when these are gone (RFC 6781 4.1)"
+                "`cfgctl zone key retire {zone} {tag}` leaves it in the zone for those who have \
+                 its signatures; it is removed when these are gone (RFC 6781 4.1)"
             )));
         }
     }

@@ -94,6 +94,7 @@ async fn show(context: &Context, zone: &ZoneName, rev: i64) -> Outcome {
         let follows: String = follows.collect();
         print(&stored.with_serial()) + &follows
     };
+    let command = |name: &str, rtype, follow| follow::command(zone, name, (rtype, follow));
     context.print_text(text, || {
         let follows = stored.follows.iter().map(|(name, rtype, follow)| {
             json!({
@@ -104,7 +105,7 @@ async fn show(context: &Context, zone: &ZoneName, rev: i64) -> Outcome {
                 "names": follow.names,
                 "port": follow.port,
                 "weights": follow.weights,
-                "command": follow::command(zone, &name.relative_text(zone.name()), (*rtype, follow)),
+                "command": command(&name.relative_text(zone.name()), *rtype, follow),
             })
         });
         json!({

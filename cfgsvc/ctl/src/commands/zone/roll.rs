@@ -2,7 +2,7 @@
 //!
 //! Every step takes something away that caches or secondaries may still rely on. Since when it is
 //! over is in the keys; for how long it lives on, in the zone: a set is kept for its TTL, and a
-//! secondary that missed a NOTIFY has the zone of before for as long as the refresh of the SOA says.
+//! secondary that missed a NOTIFY has the zone of before until it asks, by the refresh of the SOA.
 //! What the parent publishes is not known here: its DS is the operator's to wait for.
 
 use super::stored::Stored;
