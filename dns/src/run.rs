@@ -107,7 +107,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         publisher: Arc::clone(&publisher),
         server: Mutex::new(Some(server)),
     });
-    let telling = tokio::spawn(tell(told, Arc::clone(&known)));
+    let patience = Moment::now() + args.stale_after;
+    let telling = tokio::spawn(tell(told, Arc::clone(&known), patience));
     let status = http.map(|listener| {
         tokio::spawn(cfgsvc_daemon::serve_http(
             listener,
@@ -282,20 +283,25 @@ async fn bind_http(address: SocketAddr) -> Result<TcpListener, RunError> {
     Ok(listener)
 }
 
-/// Logs each change of freshness.
-async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
-    let mut lamp = Lamp::default();
+/// Logs each change of freshness, and why nothing is answered; `patience`: until it should be.
+async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>, patience: Moment) {
+    let mut lamp = Lamp::new(patience);
     loop {
-        let freshness = known.freshness().0;
-        let (change, look_at) = lamp.look(freshness, Moment::now());
+        let (freshness, why) = known.freshness();
+        let (change, look_at) = lamp.look(freshness, why, Moment::now());
         match change {
             Some(Change::Ready { revision }) => {
                 tracing::info!(revision, "fresh: zones are answered");
             }
-            Some(Change::Fenced { revision }) => {
-                let why = known.freshness().1;
-                let why = why.unwrap_or_else(|| "no word from the group".to_owned());
+            Some(Change::NotReady { why }) => {
+                let check = "are --endpoints those of the group, and has it a quorum?";
+                tracing::warn!(why, check, "not ready: SERVFAIL to all");
+            }
+            Some(Change::Fenced { revision, why }) => {
                 tracing::warn!(revision, why, "fenced: SERVFAIL to all");
+            }
+            Some(Change::StillFenced { why }) => {
+                tracing::warn!(why, "still fenced: SERVFAIL to all");
             }
             Some(Change::Back {
                 revision,
@@ -306,15 +312,9 @@ async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
             }
             None => {}
         }
-        let deadline = async {
-            match look_at {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             changed = told.changed() => if changed.is_err() { return },
-            () = deadline => {}
+            () = sleep_until(look_at) => {}
         }
     }
 }
