@@ -15,7 +15,6 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
@@ -156,20 +155,13 @@ impl Member {
                 Ok(Err(status)) => all(failed(&status)),
                 Ok(Ok(answer)) => results_of(answer.into_inner(), count),
             },
-            () = self.led_by_another(to) => all(ProposeError::LeaderChanged),
+            () = self.replaced(to) => all(ProposeError::LeaderChanged),
         }
     }
 
     /// Returns when another member than `former` has led for a while, or this member has ended.
-    async fn led_by_another(&self, former: u64) {
-        let mut metrics = self.inner.raft.metrics();
-        let replaced = metrics.wait_until(|metrics| {
-            metrics
-                .current_leader
-                .is_some_and(|leader| leader != former)
-        });
-        // An error says that Raft has stopped; then there is nothing to wait for either.
-        let _ = replaced.await;
+    async fn replaced(&self, former: u64) {
+        self.led_by_another(former).await;
         tokio::time::sleep(REPLACED).await;
     }
 }

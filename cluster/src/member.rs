@@ -223,6 +223,18 @@ impl Member {
         let _ = tokio::time::timeout(LEADER_POLL, news).await;
     }
 
+    /// Returns when another member than `former` leads, or this member has ended.
+    pub(crate) async fn led_by_another(&self, former: u64) {
+        let mut metrics = self.inner.raft.metrics();
+        let replaced = metrics.wait_until(|metrics| {
+            metrics
+                .current_leader
+                .is_some_and(|leader| leader != former)
+        });
+        // An error says that Raft has stopped; then there is nothing to wait for either.
+        let _ = replaced.await;
+    }
+
     // === writes ===
 
     fn check_command(&self, command: &Bytes) -> Result<(), ProposeError> {
@@ -329,7 +341,13 @@ impl Member {
         };
         let timeout = 2 * self.inner.limits.election_max;
         let request = self.inner.caller.request(to, proto::ReadIndexRequest {});
-        let answer = match tokio::time::timeout(timeout, client.read_index(request)).await {
+        // A leader that is silent closes nothing: who asks it must look for its successor. What it
+        // may have answered is not missed, since a read can be asked again.
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(timeout, client.read_index(request)) => answer,
+            () = self.led_by_another(to) => return Err(ReadError::NoLeader),
+        };
+        let answer = match answer {
             Err(_) => {
                 return Err(ReadError::Timeout {
                     waited_ms: millis(timeout),

@@ -85,11 +85,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         source,
     })?;
     let client = Client::new(Options::new(args.endpoints.clone()))?;
-    // Those of clients stay good when the files are read again.
-    let drawn = CookieSecrets {
-        current: rand::random(),
-        other: None,
-    };
+    let drawn = drawn_cookies();
     let first = settings(&args, &drawn)?;
     let mut secondaries = targets(&args, &first.keys)?;
     let private = zone_keys(&args)?;
@@ -119,7 +115,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     });
     // All end when this is dropped.
     let mut beside = JoinSet::new();
-    beside.spawn(tell(told, Arc::clone(&known)));
+    let patience = Moment::now() + args.stale_after;
+    beside.spawn(tell(told, Arc::clone(&known), patience));
     beside.spawn(Arc::clone(&publisher).settle());
     beside.spawn(signatures::watch(Arc::clone(&publisher)));
     if let Some(listener) = http {
@@ -148,6 +145,15 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     tracing::info!("ending: answers what it has read");
     drop(beside);
     end(known).await
+}
+
+/// Secrets of cookies for a server that is given none: drawn once, so that what clients have stays
+/// good when the files are read again.
+fn drawn_cookies() -> CookieSecrets {
+    CookieSecrets {
+        current: rand::random(),
+        other: None,
+    }
 }
 
 /// Tells the secondaries of changes, where there are some.
@@ -339,20 +345,25 @@ async fn bind_http(address: SocketAddr) -> Result<TcpListener, RunError> {
     Ok(listener)
 }
 
-/// Logs each change of freshness.
-async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
-    let mut lamp = Lamp::default();
+/// Logs each change of freshness, and why nothing is answered; `patience`: until it should be.
+async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>, patience: Moment) {
+    let mut lamp = Lamp::new(patience);
     loop {
-        let freshness = known.freshness().0;
-        let (change, look_at) = lamp.look(freshness, Moment::now());
+        let (freshness, why) = known.freshness();
+        let (change, look_at) = lamp.look(freshness, why, Moment::now());
         match change {
             Some(Change::Ready { revision }) => {
                 tracing::info!(revision, "fresh: zones are answered");
             }
-            Some(Change::Fenced { revision }) => {
-                let why = known.freshness().1;
-                let why = why.unwrap_or_else(|| "no word from the group".to_owned());
+            Some(Change::NotReady { why }) => {
+                let check = "are --endpoints those of the group, and has it a quorum?";
+                tracing::warn!(why, check, "not ready: SERVFAIL to all");
+            }
+            Some(Change::Fenced { revision, why }) => {
                 tracing::warn!(revision, why, "fenced: SERVFAIL to all");
+            }
+            Some(Change::StillFenced { why }) => {
+                tracing::warn!(why, "still fenced: SERVFAIL to all");
             }
             Some(Change::Back {
                 revision,
@@ -363,15 +374,9 @@ async fn tell(mut told: watch::Receiver<Freshness>, known: Arc<Known>) {
             }
             None => {}
         }
-        let deadline = async {
-            match look_at {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             changed = told.changed() => if changed.is_err() { return },
-            () = deadline => {}
+            () = sleep_until(look_at) => {}
         }
     }
 }

@@ -114,6 +114,16 @@ impl Pool {
         (index, name, channel.clone())
     }
 
+    /// The endpoint that is so many after the one in use: its index.
+    pub(crate) fn after(&self, steps: usize) -> usize {
+        self.router().after(steps)
+    }
+
+    /// The endpoint with this index answers: it is in use from now on.
+    pub(crate) fn prefer(&self, index: usize) {
+        self.router().prefer(index);
+    }
+
     pub(crate) fn move_on_from(&self, index: usize) {
         self.router().move_on_from(index);
     }
@@ -179,6 +189,35 @@ impl Pool {
                 Next::GiveUp => return Err(self.give_up(missed, name, sent)),
             }
         }
+    }
+
+    /// Asks one endpoint, once, whichever is in use. It need not hurry: who asks has asked others
+    /// too when it is silent.
+    pub(crate) async fn ask<M, R, F, A>(
+        &self,
+        index: usize,
+        message: M,
+        attempt: A,
+    ) -> Result<R, CallError>
+    where
+        A: FnOnce(Channel, Request<M>) -> F,
+        F: Future<Output = Result<R, Status>>,
+    {
+        let (name, channel) = &self.channels[index];
+        let answer = attempt(channel.clone(), self.request(message, None)).await;
+        answer.map_err(|status| match classify(&status, name) {
+            Ok(missed) if missed.failure == Failure::NotSent => CallError::Unreachable {
+                endpoints: name.clone(),
+                source: missed.cause,
+            },
+            Ok(missed) => missed.into_error(self, name),
+            Err(error) => error,
+        })
+    }
+
+    /// The name of an endpoint.
+    pub(crate) fn name(&self, index: usize) -> &str {
+        &self.channels[index].0
     }
 
     fn give_up(&self, missed: Missed, name: &str, sent: bool) -> CallError {

@@ -1,35 +1,34 @@
 //! The mirror: a local copy of a prefix that follows the group and says how fresh it is.
 //!
-//! One task loads the prefix, watches from the next revision on, and sends a barrier (a small
-//! linearizable read) each third of the freshness limit. After a compaction that it has missed, or
-//! when another group answers, it loads again; the difference reaches subscribers like any other
-//! change. When barriers say that the group goes on and the watch says nothing, the watch moves to
-//! another member.
+//! One task loads the prefix, watches from the next revision on, and sends barriers (small
+//! linearizable reads) several times in the freshness limit; `contact` says when, to whom, and when
+//! the watch moves to another member. After a compaction that it has missed, or when another group
+//! answers, it loads again; the difference reaches subscribers like any other change.
 
 use crate::Client;
-use crate::clock::Moment;
-use crate::error::{KvError, WatchError, show_key};
+use crate::clock::{Moment, sleep_until};
+use crate::contact::{Contact, WithWatch};
+use crate::error::{WatchError, show_key};
 use crate::kv::{Get, GetReply, KeyValue};
 use crate::mirror::{Barrier, Change, Copied, Freshness, Keep, MirrorState};
 use crate::route::backoff;
 use crate::watch::{Watch, WatchOptions};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
+use tonic::Response;
 
 /// Keys in one page of the first load.
 const PAGE: i64 = 1000;
 /// Batches that a subscriber may be behind before it misses some and is told so.
 const SUBSCRIBER_BUFFER: usize = 256;
 
-/// Least silence of a watch that must have something to say before it moves to another member; it
-/// doubles with each move, so that a slow member is not left for ever before it speaks.
-const SILENCE_MIN: Duration = Duration::from_secs(1);
-/// Longest such silence.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// A watch that was followed for so long has worked: the next load need not wait.
 const LASTED: Duration = Duration::from_secs(10);
 
@@ -195,7 +194,7 @@ impl Mirror {
 impl Client {
     /// Follows all keys that start with `prefix`. Returns at once, with a copy that is
     /// [`Freshness::Never`] fresh: see [`Mirror::fresh_within`]. A confirmation is good for
-    /// `limit`; it is renewed each third of that.
+    /// `limit`; it is renewed eight times in that.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -243,8 +242,7 @@ impl Client {
         let task = Task {
             client: self.clone(),
             prefix: prefix.into(),
-            // Never zero, which a timer would refuse.
-            period: (limit / 3).max(Duration::from_millis(1)),
+            limit,
             shared: Arc::clone(&shared),
         };
         Following {
@@ -257,7 +255,8 @@ impl Client {
 struct Task<K: Keep> {
     client: Client,
     prefix: Bytes,
-    period: Duration,
+    /// For how long a confirmation counts.
+    limit: Duration,
     shared: Arc<Shared<K>>,
 }
 
@@ -288,32 +287,42 @@ impl<K: Keep> Task<K> {
     async fn load(&self) -> Result<(Watch, u64), String> {
         let sent = Moment::now();
         let all = self.client.get_all(self.prefix.clone(), PAGE).await;
-        let all = all.map_err(|error| error.to_string())?;
+        let all = all.map_err(|error| with_causes(&error))?;
         self.shared
             .change(|state| Some(state.load(all.kvs, all.revision, sent)));
         let options = WatchOptions::prefix(self.prefix.clone())
             .from_revision(all.revision.saturating_add(1))
+            .attempt_timeout(Contact::patience(self.limit))
             .progress();
         let watch = self.client.watch(options).await;
-        let watch = watch.map_err(|error| error.to_string())?;
+        let watch = watch.map_err(|error| with_causes(&error))?;
         Ok((watch, all.cluster_id))
     }
 
     async fn follow(&self, mut watch: Watch, cluster_id: u64) -> WatchError {
-        let mut barrier = std::pin::pin!(self.next_barrier());
-        let mut silence = Silence::new(self.period);
+        let mut contact = Contact::new(self.limit, Moment::now());
+        let mut barriers = FuturesUnordered::new();
         loop {
             let item = tokio::select! {
                 item = watch.next() => item,
-                answered = &mut barrier => {
-                    if let Err(end) = self.confirm(&answered, cluster_id, &watch, &mut silence) {
+                Some(asked) = barriers.next() => {
+                    if let Err(end) = self.take(asked, cluster_id, &watch, &mut contact) {
                         return end;
                     }
-                    barrier.set(self.next_barrier());
+                    continue;
+                }
+                () = sleep_until(contact.due()) => {
+                    let turn = contact.turn(Moment::now());
+                    match turn.watch {
+                        WithWatch::Nothing => {}
+                        WithWatch::Ask => watch.request_progress(),
+                        WithWatch::Leave => watch.remake(),
+                    }
+                    barriers.push(self.barrier(turn.steps));
                     continue;
                 }
             };
-            silence.broken();
+            contact.heard();
             match item {
                 Some(Ok(item)) => self.shared.change(|state| Some(state.apply(item))),
                 Some(Err(error)) => return error,
@@ -326,38 +335,48 @@ impl<K: Keep> Task<K> {
         }
     }
 
-    /// Takes a barrier's answer, and asks the watch for what is missing.
-    fn confirm(
+    /// Takes what became of a barrier.
+    fn take(
         &self,
-        answered: &Answered,
+        asked: Asked,
         cluster_id: u64,
         watch: &Watch,
-        silence: &mut Silence,
+        contact: &mut Contact,
     ) -> Result<(), WatchError> {
-        let &Answered {
-            revision,
-            sent,
-            copy,
-            ..
-        } = answered;
+        let reply = match asked.reply {
+            Ok(reply) => reply,
+            Err(NoReply { why, at_once }) => {
+                if contact.failed(asked.sent, at_once, Moment::now(), &mut rand::rng()) {
+                    self.shared.report(Some(why));
+                }
+                return Ok(());
+            }
+        };
+        self.shared.report(None);
+        if contact.answered(asked.sent, asked.steps) {
+            self.client.pool.prefer(asked.endpoint);
+        }
         // One that does not say which group it belongs to is believed.
-        if answered.cluster_id != cluster_id && answered.cluster_id != 0 && cluster_id != 0 {
+        if reply.cluster_id != cluster_id && reply.cluster_id != 0 && cluster_id != 0 {
             return Err(WatchError::Cancelled {
                 reason: format!(
                     "another group answers: cluster {:x}, the copy is of {cluster_id:x}",
-                    answered.cluster_id
+                    reply.cluster_id
                 ),
             });
         }
+        let (revision, copy) = (reply.revision, asked.copy);
         let mut outcome = Barrier::Waiting;
         self.shared.change(|state| {
-            outcome = state.barrier(revision, sent, copy);
+            outcome = state.barrier(revision, asked.sent, copy);
             None
         });
         match outcome {
-            Barrier::Reached => silence.broken(),
-            Barrier::Waiting if silence.too_long(Moment::now()) => watch.remake(),
-            Barrier::Waiting => watch.request_progress(),
+            Barrier::Reached => {}
+            Barrier::Waiting => {
+                contact.ahead(Moment::now());
+                watch.request_progress();
+            }
             Barrier::WentBack => {
                 return Err(WatchError::OutOfOrder {
                     what: format!("the group is at r{revision}, it was at r{copy}"),
@@ -367,104 +386,80 @@ impl<K: Keep> Task<K> {
         Ok(())
     }
 
-    /// The next barrier that was answered.
-    async fn next_barrier(&self) -> Answered {
-        loop {
-            tokio::time::sleep(self.period).await;
-            let copy = self.shared.read().revision();
-            let sent = Moment::now();
-            match self.barrier().await {
-                Ok(reply) => {
-                    self.shared.report(None);
-                    return Answered {
-                        revision: reply.revision,
-                        cluster_id: reply.cluster_id,
-                        sent,
-                        copy,
-                    };
-                }
-                Err(error) => self.shared.report(Some(error.to_string())),
-            }
-        }
-    }
-
-    async fn barrier(&self) -> Result<GetReply, KvError> {
+    /// Asks the endpoint so many after the one in use where the group is, for as long as its answer
+    /// would count.
+    async fn barrier(&self, steps: usize) -> Asked {
+        let endpoint = self.client.pool.after(steps);
+        let copy = self.shared.read().revision();
+        let sent = Moment::now();
         // One key of no importance: only the header matters.
         let key = if self.prefix.is_empty() {
             Bytes::from_static(&[0])
         } else {
             self.prefix.clone()
         };
-        let get = Get::new(crate::Keys::One(key)).count_only();
-        self.client.get(get).await
+        let get = Get::new(crate::Keys::One(key)).count_only().to_request();
+        let answer = self.client.pool.ask(endpoint, get, |channel, request| {
+            let mut kv = self.client.kv(channel);
+            async move { kv.range(request).await.map(Response::into_inner) }
+        });
+        let reply = match tokio::time::timeout(self.limit, answer).await {
+            Ok(Ok(reply)) => Ok(GetReply::of(reply)),
+            Ok(Err(error)) => Err(NoReply {
+                why: with_causes(&error),
+                at_once: true,
+            }),
+            Err(_) => Err(NoReply {
+                why: format!(
+                    "no answer from {} within {} ms",
+                    self.client.pool.name(endpoint),
+                    self.limit.as_millis()
+                ),
+                at_once: false,
+            }),
+        };
+        Asked {
+            endpoint,
+            steps,
+            sent,
+            copy,
+            reply,
+        }
     }
 }
 
-/// A barrier with its answer.
-struct Answered {
-    /// Where the group was.
-    revision: i64,
-    /// Which group that is.
-    cluster_id: u64,
-    /// When it was sent.
+/// What an error says, and what its causes add to that.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// A barrier, and what became of it.
+struct Asked {
+    /// Who was asked.
+    endpoint: usize,
+    /// How far from the one in use that was.
+    steps: usize,
+    /// When.
     sent: Moment,
     /// Where the copy was then.
     copy: i64,
+    /// Where the group was.
+    reply: Result<GetReply, NoReply>,
 }
 
-/// How long the watch has been silent though it must have something to say. Pure.
-struct Silence {
-    least: Duration,
-    since: Option<Moment>,
-    limit: Duration,
-}
-
-impl Silence {
-    /// For barriers that come every `period`.
-    fn new(period: Duration) -> Self {
-        let least = SILENCE_MIN.max(period);
-        Self {
-            least,
-            since: None,
-            limit: least,
-        }
-    }
-
-    /// It said something, or had nothing to say.
-    fn broken(&mut self) {
-        self.since = None;
-        self.limit = self.least;
-    }
-
-    /// It should have spoken by `now`; whether it is time to leave the member.
-    fn too_long(&mut self, now: Moment) -> bool {
-        let since = *self.since.get_or_insert(now);
-        if now.since(since) < self.limit {
-            return false;
-        }
-        self.since = None;
-        self.limit = (self.limit * 2).min(SILENCE_MAX.max(self.least));
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_silent_watch_is_left_after_a_while_that_doubles_until_it_speaks() {
-        let mut silence = Silence::new(Duration::from_millis(10));
-        let mut left_at = Vec::new();
-        let at = |ms| Moment::since_boot(Duration::from_millis(ms));
-        for ms in (0..10_000).step_by(100) {
-            if silence.too_long(at(ms)) {
-                left_at.push(ms);
-            }
-        }
-        assert_eq!(left_at, [1000, 3100, 7200]);
-        silence.broken();
-        assert!(!silence.too_long(at(20_000)));
-        assert!(silence.too_long(at(21_000)));
-    }
+/// A barrier that was not answered.
+struct NoReply {
+    why: String,
+    /// It failed; else it was given up.
+    at_once: bool,
 }

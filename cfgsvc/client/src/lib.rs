@@ -106,6 +106,7 @@ mod channel;
 mod client;
 mod clock;
 mod connect;
+mod contact;
 mod cursor;
 mod election;
 mod error;

@@ -23,9 +23,9 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Barriers that wait for the watch. One is sent each third of the limit; more than a few waiting
-/// ones mean that the copy is stale anyway.
-const BARRIERS_MAX: usize = 8;
+/// Barriers that wait for the watch. Half as many are sent in the time of the limit; one that waits
+/// for longer brings nothing.
+const BARRIERS_MAX: usize = 16;
 
 /// How far a copy can be trusted at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ pub struct MirrorState<K = Copied> {
     revision: i64,
     /// When the newest barrier was sent that the copy has reached.
     confirmed: Option<Moment>,
-    /// Barriers that the copy has not reached: revision and moment of sending, in order.
+    /// Barriers that the copy has not reached, as they were answered: revision, moment of sending.
     barriers: VecDeque<(i64, Moment)>,
     limit: Duration,
 }
@@ -201,19 +201,23 @@ impl<K: Keep> MirrorState<K> {
             self.confirm(sent);
             return Barrier::Reached;
         }
-        if self.barriers.len() < BARRIERS_MAX {
-            self.barriers.push_back((revision, sent));
+        if self.barriers.len() >= BARRIERS_MAX {
+            self.barriers.pop_front();
         }
+        self.barriers.push_back((revision, sent));
         Barrier::Waiting
     }
 
     fn reached(&mut self, revision: i64) {
         self.revision = self.revision.max(revision);
-        while let Some((wanted, sent)) = self.barriers.front().copied() {
-            if wanted > self.revision {
-                break;
-            }
-            self.barriers.pop_front();
+        let mut newest = None;
+        // One that was answered later may be reached earlier: answers overtake each other.
+        self.barriers.retain(|&(wanted, sent)| {
+            let reached = wanted <= self.revision;
+            newest = newest.max(reached.then_some(sent));
+            !reached
+        });
+        if let Some(sent) = newest {
             self.confirm(sent);
         }
     }
@@ -394,6 +398,33 @@ mod tests {
             until: moment(150),
         };
         assert_eq!(state.freshness(moment(110)), fresh);
+    }
+
+    #[test]
+    fn barriers_whose_answers_overtake_each_other_count_from_when_they_were_sent() {
+        let mut state = MirrorState::new(LIMIT);
+        state.load(Vec::new(), 3, moment(5));
+        assert_eq!(state.barrier(9, moment(20), 3), Barrier::Waiting);
+        assert_eq!(state.barrier(8, moment(30), 3), Barrier::Waiting);
+        let fresh = |revision, until| Freshness::Fresh {
+            revision,
+            until: moment(until),
+        };
+        let progress = |revision| WatchEvents {
+            revision,
+            events: Vec::new(),
+        };
+        state.apply(progress(8));
+        assert_eq!(state.freshness(moment(40)), fresh(8, 130));
+        // What was sent before takes nothing away.
+        state.apply(progress(9));
+        assert_eq!(state.freshness(moment(40)), fresh(9, 130));
+        // The newest of many count.
+        for ms in 41..91 {
+            assert_eq!(state.barrier(10, moment(ms), 9), Barrier::Waiting);
+        }
+        state.apply(progress(10));
+        assert_eq!(state.freshness(moment(95)), fresh(10, 190));
     }
 
     #[test]

@@ -99,6 +99,17 @@ impl Router {
         self.order[self.place]
     }
 
+    /// Index of the endpoint that is so many after that one, in the order of a round.
+    pub fn after(&self, steps: usize) -> usize {
+        self.order[(self.place + steps) % self.order.len()]
+    }
+
+    /// `endpoint` answers: the next attempts use it.
+    pub fn prefer(&mut self, endpoint: usize) {
+        let place = self.order.iter().position(|index| *index == endpoint);
+        self.place = place.unwrap_or(self.place);
+    }
+
     /// An attempt on `endpoint` failed so that another one should be tried. No effect when someone
     /// else has moved on already.
     pub fn move_on_from(&mut self, endpoint: usize) {

@@ -44,6 +44,7 @@ pub struct WatchOptions {
     start_revision: i64,
     previous: bool,
     progress: bool,
+    attempt_timeout: Option<Duration>,
 }
 
 impl WatchOptions {
@@ -54,6 +55,7 @@ impl WatchOptions {
             start_revision: 0,
             previous: false,
             progress: false,
+            attempt_timeout: None,
         }
     }
 
@@ -77,6 +79,13 @@ impl WatchOptions {
     /// Delivers progress too, as [`WatchEvents`] without events.
     pub fn progress(mut self) -> Self {
         self.progress = true;
+        self
+    }
+
+    /// A member that does not accept the watch for so long is left, unless all are slow. Default:
+    /// as with any request.
+    pub(crate) fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = Some(timeout);
         self
     }
 }
@@ -306,7 +315,9 @@ impl Follower {
         // A silent member is left soon, unless all are slow.
         let wait = match usize::try_from(round) {
             Ok(round) if round < members => {
-                Attempts::new(Safety::Repeatable, members).attempt_timeout(whole)
+                let attempts = Attempts::new(Safety::Repeatable, members);
+                let asked = self.options.attempt_timeout;
+                asked.unwrap_or_else(|| attempts.attempt_timeout(whole))
             }
             Ok(_) | Err(_) => whole,
         };

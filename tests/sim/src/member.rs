@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use cluster::{App, ProposeError, ReadError};
 use cluster_core::contact::{Contacts, Question};
 use cluster_core::log::{LogEngine as _, LogMeta, LogOp};
 use cluster_core::membership::majority;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{InitializeError, RaftError};
 use openraft::{Config, Raft, RaftMetrics, ReadPolicy};
@@ -507,11 +508,27 @@ impl Member {
         let to = self.leader().ok_or(ReadError::NoLeader)?;
         let handler = |member: Self| async move { member.read_index_here().await };
         let call = network::call(self.world(), self.from().clone(), to, handler);
-        match timeout(self.world().plan.election * 4, call).await {
-            Err(_) => Err(ReadError::Timeout { waited_ms: 0 }),
-            Ok(Err(_) | Ok(Err(ReadError::Stopped))) => Err(ReadError::NoLeader),
-            Ok(Ok(answer)) => answer,
+        let call = timeout(self.world().plan.election * 4, call);
+        let replaced = self.led_by_another(to);
+        match select(pin!(call), pin!(replaced)).await {
+            Either::Right(_) | Either::Left((Ok(Err(_) | Ok(Err(ReadError::Stopped))), _)) => {
+                Err(ReadError::NoLeader)
+            }
+            Either::Left((Err(_), _)) => Err(ReadError::Timeout { waited_ms: 0 }),
+            Either::Left((Ok(Ok(answer)), _)) => answer,
         }
+    }
+
+    /// Returns when another member than `former` leads, or this member has ended.
+    async fn led_by_another(&self, former: u64) {
+        let mut metrics = self.inner.raft.metrics();
+        let replaced = metrics.wait_until(|metrics| {
+            metrics
+                .current_leader
+                .is_some_and(|leader| leader != former)
+        });
+        // An error says that Raft has stopped; then there is nothing to wait for either.
+        let _ = replaced.await;
     }
 
     /// One round for all reads that wait.

@@ -25,12 +25,17 @@ impl Drop for Process {
 
 /// Starts a program; what it says goes to the file `log` of the directory.
 pub(crate) fn start(name: &str, dir: &Path, log: &str, arguments: &[&str]) -> Result<Process> {
+    let mut command = Command::new(binary_path(name)?);
+    start_command(command.args(arguments), dir, log)
+}
+
+/// The same, of a command that is made elsewhere.
+pub(crate) fn start_command(command: &mut Command, dir: &Path, log: &str) -> Result<Process> {
     let log = File::options()
         .create(true)
         .append(true)
         .open(dir.join(log))?;
-    let mut command = Command::new(binary_path(name)?);
-    command.args(arguments).stdin(Stdio::null());
+    command.stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(log);
     Ok(Process(command.spawn().context("start a program")?))
 }

@@ -19,12 +19,14 @@ use crate::failures::leader;
 use crate::web;
 use server::{NameServer, PATIENCE, Told, ask};
 
+mod asleep;
 mod others;
 mod reload;
 mod resolvers;
 mod secondaries;
-mod server;
+pub(crate) mod server;
 mod signed;
+mod silent;
 mod tls;
 
 const ZONE: &str = "\
@@ -37,8 +39,8 @@ mail  A     192.0.2.7
 ";
 const WWW: &str = "www.example.com.";
 /// Extended errors (RFC 8914 5.2): not ready, and invalid data.
-const NOT_READY: u16 = 14;
-const INVALID_DATA: u16 = 24;
+pub(crate) const NOT_READY: u16 = 14;
+pub(crate) const INVALID_DATA: u16 = 24;
 /// For how long a name server may answer by what was confirmed, in tests that wait for its end.
 const BOUND: Duration = Duration::from_secs(2);
 
@@ -276,7 +278,7 @@ fn group_without_a_quorum_fences_name_servers_that_still_hear_a_member() -> Resu
 fn name_server_that_starts_knows_nothing_until_the_group_confirms() -> Result<()> {
     let cluster = Cluster::start(1)?;
     place(&cluster, ZONE)?;
-    let mut server = NameServer::start("ns1", &cluster, &[])?;
+    let mut server = NameServer::start("ns1", &cluster, &["--stale-after", "1s"])?;
     server.answers(WWW, RecordType::A, &["192.0.2.1"])?;
     // Its host fails, and comes back without a way to the group.
     server.kill();
@@ -286,6 +288,7 @@ fn name_server_that_starts_knows_nothing_until_the_group_confirms() -> Result<()
     ensure!(told.is_fenced(NOT_READY), "{told:?}");
     let (status, fresh) = server.fresh()?;
     ensure!(status == 503 && fresh["revision"].is_null(), "{fresh}");
+    server.logs("not ready: SERVFAIL to all")?;
     server.network.heal();
     server.is_fresh()?;
     ensure!(server.ask(WWW, RecordType::A)?.answer == ["192.0.2.1"]);

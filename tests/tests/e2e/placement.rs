@@ -26,7 +26,7 @@ use lane::{Lane, Place};
 use report::{Report, Tallies};
 use resource::Resources;
 
-mod clock;
+pub(crate) mod clock;
 mod faults;
 mod host;
 pub(crate) mod judge;

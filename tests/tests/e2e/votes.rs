@@ -16,6 +16,7 @@ use world::{APP, DB, HOSTS, Setup, WEB, World, node, nodes, pairs};
 
 mod fabric;
 mod health;
+mod names;
 mod starved;
 mod world;
 

@@ -27,6 +27,8 @@ pub(crate) struct Writers {
 pub(crate) fn client(cluster: &Cluster) -> Result<Client> {
     let mut options = Options::new(cluster.endpoints().split(','));
     options.request_timeout = Duration::from_secs(20);
+    // A third of that by default: a member that says nothing would hold up the writes for long.
+    options.attempt_timeout = Some(Duration::from_secs(2));
     Ok(Client::new(options)?)
 }
 

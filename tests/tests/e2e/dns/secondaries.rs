@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cfgsvc_tests::harness::{Cluster, eventually, eventually_some, run};
+use cfgsvc_tests::harness::{Cluster, eventually, eventually_some, run, unused_address};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use rustix::process::Signal;
@@ -579,6 +579,68 @@ fn secondaries_go_on_by_the_other_server_while_one_is_fenced() -> Result<()> {
         fenced.replies("SERVFAIL")? > before,
         "nobody asked the fenced server"
     );
+    Ok(())
+}
+
+#[test]
+fn secondary_gets_the_whole_zone_of_a_server_whose_history_began_anew_and_then_changes()
+-> Result<()> {
+    let cluster = Cluster::start(1)?;
+    place(&cluster, &zone("example.com", LONG_TIMERS))?;
+    let at = Place::new(cluster.directory(), "knot")?;
+    let secret = Secret::new(&cluster)?;
+    // A port that is the same after a start.
+    let own = unused_address()?;
+    let listen = own.to_string();
+    let more = ["--listen", &listen, "--stale-after", "2s"];
+    let mut restarted = secret.server("ns1", &cluster, &[&at], &more)?;
+    restarted.dns = own;
+    let other = secret.server("ns2", &cluster, &[&at], &["--stale-after", "2s"])?;
+    for server in [&restarted, &other] {
+        server.answers(WWW, RecordType::A, &["192.0.2.1"])?;
+    }
+    let knotd = knotd(&at, &[&restarted, &other])?;
+    knotd.answers(WWW, RecordType::A, &["192.0.2.1"])?;
+
+    // One is down while the zone changes, and the other is cut off when it is back.
+    restarted.kill();
+    other.network.cut(SELF, OTHERS);
+    other.logs("fenced: SERVFAIL to all")?;
+    activate(&cluster, "b")?;
+    let mark = knotd.log()?.len();
+    restarted.begin()?;
+    restarted.dns = own;
+    knotd.answers(WWW, RecordType::A, &["192.0.2.2"])?;
+    knotd.says(mark, &["[example.com.]", "receiving AXFR-style IXFR"])?;
+
+    // What changes from now on comes as a change, from either.
+    other.network.heal();
+    other.is_fresh()?;
+    let mark = knotd.log()?.len();
+    activate(&cluster, "a")?;
+    knotd.answers(WWW, RecordType::A, &["192.0.2.1"])?;
+    knotd.says(mark, &["[example.com.] IXFR, incoming", "finished"])?;
+    let log = &knotd.log()?[mark..];
+    ensure!(!log.contains("AXFR"), "{log}");
+    let key = format!("hmac-sha256:{KEY}:{SECRET}");
+    let whole = [
+        "example.com",
+        "AXFR",
+        "-y",
+        &key,
+        "+noall",
+        "+answer",
+        "+onesoa",
+    ];
+    let zones = [dig(own, &whole)?, dig(other.dns, &whole)?];
+    ensure!(
+        zones[0].lines().count() > 40 && zones[0] == zones[1],
+        "{zones:?}"
+    );
+    for (name, rtype) in [("example.com.", RecordType::SOA), (FENCE, RecordType::TXT)] {
+        let (here, there) = (restarted.ask(name, rtype)?, knotd.ask(name, rtype)?);
+        ensure!(here == there, "{there:?}, not {here:?}");
+    }
     Ok(())
 }
 

@@ -2,20 +2,20 @@
 //! and read by hickory's library, which is not ours.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cfgsvc_tests::harness::{Cluster, Network, eventually, eventually_some, http_get};
+use cfgsvc_tests::harness::{Cluster, Network, binary_path, eventually, eventually_some, http_get};
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RecordType};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::beside::{Process, start, ways};
+use crate::beside::{Process, start_command, ways};
 
 /// For a name server to say what it must.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -32,6 +32,7 @@ pub(crate) struct NameServer {
     endpoints: String,
     directory: PathBuf,
     more: Vec<String>,
+    environment: Vec<(String, PathBuf)>,
     /// Where it answers, and where it tells how it is.
     pub(crate) dns: SocketAddr,
     pub(crate) http: SocketAddr,
@@ -62,21 +63,59 @@ impl Told {
 impl NameServer {
     /// Starts one that answers at any port.
     pub(crate) fn start(name: &str, cluster: &Cluster, more: &[&str]) -> Result<Self> {
+        Self::start_first_at(0, name, cluster, more)
+    }
+
+    /// The same, that asks this member before the others.
+    pub(crate) fn start_first_at(
+        first: usize,
+        name: &str,
+        cluster: &Cluster,
+        more: &[&str],
+    ) -> Result<Self> {
+        let mut server = Self::prepare(name, cluster, more)?;
+        let mut endpoints: Vec<_> = server.endpoints.split(',').collect();
+        endpoints.rotate_left(first);
+        server.endpoints = endpoints.join(",");
+        server.begin()?;
+        Ok(server)
+    }
+
+    /// The same as the first, with these variables in its environment.
+    pub(crate) fn start_with(
+        environment: &[(&str, &Path)],
+        name: &str,
+        cluster: &Cluster,
+        more: &[&str],
+    ) -> Result<Self> {
+        let mut server = Self::prepare(name, cluster, more)?;
+        let variables = environment.iter();
+        server.environment = variables
+            .map(|(name, value)| ((*name).to_owned(), value.to_path_buf()))
+            .collect();
+        server.begin()?;
+        Ok(server)
+    }
+
+    fn prepare(name: &str, cluster: &Cluster, more: &[&str]) -> Result<Self> {
         let (network, endpoints) = ways(cluster)?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self {
+        Ok(Self {
             process: None,
             network,
             name: name.to_owned(),
             endpoints,
             directory: cluster.directory().to_owned(),
             more: more.iter().copied().map(str::to_owned).collect(),
+            environment: Vec::new(),
             dns: nowhere,
             http: nowhere,
             starts: 0,
-        };
-        server.begin()?;
-        Ok(server)
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Starts the program, again if it has ended.
@@ -95,7 +134,10 @@ impl NameServer {
         ];
         let more: Vec<&str> = self.more.iter().map(String::as_str).collect();
         let arguments = [&own[..], &more].concat();
-        self.process = Some(start("cfgdns", &self.directory, &log, &arguments)?);
+        let mut command = Command::new(binary_path("cfgdns")?);
+        command.args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.process = Some(start_command(&mut command, &self.directory, &log)?);
         self.dns = self.logged("answering over UDP and TCP")?;
         self.http = self.logged("HTTP: /fresh")?;
         Ok(())
@@ -192,17 +234,35 @@ impl NameServer {
 
 /// Asks a server over UDP, once.
 pub(crate) fn ask(server: SocketAddr, name: &str, rtype: RecordType) -> Result<Told> {
-    exchange(server, name, rtype, Message::query())
+    ask_from(loopback(server), server, name, rtype)
+}
+
+/// The same, from this address of the machine.
+pub(crate) fn ask_from(
+    own: IpAddr,
+    server: SocketAddr,
+    name: &str,
+    rtype: RecordType,
+) -> Result<Told> {
+    exchange(own, server, name, rtype, Message::query())
+}
+
+fn loopback(server: SocketAddr) -> IpAddr {
+    match server {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
 }
 
 /// Asks a resolver over UDP, once.
 pub(crate) fn resolve(server: SocketAddr, name: &str, rtype: RecordType) -> Result<Told> {
     let mut request = Message::query();
     request.metadata.recursion_desired = true;
-    exchange(server, name, rtype, request)
+    exchange(loopback(server), server, name, rtype, request)
 }
 
 fn exchange(
+    own: IpAddr,
     server: SocketAddr,
     name: &str,
     rtype: RecordType,
@@ -212,10 +272,7 @@ fn exchange(
     let mut edns = Edns::new();
     edns.set_max_payload(1_232);
     request.set_edns(edns);
-    let socket = UdpSocket::bind(match server {
-        SocketAddr::V4(_) => "127.0.0.1:0",
-        SocketAddr::V6(_) => "[::1]:0",
-    })?;
+    let socket = UdpSocket::bind((own, 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(REPLY))?;
     socket.send(&request.to_vec()?)?;

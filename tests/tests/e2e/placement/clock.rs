@@ -16,7 +16,7 @@ use crate::nemesis::clock_environment;
 const SOURCE: &str = include_str!("host_clock.c");
 
 /// Compiles the library into `dir`.
-pub(super) fn library(dir: &Path) -> Result<PathBuf> {
+pub(crate) fn library(dir: &Path) -> Result<PathBuf> {
     let (source, library) = (dir.join("host_clock.c"), dir.join("host_clock.so"));
     fs::write(&source, SOURCE)?;
     let built = Command::new("cc")
@@ -32,7 +32,7 @@ pub(super) fn library(dir: &Path) -> Result<PathBuf> {
 
 /// The clocks of one host.
 #[derive(Debug)]
-pub(super) struct HostClock {
+pub(crate) struct HostClock {
     library: PathBuf,
     file: PathBuf,
     rate_ppm: i64,
@@ -41,7 +41,7 @@ pub(super) struct HostClock {
 
 impl HostClock {
     /// Clocks that run faster than true ones by so many parts per million.
-    pub(super) fn new(library: &Path, file: PathBuf, rate_ppm: i64) -> Result<Self> {
+    pub(crate) fn new(library: &Path, file: PathBuf, rate_ppm: i64) -> Result<Self> {
         let numbers = [rate_ppm, 0, 0].map(i64::to_ne_bytes);
         fs::write(&file, numbers.concat())?;
         Ok(Self {
@@ -53,7 +53,7 @@ impl HostClock {
     }
 
     /// For the environment of the host's processes.
-    pub(super) fn environment(&self) -> [(&'static str, &Path); 2] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 2] {
         [
             ("LD_PRELOAD", &self.library),
             ("CFGSVC_HOST_CLOCK", &self.file),
@@ -73,7 +73,7 @@ impl HostClock {
     }
 
     /// It has slept for so long.
-    pub(super) fn slept(&mut self, by: Duration) -> Result<()> {
+    pub(crate) fn slept(&mut self, by: Duration) -> Result<()> {
         self.slept += by;
         self.set(1, i64::try_from(self.slept.as_nanos())?)
     }

@@ -53,6 +53,8 @@ pub(super) const HOSTS: [(&str, &str, &str); 4] = [
     ("b1", "b", DB),
     ("b2", "b", APP),
 ];
+/// Each colo, and the address at which its clients are served.
+pub(super) const ADDRESSES: [(&str, &str); 2] = [("a", "192.0.2.1"), ("b", "192.0.2.2")];
 /// The leader of the group, but in trials about it.
 const WITNESS: &str = "n3";
 
@@ -134,8 +136,8 @@ impl World {
     }
 
     fn create(&self) -> Result<()> {
-        for colo in ["a", "b"] {
-            self.cfgctl(&["colo", "add", colo])?;
+        for (colo, address) in ADDRESSES {
+            self.cfgctl(&["colo", "add", colo, "--address", address])?;
         }
         let web = ["role", "create", WEB, "--kind", "colo"];
         self.cfgctl(&[&web[..], &["--candidates", "a,b"]].concat())?;
@@ -152,8 +154,6 @@ impl World {
     fn start_agent(&mut self, name: &'static str, colo: &str, role: &'static str) -> Result<()> {
         let node = node(name);
         let address = self.fabric.address(node);
-        let members = (0..3).map(|member| self.fabric.address(node_of_member(member)));
-        let members: Vec<_> = members.map(|at| format!("{at}:{MEMBER_PORT}")).collect();
         let dir = self.cluster.directory().join(name);
         let path = dir.with_extension("log");
         let log = File::options().create(true).append(true).open(&path)?;
@@ -163,7 +163,7 @@ impl World {
             .command(node)
             .arg(binary_path("cfgagent")?)
             .args(["run", "--host", name, "--colo", colo, "--role", role])
-            .args(["--endpoints", &members.join(",")])
+            .args(["--endpoints", &self.endpoints()])
             .args(["--address", &format!("{address}:{CHECK_PORT}")])
             .args(["--probe", &format!("{address}:{PROBE_PORT}")])
             .args(["--http", "off", "--watchdog", "off", "--state-dir"])
@@ -181,6 +181,13 @@ impl World {
         let log = path;
         self.hosts.push(Host { name, agent, log });
         Ok(())
+    }
+
+    /// The members, as hosts reach them.
+    pub(super) fn endpoints(&self) -> String {
+        let members = (0..3).map(|member| self.fabric.address(node_of_member(member)));
+        let members: Vec<_> = members.map(|at| format!("{at}:{MEMBER_PORT}")).collect();
+        members.join(",")
     }
 
     /// Runs `cfgctl`, as a person does who reaches these members.
