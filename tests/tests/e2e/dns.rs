@@ -20,6 +20,7 @@ use crate::web;
 use server::{NameServer, PATIENCE, Told, ask};
 
 mod asleep;
+mod large;
 mod others;
 mod reload;
 mod resolvers;
