@@ -1,5 +1,5 @@
 //! What the leader does by itself: compaction by age and count, removal of what is compacted, and
-//! new signatures of zones before the old ones end ([`crate::signatures`]).
+//! new signatures of zones before the old ones end (`signatures`).
 //! Every member compares its data with the quota.
 //!
 //! Invariants

@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, env = "CFGCTL_ENDPOINTS", hide_env = true, value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:2379", value_name = "A,B,C")]
     pub endpoints: Vec<String>,
-    /// Where to answer over UDP and TCP; may be given again: 0.0.0.0 has no IPv6, and [::] no IPv4.
+    /// Where to answer over UDP and TCP; may be given again: 0.0.0.0 has no IPv6, `[::]` no IPv4.
     /// Replies leave from the address that was asked, also where this is one of those two
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5300")]
     pub listen: Vec<SocketAddr>,

@@ -8,6 +8,7 @@
 use crate::Client;
 use crate::clock::{Moment, sleep_until};
 use crate::contact::{Contact, WithWatch};
+use crate::cursor::WatchEvents;
 use crate::error::{WatchError, show_key};
 use crate::kv::{Get, GetReply, KeyValue};
 use crate::mirror::{Barrier, Change, Copied, Freshness, Keep, MirrorState};
@@ -29,6 +30,8 @@ const PAGE: i64 = 1000;
 /// Batches that a subscriber may be behind before it misses some and is told so.
 const SUBSCRIBER_BUFFER: usize = 256;
 
+/// Events after which a change is not merged with the next.
+const MERGED_MAX: usize = 10_000;
 /// A watch that was followed for so long has worked: the next load need not wait.
 const LASTED: Duration = Duration::from_secs(10);
 
@@ -324,7 +327,11 @@ impl<K: Keep> Task<K> {
             };
             contact.heard();
             match item {
-                Some(Ok(item)) => self.shared.change(|state| Some(state.apply(item))),
+                Some(Ok(item)) => {
+                    if let Err(end) = self.apply(item, &mut watch) {
+                        return end;
+                    }
+                }
                 Some(Err(error)) => return error,
                 None => {
                     return WatchError::Cancelled {
@@ -333,6 +340,23 @@ impl<K: Keep> Task<K> {
                 }
             }
         }
+    }
+
+    /// Applies what the watch delivered, and with it what else has come, if that may be.
+    fn apply(&self, mut item: WatchEvents, watch: &mut Watch) -> Result<(), WatchError> {
+        let mut ended = Ok(());
+        while K::MERGES && ended.is_ok() && item.events.len() < MERGED_MAX {
+            match watch.next_now() {
+                Some(Ok(next)) => {
+                    item.events.extend(next.events);
+                    item.revision = item.revision.max(next.revision);
+                }
+                Some(Err(error)) => ended = Err(error),
+                None => break,
+            }
+        }
+        self.shared.change(|state| Some(state.apply(item)));
+        ended
     }
 
     /// Takes what became of a barrier.

@@ -64,10 +64,15 @@ pub trait Keep {
     /// What it tells of a change.
     type Changes;
 
+    /// Whether revisions that have come together are applied as one change: for who makes something
+    /// of the keys that takes longer than to hear of them.
+    const MERGES: bool = false;
+
     /// These are all keys; what was before is over.
     fn load(&mut self, kvs: Vec<KeyValue>) -> Self::Changes;
 
-    /// One revision's events, in order.
+    /// One revision's events, in order; those of several, one after the other, where it
+    /// [merges](Self::MERGES) them.
     fn apply(&mut self, events: Vec<Event>) -> Self::Changes;
 }
 

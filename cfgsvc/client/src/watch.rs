@@ -113,6 +113,11 @@ impl Watch {
         self.items.recv().await
     }
 
+    /// What has come already, as [`Watch::next`]; none when nothing has, or nothing more will.
+    pub(crate) fn next_now(&mut self) -> Option<Result<WatchEvents, WatchError>> {
+        self.items.try_recv().ok()
+    }
+
     /// Asks the member to say up to which revision everything was sent. The answer comes as
     /// progress. No effect while the stream is being remade, or when a request is under way.
     pub fn request_progress(&self) {
