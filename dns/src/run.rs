@@ -296,7 +296,11 @@ fn listen(args: &Args, tls: Option<&Arc<SharedTls>>) -> Listen {
             entries: LIMIT_ENTRIES,
         }),
         tcp: TcpLimits {
-            connections: tcp_connections(args.tcp_connections, cfgsvc_daemon::raise_open_files()),
+            connections: tcp_connections(
+                args.tcp_connections,
+                1 + u64::from(tls.is_some()),
+                cfgsvc_daemon::raise_open_files(),
+            ),
             connections_per_client: args.tcp_connections_per_client,
             idle_timeout: args.tcp_idle,
             write_timeout: TCP_WRITE,
@@ -310,9 +314,11 @@ fn listen(args: &Args, tls: Option<&Arc<SharedTls>>) -> Listen {
     }
 }
 
-/// As many connections as are asked for, or as the process may have files for.
-fn tcp_connections(asked: NonZeroUsize, files: u64) -> NonZeroUsize {
-    let room = usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX);
+/// As many connections as are asked for, or as the process may have files for; TCP and TLS have as
+/// many each.
+fn tcp_connections(asked: NonZeroUsize, kinds: u64, files: u64) -> NonZeroUsize {
+    let room = files.saturating_sub(FILES_RESERVED) / kinds;
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
     let room = NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN);
     if room < asked {
         tracing::warn!(
@@ -430,8 +436,9 @@ mod tests {
     #[test]
     fn connections_leave_files_for_the_group() {
         let asked = NonZeroUsize::new(1_000).expect("not zero");
-        let found =
-            [0, 384, 1_024, 1_384, u64::MAX].map(|files| tcp_connections(asked, files).get());
+        let with = |kinds, files| tcp_connections(asked, kinds, files).get();
+        let found = [0, 384, 1_024, 1_384, u64::MAX].map(|files| with(1, files));
         assert_eq!(found, [1, 1, 640, 1_000, 1_000]);
+        assert_eq!([1_024, 2_384].map(|files| with(2, files)), [320, 1_000]);
     }
 }
