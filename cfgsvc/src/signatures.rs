@@ -25,8 +25,8 @@ use crate::clock;
 use crate::housekeeping::{command, leads};
 use crate::service::Service;
 
-/// Time between looks: sixty of them in half of the shortest time that signatures are good for.
-const LOOK: Duration = Duration::from_secs(30);
+/// Time between looks: many of them in half of the shortest time that signatures are good for.
+const LOOK: Duration = Duration::from_secs(10);
 const _: () = assert!(
     LOOK.as_secs() * 10 <= VALID_S_MIN / 2,
     "looks have a margin"
