@@ -4,9 +4,11 @@
 //! are fresh are always of one copy, so that a confirmation never vouches for zones that are older
 //! than it. A server that comes back is fresh by the one store that also has the zones of now.
 //!
-//! What only secondaries and people want to know of a change, which for a role that thousands of
-//! zones follow is most of the work, comes after the store: the zones are settled by a task of its
-//! own, one set after the other, and those that were replaced meanwhile are left out.
+//! What only secondaries and people want to know of a change is done before the store where few
+//! zones changed, so that whoever asks for what has changed gets that. Where a role moves that many
+//! zones follow it is most of the work, and comes after the store: the zones are settled by a task
+//! of its own, one set after the other, and those that were replaced meanwhile are left out. Who asks
+//! in between gets the whole zone.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +24,9 @@ use crate::news::News;
 
 /// Zones whose changes are logged one by one in a revision; the others are counted.
 const LOGGED_MAX: usize = 8;
+
+/// Changed zones that are settled before they are answered: some 10 us each.
+const SETTLED_FIRST_MAX: usize = 64;
 
 /// Makes zones of the keys that are followed.
 #[derive(Debug, Default)]
@@ -137,11 +142,31 @@ impl Publisher {
     }
 
     fn settle_now(&self) {
-        let zones = self.shared.load().zones.clone();
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of now: once `settled` is held nobody settles others first. Whoever holds `present`
+        // does not wait for `settled`.
+        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let zones = present.zones.clone();
+        drop(present);
         let changes = settle(&settled, &zones);
         *settled = zones;
         drop(settled);
+        self.say(changes);
+    }
+
+    /// Settles zones that are not answered yet, when they are few; none when they are to be settled
+    /// later, with those that are being settled.
+    fn settle_first(&self, zones: &Zones) -> Option<Vec<ZoneChange>> {
+        let mut settled = self.settled.try_lock().ok()?;
+        if zones.changed(&settled) > SETTLED_FIRST_MAX {
+            return None;
+        }
+        let changes = settle(&settled, zones);
+        *settled = zones.clone();
+        Some(changes)
+    }
+
+    fn say(&self, changes: Vec<ZoneChange>) {
         log(&changes);
         let others = |change: &ZoneChange| change.before != change.after;
         let changes = changes.into_iter().filter(others);
@@ -157,17 +182,21 @@ impl Publisher {
         let freshness = state.freshness(now);
         let now_ms = now.nanos() / 1_000_000;
         let mut back = false;
+        let mut settled = None;
         self.publish(|present| {
             if changed {
                 present.zones = state.kept_mut().view.build(&present.zones);
+                settled = self.settle_first(&present.zones);
             }
             let before = std::mem::replace(&mut present.freshness, for_answers(freshness));
             back = is_fresh(present.freshness, now_ms) && !is_fresh(before, now_ms);
         });
         self.freshness.send_replace(freshness);
         // After the zones are there: whoever takes the news looks at them.
-        if changed {
-            self.unsettled.notify_one();
+        match settled {
+            Some(changes) => self.say(changes),
+            None if changed => self.unsettled.notify_one(),
+            None => {}
         }
         if back {
             self.tell_all();

@@ -144,6 +144,19 @@ impl Zones {
     /// The zones that are not those of another set, by name: as they were there, and as they are
     /// here. They are made; those of both sets are not looked at.
     pub fn changes<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Changed<'a>> {
+        let differing = self.differing(before);
+        differing.map(|(old, new)| (old.map(LazyTree::get), new.map(LazyTree::get)))
+    }
+
+    /// How many zones are not those of another set; none is made.
+    pub fn changed(&self, before: &Self) -> usize {
+        self.differing(before).count()
+    }
+
+    fn differing<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a LazyTree>, Option<&'a LazyTree>)> {
         let mut olds = before.names.origins.iter().zip(&*before.trees).peekable();
         let mut news = self.names.origins.iter().zip(&*self.trees).peekable();
         std::iter::from_fn(move || {
@@ -159,7 +172,7 @@ impl Zones {
                 let new = news.next_if(|_| order.is_ge()).map(|(_, tree)| tree);
                 let same = old.zip(new).is_some_and(|(a, b)| Arc::ptr_eq(&a.0, &b.0));
                 if !same {
-                    return Some((old.map(LazyTree::get), new.map(LazyTree::get)));
+                    return Some((old, new));
                 }
             }
         })
@@ -256,6 +269,8 @@ mod tests {
         assert_eq!(made.load(Ordering::Relaxed), 0);
         let serial = |zones: &Zones| zones.find(&name("x.a."), Rtype::A).map(|t| t.soa().serial);
         assert_eq!((serial(&after), serial(&after.clone())), (Some(2), Some(2)));
+        assert_eq!(after.changed(&before), 2);
+        assert_eq!(made.load(Ordering::Relaxed), 1);
         let changed: Vec<_> = after.changes(&before).collect();
         assert_eq!(changed.len(), 2);
         assert_eq!(made.load(Ordering::Relaxed), 1);
