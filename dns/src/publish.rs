@@ -291,14 +291,15 @@ mod tests {
             Vec::from_iter(publisher.news().take())
         };
         state.load(keys, 5, at(1));
+        state.barrier(5, (at(1), at(2)), 5);
         publisher.take_at(&mut state, true, at(10));
         assert_eq!(told(&publisher), std::slice::from_ref(&zone));
         // Confirmed in time: nothing is new.
-        state.barrier(5, at(60), 5);
+        state.barrier(5, (at(60), at(61)), 5);
         publisher.take_at(&mut state, false, at(70));
         assert_eq!(told(&publisher), []);
         // Too late, though nobody has looked in between.
-        state.barrier(5, at(180), 5);
+        state.barrier(5, (at(180), at(181)), 5);
         publisher.take_at(&mut state, false, at(190));
         assert_eq!(told(&publisher), [zone]);
     }

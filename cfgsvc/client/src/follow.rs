@@ -288,11 +288,10 @@ impl<K: Keep> Task<K> {
 
     /// Loads the copy; the watch that goes on from it, and the group that it belongs to.
     async fn load(&self) -> Result<(Watch, u64), String> {
-        let sent = Moment::now();
         let all = self.client.get_all(self.prefix.clone(), PAGE).await;
         let all = all.map_err(|error| with_causes(&error))?;
         self.shared
-            .change(|state| Some(state.load(all.kvs, all.revision, sent)));
+            .change(|state| Some(state.load(all.kvs, all.revision, Moment::now())));
         let options = WatchOptions::prefix(self.prefix.clone())
             .from_revision(all.revision.saturating_add(1))
             .attempt_timeout(Contact::patience(self.limit))
@@ -355,7 +354,7 @@ impl<K: Keep> Task<K> {
                 None => break,
             }
         }
-        self.shared.change(|state| Some(state.apply(item)));
+        self.shared.change(|state| Some(state.apply(item, Moment::now())));
         ended
     }
 
@@ -392,7 +391,7 @@ impl<K: Keep> Task<K> {
         let (revision, copy) = (reply.revision, asked.copy);
         let mut outcome = Barrier::Waiting;
         self.shared.change(|state| {
-            outcome = state.barrier(revision, asked.sent, copy);
+            outcome = state.barrier(revision, (asked.sent, Moment::now()), copy);
             None
         });
         match outcome {

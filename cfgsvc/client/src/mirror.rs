@@ -9,6 +9,11 @@
 //! from one member alone never makes it fresh: a member that is cut off can be complete up to its
 //! own old revision for ever.
 //!
+//! A copy that is not fresh becomes so once, to stay so: only a barrier counts, which is one of many
+//! that follow each other, and only one whose answer comes early enough for the next to be answered
+//! before its time is over. When a link comes back, what was sent into the dark is answered too: it
+//! would make a copy fresh for a moment.
+//!
 //! Invariants
 //! - the revision and the moment of confirmation never go back, but for one case: a load after the
 //!   group itself went back, because it was made anew from a snapshot;
@@ -26,6 +31,10 @@ use std::time::Duration;
 /// Barriers that wait for the watch. Half as many are sent in the time of the limit; one that waits
 /// for longer brings nothing.
 const BARRIERS_MAX: usize = 16;
+
+/// What is left of the limit, at least, when a copy becomes fresh: two of the periods in which the
+/// next barriers are sent (see `contact`), as a part of the limit.
+const LEFT_MIN: u32 = 4;
 
 /// How far a copy can be trusted at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +137,7 @@ impl Keep for Copied {
 /// What a barrier leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barrier {
-    /// The copy is confirmed.
+    /// The copy has all that there was.
     Reached,
     /// The copy is behind: ask the watch for progress.
     Waiting,
@@ -173,29 +182,33 @@ impl<K: Keep> MirrorState<K> {
         }
     }
 
-    /// All keys, as a linearizable read that was sent at `sent` found them at `revision`.
-    pub fn load(&mut self, kvs: Vec<KeyValue>, revision: i64, sent: Moment) -> K::Changes {
+    /// All keys, as a linearizable read found them at `revision`. A barrier confirms them.
+    pub fn load(&mut self, kvs: Vec<KeyValue>, revision: i64, now: Moment) -> K::Changes {
         let changes = self.kept.load(kvs);
         // A restored group may be at a lower revision: what was waited for will not come.
         if revision < self.revision {
             self.barriers.clear();
             self.revision = revision;
         }
-        self.reached(revision);
-        self.confirm(sent);
+        self.reached(revision, now);
         changes
     }
 
     /// What the watch delivered: the events of one revision, or progress.
-    pub fn apply(&mut self, item: WatchEvents) -> K::Changes {
+    pub fn apply(&mut self, item: WatchEvents, now: Moment) -> K::Changes {
         let changes = self.kept.apply(item.events);
-        self.reached(item.revision);
+        self.reached(item.revision, now);
         changes
     }
 
-    /// A linearizable read that was sent at `sent`, when the copy was at `copy_revision`, answered
-    /// with `revision`.
-    pub fn barrier(&mut self, revision: i64, sent: Moment, copy_revision: i64) -> Barrier {
+    /// A linearizable read that was sent at `sent`, when the copy was at `copy_revision`, was
+    /// answered at `now`, with `revision`.
+    pub fn barrier(
+        &mut self,
+        revision: i64,
+        (sent, now): (Moment, Moment),
+        copy_revision: i64,
+    ) -> Barrier {
         if revision < copy_revision {
             return Barrier::WentBack;
         }
@@ -203,7 +216,7 @@ impl<K: Keep> MirrorState<K> {
             return Barrier::Waiting;
         }
         if revision <= self.revision {
-            self.confirm(sent);
+            self.confirm(sent, now);
             return Barrier::Reached;
         }
         if self.barriers.len() >= BARRIERS_MAX {
@@ -213,7 +226,7 @@ impl<K: Keep> MirrorState<K> {
         Barrier::Waiting
     }
 
-    fn reached(&mut self, revision: i64) {
+    fn reached(&mut self, revision: i64, now: Moment) {
         self.revision = self.revision.max(revision);
         let mut newest = None;
         // One that was answered later may be reached earlier: answers overtake each other.
@@ -223,12 +236,15 @@ impl<K: Keep> MirrorState<K> {
             !reached
         });
         if let Some(sent) = newest {
-            self.confirm(sent);
+            self.confirm(sent, now);
         }
     }
 
-    fn confirm(&mut self, sent: Moment) {
-        self.confirmed = self.confirmed.max(Some(sent));
+    fn confirm(&mut self, sent: Moment, now: Moment) {
+        let is_fresh = matches!(self.freshness(now), Freshness::Fresh { .. });
+        if is_fresh || now.until(sent + self.limit) >= self.limit / LEFT_MIN {
+            self.confirmed = self.confirmed.max(Some(sent));
+        }
     }
 
     /// How far the copy can be trusted at `now`.
@@ -341,16 +357,16 @@ mod tests {
                         let revision = state.revision() + 1;
                         let index = usize::try_from(revision - 1).expect("it is positive");
                         let events = history[index].1.clone();
-                        changes = state.apply(WatchEvents { revision, events });
+                        changes = state.apply(WatchEvents { revision, events }, moment(now));
                     }
                     Act::Progress if state.revision() > 0 => {
                         let revision = state.revision();
-                        state.apply(WatchEvents { revision, events: Vec::new() });
+                        state.apply(WatchEvents { revision, events: Vec::new() }, moment(now));
                     }
                     Act::Barrier => {
                         let copy = state.revision();
                         prop_assert_ne!(
-                            state.barrier(current, moment(now), copy),
+                            state.barrier(current, (moment(now), moment(now)), copy),
                             Barrier::WentBack
                         );
                     }
@@ -382,61 +398,91 @@ mod tests {
         }
     }
 
+    fn progress(revision: i64) -> WatchEvents {
+        WatchEvents {
+            revision,
+            events: Vec::new(),
+        }
+    }
+
+    fn fresh(revision: i64, until: u64) -> Freshness {
+        Freshness::Fresh {
+            revision,
+            until: moment(until),
+        }
+    }
+
+    /// Sent and answered at once.
+    fn at_once(ms: u64) -> (Moment, Moment) {
+        (moment(ms), moment(ms))
+    }
+
     #[test]
     fn a_barrier_ahead_of_the_watch_counts_once_the_watch_has_reached_it() {
         let mut state = MirrorState::new(LIMIT);
-        assert_eq!(state.barrier(3, moment(1), 0), Barrier::Waiting);
+        assert_eq!(state.barrier(3, at_once(1), 0), Barrier::Waiting);
         assert_eq!(state.freshness(moment(1)), Freshness::Never);
         state.load(Vec::new(), 3, moment(5));
-        assert_eq!(state.barrier(4, moment(50), 3), Barrier::Waiting);
+        assert_eq!(state.barrier(3, at_once(6), 3), Barrier::Reached);
+        assert_eq!(state.freshness(moment(6)), fresh(3, 106));
+        assert_eq!(state.barrier(4, at_once(50), 3), Barrier::Waiting);
         let stale = Freshness::Stale {
-            since: moment(105),
+            since: moment(106),
             revision: 3,
         };
         assert_eq!(state.freshness(moment(110)), stale);
-        state.apply(WatchEvents {
-            revision: 4,
-            events: Vec::new(),
-        });
-        let fresh = Freshness::Fresh {
-            revision: 4,
-            until: moment(150),
-        };
-        assert_eq!(state.freshness(moment(110)), fresh);
+        state.apply(progress(4), moment(110));
+        assert_eq!(state.freshness(moment(110)), fresh(4, 150));
     }
 
     #[test]
     fn barriers_whose_answers_overtake_each_other_count_from_when_they_were_sent() {
         let mut state = MirrorState::new(LIMIT);
         state.load(Vec::new(), 3, moment(5));
-        assert_eq!(state.barrier(9, moment(20), 3), Barrier::Waiting);
-        assert_eq!(state.barrier(8, moment(30), 3), Barrier::Waiting);
-        let fresh = |revision, until| Freshness::Fresh {
-            revision,
-            until: moment(until),
-        };
-        let progress = |revision| WatchEvents {
-            revision,
-            events: Vec::new(),
-        };
-        state.apply(progress(8));
+        assert_eq!(state.barrier(9, at_once(20), 3), Barrier::Waiting);
+        assert_eq!(state.barrier(8, at_once(30), 3), Barrier::Waiting);
+        state.apply(progress(8), moment(31));
         assert_eq!(state.freshness(moment(40)), fresh(8, 130));
         // What was sent before takes nothing away.
-        state.apply(progress(9));
+        state.apply(progress(9), moment(40));
         assert_eq!(state.freshness(moment(40)), fresh(9, 130));
         // The newest of many count.
         for ms in 41..91 {
-            assert_eq!(state.barrier(10, moment(ms), 9), Barrier::Waiting);
+            assert_eq!(state.barrier(10, at_once(ms), 9), Barrier::Waiting);
         }
-        state.apply(progress(10));
+        state.apply(progress(10), moment(95));
         assert_eq!(state.freshness(moment(95)), fresh(10, 190));
+    }
+
+    #[test]
+    fn copy_comes_back_by_what_lasts_and_not_by_late_answers() {
+        let mut state = MirrorState::new(LIMIT);
+        state.load(Vec::new(), 3, moment(5));
+        assert_eq!(state.freshness(moment(5)), Freshness::Never, "not by a load");
+        // The link was down: what was sent at 10 is answered at 100, with 10 ms left.
+        assert_eq!(state.barrier(3, (moment(10), moment(100)), 3), Barrier::Reached);
+        assert_eq!(state.freshness(moment(100)), Freshness::Never);
+        // A quarter is enough.
+        assert_eq!(state.barrier(3, (moment(30), moment(105)), 3), Barrier::Reached);
+        assert_eq!(state.freshness(moment(105)), fresh(3, 130));
+        // To stay fresh, less than that is enough.
+        assert_eq!(state.barrier(3, (moment(40), moment(129)), 3), Barrier::Reached);
+        assert_eq!(state.freshness(moment(129)), fresh(3, 140));
+        // Waiting for the watch makes an answer late too.
+        assert_eq!(state.barrier(4, at_once(120), 3), Barrier::Waiting);
+        state.apply(progress(4), moment(200));
+        let stale = Freshness::Stale {
+            since: moment(140),
+            revision: 4,
+        };
+        assert_eq!(state.freshness(moment(200)), stale);
     }
 
     #[test]
     fn a_group_that_went_back_is_noticed_and_loaded_again() {
         let mut state = MirrorState::new(LIMIT);
         state.load(vec![kv(1, 9)], 9, moment(5));
-        assert_eq!(state.barrier(3, moment(6), 9), Barrier::WentBack);
+        assert_eq!(state.barrier(3, at_once(6), 9), Barrier::WentBack);
         assert_eq!(state.load(Vec::new(), 3, moment(7)).len(), 1);
         assert_eq!(state.revision(), 3);
     }

@@ -87,10 +87,11 @@ pub(crate) fn mirror(data: &[u8]) {
     let mut draw = Draw::new(data);
     let limit = Duration::from_millis(draw.below(5_000));
     let mut state = MirrorState::new(limit);
-    let mut now = Moment::since_boot(Duration::ZERO);
+    let mut passed = Duration::ZERO;
     while !draw.is_empty() {
         let before = state.revision();
-        now = now + Duration::from_millis(draw.below(1_000));
+        passed += Duration::from_millis(draw.below(1_000));
+        let now = Moment::since_boot(passed);
         match draw.below(4) {
             0 => {
                 let kvs = (0..draw.below(4)).map(|_| key_value(&mut draw)).collect();
@@ -108,11 +109,13 @@ pub(crate) fn mirror(data: &[u8]) {
                 });
                 let events = events.collect();
                 let revision = draw.signed(60);
-                state.apply(WatchEvents { revision, events });
+                state.apply(WatchEvents { revision, events }, now);
                 assert!(state.revision() >= before);
             }
             2 => {
-                state.barrier(draw.signed(60), now, state.revision());
+                let ago = Duration::from_millis(draw.below(6_000));
+                let sent = Moment::since_boot(passed.saturating_sub(ago));
+                state.barrier(draw.signed(60), (sent, now), state.revision());
                 assert!(state.revision() == before);
             }
             _ => {
