@@ -354,7 +354,8 @@ impl<K: Keep> Task<K> {
                 None => break,
             }
         }
-        self.shared.change(|state| Some(state.apply(item, Moment::now())));
+        self.shared
+            .change(|state| Some(state.apply(item, Moment::now())));
         ended
     }
 

@@ -458,15 +458,28 @@ mod tests {
     fn copy_comes_back_by_what_lasts_and_not_by_late_answers() {
         let mut state = MirrorState::new(LIMIT);
         state.load(Vec::new(), 3, moment(5));
-        assert_eq!(state.freshness(moment(5)), Freshness::Never, "not by a load");
+        assert_eq!(
+            state.freshness(moment(5)),
+            Freshness::Never,
+            "not by a load"
+        );
         // The link was down: what was sent at 10 is answered at 100, with 10 ms left.
-        assert_eq!(state.barrier(3, (moment(10), moment(100)), 3), Barrier::Reached);
+        assert_eq!(
+            state.barrier(3, (moment(10), moment(100)), 3),
+            Barrier::Reached
+        );
         assert_eq!(state.freshness(moment(100)), Freshness::Never);
         // A quarter is enough.
-        assert_eq!(state.barrier(3, (moment(30), moment(105)), 3), Barrier::Reached);
+        assert_eq!(
+            state.barrier(3, (moment(30), moment(105)), 3),
+            Barrier::Reached
+        );
         assert_eq!(state.freshness(moment(105)), fresh(3, 130));
         // To stay fresh, less than that is enough.
-        assert_eq!(state.barrier(3, (moment(40), moment(129)), 3), Barrier::Reached);
+        assert_eq!(
+            state.barrier(3, (moment(40), moment(129)), 3),
+            Barrier::Reached
+        );
         assert_eq!(state.freshness(moment(129)), fresh(3, 140));
         // Waiting for the watch makes an answer late too.
         assert_eq!(state.barrier(4, at_once(120), 3), Barrier::Waiting);

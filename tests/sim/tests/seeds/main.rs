@@ -1,5 +1,6 @@
 //! Seeds that must be sound, seeds that must not be, and that a seed repeats a run.
 
+use std::iter;
 use std::ops::Range;
 
 use cfgsvc_sim::defect::Defect;
@@ -7,7 +8,7 @@ use cfgsvc_sim::plan::Plan;
 use cfgsvc_sim::run::{Report, run};
 
 /// Runs seeds until one fails.
-fn first_failure(mut seeds: Range<u64>, defect: Option<Defect>) -> Option<Report> {
+fn first_failure(mut seeds: impl Iterator<Item = u64>, defect: Option<Defect>) -> Option<Report> {
     seeds.find_map(|seed| {
         let report = run(Plan::new(seed, defect), false);
         report.failure.is_some().then_some(report)
@@ -77,20 +78,23 @@ fn seed_repeats_a_run_to_the_byte_and_another_does_not() {
     }
 }
 
-/// Each defect, seeds within which it must be found, and what says so. The seeds are several times
-/// those that OVERVIEW.md tells: plans change with the code.
-const FOUND: [(Defect, u64, &[&str]); 27] = [
+/// Each defect, a seed that found it, seeds within which it must be found when that one does not any
+/// more, and what says so. The seeds are several times those that OVERVIEW.md tells: plans change
+/// with the code.
+const FOUND: [(Defect, u64, u64, &[&str]); 27] = [
     (
         Defect::LeaderRestore,
+        16,
         100,
         &["is another one at member", "differ after"],
     ),
-    (Defect::LeaseRead, 200, &["a linearizable read shows"]),
-    (Defect::LateAnswer, 900, &["a linearizable read shows"]),
-    (Defect::AckBeforeSync, 60, &["synced on"]),
-    (Defect::VoteNotPersisted, 20, &["it had promised"]),
+    (Defect::LeaseRead, 27, 200, &["a linearizable read shows"]),
+    (Defect::LateAnswer, 284, 900, &["a linearizable read shows"]),
+    (Defect::AckBeforeSync, 1, 60, &["synced on"]),
+    (Defect::VoteNotPersisted, 0, 20, &["it had promised"]),
     (
         Defect::ApplyNotAtomic,
+        11,
         60,
         &[
             "differ after",
@@ -99,60 +103,82 @@ const FOUND: [(Defect, u64, &[&str]); 27] = [
             "publishes revision",
         ],
     ),
-    (Defect::SnapshotForgetsMembership, 60, &["differ after"]),
-    (Defect::RequestIdForgotten, 20, &["executed twice"]),
+    (Defect::SnapshotForgetsMembership, 5, 60, &["differ after"]),
+    (Defect::RequestIdForgotten, 1, 20, &["executed twice"]),
     (
         Defect::BarrierJoinedLate,
+        6,
         60,
         &["a linearizable read shows"],
     ),
-    (Defect::CompactionAheadOfWatchers, 900, &["without"]),
-    (Defect::LeaseFromGrant, 20, &["lease"]),
-    (Defect::OldImageAccepted, 20, &["it had promised"]),
+    (Defect::CompactionAheadOfWatchers, 58, 900, &["without"]),
+    (Defect::LeaseFromGrant, 1, 20, &["lease"]),
+    (Defect::OldImageAccepted, 4, 20, &["it had promised"]),
     (
         Defect::WipedDiskAccepted,
+        0,
         20,
         &["synced on", "it had promised"],
     ),
-    (Defect::DeadlineFromAnswer, 300, COUNTED_OUT),
-    (Defect::ClockRateIgnored, 100, COUNTED_OUT),
-    (Defect::StopMarginIgnored, 60, COUNTED_OUT),
+    (Defect::DeadlineFromAnswer, 7, 300, COUNTED_OUT),
+    (Defect::ClockRateIgnored, 4, 100, COUNTED_OUT),
+    (Defect::StopMarginIgnored, 5, 60, COUNTED_OUT),
     // It ends sessions too early as well, and with them what is known of their requests.
     (
         Defect::TakeOverAtOnce,
+        3,
         20,
         &["counts it out", "is given", "overlap", "executed twice"],
     ),
-    (Defect::YieldBeforeGone, 60, COUNTED_OUT),
+    (Defect::YieldBeforeGone, 19, 60, COUNTED_OUT),
     (
         Defect::RenewalNotConfirmed,
+        10,
         300,
         &["its holder counts on it", "counts it out", "is given"],
     ),
     (
         Defect::OldVerdictBelieved,
+        7,
         600,
         // Or it leaves a lease because of what was said of the one before, again and again.
         &["without a start", "counts it out", "nobody serves"],
     ),
-    (Defect::RunBeforeStart, 20, &["without a start"]),
-    (Defect::VerdictNotSynced, 20, &["without a verdict on disk"]),
-    (Defect::GuardWithoutTimer, 100, COUNTED_OUT),
-    (Defect::ResourceUnchecked, 400, &["took effect after"]),
-    (Defect::StepsWithoutNumbers, 900, COUNTED_OUT),
-    (Defect::SyncNotAwaited, 900, &["and acknowledged were"]),
-    (Defect::StoreLifeIgnored, 900, &["and acknowledged were"]),
+    (Defect::RunBeforeStart, 0, 20, &["without a start"]),
+    (
+        Defect::VerdictNotSynced,
+        0,
+        20,
+        &["without a verdict on disk"],
+    ),
+    (Defect::GuardWithoutTimer, 28, 100, COUNTED_OUT),
+    (Defect::ResourceUnchecked, 19, 400, &["took effect after"]),
+    (Defect::StepsWithoutNumbers, 10, 900, COUNTED_OUT),
+    (Defect::SyncNotAwaited, 116, 900, &["and acknowledged were"]),
+    (
+        Defect::StoreLifeIgnored,
+        235,
+        900,
+        &["and acknowledged were"],
+    ),
 ];
 
 /// What says that a program runs which the group does not count any more.
 const COUNTED_OUT: &[&str] = &["counts it out", "is given", "overlap"];
 
 fn is_found(defect: Defect) {
-    let (_, seeds, words) = FOUND
+    let (_, known, seeds, words) = FOUND
         .into_iter()
         .find(|(of, ..)| *of == defect)
         .unwrap_or_else(|| panic!("{defect:?} has no line"));
-    let report = first_failure(0..seeds, Some(defect));
+    let report = first_failure(iter::once(known).chain(0..seeds), Some(defect));
+    if let Some(report) = report.as_ref().filter(|report| report.seed != known) {
+        // To be written into the table, for a short gate.
+        eprintln!(
+            "{defect:?}: seed {} finds it, {known} does not",
+            report.seed
+        );
+    }
     let why = report.and_then(|report| report.failure);
     let why = why.unwrap_or_else(|| panic!("{defect:?} is not found within {seeds} seeds"));
     assert!(
