@@ -252,6 +252,7 @@ impl Answers for Client {
         match self.transport {
             Transport::Udp | Transport::Tcp => self.counters.tcp_requests.add(1),
             Transport::Tls { .. } => self.counters.tls_requests.add(1),
+            Transport::Quic => self.counters.quic_requests.add(1),
         }
         tally.add_to(&self.counters);
         answer
