@@ -41,7 +41,7 @@ SIGTERM and SIGINT end it when what has been read is answered. SIGHUP reads the 
 options themselves say changes by a restart. See deploy/DNS.md.
 
 QUIC is for clients that you know, and off by default: neither connections nor what clients send on
-them is bounded there, and whoever stops in a handshake keeps new clients waiting for 5 s each.
+them is bounded there, and each who stops in a handshake keeps an eighth of new clients waiting 5 s.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 

@@ -3,7 +3,7 @@
 //! Each address gets one TCP listener, which nobody else can share, and as many UDP sockets as
 //! threads, which share the port (`SO_REUSEPORT`). The listener comes first: another server at the
 //! address is an error, and not a thief of every other query. An address for TLS has a listener
-//! alone, and one for QUIC a UDP socket that nobody else can share.
+//! alone, and one for QUIC some UDP sockets, which share the port.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -33,6 +33,11 @@ const UDP_BUFFER_OCTETS: usize = 1 << 20;
 
 /// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` lets.
 const BACKLOG: i32 = 1_024;
+
+/// Sockets for QUIC at an address, among which the kernel spreads clients by address and port.
+/// Behind each, one handshake is done after the other (`crate::quic`): who stops in one keeps an
+/// eighth of the new clients waiting, and a client that comes again from another port seldom waits.
+const QUIC_SOCKETS: usize = 8;
 
 /// Ports that are tried when any will do: each is free for TCP and may be taken for UDP.
 const PORTS_TRIED: usize = 64;
@@ -73,8 +78,8 @@ pub struct TlsListen {
 }
 
 /// Where to answer over QUIC (RFC 9250), and as whom: for clients that one knows, since connections
-/// are not bounded there, and whoever stops in a handshake keeps new clients waiting. The limits of
-/// TCP hold for requests under way, and for the time that a connection may be idle.
+/// are not bounded there, and whoever stops in a handshake keeps others waiting. The limits of TCP
+/// hold for requests under way, and for the time that a connection may be idle.
 #[derive(Debug, Clone)]
 pub struct QuicListen {
     /// Each gets a UDP port that speaks QUIC only; port 0 is any.
@@ -229,12 +234,16 @@ pub(crate) fn listener(
     Ok((listener, address))
 }
 
-/// A socket for QUIC, which nobody shares, with the address that it was given.
-pub(crate) fn quic_socket(asked: SocketAddr) -> Result<(UdpSocket, SocketAddr), BindError> {
+/// The sockets for QUIC at an address, with the address that they were given. One that shares the
+/// port with nobody is taken first: another server there is an error.
+pub(crate) fn quic_sockets(asked: SocketAddr) -> Result<(Vec<UdpSocket>, SocketAddr), BindError> {
     let refused = refused(Carrier::Quic, asked);
-    let socket = bind_quic(asked).map_err(&refused)?;
-    let address = given(asked, socket.local_addr()).map_err(refused)?;
-    Ok((socket, address))
+    let alone = bind_quic(asked, false).map_err(&refused)?;
+    let address = given(asked, alone.local_addr()).map_err(&refused)?;
+    drop(alone);
+    let sockets = (0..QUIC_SOCKETS).map(|_| bind_quic(address, true));
+    let sockets: Result<_, _> = sockets.collect();
+    Ok((sockets.map_err(refused)?, address))
 }
 
 /// The address that was asked for, with the scope of a link-local one, at the port that it got.
@@ -294,8 +303,9 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, Errno> {
 }
 
 /// What else it needs, the library that reads it sets.
-fn bind_quic(address: SocketAddr) -> Result<UdpSocket, Errno> {
+fn bind_quic(address: SocketAddr, shared: bool) -> Result<UdpSocket, Errno> {
     let fd = open(address, SockType::Datagram)?;
+    setsockopt(&fd, ReusePort, &shared)?;
     setsockopt(&fd, RcvBuf, &UDP_BUFFER_OCTETS)?;
     setsockopt(&fd, SndBuf, &UDP_BUFFER_OCTETS)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;

@@ -20,8 +20,9 @@
 //!
 //! Not bounded, because hickory-server 0.26.3 has no place for it (paths are of hickory-net, or
 //! named): connections, and what a client may send on each, 100 streams of 1.25 MB
-//! (`quic/quic_config.rs` 26, and the defaults of quinn). One handshake is done after the other,
-//! and each may take 5 s (`quic/quic_server.rs` 94): who stops in one keeps new clients waiting.
+//! (`quic/quic_config.rs` 26, and the defaults of quinn). At a socket one handshake is done after
+//! the other, and each may take 5 s (`quic/quic_server.rs` 94): who stops in one, as a client does
+//! that does not trust the certificate, keeps new clients waiting. So an address has several.
 
 mod rewriting;
 
@@ -37,13 +38,14 @@ use hickory_server::proto::rr::rdata::opt::EdnsCode;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::sync::Semaphore;
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
 use crate::counters::{Counters, Tally};
 use crate::listen::{BindError, TcpLimits};
 use crate::shared::{Shared, now};
 use crate::stop::Stop;
+use crate::tcp::expect_end;
 use crate::tls::SharedTls;
 use rewriting::Rewritten;
 
@@ -56,7 +58,17 @@ const TURNS_TO_SEND: usize = 4;
 
 /// All that answers at one address.
 pub(crate) struct Quic {
+    listeners: Vec<Listener>,
+}
+
+/// What answers at one socket of an address.
+struct Listener {
     server: Server<Handler>,
+    common: Arc<Common>,
+}
+
+/// What the sockets of an address have in common.
+struct Common {
     address: SocketAddr,
     places: Arc<Semaphore>,
     all_places: u32,
@@ -75,9 +87,9 @@ pub(crate) struct Service {
 }
 
 impl Quic {
-    /// Begins to answer at a socket; called inside the runtime that is to do it.
+    /// Begins to answer at the sockets of an address; called inside the runtime that is to do it.
     pub(crate) fn begin(
-        socket: UdpSocket,
+        sockets: Vec<UdpSocket>,
         address: SocketAddr,
         service: Service,
     ) -> Result<Self, BindError> {
@@ -86,54 +98,80 @@ impl Quic {
         let all_places = u32::try_from(limits.connections.get()).unwrap_or(u32::MAX);
         let all_places = all_places.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let places = Arc::new(Semaphore::new(all_places as usize));
-        let mut server = Server::new(Handler {
+        let handler = Handler {
             shared: service.shared,
             counters: service.counters,
-            signatures: Mutex::new(SignatureCache::new(SIGNATURES_MAX)),
+            signatures: Arc::new(Mutex::new(SignatureCache::new(SIGNATURES_MAX))),
             places: Arc::clone(&places),
             write_timeout: limits.write_timeout,
-        });
-        let socket = tokio::net::UdpSocket::from_std(socket).map_err(BindError::Threads)?;
-        let idle = limits.idle_timeout.min(limits.delivery_timeout);
-        server
-            .register_quic_listener_and_tls_config(socket, idle, service.tls.for_quic())
-            .map_err(|error| BindError::Quic(Box::new(error)))?;
-        Ok(Self {
-            server,
+        };
+        let common = Arc::new(Common {
             address,
             places,
             all_places,
             stop: service.stop,
             shutdown_timeout: service.shutdown_timeout,
+        });
+        let idle = limits.idle_timeout.min(limits.delivery_timeout);
+        // Of all sockets one, so that a session can be taken up again at another.
+        let tls = service.tls.for_quic();
+        let begin = |socket| {
+            let socket = tokio::net::UdpSocket::from_std(socket).map_err(BindError::Threads)?;
+            let mut server = Server::new(handler.clone());
+            server
+                .register_quic_listener_and_tls_config(socket, idle, Arc::clone(&tls))
+                .map_err(|error| BindError::Quic(Box::new(error)))?;
+            let common = Arc::clone(&common);
+            Ok(Listener { server, common })
+        };
+        let listeners: Result<Vec<_>, BindError> = sockets.into_iter().map(begin).collect();
+        Ok(Self {
+            listeners: listeners?,
         })
     }
 
     /// Answers until the server ends.
-    pub(crate) async fn run(mut self) {
-        let mut stopping = self.stop.watch();
+    pub(crate) async fn run(self) {
+        let mut answering = JoinSet::new();
+        for listener in self.listeners {
+            answering.spawn(listener.run());
+        }
+        while let Some(ended) = answering.join_next().await {
+            expect_end(ended);
+        }
+    }
+}
+
+impl Listener {
+    async fn run(mut self) {
+        let mut stopping = self.common.stop.watch();
         tokio::select! {
             // The sender is in what this has a part of: it is not dropped before.
             _ = stopping.wait_for(|stopping| *stopping) => {}
             ended = self.server.block_until_done() => {
                 let error = ended.err().map(|error| error.to_string());
-                let address = self.address;
-                tracing::error!(%address, error, "quic: nobody is answered any more: restart");
+                let address = self.common.address;
+                tracing::error!(%address, error, "quic: a socket does not answer: restart");
                 return;
             }
         }
-        if timeout(self.shutdown_timeout, self.end()).await.is_err() {
+        let patience = self.common.shutdown_timeout;
+        if timeout(patience, self.end()).await.is_err() {
             tracing::info!("quic: replies that were not taken in time");
         }
     }
 
     /// What is under way is answered and sent before hickory drops its connections.
     async fn end(&mut self) {
+        let Common {
+            places, all_places, ..
+        } = &*self.common;
         turns().await;
-        let places = self.places.acquire_many(self.all_places).await;
+        let taken = places.acquire_many(*all_places).await;
         turns().await;
-        // No request is taken any more; those that wait for a place get none.
-        drop(places);
-        self.places.close();
+        // No request is taken any more. That of the sockets another was here first means the same.
+        drop(taken);
+        places.close();
         if let Err(error) = self.server.shutdown_gracefully().await {
             tracing::info!(%error, "quic: did not end in order");
         }
@@ -150,11 +188,12 @@ async fn turns() {
 }
 
 /// Answers what hickory reads.
+#[derive(Clone)]
 struct Handler {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     /// What was signed lately; of one thread, so that nobody waits.
-    signatures: Mutex<SignatureCache>,
+    signatures: Arc<Mutex<SignatureCache>>,
     places: Arc<Semaphore>,
     write_timeout: Duration,
 }

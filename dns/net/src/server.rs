@@ -9,7 +9,7 @@ use cfgdns_core::{Limiter, Limits, SignatureCache};
 use tokio::runtime;
 
 use crate::counters::{Counters, Totals, sum};
-use crate::listen::{BindError, Carrier, Listen, QuicListen, Sockets, listener, quic_socket};
+use crate::listen::{BindError, Carrier, Listen, QuicListen, Sockets, listener, quic_sockets};
 use crate::quic::{self, Quic};
 use crate::shared::Shared;
 use crate::stop::Stop;
@@ -50,7 +50,7 @@ impl Server {
             .collect();
         let (tls_listeners, tls_addresses): (Vec<_>, _) = tls?.into_iter().unzip();
         let quic = listen.quic.iter().flat_map(|quic| &quic.addresses);
-        let quic: Result<Vec<_>, _> = quic.map(|address| quic_socket(*address)).collect();
+        let quic: Result<Vec<_>, _> = quic.map(|address| quic_sockets(*address)).collect();
         let quic = quic?;
         let places = Places {
             all: listen.tcp.connections.get(),
@@ -85,8 +85,8 @@ impl Server {
             server.start_connections("dns-tls", &tls_listeners, tls, (listen, shared))?;
         }
         if let Some(QuicListen { config, .. }) = &listen.quic {
-            for socket in quic {
-                server.start_quic(socket, config, (listen, shared))?;
+            for sockets in quic {
+                server.start_quic(sockets, config, (listen, shared))?;
             }
         }
         Ok(server)
@@ -193,7 +193,7 @@ impl Server {
     /// Starts a thread that answers over QUIC at one address.
     fn start_quic(
         &mut self,
-        (socket, address): (UdpSocket, SocketAddr),
+        (sockets, address): (Vec<UdpSocket>, SocketAddr),
         tls: &Arc<SharedTls>,
         (listen, shared): (&Listen, &Arc<Shared>),
     ) -> Result<(), BindError> {
@@ -209,7 +209,7 @@ impl Server {
         let runtime = runtime.map_err(BindError::Threads)?;
         let quic = {
             let _inside = runtime.enter();
-            Quic::begin(socket, address, service)?
+            Quic::begin(sockets, address, service)?
         };
         self.start("dns-quic", move || runtime.block_on(quic.run()))
     }

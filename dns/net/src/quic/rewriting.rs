@@ -161,3 +161,106 @@ fn record(decoder: &mut BinDecoder<'_>) -> Result<Record, DecodeError> {
 fn number(decoder: &mut BinDecoder<'_>) -> Result<u16, DecodeError> {
     Ok(decoder.read_u16()?.unverified(/* it is ours */))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cfgdns_core::{
+        Arrival, Freshness, Local, Moment, Outcome, Settings, State, Transport, Tree,
+        UDP_OCTETS_MAX, Zones, respond,
+    };
+    use cfgdns_testing::message::{Message, opt, query};
+    use cfgdns_testing::zones::{any_name, any_zone};
+    use cfgdns_zone::Zone;
+    use hickory_server::net::xfer::Protocol;
+    use hickory_server::server::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn state(zone: &Zone) -> State {
+        State {
+            zones: Zones::new([Arc::new(Tree::build(zone).expect("it has an SOA"))]),
+            freshness: Freshness::Until(u64::MAX),
+            settings: Settings {
+                udp_octets_max: UDP_OCTETS_MAX,
+                ..Settings::default()
+            },
+        }
+    }
+
+    /// What is said here, and what hickory makes of it.
+    fn both(state: &State, request: &[u8]) -> Option<(Message, Message)> {
+        let arrival = Arrival {
+            transport: Transport::Quic,
+            client: "192.0.2.99:5353".parse().expect("an address"),
+            now: Moment {
+                unix_seconds: 0,
+                monotonic_ms: 0,
+            },
+        };
+        let Outcome::Send(ours) = respond(state, Local::default(), &arrival, request) else {
+            return None;
+        };
+        let rewritten = Rewritten::read(&ours).expect("it is ours");
+        let mut theirs = Vec::new();
+        let mut encoder = BinEncoder::new(&mut theirs);
+        let response = rewritten.response();
+        response.destructive_emit(&mut encoder).expect("it fits");
+        Some((Message::read(&ours), Message::read(&theirs)))
+    }
+
+    fn assert_same((ours, theirs): &(Message, Message)) {
+        let opt = |message: &Message| {
+            let opt = message.opt.as_ref();
+            opt.map(|opt| (opt.udp_octets, opt.ttl, opt.options.clone()))
+        };
+        let of = |message: &Message| {
+            let sections = [&message.answer, &message.authority, &message.additional];
+            let sections = sections.map(Clone::clone);
+            (
+                message.id,
+                message.flags,
+                message.question.clone(),
+                sections,
+            )
+        };
+        assert_eq!((of(ours), opt(ours)), (of(theirs), opt(theirs)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn whatever_is_said_of_whatever_zone_is_said_without_loss(
+            zone in any_zone("example."),
+            name in any_name("example."),
+            rtype in proptest::sample::select(vec![1, 2, 5, 6, 15, 39, 43, 64, 255, 65_280]),
+            edns in any::<bool>(),
+        ) {
+            let wish = edns.then(|| opt(1_232, 0x8000, &[]));
+            let request = query(&name.to_string(), Rtype(rtype), wish);
+            assert_same(&both(&state(&zone), &request).expect("a reply"));
+        }
+
+        /// A panic of hickory's would end the whole server.
+        #[test]
+        fn arbitrary_octets_bring_nothing_down(
+            octets in proptest::collection::vec(any::<u8>(), 0..120),
+            counts in proptest::collection::vec(0..3_u8, 4),
+            zone in any_zone("example."),
+        ) {
+            let mut octets = octets;
+            for (at, count) in counts.iter().enumerate() {
+                if let Some(place) = octets.get_mut(4 + 2 * at..6 + 2 * at) {
+                    place.copy_from_slice(&[0, *count]);
+                }
+            }
+            let client = "192.0.2.99:5353".parse().expect("an address");
+            if Request::from_bytes(octets.clone(), client, Protocol::Quic).is_ok() {
+                both(&state(&zone), &octets).iter().for_each(assert_same);
+            }
+        }
+    }
+}
