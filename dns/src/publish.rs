@@ -7,8 +7,8 @@
 //! What only secondaries and people want to know of a change is done before the store where few
 //! zones changed, so that whoever asks for what has changed gets that. Where a role moves that many
 //! zones follow it is most of the work, and comes after the store: the zones are settled by a task
-//! of its own, one set after the other, and those that were replaced meanwhile are left out. Who asks
-//! in between gets the whole zone.
+//! of its own, one set after the other, and those that were replaced meanwhile are left out. Who
+//! asks in between gets the whole zone.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -9,10 +9,10 @@
 //! from one member alone never makes it fresh: a member that is cut off can be complete up to its
 //! own old revision for ever.
 //!
-//! A copy that is not fresh becomes so once, to stay so: only a barrier counts, which is one of many
-//! that follow each other, and only one whose answer comes early enough for the next to be answered
-//! before its time is over. When a link comes back, what was sent into the dark is answered too: it
-//! would make a copy fresh for a moment.
+//! A copy that is not fresh becomes so once, to stay so: only a barrier counts, which is one of
+//! many that follow each other, and only one whose answer comes early enough for the next to be
+//! answered before its time is over. When a link comes back, what was sent into the dark is
+//! answered too: it would make a copy fresh for a moment.
 //!
 //! Invariants
 //! - the revision and the moment of confirmation never go back, but for one case: a load after the
