@@ -181,7 +181,11 @@ async fn connect(
     server: SocketAddr,
     config: ClientConfig,
 ) -> Result<(Endpoint, Connection), String> {
-    let endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address"));
+    let own: SocketAddr = match server {
+        SocketAddr::V4(_) => "127.0.0.1:0".parse().expect("an address"),
+        SocketAddr::V6(_) => "[::1]:0".parse().expect("an address"),
+    };
+    let endpoint = Endpoint::client(own);
     let endpoint = endpoint.expect("a port");
     let connecting = endpoint.connect_with(config, server, NAME);
     let opened = timeout(PATIENCE, connecting.expect("a server")).await;
@@ -505,4 +509,26 @@ fn address_that_another_program_has_is_an_error_with_advice() {
         .to_string();
     let expected = format!("cannot listen on QUIC {address}: another program has the port");
     assert!(error.starts_with(&expected), "{error}");
+}
+
+/// The client takes what comes from the address that it has asked, and no other.
+#[test]
+fn reply_leaves_from_the_address_that_was_asked() {
+    let identity = Identity::new();
+    let mut listen = listen(&["127.0.0.1:0"]);
+    listen.quic = Some(QuicListen {
+        addresses: ["0.0.0.0:0", "[::]:0"]
+            .map(|text| text.parse().expect("an address"))
+            .into(),
+        config: Arc::new(SharedTls::new(identity.server())),
+    });
+    let running = Running::new(&listen);
+    let [v4, v6] = [0, 1].map(|number| running.server.quic_addresses()[number].port());
+    for (address, port) in [("127.0.0.1", v4), ("127.0.0.7", v4), ("::1", v6)] {
+        let address = SocketAddr::new(address.parse().expect("an address"), port);
+        let client = Client::open(address, &identity, DOQ, TransportConfig::default());
+        let reply = client.expect("a handshake").ask(&www(0));
+        assert_eq!(Message::read(&reply).answer.len(), 1, "{address}");
+    }
+    running.shutdown();
 }
