@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cfgdns_core::{Allow, Identity, UDP_OCTETS_MAX};
 use cfgdns_zone::Name;
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 
 /// Shortest time for which a confirmation may count: one round trip between far colos, thrice.
 const STALE_AFTER_MIN: Duration = Duration::from_millis(500);
@@ -20,20 +20,28 @@ const TCP_IDLE_MAX: Duration = Duration::from_mins(10);
 
 /// Where name servers listen (RFC 1035 4.2).
 const DNS_PORT: u16 = 53;
-/// The same over TLS (RFC 7858 3.1).
-const TLS_PORT: u16 = 853;
+/// The same over TLS (RFC 7858 3.1), and over QUIC (RFC 9250 4.1.1), where it is one of UDP.
+const ENCRYPTED_PORT: u16 = 853;
+
+/// Whose lines the log has only when they are errors, unless the filter names them: these libraries
+/// tell of each request over QUIC, and warn of what any client can do.
+const LIBRARIES: [&str; 2] = ["hickory", "quinn"];
 
 /// Authoritative DNS from the group's zones, while the group confirms them
 #[derive(Debug, Parser)]
 #[command(name = "cfgdns", version, max_term_width = 100)]
+#[command(group = ArgGroup::new("encrypted").args(["listen_tls", "listen_quic"]).multiple(true))]
 #[command(after_help = "\
 Zones and the names that follow roles are put in with `cfgctl zone apply` and `cfgctl zone follow`.
 Until the group has confirmed the copy, and whenever it has not done so for --stale-after, every
 question is answered with SERVFAIL: extended error 14 (not ready) or 24 (invalid data).
 
 SIGTERM and SIGINT end it when what has been read is answered. SIGHUP reads the files of
---cookie-file, --key-file and --zone-keys again, and tells all secondaries; what the options
-themselves say changes by a restart. See deploy/DNS.md.
+--cookie-file, --key-file, --zone-keys and --tls-cert again, and tells all secondaries; what the
+options themselves say changes by a restart. See deploy/DNS.md.
+
+QUIC is for clients that you know, and off by default: neither connections nor what clients send on
+them is bounded there, and each who stops in a handshake keeps an eighth of new clients waiting 5 s.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 
@@ -41,6 +49,8 @@ Example: cfgdns --key-file /etc/cfgdns/keys --transfer 'key transfer.' --catalog
            --notify '192.0.2.54 key transfer.'
 Example: cfgdns --listen 192.0.2.53:53 --listen-tls 192.0.2.53 --tls-cert ns1.pem --tls-key ns1.key
          kdig +tls @192.0.2.53 www.example.com
+Example: cfgdns --listen 192.0.2.53:53 --listen-quic 10.1.0.53 --tls-cert ns1.pem --tls-key ns1.key
+         kdig +quic @10.1.0.53 www.example.com
 Example: cfgdns --endpoints 10.1.0.1:2379,10.2.0.1:2379,10.3.0.1:2379 --listen 192.0.2.53:53
 Example: cfgdns --listen 127.0.0.1:5300 --http 127.0.0.1:8053 --nsid ns1.akl
          dig -p 5300 @127.0.0.1 www.example.com")]
@@ -55,14 +65,20 @@ pub struct Args {
     pub listen: Vec<SocketAddr>,
     /// Where to answer over TLS (RFC 7858), and transfer zones (RFC 9103), at port 853 unless it is
     /// given; may be given again. TLS 1.3 only
-    #[arg(long, value_name = "HOST[:PORT]", value_parser = tls_address)]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = encrypted_address)]
     #[arg(requires = "tls_cert", requires = "tls_key")]
     pub listen_tls: Vec<SocketAddr>,
-    /// File with the certificate for --listen-tls in PEM, and those between it and the root
-    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    /// Where to answer over QUIC (RFC 9250), without transfers and signed requests, at UDP port 853
+    /// unless it is given; may be given again. For clients that you know, see below
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = encrypted_address)]
+    #[arg(requires = "tls_cert", requires = "tls_key")]
+    pub listen_quic: Vec<SocketAddr>,
+    /// File with the certificate for --listen-tls and --listen-quic in PEM, and those between it
+    /// and the root
+    #[arg(long, value_name = "FILE", requires = "encrypted")]
     pub tls_cert: Option<PathBuf>,
     /// File with its private key in PEM, without a password
-    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    #[arg(long, value_name = "FILE", requires = "encrypted")]
     pub tls_key: Option<PathBuf>,
     /// Where to tell load balancers and monitors over HTTP: /fresh, /zones, /metrics, /livez
     #[arg(long, value_name = "HOST:PORT")]
@@ -111,7 +127,8 @@ pub struct Args {
     /// Make a zone of this name that lists all others (RFC 9432), for those who may have zones
     #[arg(long, value_name = "NAME", value_parser = zone_name)]
     pub catalog: Option<Name>,
-    /// TCP connections at a time; an idle one makes room for a new one. As many again over TLS
+    /// TCP connections at a time; an idle one makes room for a new one. As many again over TLS, and
+    /// over QUIC as many requests under way
     #[arg(long, value_name = "N", default_value = "1000")]
     pub tcp_connections: NonZeroUsize,
     /// TCP connections of one client address
@@ -121,7 +138,8 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = tcp_idle)]
     pub tcp_idle: Duration,
-    /// What is logged, as in `RUST_LOG`
+    /// What is logged, as in `RUST_LOG`; of what libraries say about QUIC errors alone, but where
+    /// the filter names `hickory` or `quinn`
     #[arg(
         long,
         value_name = "FILTER",
@@ -130,6 +148,16 @@ pub struct Args {
         default_value = "info"
     )]
     pub log: String,
+}
+
+impl Args {
+    /// The filter of the log, with what libraries say.
+    pub fn log_filter(&self) -> String {
+        let unnamed = LIBRARIES.iter().filter(|name| !self.log.contains(**name));
+        let quiet = unnamed.map(|name| format!("{name}=error"));
+        let given = (!self.log.is_empty()).then(|| self.log.clone());
+        given.into_iter().chain(quiet).collect::<Vec<_>>().join(",")
+    }
 }
 
 /// A secondary that is told of changes.
@@ -165,8 +193,8 @@ fn with_port(text: &str, port: u16) -> Result<SocketAddr, String> {
         .map_err(|_| format!("'{text}' is neither ADDRESS nor ADDRESS:PORT"))
 }
 
-fn tls_address(text: &str) -> Result<SocketAddr, String> {
-    with_port(text, TLS_PORT)
+fn encrypted_address(text: &str) -> Result<SocketAddr, String> {
+    with_port(text, ENCRYPTED_PORT)
 }
 
 /// A whole name, with or without its last dot.
@@ -227,10 +255,20 @@ mod tests {
         let addresses = args.listen_tls.iter().map(ToString::to_string);
         let addresses: Vec<_> = addresses.collect();
         assert_eq!(addresses, ["[::1]:853", "127.0.0.1:8530"]);
+        let quic = ["--listen-quic", "192.0.2.1", "--listen-quic", "[::1]:8530"];
+        let args = parse(&[&quic[..], &files].concat()).expect("without TLS");
+        let addresses = args.listen_quic.iter().map(ToString::to_string);
+        let addresses: Vec<_> = addresses.collect();
+        assert_eq!(addresses, ["192.0.2.1:853", "[::1]:8530"]);
+        assert!(args.listen_tls.is_empty());
+        parse(&[&quic[..], &tls, &files].concat()).expect("both");
         for (given, missing) in [
             (&tls[..], "--tls-cert"),
+            (&quic[..], "--tls-cert"),
+            (&[&quic[..], &files[..2]].concat(), "--tls-key"),
             (&[&tls[..], &files[..2]].concat(), "--tls-key"),
             (&files[..], "--listen-tls"),
+            (&files[..], "--listen-quic"),
         ] {
             let error = parse(given).expect_err("something is missing");
             assert!(error.contains(missing), "{error}");
@@ -246,5 +284,21 @@ mod tests {
         let long = "x".repeat(65);
         let error = parse(&["--nsid", &long]).expect_err("too long");
         assert!(error.contains("at most 64 fit"), "{error}");
+    }
+
+    #[test]
+    fn log_has_of_libraries_what_is_asked_for() {
+        for (log, filter) in [
+            ("info", "info,hickory=error,quinn=error"),
+            ("", "hickory=error,quinn=error"),
+            (
+                "debug,hickory_server=info",
+                "debug,hickory_server=info,quinn=error",
+            ),
+            ("quinn=trace,hickory=off", "quinn=trace,hickory=off"),
+        ] {
+            let args = Args::try_parse_from(["cfgdns", "--log", log]).expect("a filter");
+            assert_eq!(args.log_filter(), filter);
+        }
     }
 }

@@ -2,9 +2,10 @@
 //! group confirms them.
 //!
 //! ```text
-//! group ─► client: keys, freshness ─► cfgdns-view: Zones ─► State ─► cfgdns-net: UDP, TCP, TLS
-//!                                            publish, one store          │ respond, each request
-//!                    lamp: log lines ◄── freshness ──► status: HTTP      ▼
+//! group ─► client: keys, freshness ─► cfgdns-view: Zones ─► State ─► cfgdns-net: UDP, TCP, TLS,
+//!                                            publish, one store          │         QUIC
+//!                    lamp: log lines ◄── freshness ──► status: HTTP      │ respond, each request
+//!                                                                        ▼
 //!                                                                     clients
 //! ```
 //!

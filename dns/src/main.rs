@@ -9,7 +9,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(problem) = cfgsvc_daemon::start_log(&args.log) {
+    if let Err(problem) = cfgsvc_daemon::start_log(&args.log_filter()) {
         let _ = writeln!(std::io::stderr(), "error: {problem}");
         return 2.into();
     }

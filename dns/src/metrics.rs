@@ -108,6 +108,7 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
         (by("transport", "udp"), totals.udp_requests),
         (by("transport", "tcp"), totals.tcp_requests),
         (by("transport", "tls"), totals.tls_requests),
+        (by("transport", "quic"), totals.quic_requests),
     ];
     family(to, "requests", help, &requests)?;
     let names = [
@@ -133,7 +134,7 @@ fn traffic(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     gauge(to, "tls_open", help, totals.tls_open)
 }
 
-fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 16] {
+fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 19] {
     [
         ("ignored", "Messages that were no requests", totals.ignored),
         (
@@ -196,6 +197,21 @@ fn counters(totals: &Totals) -> [(&'static str, &'static str, u64); 16] {
             "tls_failed",
             "Connections whose TLS handshake failed",
             totals.tls_failed,
+        ),
+        (
+            "quic_refused",
+            "Requests over QUIC without a reply: too many were under way",
+            totals.quic_refused,
+        ),
+        (
+            "quic_slow",
+            "Replies over QUIC that the client did not take",
+            totals.quic_slow,
+        ),
+        (
+            "quic_failed",
+            "Replies over QUIC that could not be sent",
+            totals.quic_failed,
         ),
         (
             "transfers",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cfgdns_core::{Acl, Chaos, CookieSecrets, Identity, Limits, NotifyTarget, Settings, TsigKeys};
-use cfgdns_net::{BindError, Listen, Server, SharedTls, TcpLimits, TlsListen};
+use cfgdns_net::{BindError, Listen, QuicListen, Server, SharedTls, TcpLimits, TlsListen, Totals};
 use cfgdns_sign::PrivateKey;
 use cfgdns_zone::Name;
 use cfgsvc_client::{Client, Freshness, Moment, Options, OptionsError, sleep_until};
@@ -65,7 +65,7 @@ pub enum RunError {
         /// Why.
         source: SecretError,
     },
-    /// It cannot show who it is over TLS.
+    /// It cannot show who it is over TLS and QUIC.
     #[error("--tls-cert, --tls-key")]
     Tls(#[from] TlsFileError),
     /// The process gets no signals or threads.
@@ -214,12 +214,14 @@ async fn end(known: Arc<Known>) -> Result<(), RunError> {
         source: error.into(),
     })?;
     if let Some(totals) = totals {
-        let (udp, tcp, tls) = (
-            totals.udp_requests,
-            totals.tcp_requests,
-            totals.tls_requests,
-        );
-        tracing::info!(udp, tcp, tls, "ended");
+        let Totals {
+            udp_requests: udp,
+            tcp_requests: tcp,
+            tls_requests: tls,
+            quic_requests: quic,
+            ..
+        } = totals;
+        tracing::info!(udp, tcp, tls, quic, "ended");
     }
     Ok(())
 }
@@ -256,7 +258,7 @@ fn zone_keys(args: &Args) -> Result<Vec<PrivateKey>, RunError> {
     Ok(keys.unwrap_or_default())
 }
 
-/// As whom it shows itself over TLS, where that is asked for.
+/// As whom it shows itself over TLS and QUIC, where that is asked for.
 fn certificate(args: &Args) -> Result<Option<ServerConfig>, RunError> {
     let files = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
     let config = files.map(|(certificate, key)| server_config(certificate, key));
@@ -298,7 +300,7 @@ fn listen(args: &Args, tls: Option<&Arc<SharedTls>>) -> Listen {
         tcp: TcpLimits {
             connections: tcp_connections(
                 args.tcp_connections,
-                1 + u64::from(tls.is_some()),
+                1 + u64::from(!args.listen_tls.is_empty()),
                 cfgsvc_daemon::raise_open_files(),
             ),
             connections_per_client: args.tcp_connections_per_client,
@@ -306,10 +308,18 @@ fn listen(args: &Args, tls: Option<&Arc<SharedTls>>) -> Listen {
             write_timeout: TCP_WRITE,
             delivery_timeout: args.stale_after,
         },
-        tls: tls.map(|config| TlsListen {
-            addresses: args.listen_tls.clone(),
-            config: Arc::clone(config),
-        }),
+        tls: tls
+            .filter(|_| !args.listen_tls.is_empty())
+            .map(|config| TlsListen {
+                addresses: args.listen_tls.clone(),
+                config: Arc::clone(config),
+            }),
+        quic: tls
+            .filter(|_| !args.listen_quic.is_empty())
+            .map(|config| QuicListen {
+                addresses: args.listen_quic.clone(),
+                config: Arc::clone(config),
+            }),
         shutdown_timeout: SHUTDOWN,
     }
 }
@@ -338,6 +348,9 @@ fn bind(listen: &Listen, publisher: &Publisher) -> Result<Server, BindError> {
     }
     for address in server.tls_addresses() {
         tracing::info!(%address, "answering over TLS: SERVFAIL until the group confirms");
+    }
+    for address in server.quic_addresses() {
+        tracing::info!(%address, "answering over QUIC: SERVFAIL until the group confirms");
     }
     Ok(server)
 }

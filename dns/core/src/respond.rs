@@ -4,6 +4,7 @@
 //! ```text
 //! octets ─► Request ─┬─ no header, or a reply ──► silence
 //!                    ├─ wrongly signed ─────────► NOTAUTH, and why
+//!                    ├─ signed, over QUIC ──────► REFUSED, extended error 21
 //!                    ├─ faulty, CHAOS ──────────► its error, or who we are
 //!                    ├─ not fresh ──────────────► SERVFAIL, AA=0, extended error 14 or 24
 //!                    ├─ AXFR, IXFR over TCP, TLS ► a stream of messages
@@ -102,6 +103,9 @@ pub enum Transport {
         /// there are no transfers (RFC 9103 7.1).
         dot: bool,
     },
+    /// The same, with a stream for each request (RFC 9250), by a library that writes the messages
+    /// anew: nothing that is signed, and no transfers.
+    Quic,
 }
 
 /// How and when a request came.
@@ -169,12 +173,22 @@ pub fn respond(state: &State, local: Local<'_>, arrival: &Arrival, octets: &[u8]
         return Outcome::Silence;
     };
     let now = arrival.now.unix_seconds;
-    let (mut decision, signing) = match check(&state.settings.keys, octets, &request, now) {
-        Checked::Refused(rcode, signing) => (error(rcode, None), signing),
-        Checked::Unsigned => (decide(state, arrival, &request, None), None),
-        Checked::Signed(signer) => {
-            let decision = decide(state, arrival, &request, Some(signer.key().name()));
-            (decision, Some(Signing::Signed(signer)))
+    let (mut decision, signing) = if arrival.transport == Transport::Quic && request.tsig.is_some()
+    {
+        // A signature holds over the octets that were written here, and those are not sent; without
+        // one nothing is said to who asks for one, whether it signs rightly or not.
+        (
+            error(Rcode::Refused, Some(ExtendedError::NotSupported)),
+            None,
+        )
+    } else {
+        match check(&state.settings.keys, octets, &request, now) {
+            Checked::Refused(rcode, signing) => (error(rcode, None), signing),
+            Checked::Unsigned => (decide(state, arrival, &request, None), None),
+            Checked::Signed(signer) => {
+                let decision = decide(state, arrival, &request, Some(signer.key().name()));
+                (decision, Some(Signing::Signed(signer)))
+            }
         }
     };
     // Before the limit, which holds no SERVFAIL back.
@@ -239,7 +253,7 @@ impl<'a> Decision<'a> {
 /// Octets that the reply can have.
 fn limit(state: &State, arrival: &Arrival, request: &Request<'_>) -> usize {
     match (arrival.transport, request.edns) {
-        (Transport::Tcp | Transport::Tls { .. }, _) => TCP_OCTETS_MAX,
+        (Transport::Tcp | Transport::Tls { .. } | Transport::Quic, _) => TCP_OCTETS_MAX,
         (Transport::Udp, None) => PLAIN_UDP_OCTETS,
         // RFC 6891 6.2.3: less than 512 is 512.
         (Transport::Udp, Some(edns)) => {
@@ -346,6 +360,7 @@ fn transfer<'a>(
         Transport::Tcp => true,
         // RFC 9103 7.1.
         Transport::Tls { dot } => dot,
+        Transport::Quic => false,
     };
     if !there_is {
         return error(Rcode::Refused, Some(ExtendedError::NotSupported));
@@ -573,7 +588,7 @@ impl Responding<'_> {
     /// others see.
     fn is_padded(&self, edns: &Edns<'_>) -> bool {
         match self.arrival.transport {
-            Transport::Tls { .. } => edns.padding,
+            Transport::Tls { .. } | Transport::Quic => edns.padding,
             Transport::Udp | Transport::Tcp => false,
         }
     }

@@ -56,6 +56,7 @@ fn main() -> Result<()> {
         rate_limit: None,
         tcp: TcpLimits::USUAL,
         tls: None,
+        quic: None,
         shutdown_timeout: Duration::from_secs(2),
     };
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("wait for signals")?;

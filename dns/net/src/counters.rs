@@ -61,8 +61,10 @@ counters! {
     tcp_requests,
     /// Messages that were read from connections over TLS.
     tls_requests,
+    /// Messages that were read from streams of QUIC, and have the form of a request.
+    quic_requests,
     /// Messages that get no reply because they have no header of a request: too short, replies
-    /// themselves, or from port 0.
+    /// themselves, or from port 0; over QUIC, with what that protocol forbids.
     ignored,
     /// Requests over UDP whose reply the rate limit held back.
     limited,
@@ -90,6 +92,12 @@ counters! {
     tls_handshakes,
     /// Connections whose TLS handshake failed: who is there speaks no TLS, or none that we do.
     tls_failed,
+    /// Requests over QUIC that got no reply, because too many were under way.
+    quic_refused,
+    /// Replies over QUIC that the client did not take.
+    quic_slow,
+    /// Replies over QUIC that could not be sent.
+    quic_failed,
     /// Transfers that were begun.
     transfers,
     /// Transfers that the server could not finish.

@@ -3,7 +3,7 @@
 //! Each address gets one TCP listener, which nobody else can share, and as many UDP sockets as
 //! threads, which share the port (`SO_REUSEPORT`). The listener comes first: another server at the
 //! address is an error, and not a thief of every other query. An address for TLS has a listener
-//! alone.
+//! alone, and one for QUIC some UDP sockets, which share the port.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -34,6 +34,11 @@ const UDP_BUFFER_OCTETS: usize = 1 << 20;
 /// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` lets.
 const BACKLOG: i32 = 1_024;
 
+/// Sockets for QUIC at an address, among which the kernel spreads clients by address and port.
+/// Behind each, one handshake is done after the other (`crate::quic`): who stops in one keeps an
+/// eighth of the new clients waiting, and a client that comes again from another port seldom waits.
+const QUIC_SOCKETS: usize = 8;
+
 /// Ports that are tried when any will do: each is free for TCP and may be taken for UDP.
 const PORTS_TRIED: usize = 64;
 
@@ -57,6 +62,8 @@ pub struct Listen {
     pub tcp: TcpLimits,
     /// Where to answer over TLS too.
     pub tls: Option<TlsListen>,
+    /// Where to answer over QUIC too.
+    pub quic: Option<QuicListen>,
     /// Time that connections have for their last replies at the end.
     pub shutdown_timeout: Duration,
 }
@@ -67,6 +74,17 @@ pub struct TlsListen {
     /// Each gets a TCP port that speaks TLS only; port 0 is any.
     pub addresses: Vec<SocketAddr>,
     /// The certificate and what goes with it, which can be replaced.
+    pub config: Arc<SharedTls>,
+}
+
+/// Where to answer over QUIC (RFC 9250), and as whom: for clients that one knows, since connections
+/// are not bounded there, and whoever stops in a handshake keeps others waiting. The limits of TCP
+/// hold for requests under way, and for the time that a connection may be idle.
+#[derive(Debug, Clone)]
+pub struct QuicListen {
+    /// Each gets a UDP port that speaks QUIC only; port 0 is any.
+    pub addresses: Vec<SocketAddr>,
+    /// The certificate, which can be replaced, and may be that of TLS.
     pub config: Arc<SharedTls>,
 }
 
@@ -112,6 +130,8 @@ pub enum Carrier {
     Tcp,
     /// Connections that nobody reads on their way.
     Tls,
+    /// The same, in datagrams.
+    Quic,
 }
 
 impl fmt::Display for Carrier {
@@ -120,6 +140,7 @@ impl fmt::Display for Carrier {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
             Self::Tls => "TLS",
+            Self::Quic => "QUIC",
         })
     }
 }
@@ -143,6 +164,9 @@ pub enum BindError {
     /// The machine has no more threads or descriptors.
     #[error("cannot start the threads of the server: raise the limits of processes and open files")]
     Threads(#[source] std::io::Error),
+    /// QUIC cannot be spoken with what there is for TLS.
+    #[error("cannot answer over QUIC with this certificate")]
+    Quic(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What to do about it.
@@ -206,13 +230,28 @@ pub(crate) fn listener(
 ) -> Result<(TcpListener, SocketAddr), BindError> {
     let refused = refused(carrier, asked);
     let listener = bind_tcp(asked, delivery).map_err(&refused)?;
-    let local = listener
-        .local_addr()
-        .map_err(|error| refused(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
-    // With the scope of a link-local one.
+    let address = given(asked, listener.local_addr()).map_err(refused)?;
+    Ok((listener, address))
+}
+
+/// The sockets for QUIC at an address, with the address that they were given. One that shares the
+/// port with nobody is taken first: another server there is an error.
+pub(crate) fn quic_sockets(asked: SocketAddr) -> Result<(Vec<UdpSocket>, SocketAddr), BindError> {
+    let refused = refused(Carrier::Quic, asked);
+    let alone = bind_quic(asked, false).map_err(&refused)?;
+    let address = given(asked, alone.local_addr()).map_err(&refused)?;
+    drop(alone);
+    let sockets = (0..QUIC_SOCKETS).map(|_| bind_quic(address, true));
+    let sockets: Result<_, _> = sockets.collect();
+    Ok((sockets.map_err(refused)?, address))
+}
+
+/// The address that was asked for, with the scope of a link-local one, at the port that it got.
+fn given(asked: SocketAddr, local: std::io::Result<SocketAddr>) -> Result<SocketAddr, Errno> {
+    let local = local.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
     let mut address = asked;
     address.set_port(local.port());
-    Ok((listener, address))
+    Ok(address)
 }
 
 fn refused(carrier: Carrier, address: SocketAddr) -> impl Fn(Errno) -> BindError {
@@ -259,6 +298,16 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, Errno> {
         IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
     ignore_path_mtu(&fd, address).map_err(|error| Errno::from_raw(error.raw_os_error()))?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(UdpSocket::from(fd))
+}
+
+/// What else it needs, the library that reads it sets.
+fn bind_quic(address: SocketAddr, shared: bool) -> Result<UdpSocket, Errno> {
+    let fd = open(address, SockType::Datagram)?;
+    setsockopt(&fd, ReusePort, &shared)?;
+    setsockopt(&fd, RcvBuf, &UDP_BUFFER_OCTETS)?;
+    setsockopt(&fd, SndBuf, &UDP_BUFFER_OCTETS)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(UdpSocket::from(fd))
 }

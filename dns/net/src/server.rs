@@ -9,7 +9,8 @@ use cfgdns_core::{Limiter, Limits, SignatureCache};
 use tokio::runtime;
 
 use crate::counters::{Counters, Totals, sum};
-use crate::listen::{BindError, Carrier, Listen, Sockets, listener};
+use crate::listen::{BindError, Carrier, Listen, QuicListen, Sockets, listener, quic_sockets};
+use crate::quic::{self, Quic};
 use crate::shared::Shared;
 use crate::stop::Stop;
 use crate::tcp::Service;
@@ -23,6 +24,7 @@ use crate::udp::{SIGNATURES_MAX, Worker};
 pub struct Server {
     addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
+    quic_addresses: Vec<SocketAddr>,
     counters: Vec<Arc<Counters>>,
     connections: Arc<Table>,
     tls_connections: Arc<Table>,
@@ -47,6 +49,9 @@ impl Server {
             .map(|address| listener(Carrier::Tls, *address, listen.tcp.delivery_timeout))
             .collect();
         let (tls_listeners, tls_addresses): (Vec<_>, _) = tls?.into_iter().unzip();
+        let quic = listen.quic.iter().flat_map(|quic| &quic.addresses);
+        let quic: Result<Vec<_>, _> = quic.map(|address| quic_sockets(*address)).collect();
+        let quic = quic?;
         let places = Places {
             all: listen.tcp.connections.get(),
             of_client: listen.tcp.connections_per_client.get(),
@@ -56,6 +61,7 @@ impl Server {
         let mut server = Self {
             addresses: sockets.iter().map(|sockets| sockets.address).collect(),
             tls_addresses,
+            quic_addresses: quic.iter().map(|(_, address)| *address).collect(),
             counters: Vec::new(),
             connections: Table::new(places),
             tls_connections: Table::new(places),
@@ -78,6 +84,11 @@ impl Server {
             let tls = Some(&tls.config);
             server.start_connections("dns-tls", &tls_listeners, tls, (listen, shared))?;
         }
+        if let Some(QuicListen { config, .. }) = &listen.quic {
+            for sockets in quic {
+                server.start_quic(sockets, config, (listen, shared))?;
+            }
+        }
         Ok(server)
     }
 
@@ -89,6 +100,11 @@ impl Server {
     /// Those for TLS, in the same way.
     pub fn tls_addresses(&self) -> &[SocketAddr] {
         &self.tls_addresses
+    }
+
+    /// Those for QUIC, in the same way.
+    pub fn quic_addresses(&self) -> &[SocketAddr] {
+        &self.quic_addresses
     }
 
     /// What has happened so far.
@@ -172,6 +188,30 @@ impl Server {
         };
         let listeners = listeners.map_err(BindError::Threads)?;
         self.start(name, move || runtime.block_on(service.run(listeners)))
+    }
+
+    /// Starts a thread that answers over QUIC at one address.
+    fn start_quic(
+        &mut self,
+        (sockets, address): (Vec<UdpSocket>, SocketAddr),
+        tls: &Arc<SharedTls>,
+        (listen, shared): (&Listen, &Arc<Shared>),
+    ) -> Result<(), BindError> {
+        let service = quic::Service {
+            shared: Arc::clone(shared),
+            counters: self.new_counters(),
+            tls: Arc::clone(tls),
+            stop: Arc::clone(&self.stop),
+            limits: listen.tcp,
+            shutdown_timeout: listen.shutdown_timeout,
+        };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(BindError::Threads)?;
+        let quic = {
+            let _inside = runtime.enter();
+            Quic::begin(sockets, address, service)?
+        };
+        self.start("dns-quic", move || runtime.block_on(quic.run()))
     }
 
     fn new_counters(&mut self) -> Arc<Counters> {

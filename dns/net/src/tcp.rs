@@ -206,7 +206,7 @@ const EVENTS: usize = 1_024;
 
 /// A task that panicked takes its thread along, where the program was not built to end at once:
 /// what it would have gone on with is not known.
-fn expect_end(ended: Result<(), tokio::task::JoinError>) {
+pub(crate) fn expect_end(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && let Ok(panic) = error.try_into_panic()
     {
@@ -252,6 +252,7 @@ impl Answers for Client {
         match self.transport {
             Transport::Udp | Transport::Tcp => self.counters.tcp_requests.add(1),
             Transport::Tls { .. } => self.counters.tls_requests.add(1),
+            Transport::Quic => self.counters.quic_requests.add(1),
         }
         tally.add_to(&self.counters);
         answer

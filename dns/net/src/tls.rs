@@ -16,12 +16,18 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use tokio_rustls::rustls::sign::CertifiedKey;
 
 use crate::tcp::table::Ticket;
 use crate::tcp::{Service, closing};
 
 /// The name of the protocol in a handshake (RFC 7858 and the registry of ALPN).
 const DOT: &[u8] = b"dot";
+/// The same over QUIC (RFC 9250 4.1.1).
+const DOQ: &[u8] = b"doq";
+/// Sessions over QUIC that can be taken up again, as many as there are over TLS by default.
+const QUIC_SESSIONS_MAX: usize = 256;
 
 /// As whom the server shows itself, and how it speaks TLS. Written by whoever reads the files of
 /// the certificate, read for each connection that begins.
@@ -41,6 +47,23 @@ impl SharedTls {
     /// From now on connections begin with this.
     pub fn store(&self, config: ServerConfig) {
         self.config.store(for_dns(config));
+    }
+
+    /// The same for QUIC, of which a listener takes one for ever: it asks here, for each connection
+    /// that begins, with which certificate.
+    pub(crate) fn for_quic(self: &Arc<Self>) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config.load());
+        config.alpn_protocols = vec![DOQ.to_vec()];
+        config.cert_resolver = Arc::<Self>::clone(self);
+        // What was said over one protocol is not taken up over the other.
+        config.session_storage = ServerSessionMemoryCache::new(QUIC_SESSIONS_MAX);
+        Arc::new(config)
+    }
+}
+
+impl ResolvesServerCert for SharedTls {
+    fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.config.load().cert_resolver.resolve(client)
     }
 }
 

@@ -22,6 +22,7 @@ use server::{NameServer, PATIENCE, Told, ask};
 mod asleep;
 mod large;
 mod others;
+mod quic;
 mod reload;
 mod resolvers;
 mod secondaries;

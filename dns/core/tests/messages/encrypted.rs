@@ -1,5 +1,5 @@
-//! What is different where nobody reads on the way: sizes say little (RFC 7830), and transfers need
-//! the name of the protocol (RFC 9103).
+//! What is different where nobody reads on the way: sizes say little (RFC 7830), transfers need
+//! the name of the protocol (RFC 9103), and over QUIC there are none, nor is anything signed.
 
 use cfgdns_core::{Arrival, End, Local, Outcome, State, Transport, respond};
 use cfgdns_zone::Rtype;
@@ -32,6 +32,7 @@ fn padded_request_gets_whole_blocks_where_nobody_reads_on_the_way() {
         for octets in [0, 1, 100] {
             let request = query(name, rtype, Some(padded(octets)));
             let octets = send(&state, TLS, &request);
+            assert_eq!(send(&state, Transport::Quic, &request), octets);
             let reply = Message::read(&octets);
             assert_eq!(octets.len() % BLOCK, 0, "{name}: {} octets", octets.len());
             assert_eq!((reply.rcode(), reply.has(TC)), (rcode, false), "{name}");
@@ -56,6 +57,7 @@ fn request_without_padding_gets_what_it_gets_over_tcp() {
             let request = query(name, Rtype::TXT, opt.clone());
             let tcp = send(&state, Transport::Tcp, &request);
             assert_eq!(send(&state, TLS, &request), tcp);
+            assert_eq!(send(&state, Transport::Quic, &request), tcp);
             // Who did not name the protocol is answered all the same (RFC 7858).
             assert_eq!(send(&state, Transport::Tls { dot: false }, &request), tcp);
         }
@@ -93,9 +95,11 @@ fn transfer_needs_the_name_of_the_protocol() {
     for (rtype, since) in [(Rtype::AXFR, None), (Rtype::IXFR, Some(5))] {
         let request = request("example.", rtype, since, Some(opt(1_232, 0, &[])));
         assert!(matches!(outcome(&state, TLS, &request), Outcome::Stream(_)));
-        let reply = Message::read(&send(&state, Transport::Tls { dot: false }, &request));
-        assert_eq!((reply.rcode(), reply.has(AA)), (5, false));
-        assert_eq!(reply.option(15), Some(&[0, 21][..]));
+        for refusing in [Transport::Tls { dot: false }, Transport::Quic] {
+            let reply = Message::read(&send(&state, refusing, &request));
+            assert_eq!((reply.rcode(), reply.has(AA)), (5, false));
+            assert_eq!(reply.option(15), Some(&[0, 21][..]));
+        }
     }
 }
 

@@ -138,7 +138,8 @@ proptest! {
     fn arbitrary_octets_bring_nothing_down(
         octets in proptest::collection::vec(any::<u8>(), 0..80),
     ) {
-        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls { dot: true }] {
+        let tls = Transport::Tls { dot: true };
+        for transport in [Transport::Udp, Transport::Tcp, tls, Transport::Quic] {
             if let Some(reply) = sent(transport, &octets, true) {
                 prop_assert_eq!(&reply[..2], &octets[..2]);
                 Message::read(&reply);

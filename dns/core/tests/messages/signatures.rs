@@ -155,6 +155,22 @@ fn requests_of_dig_and_kdig_are_answered_signed() {
     }
 }
 
+/// What is written anew on its way cannot be signed: whether the request is rightly signed makes no
+/// difference, and what is said is not signed either.
+#[test]
+fn signed_request_over_quic_is_refused_whatever_its_signature() {
+    let state = keyed();
+    for label in ["sha256", "sha512", "unknown-key", "late", "axfr", "ixfr"] {
+        let reply = &replies(&state, Transport::Quic, &request(label), NOW)[0];
+        let read = Message::read(reply);
+        assert_eq!(
+            (read.rcode(), read.has(AA), read.answer.len()),
+            (5, false, 0)
+        );
+        assert_eq!(read.additional, [], "{label}");
+    }
+}
+
 /// RFC 8945 5.2.1 to 5.2.3, 5.3.2: the rcode, the error of the signature, the octets of the MAC.
 #[test]
 fn error_says_what_is_wrong_and_is_signed_only_when_the_request_was_right() {

@@ -4,6 +4,7 @@
 
 mod binding;
 mod client;
+mod quic;
 mod tcp;
 mod tls;
 mod udp;
@@ -63,6 +64,7 @@ fn listen(addresses: &[&str]) -> Listen {
         rate_limit: None,
         tcp: TcpLimits::USUAL,
         tls: None,
+        quic: None,
         shutdown_timeout: Duration::from_secs(10),
     }
 }

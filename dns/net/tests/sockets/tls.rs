@@ -19,16 +19,16 @@ use tokio_rustls::rustls::{
 use crate::client::{Connection, Reply, framed, query, query_edns, www};
 use crate::{Running, listen, number, state, state_of};
 
-const NAME: &str = "ns1.example";
+pub(crate) const NAME: &str = "ns1.example";
 const DOT: &[&[u8]] = &[b"dot"];
 
 type Secret = Connection<StreamOwned<ClientConnection, TcpStream>>;
 
 /// As whom a server shows itself.
-struct Identity(CertifiedKey<KeyPair>);
+pub(crate) struct Identity(CertifiedKey<KeyPair>);
 
 impl Identity {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(generate_simple_self_signed(vec![NAME.to_owned()]).expect("a certificate"))
     }
 
@@ -36,7 +36,7 @@ impl Identity {
         self.0.cert.der().clone()
     }
 
-    fn server(&self) -> ServerConfig {
+    pub(crate) fn server(&self) -> ServerConfig {
         let key = self.0.signing_key.serialize_der();
         let key = PrivateKeyDer::try_from(key).expect("a key");
         ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -47,7 +47,7 @@ impl Identity {
             .expect("a pair")
     }
 
-    fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    pub(crate) fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate()).expect("a root");
         let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))

@@ -73,7 +73,7 @@ fn read_by_others(octets: &[u8], read: &Message) {
 /// A reply is no larger than the client takes, but for what every reply has.
 pub(crate) fn check_size(request: &Request<'_>, transport: Transport, read: &Message) {
     let limit = match (transport, request.edns) {
-        (Transport::Tcp | Transport::Tls { .. }, _) => return,
+        (Transport::Tcp | Transport::Tls { .. } | Transport::Quic, _) => return,
         (Transport::Udp, None) => 512,
         (Transport::Udp, Some(edns)) => edns.udp_octets.clamp(512, UDP_OCTETS_MAX),
     };

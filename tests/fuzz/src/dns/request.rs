@@ -157,6 +157,7 @@ pub(crate) fn request(data: &[u8]) {
             check_as_unsigned(&asking, &request, how.server, &tcp);
         }
     }
+    check_quic(&asking, &request, state);
     check_other(&asking, how.server, &udp);
     check_limited(&asking, &request, state, &udp);
     check_fenced(&asking, state);
@@ -166,8 +167,23 @@ fn sent(outcome: Outcome) -> Option<Vec<u8>> {
     match outcome {
         Outcome::Send(octets) => Some(octets),
         Outcome::Silence => None,
-        Outcome::Stream(_) => panic!("a transfer over UDP"),
+        Outcome::Stream(_) => panic!("a transfer where there is none"),
     }
+}
+
+/// Over QUIC nothing is signed, nor said to who signs; all else is as where transfers are refused.
+fn check_quic(asking: &Asking, request: &Request<'_>, state: &State) {
+    let quic = sent(asking.ask(state, Transport::Quic, Local::default()));
+    let quic = quic.expect("a request gets a reply");
+    if request.tsig.is_none() {
+        let refusing = Transport::Tls { dot: false };
+        let tls = sent(asking.ask(state, refusing, Local::default()));
+        assert!(tls == Some(quic), "it is said otherwise over QUIC");
+        return;
+    }
+    let read = Message::read(&quic);
+    assert!(read.rcode() == 5 && !read.has(AA), "{}", read.rcode());
+    assert!(read.answer.is_empty() && read.authority.is_empty() && read.additional.is_empty());
 }
 
 fn is_transfer(request: &Request<'_>) -> bool {
@@ -377,7 +393,7 @@ fn check_fenced(asking: &Asking, state: &State) {
         Freshness::Until(NOW.monotonic_ms),
     ] {
         state.freshness = freshness;
-        for transport in [Transport::Udp, Transport::Tcp] {
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Quic] {
             let fenced = sent(asking.ask(&state, transport, Local::default()));
             let read = Message::read(&fenced.expect("no silence"));
             let is_tsig = |record: &Record| record.rtype == Rtype::TSIG;

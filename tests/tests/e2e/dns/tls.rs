@@ -18,18 +18,18 @@ use super::{WWW, ZONE, activate, place};
 use crate::beside::{OTHERS, SELF};
 
 /// What the certificate says that the server is.
-const NAME: &str = "ns1.example.com";
-const KEY: &str = "transfer.example";
-const SECRET: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+pub(super) const NAME: &str = "ns1.example.com";
+pub(super) const KEY: &str = "transfer.example";
+pub(super) const SECRET: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 /// Who signs certificates, and the file by which tools know it.
-struct Authority {
+pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    file: String,
+    pub(super) file: String,
 }
 
 impl Authority {
-    fn new(cluster: &Cluster, name: &str) -> Result<Self> {
+    pub(super) fn new(cluster: &Cluster, name: &str) -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -44,14 +44,14 @@ impl Authority {
 }
 
 /// The files that the server is started with.
-struct Files {
+pub(super) struct Files {
     certificate: PathBuf,
     key: PathBuf,
     tsig: PathBuf,
 }
 
 impl Files {
-    fn new(cluster: &Cluster) -> Result<Self> {
+    pub(super) fn new(cluster: &Cluster) -> Result<Self> {
         let file = |name| cluster.directory().join(name);
         let tsig = file("transfer.key");
         fs::write(&tsig, tsig_text())?;
@@ -63,7 +63,7 @@ impl Files {
     }
 
     /// Writes a certificate that this authority has signed, and a new key.
-    fn certify(&self, authority: &Authority) -> Result<()> {
+    pub(super) fn certify(&self, authority: &Authority) -> Result<()> {
         let mut params = CertificateParams::new(vec![NAME.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, NAME);
         let key = KeyPair::generate()?;
@@ -73,7 +73,11 @@ impl Files {
         Ok(())
     }
 
-    fn start(&self, cluster: &Cluster, more: &[&str]) -> Result<(NameServer, SocketAddr)> {
+    pub(super) fn start(
+        &self,
+        cluster: &Cluster,
+        more: &[&str],
+    ) -> Result<(NameServer, SocketAddr)> {
         let path = |file: &PathBuf| file.to_str().map(str::to_owned).context("a path");
         let (certificate, key) = (path(&self.certificate)?, path(&self.key)?);
         let (tsig, allow) = (path(&self.tsig)?, format!("key {KEY}"));
@@ -101,7 +105,7 @@ fn ask(program: &str, server: SocketAddr, authority: &Authority, words: &[&str])
 }
 
 /// The records that are printed, in order, with single spaces.
-fn records(text: &str) -> Vec<String> {
+pub(super) fn records(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| !line.starts_with(';'));
     let words = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
     words.filter(|line| !line.is_empty()).collect()
