@@ -1,0 +1,262 @@
+//! The commands about many machines.
+
+use super::{Asked, made, octets, people};
+use crate::cluster::{http, master, submit, worker};
+use crate::{AnyJob, Error, Result};
+use cfgsvc_client::{Client, Options};
+use clap::Args;
+use mapreduce_core::spec::JobOptions;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+
+/// Octets of memory for the records of a task at a worker.
+const MEMORY: u64 = 32 << 20;
+
+/// Where a master serves HTTP, unless it is told.
+const USUAL_HTTP: &str = "127.0.0.1:7072";
+
+/// Where the group is.
+#[derive(Debug, Args)]
+pub(super) struct Group {
+    /// Members of the group, separated by commas
+    #[arg(long, env = "CFGCTL_ENDPOINTS", hide_env = true, value_delimiter = ',')]
+    #[arg(default_value = "127.0.0.1:2379", value_name = "A,B,C")]
+    endpoints: Vec<String>,
+}
+
+impl Group {
+    pub(super) fn client(&self) -> Result<Client> {
+        Ok(Client::new(Options::new(self.endpoints.clone()))?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Master {
+    #[command(flatten)]
+    group: Group,
+    /// Where workers report
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
+    listen: SocketAddr,
+    /// Where workers reach it [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// What it is called among those that stand by; by default a name of its own
+    #[arg(long)]
+    name: Option<String>,
+    /// Where people and monitors see how jobs go, over HTTP
+    /// [default: 127.0.0.1:7072, or nowhere if another has it]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen_http: Option<SocketAddr>,
+    /// Do not serve HTTP
+    #[arg(long, conflicts_with = "listen_http")]
+    no_http: bool,
+    /// Jobs that are kept when they have ended; older ones are removed
+    #[arg(long, value_name = "JOBS", default_value = "100")]
+    keep_jobs: NonZero<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Worker {
+    #[command(flatten)]
+    group: Group,
+    /// Where other workers fetch from it; port 0 is any that is free
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// What it is called; one of a name at a time [default: the machine's name and its port]
+    #[arg(long)]
+    name: Option<String>,
+    /// Tasks that run at once [default: one for each processor]
+    #[arg(long)]
+    slots: Option<NonZero<u32>>,
+    /// Memory of a task for records [default: 32MiB]
+    #[arg(long, value_parser = octets)]
+    memory: Option<u64>,
+    /// A directory of its own for runs and logs
+    #[arg(long, value_name = "DIR", default_value = "mapreduce.data")]
+    data_dir: PathBuf,
+    /// Memory that the process of a task may have [default: a share of this machine's]
+    #[arg(long, value_parser = octets)]
+    task_memory: Option<u64>,
+    /// Where masters and other workers reach it [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// A task that makes no progress for so long is ended, s
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    task_timeout: NonZero<u32>,
+    /// What this machine is called, among the workers [default: its host name]
+    #[arg(long)]
+    host: Option<String>,
+    /// A directory or URL whose files are on this machine: tasks that read them go here first; may
+    /// be given several times
+    #[arg(long, value_name = "PATH")]
+    holds: Vec<String>,
+    /// Where monitors see how it is, over HTTP: `/metrics` and `/health` [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen_http: Option<SocketAddr>,
+    /// What it is near to: tasks go to workers near their input
+    #[arg(long, default_value = "default")]
+    zone: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Submit {
+    #[command(flatten)]
+    group: Group,
+    /// Do not wait for its end
+    #[arg(long)]
+    detach: bool,
+    /// A file, such as a script, that tasks find in the directory in which they run; may be given
+    /// several times
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+    /// Failures of a task with which the job fails
+    #[arg(long, default_value = "4", value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
+    /// How long a map task waits for a worker that holds its input, ms
+    #[arg(long, value_name = "MS", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    locality_wait: u64,
+    /// Give slow tasks no second attempt beside the first
+    #[arg(long)]
+    no_backup_tasks: bool,
+    /// Leave out up to so many records on which the job's code crashes twice
+    #[arg(long, value_name = "RECORDS", default_value = "0")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    skip_bad_records: u32,
+    #[command(flatten)]
+    run: Asked,
+}
+
+/// Runs it to its end on a runtime of its own.
+pub(super) fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().build()?.block_on(work)
+}
+
+fn start_log() -> Result<()> {
+    cfgsvc_daemon::start_log("info").map_err(Error::from)
+}
+
+async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| format!("{option} {address}: {error}").into())
+}
+
+/// The usual place for HTTP, unless another process has it: a second master on a machine is none
+/// the worse for it.
+async fn bind_usual() -> Option<TcpListener> {
+    match TcpListener::bind(USUAL_HTTP).await {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::warn!(at = USUAL_HTTP, %error, "no status page: see --listen-http");
+            None
+        }
+    }
+}
+
+/// Where others reach what listens here.
+fn advertised(listener: &TcpListener, named: Option<String>) -> Result<String> {
+    let address = listener.local_addr()?;
+    match named {
+        Some(named) => Ok(named),
+        None if address.ip().is_unspecified() => Err(format!(
+            "--listen {address} is every address of this machine: name the one that others reach \
+             with --advertise HOST:{}",
+            address.port()
+        )
+        .into()),
+        None => Ok(address.to_string()),
+    }
+}
+
+pub(super) async fn master(args: Master) -> Result<()> {
+    start_log()?;
+    let listener = bind("--listen", args.listen).await?;
+    let address = advertised(&listener, args.advertise)?;
+    let http = match (args.no_http, args.listen_http) {
+        (true, _) => None,
+        (false, Some(named)) => Some(bind("--listen-http", named).await?),
+        (false, None) => bind_usual().await,
+    };
+    let people = http::People {
+        listener: http,
+        keep_jobs: args.keep_jobs.get(),
+    };
+    Box::pin(master::run(
+        args.group.client()?,
+        listener,
+        address,
+        args.name,
+        people,
+    ))
+    .await
+}
+
+pub(super) async fn worker(args: Worker) -> Result<()> {
+    start_log()?;
+    let listener = bind("--listen", args.listen).await?;
+    let http = match args.listen_http {
+        Some(address) => Some(bind("--listen-http", address).await?),
+        None => None,
+    };
+    let port = listener.local_addr()?.port();
+    let own_name = || {
+        let system = rustix::system::uname();
+        system.nodename().to_string_lossy().into_owned()
+    };
+    let host = args.host.unwrap_or_else(own_name);
+    let one = NonZero::<usize>::MIN;
+    let processors = std::thread::available_parallelism().unwrap_or(one);
+    let slots = match args.slots {
+        Some(slots) => slots.get(),
+        None => u32::try_from(processors.get())?,
+    };
+    let memory = rustix::system::sysinfo();
+    let memory = memory.totalram.saturating_mul(memory.mem_unit.into());
+    let settings = worker::Settings {
+        name: args.name.unwrap_or_else(|| format!("{host}-{port}")),
+        host,
+        zone: args.zone,
+        holds: args.holds,
+        address: advertised(&listener, args.advertise)?,
+        slots,
+        memory_max: args.task_memory.unwrap_or(memory / u64::from(slots)),
+        memory: usize::try_from(args.memory.unwrap_or(MEMORY))?,
+        directory: std::path::absolute(args.data_dir)?,
+        still_max: Duration::from_secs(args.task_timeout.get().into()),
+    };
+    worker::run(args.group.client()?, listener, settings, http).await
+}
+
+pub(super) async fn submit(jobs: &[AnyJob], args: Submit) -> Result<ExitCode> {
+    let client = args.group.client()?;
+    let format = args.run.o;
+    let (job, code) = made(jobs, &args.run.job, &args.run.arguments)?;
+    let arguments = args.run.arguments.clone();
+    let how = JobOptions {
+        attempts_max: args.attempts,
+        backup_tasks: !args.no_backup_tasks,
+        skipped_max: args.skip_bad_records,
+        locality_wait_ms: args.locality_wait,
+        ..JobOptions::default()
+    };
+    let options = args.run.options();
+    if !args.detach {
+        submit::reached(&client).await;
+    }
+    let what = submit::Submission {
+        name: &job.name,
+        arguments,
+        code: &*code,
+        options: &options,
+        files: &args.file,
+        how,
+    };
+    let began = Instant::now();
+    let key = submit::submit(&client, &what).await?;
+    people::submitted(&client, &key, format, (!args.detach).then_some(began)).await
+}

@@ -1,0 +1,284 @@
+//! What a master and a worker follow of the group: who is the master, which workers there are, and
+//! of each job that goes on the header and the fold of its log.
+
+use crate::cluster::keys::{self, Info, MasterEntry, Part, WorkerEntry};
+use crate::cluster::publication::Destination;
+use cfgsvc_client::{Event, EventKind, Keep, KeyValue};
+use mapreduce_core::job::JobState;
+use mapreduce_core::names::{AttemptId, Incarnation, JobId, TaskId};
+use mapreduce_core::record::{Batch, FailureClass, Header, JobStatus, Record};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Failed attempts of a job that are kept to be shown: with messages of 512 octets, 10 KiB a job.
+const MISHAPS_MAX: usize = 20;
+
+/// An attempt that failed, as the log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mishap {
+    pub(crate) task: TaskId,
+    pub(crate) attempt: AttemptId,
+    pub(crate) class: FailureClass,
+    pub(crate) message: String,
+    /// The record at which it was, from 0 in its split or partition.
+    pub(crate) position: Option<u64>,
+}
+
+/// A job, as far as it is followed.
+#[derive(Debug)]
+pub(crate) struct JobCopy {
+    pub(crate) id: JobId,
+    pub(crate) header: Header,
+    /// The fold of the log, while it goes on.
+    pub(crate) state: JobState,
+    /// Where its output goes, and whether it is there.
+    pub(crate) destination: Option<Destination>,
+    /// For people.
+    pub(crate) info: Option<Info>,
+    /// Its latest failures, the last one last.
+    pub(crate) mishaps: VecDeque<Mishap>,
+    /// What the log has that cannot be: nothing is done for such a job.
+    pub(crate) damage: Option<String>,
+}
+
+impl JobCopy {
+    /// Keeps what failed.
+    fn note(&mut self, records: Vec<Record>) {
+        for record in records {
+            if let Record::Failed {
+                task,
+                attempt,
+                class,
+                message,
+                position,
+            } = record
+            {
+                if self.mishaps.len() == MISHAPS_MAX {
+                    self.mishaps.pop_front();
+                }
+                self.mishaps.push_back(Mishap {
+                    task,
+                    attempt,
+                    class,
+                    message,
+                    position,
+                });
+            }
+        }
+    }
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// Jobs by key, whose header or log is another.
+    pub(crate) jobs: BTreeSet<String>,
+    /// Names of workers.
+    pub(crate) workers: BTreeSet<String>,
+    /// Another is the master, or nobody.
+    pub(crate) master: bool,
+    /// All changes up to now are among these, and the group has confirmed it.
+    pub(crate) is_confirmed: bool,
+}
+
+impl Changed {
+    /// What has changed since, too.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.jobs.extend(more.jobs);
+        self.workers.extend(more.workers);
+        self.master |= more.master;
+        self.is_confirmed |= more.is_confirmed;
+    }
+}
+
+/// What has changed and was not looked at.
+#[derive(Default)]
+pub(crate) struct News {
+    changed: Mutex<Changed>,
+    told: Notify,
+}
+
+impl News {
+    /// Adds changes.
+    pub(crate) fn tell(&self, changes: Changed) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.extend(changes);
+        drop(changed);
+        self.told.notify_one();
+    }
+
+    /// Waits for changes, and takes them.
+    pub(crate) async fn next(&self) -> Changed {
+        self.told.notified().await;
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The copy.
+#[derive(Debug, Default)]
+pub(crate) struct Copy {
+    /// The master's entry, and the revision at which it was written.
+    pub(crate) master: Option<(MasterEntry, i64)>,
+    /// Workers by name, with their lives.
+    pub(crate) workers: BTreeMap<String, (Incarnation, WorkerEntry)>,
+    /// Jobs by key.
+    pub(crate) jobs: BTreeMap<String, JobCopy>,
+}
+
+impl Copy {
+    /// The job with this number.
+    pub(crate) fn job(&self, id: JobId) -> Option<(&str, &JobCopy)> {
+        let found = self.jobs.iter().find(|(_, job)| job.id == id);
+        found.map(|(key, job)| (key.as_str(), job))
+    }
+
+    /// Where a life of a worker is reached.
+    pub(crate) fn address(&self, of: Incarnation) -> Option<&str> {
+        let found = self.workers.values().find(|(life, _)| *life == of);
+        found.map(|(_, entry)| entry.address.as_str())
+    }
+
+    fn put(&mut self, kv: &KeyValue, changed: &mut Changed) {
+        let Ok(key) = std::str::from_utf8(&kv.key) else {
+            return;
+        };
+        if key == keys::MASTER {
+            let entry = serde_json::from_slice(&kv.value).ok();
+            self.master = entry.map(|entry| (entry, kv.mod_revision));
+            changed.master = true;
+        } else if let Some(name) = key.strip_prefix(keys::WORKERS) {
+            let life = Incarnation(kv.create_revision.unsigned_abs());
+            if let Ok(entry) = serde_json::from_slice(&kv.value) {
+                self.workers.insert(name.to_owned(), (life, entry));
+                changed.workers.insert(name.to_owned());
+            }
+        } else if let Some((job, part)) = keys::parse(key) {
+            self.put_job(job, part, kv, changed);
+        }
+    }
+
+    fn put_job(&mut self, job: &str, part: Part, kv: &KeyValue, changed: &mut Changed) {
+        match part {
+            Part::Header => {
+                let Ok(header) = Header::decode(&kv.value) else {
+                    return;
+                };
+                let id = JobId(kv.create_revision.unsigned_abs());
+                let (maps, reduces) = (header.maps, header.reduces);
+                let known = self.jobs.get_mut(job).filter(|known| known.id == id);
+                if let Some(known) = known {
+                    known.header = header;
+                } else {
+                    let state = JobState::new(maps, reduces);
+                    let damage = None;
+                    let copy = JobCopy {
+                        id,
+                        header,
+                        state,
+                        destination: None,
+                        info: None,
+                        mishaps: VecDeque::new(),
+                        damage,
+                    };
+                    self.jobs.insert(job.to_owned(), copy);
+                }
+                changed.jobs.insert(job.to_owned());
+            }
+            Part::Log(sequence) => {
+                let Some(known) = self.jobs.get_mut(job) else {
+                    return;
+                };
+                let batch = Batch::decode(&kv.value).map_err(|error| error.to_string());
+                let applied = batch.and_then(|batch| {
+                    let applied = known.state.apply(sequence, &batch);
+                    known.note(batch.records);
+                    applied.map_err(|error| error.to_string())
+                });
+                if let Err(error) = applied {
+                    known.damage.get_or_insert(error);
+                }
+                changed.jobs.insert(job.to_owned());
+            }
+            Part::Output => {
+                let known = self.jobs.get_mut(job);
+                let destination = serde_json::from_slice::<Destination>(&kv.value);
+                if let (Some(known), Ok(destination)) = (known, destination) {
+                    known.destination = Some(destination);
+                    changed.jobs.insert(job.to_owned());
+                }
+            }
+            Part::Info => {
+                if let Some(known) = self.jobs.get_mut(job) {
+                    known.info = serde_json::from_slice(&kv.value).ok();
+                }
+            }
+            Part::Spec | Part::Splits(_) | Part::Ranges(_) => {}
+        }
+    }
+
+    fn delete(&mut self, key: &[u8], changed: &mut Changed) {
+        let Ok(key) = std::str::from_utf8(key) else {
+            return;
+        };
+        if key == keys::MASTER {
+            self.master = None;
+            changed.master = true;
+        } else if let Some(name) = key.strip_prefix(keys::WORKERS) {
+            self.workers.remove(name);
+            changed.workers.insert(name.to_owned());
+        } else if let Some((job, Part::Header)) = keys::parse(key) {
+            self.jobs.remove(job);
+            changed.jobs.insert(job.to_owned());
+        }
+    }
+}
+
+impl Keep for Copy {
+    type Changes = Changed;
+    const MERGES: bool = true;
+
+    fn load(&mut self, kvs: Vec<KeyValue>) -> Changed {
+        let before = std::mem::take(self);
+        let mut changed = Changed {
+            jobs: before.jobs.into_keys().collect(),
+            workers: before.workers.into_keys().collect(),
+            master: true,
+            is_confirmed: false,
+        };
+        // In the order of keys a header comes before its log.
+        for kv in &kvs {
+            self.put(kv, &mut changed);
+        }
+        changed
+    }
+
+    fn apply(&mut self, events: Vec<Event>) -> Changed {
+        let mut changed = Changed::default();
+        for event in events {
+            match event.kind {
+                EventKind::Put => self.put(&event.kv, &mut changed),
+                EventKind::Delete => self.delete(&event.kv.key, &mut changed),
+            }
+        }
+        changed
+    }
+}
+
+/// What a job has counted, by group and name.
+pub(crate) fn counters(state: &JobState) -> BTreeMap<String, BTreeMap<String, u128>> {
+    let mut groups = BTreeMap::<String, BTreeMap<String, u128>>::new();
+    for (name, count) in state.counters() {
+        // Others are the core's own, which nobody counts by.
+        if let Some((group, name)) = name.split_once('/') {
+            let group = groups.entry(group.to_owned()).or_default();
+            group.insert(name.to_owned(), count);
+        }
+    }
+    groups
+}
+
+/// Whether a job goes on.
+pub(crate) fn runs(job: &JobCopy) -> bool {
+    job.header.status == JobStatus::Running && job.damage.is_none()
+}

@@ -1,0 +1,132 @@
+//! The program that runs the tasks of a job: the one that submitted it, so that all tasks, the plan
+//! and the sample are of one version of the code. It lies beside the output while the job runs;
+//! each worker copies it once, to a name that is its checksum, and runs no other.
+
+use crate::cluster::process::Failure;
+use crate::cluster::publication;
+use crate::{Error, Result};
+use fs_err as fs;
+use mapreduce_core::record::FailureClass;
+use mapreduce_core::spec::{JobCode, JobSpec};
+use sha2::{Digest as _, Sha256};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Where workers keep programs.
+const PROGRAMS: &str = "programs";
+/// What a checksum begins with.
+const ALGORITHM: &str = "sha256:";
+
+/// The checksum of a program, as descriptions of jobs have it.
+pub(crate) fn checksum(program: &Path) -> Result<String> {
+    let mut sum = Sha256::new();
+    let mut program = fs::File::open(program)?;
+    let mut octets = vec![0; 64 << 10];
+    loop {
+        match program.read(&mut octets)? {
+            0 => break,
+            read => sum.update(&octets[..read]),
+        }
+    }
+    let hex = sum.finalize().iter().fold(String::new(), |hex, octet| {
+        // Two digits for each octet.
+        hex + &format!("{octet:02x}")
+    });
+    Ok(format!("{ALGORITHM}{hex}"))
+}
+
+/// What this program was built for.
+pub(crate) fn target() -> String {
+    format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
+}
+
+/// The arguments of a job's code.
+pub(crate) fn arguments(code: &JobCode) -> Vec<String> {
+    match code {
+        JobCode::Builtin { arguments, .. } | JobCode::Binary { arguments, .. } => arguments.clone(),
+        JobCode::Streaming { .. } => Vec::new(),
+    }
+}
+
+/// The program that runs the tasks of a job, at a worker.
+pub(crate) fn of(directory: &Path, spec: &JobSpec) -> Result<PathBuf, Failure> {
+    let fatal = |message: String| Failure {
+        class: FailureClass::IoFatal,
+        message,
+    };
+    match &spec.code {
+        JobCode::Builtin { .. } => Ok(std::env::current_exe()?),
+        JobCode::Binary {
+            digest, target: of, ..
+        } => {
+            if *of != target() {
+                let own = target();
+                return Err(fatal(format!(
+                    "the job's program is for {of}, this worker is {own}"
+                )));
+            }
+            copied(directory, digest, Path::new(&spec.output)).map_err(|error| Failure::of(&error))
+        }
+        JobCode::Streaming { .. } => Err(fatal(
+            "this worker knows no jobs of the kind `streaming`: upgrade it".to_owned(),
+        )),
+    }
+}
+
+/// The worker's own copy.
+fn copied(directory: &Path, digest: &str, staging: &Path) -> Result<PathBuf> {
+    let name = digest
+        .strip_prefix(ALGORITHM)
+        .filter(|hex| hex.len() == 64 && hex.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        .ok_or_else(|| Error::from(format!("{digest} is no checksum of a program")))?;
+    let programs = directory.join(PROGRAMS);
+    let path = programs.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    fs::create_dir_all(&programs)?;
+    // Several attempts may do this at once: each writes a file of its own.
+    let own = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(&programs)?;
+    std::io::copy(
+        &mut fs::File::open(publication::program(staging))?,
+        &mut own.as_file(),
+    )?;
+    let found = checksum(own.path())?;
+    if found != digest {
+        return Err(format!("the job's program is {found}, it was submitted as {digest}").into());
+    }
+    fs::set_permissions(own.path(), std::fs::Permissions::from_mode(0o755))?;
+    // A file that is open for writing cannot be run.
+    own.into_temp_path().persist(&path)?;
+    Ok(path)
+}
+
+/// Puts files where tasks find them, each by its name.
+pub(crate) fn leave_files(files: &[PathBuf], staging: &Path) -> Result<()> {
+    let to = publication::side_inputs(staging);
+    if !files.is_empty() {
+        fs::create_dir(&to)?;
+    }
+    for file in files {
+        let name = file.file_name().ok_or_else(|| {
+            let file = file.display();
+            Error::from(format!("--file {file} has no name"))
+        })?;
+        let to = to.join(name);
+        if to.exists() {
+            let name = name.to_string_lossy();
+            return Err(format!("--file: two files are called {name}").into());
+        }
+        fs::copy(file, to)?;
+    }
+    Ok(())
+}
+
+/// Puts a program where workers find it.
+pub(crate) fn leave(program: &Path, staging: &Path) -> Result<()> {
+    fs::copy(program, publication::program(staging))?;
+    Ok(())
+}

@@ -1,0 +1,527 @@
+//! Tasks: what one attempt reads, does and leaves.
+
+use crate::api::{Emit, Sink, Values};
+use crate::engine::care::Care;
+use crate::engine::collect::{Collect, Collected, PartitionOf};
+use crate::engine::files;
+use crate::engine::input::{InputFormat, RecordReader, Source};
+use crate::engine::output::{Output, OutputFormat, Target, Written};
+use crate::engine::side::{Nowhere, SideFile, SideFiles};
+use crate::engine::spill::{self, Run};
+use crate::store::InputFile;
+use crate::{Codec, Error, Mapper, Reducer, Ref, Result};
+use mapreduce_data::block::Compression;
+use mapreduce_data::merge::Groups;
+use mapreduce_data::run::Region;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Records between two words of how many octets were read.
+const LOOK_EVERY: u64 = 256;
+/// The group of what is counted of every task.
+pub(crate) const OWN: &str = "mapreduce";
+
+/// Why a task has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// Its input.
+    #[error("{name}, octet {offset}: {source}")]
+    Input {
+        /// Of the file.
+        name: String,
+        /// Where the record begins, or where reading failed.
+        offset: u64,
+        /// Why.
+        source: Error,
+    },
+    /// A function of the job refused a record, or ended with an error.
+    #[error("{name}, octet {offset}: the job's {function} function: {source}")]
+    Function {
+        /// `map`, `combine` or `reduce`.
+        function: &'static str,
+        /// Of the file; the key, for a reduce.
+        name: String,
+        /// Where the record begins; the split, for a combine.
+        offset: u64,
+        /// Why.
+        source: Error,
+    },
+    /// Its runs or its output.
+    #[error("{}: {source}", path.display())]
+    Disk {
+        /// The directory, or the file.
+        path: PathBuf,
+        /// Why.
+        source: Error,
+    },
+    /// Its output, which the reason names.
+    #[error(transparent)]
+    Output(Error),
+    /// It was ended, as its job was.
+    #[error("ended with its job")]
+    Ended,
+}
+
+/// What is counted, by group and name.
+pub(crate) type Counters = BTreeMap<(String, String), u64>;
+
+/// Adds counters to others.
+pub(crate) fn add(into: &mut Counters, from: Counters) {
+    for (name, by) in from {
+        let counter = into.entry(name).or_default();
+        *counter = counter.saturating_add(by);
+    }
+}
+
+/// How far a task is, for those who look on.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Octets of input.
+    pub(crate) octets: AtomicU64,
+    /// Records of input; keys, of a reduce.
+    pub(crate) records: AtomicU64,
+    /// Octets of input of all tasks of the phase.
+    pub(crate) all: Arc<AtomicU64>,
+    /// Nobody wants it any more.
+    pub(crate) ended: Arc<AtomicBool>,
+}
+
+impl Progress {
+    fn is_at(&self, octets: u64) {
+        let before = self.octets.swap(octets, Ordering::Relaxed);
+        let more = octets.saturating_sub(before);
+        self.all.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// The task that a function runs in.
+#[derive(Debug)]
+pub struct Context {
+    task: u32,
+    attempt: String,
+    input: String,
+    offset: u64,
+    split: (u64, Option<u64>),
+    counters: Counters,
+    progress: Arc<Progress>,
+    care: Care,
+}
+
+impl Context {
+    pub(crate) fn new(task: u32, attempt: String, progress: Arc<Progress>) -> Self {
+        Self {
+            task,
+            attempt,
+            input: String::new(),
+            offset: 0,
+            split: (0, None),
+            counters: Counters::new(),
+            progress,
+            care: Care::default(),
+        }
+    }
+
+    /// Leaves records out, and says which one it is at.
+    pub(crate) fn careful(self, care: Care) -> Self {
+        Self { care, ..self }
+    }
+
+    /// The number of the task among those of its phase.
+    pub fn task(&self) -> u32 {
+        self.task
+    }
+
+    /// What no other attempt is called: a token for what a function does outside of the job, whose
+    /// effects nobody can take back. See the limits in the documentation.
+    pub fn attempt(&self) -> &str {
+        &self.attempt
+    }
+
+    /// The input file; empty in a reduce.
+    pub fn input(&self) -> &str {
+        &self.input
+    }
+
+    /// The first octet of the split in its file, and the one after its last; `None`: to the end of
+    /// a file that is packed.
+    pub fn split(&self) -> (u64, Option<u64>) {
+        self.split
+    }
+
+    /// Where the record begins in the input file.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// An error when nobody wants the task any more: return it. Who waits for something else looks
+    /// here now and then.
+    pub fn is_wanted(&self) -> Result<(), TaskError> {
+        if self.progress.ended.load(Ordering::Relaxed) {
+            Err(TaskError::Ended)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// For a function beside the task's own, with counters of its own: where it is, and no more.
+    pub(crate) fn fork(&self, task: &MapTask<'_>) -> Self {
+        Self {
+            input: task.file.name.clone(),
+            offset: task.begin,
+            split: (task.begin, task.end),
+            ..Self::new(self.task, self.attempt.clone(), Arc::clone(&self.progress))
+        }
+    }
+
+    /// Adds what was counted by a fork.
+    pub(crate) fn join(&mut self, fork: Self) {
+        add(&mut self.counters, fork.counters);
+    }
+
+    pub(crate) fn count(&mut self, group: &str, name: &str, by: u64) {
+        let name = (group.to_owned(), name.to_owned());
+        let counter = self.counters.entry(name).or_default();
+        *counter = counter.saturating_add(by);
+    }
+
+    /// Looks now and then whether it goes on, and says how far it is.
+    fn look(&self, records: u64, octets: impl FnOnce() -> u64) -> Result<(), TaskError> {
+        // Each record: some functions take minutes for one.
+        self.progress.records.store(records, Ordering::Relaxed);
+        if records.is_multiple_of(LOOK_EVERY) {
+            self.progress.is_at(octets());
+        }
+        self.is_wanted()
+    }
+
+    /// Before record `number` is given to the job's code: whether it is to be left out, as the code
+    /// has crashed on it.
+    fn leaves_out(&mut self, number: u64, record: &[u8]) -> std::io::Result<bool> {
+        if !self.care.is_needed {
+            return Ok(false);
+        }
+        let (name, offset) = (&self.input, self.offset);
+        let leaves_out = self.care.leaves_out(number, name, offset, record)?;
+        if leaves_out {
+            self.count(OWN, "skipped records", 1);
+        }
+        Ok(leaves_out)
+    }
+
+    fn finish(&mut self, octets: u64) -> Counters {
+        self.progress.is_at(octets);
+        std::mem::take(&mut self.counters)
+    }
+}
+
+/// Counts what is emitted.
+struct Counted<'a, K: Codec, V: Codec> {
+    sink: &'a mut dyn Sink<K, V>,
+    records: u64,
+}
+
+impl<K: Codec, V: Codec> Sink<K, V> for Counted<'_, K, V> {
+    fn emit(&mut self, key: Ref<'_, K>, value: Ref<'_, V>) -> Result<()> {
+        self.records += 1;
+        self.sink.emit(key, value)
+    }
+}
+
+/// What a map task reads, and where it writes.
+pub(crate) struct MapTask<'a> {
+    pub(crate) file: &'a InputFile,
+    pub(crate) begin: u64,
+    pub(crate) end: Option<u64>,
+    /// None: there is no reduce, and it writes an output file.
+    pub(crate) partitions: Option<(u32, PartitionOf)>,
+    /// For its runs. It exists and is empty.
+    pub(crate) directory: &'a Path,
+    /// The output file of a job without reduce.
+    pub(crate) output: Target<'a>,
+    pub(crate) format: OutputFormat,
+    /// Octets of memory for records.
+    pub(crate) budget: usize,
+    pub(crate) compression: Compression,
+}
+
+/// What a map task leaves.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    /// None: it has written an output file.
+    pub(crate) run: Option<Run>,
+    /// Of a job without reduce.
+    pub(crate) output: Option<Written>,
+    pub(crate) sides: Vec<SideFile>,
+    pub(crate) counters: Counters,
+}
+
+/// What a reduce task leaves.
+#[derive(Debug)]
+pub(crate) struct Reduced {
+    pub(crate) output: Written,
+    pub(crate) sides: Vec<SideFile>,
+    pub(crate) counters: Counters,
+}
+
+fn bad_input(name: &str, offset: u64, source: Error) -> TaskError {
+    TaskError::Input {
+        name: name.to_owned(),
+        offset,
+        source,
+    }
+}
+
+/// Runs a map function over a split.
+pub(crate) fn map<I, M>(
+    input: &I,
+    mut mapper: M,
+    mut collect: Box<dyn Collect<M::Key, M::Value>>,
+    task: &MapTask<'_>,
+    context: &mut Context,
+) -> Result<Mapped, TaskError>
+where
+    I: InputFormat,
+    M: Mapper<InKey = I::Key, InValue = I::Value>,
+{
+    let name = task.file.name.clone();
+    context.input.clone_from(&name);
+    context.split = (task.begin, task.end);
+    let open = |at| Ok(files::open(task.file, at, task.end)?);
+    let source = Source {
+        name: &name,
+        begin: task.begin,
+        end: task.end,
+        open: &open,
+    };
+    let mut reader = input
+        .open(source)
+        .map_err(|error| bad_input(&name, task.begin, error))?;
+    let mut records = 0_u64;
+    let mut sink = Counted {
+        sink: &mut *collect,
+        records: 0,
+    };
+    let mut sides = SideFiles::new(&task.output, true, context.task);
+    let mut out = Emit {
+        sink: &mut sink,
+        context,
+        sides: &mut sides,
+    };
+    loop {
+        let at = task.begin + reader.taken();
+        let advanced = reader.advance();
+        if !advanced.map_err(|error| bad_input(&name, at, error))? {
+            break;
+        }
+        out.context.offset = reader.offset();
+        let is_left_out = out.context.leaves_out(records, reader.value());
+        records += 1;
+        if is_left_out.map_err(|error| on_disk(task.directory)(error.into()))? {
+            continue;
+        }
+        let mapped = one_record::<I, M>(&mut mapper, &*reader, &mut out);
+        mapped.map_err(|source| failed("map", out.context, source))?;
+        out.context.look(records, || reader.taken())?;
+    }
+    let finished = mapper.finish(&mut out);
+    finished.map_err(|source| failed("map", out.context, source))?;
+    let sides = sides.finish().map_err(TaskError::Output)?;
+    let emitted = sink.records;
+    let collected = collect.finish(context);
+    let collected = collected.map_err(|error| match task.partitions {
+        Some(_) => on_disk(task.directory)(error),
+        None => TaskError::Output(error),
+    })?;
+    count_map(context, records, reader.taken(), emitted, &collected);
+    let counters = context.finish(reader.taken());
+    Ok(mapped(collected, sides, counters))
+}
+
+fn mapped(collected: Collected, sides: Vec<SideFile>, counters: Counters) -> Mapped {
+    let (run, output) = match collected {
+        Collected::Run(run, _) => (Some(run), None),
+        Collected::Output(written) => (None, Some(written)),
+    };
+    Mapped {
+        run,
+        output,
+        sides,
+        counters,
+    }
+}
+
+fn count_map(context: &mut Context, records: u64, octets: u64, emitted: u64, what: &Collected) {
+    context.count(OWN, "map input records", records);
+    context.count(OWN, "map input bytes", octets);
+    context.count(OWN, "map output records", emitted);
+    match what {
+        Collected::Run(run, spilled) => {
+            let sum = |of: fn(&Region) -> u64| run.regions.iter().map(of).sum();
+            context.count(OWN, "shuffle records", sum(|region| region.records));
+            context.count(OWN, "shuffle bytes", sum(|region| region.length));
+            context.count(OWN, "spilled bytes", *spilled);
+        }
+        Collected::Output(written) => {
+            context.count(OWN, "output records", written.records);
+            context.count(OWN, "output bytes", written.octets);
+        }
+    }
+}
+
+fn on_disk(path: &Path) -> impl FnOnce(Error) -> TaskError {
+    |source| {
+        known(source).unwrap_or_else(|source| {
+            let path = path.to_owned();
+            TaskError::Disk { path, source }
+        })
+    }
+}
+
+/// What says by itself where it happened: in a combiner, say, which is called by a function.
+fn known(error: Error) -> Result<TaskError, Error> {
+    error.downcast().map(|known| *known)
+}
+
+pub(crate) fn failed(function: &'static str, context: &Context, source: Error) -> TaskError {
+    known(source).unwrap_or_else(|source| TaskError::Function {
+        function,
+        name: context.input.clone(),
+        offset: context.offset,
+        source,
+    })
+}
+
+fn one_record<I, M>(
+    mapper: &mut M,
+    reader: &dyn RecordReader,
+    out: &mut Emit<'_, M::Key, M::Value>,
+) -> Result<()>
+where
+    I: InputFormat,
+    M: Mapper<InKey = I::Key, InValue = I::Value>,
+{
+    let key = I::Key::decode(reader.key())?;
+    let value = I::Value::decode(reader.value())?;
+    mapper.map(key, value, out)
+}
+
+/// What a reduce task reads, and where it writes.
+pub(crate) struct ReduceTask<'a> {
+    /// The partition's region of each map task, in their order.
+    pub(crate) sources: Vec<(PathBuf, Region)>,
+    /// For merging more than can be open at once. It exists and is empty.
+    pub(crate) directory: &'a Path,
+    pub(crate) output: Target<'a>,
+    pub(crate) format: OutputFormat,
+    /// Octets of memory for records.
+    pub(crate) budget: usize,
+}
+
+/// Runs a reduce function over a partition.
+pub(crate) fn reduce<R: Reducer>(
+    mut reducer: R,
+    group: fn(&[u8]) -> usize,
+    task: ReduceTask<'_>,
+    context: &mut Context,
+) -> Result<Reduced, TaskError> {
+    let octets: u64 = task.sources.iter().map(|(_, region)| region.length).sum();
+    let records: u64 = task.sources.iter().map(|(_, region)| region.records).sum();
+    let fan_in = spill::fan_in(task.budget);
+    let merged = spill::merge_all(task.sources, task.directory, fan_in);
+    let (merged, spilled) = merged.map_err(|error| on_disk(task.directory)(error.into()))?;
+    let output = Output::create(&task.output, task.format);
+    let mut output = output.map_err(TaskError::Output)?;
+    let mut sides = SideFiles::new(&task.output, false, context.task);
+    let mut out = Emit {
+        sink: &mut output,
+        context,
+        sides: &mut sides,
+    };
+    let mut groups = Groups::by(group, merged);
+    let mut count = 0_u64;
+    while groups
+        .advance()
+        .map_err(|error| on_disk(task.directory)(error.into()))?
+    {
+        let (key, mut raw) = groups.group();
+        let is_left_out = out.context.leaves_out(count, key);
+        count += 1;
+        if is_left_out.map_err(|error| on_disk(task.directory)(error.into()))? {
+            continue;
+        }
+        let mut values = Values::new(&mut raw);
+        let reduced = R::Key::decode(key).map_err(Error::from);
+        let reduced = reduced.and_then(|key| reducer.reduce(key, &mut values, &mut out));
+        reduced.map_err(|source| {
+            out.context.input = format!("key {}", key.escape_ascii());
+            failed("reduce", out.context, source)
+        })?;
+        out.context.look(count, || 0)?;
+    }
+    let finished = reducer.finish(&mut out);
+    finished.map_err(|source| failed("reduce", out.context, source))?;
+    let sides = sides.finish().map_err(TaskError::Output)?;
+    let output = output.finish().map_err(TaskError::Output)?;
+    context.count(OWN, "reduce input groups", count);
+    context.count(OWN, "reduce input records", records);
+    context.count(OWN, "spilled bytes", spilled);
+    context.count(OWN, "output records", output.records);
+    context.count(OWN, "output bytes", output.octets);
+    let counters = context.finish(octets);
+    Ok(Reduced {
+        output,
+        sides,
+        counters,
+    })
+}
+
+/// Keeps keys only.
+struct Keys {
+    keys: Vec<Vec<u8>>,
+}
+
+impl<K: Codec, V: Codec> Sink<K, V> for Keys {
+    fn emit(&mut self, key: Ref<'_, K>, _value: Ref<'_, V>) -> Result<()> {
+        let mut octets = Vec::new();
+        K::encode(key, &mut octets);
+        self.keys.push(octets);
+        Ok(())
+    }
+}
+
+/// Keys that a map function emits for the first records of a part: at least `most` of them, if
+/// there are as many. What the function refuses, the job itself will report.
+pub(crate) fn sample<I, M>(
+    input: &I,
+    mut mapper: M,
+    source: Source<'_>,
+    most: usize,
+) -> Result<Vec<Vec<u8>>, TaskError>
+where
+    I: InputFormat,
+    M: Mapper<InKey = I::Key, InValue = I::Value>,
+{
+    let (name, offset) = (source.name.to_owned(), source.begin);
+    let bad_input = |source| TaskError::Input {
+        name,
+        offset,
+        source,
+    };
+    let read = || -> Result<Vec<Vec<u8>>> {
+        let mut keys = Keys { keys: Vec::new() };
+        let mut context = Context::new(0, String::new(), Arc::default());
+        let mut reader = input.open(source)?;
+        while keys.keys.len() < most && reader.advance()? {
+            let mut out = Emit {
+                sink: &mut keys,
+                context: &mut context,
+                sides: &mut Nowhere::default(),
+            };
+            one_record::<I, M>(&mut mapper, &*reader, &mut out)?;
+        }
+        Ok(keys.keys)
+    };
+    read().map_err(bad_input)
+}

@@ -1,0 +1,301 @@
+//! Files of this machine. An output comes to be beside its place, under a name of its own, and is
+//! put there by one rename when all is done: it is there whole or not at all, whatever ends the
+//! process.
+
+use super::{
+    Destination, GLOB, InputError, InputFile, MANIFEST, Packing, Part, Parts, SUCCESS, Store,
+    is_no_data,
+};
+use crate::Result;
+use crate::engine::local::OutputFile;
+use fs_err as fs;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::io::{self, ErrorKind, Read, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The files of this machine.
+#[derive(Debug)]
+pub(super) struct Files;
+
+impl Store for Files {
+    fn list(self: Arc<Self>, name: &str) -> Result<Vec<InputFile>, InputError> {
+        let paths = named(name)?;
+        let store: Arc<dyn Store> = self;
+        paths.into_iter().map(|path| look(&store, path)).collect()
+    }
+
+    fn open(&self, file: &InputFile, at: u64, _until: u64) -> io::Result<Box<dyn Read>> {
+        let mut file = fs::File::open(&file.name)?;
+        file.seek(SeekFrom::Start(at))?;
+        Ok(Box::new(file))
+    }
+
+    fn manifest(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match fs::read(Path::new(name).join(MANIFEST)) {
+            Ok(octets) => Ok(Some(octets)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn destination(self: Arc<Self>, name: &str, overwrite: bool) -> Result<Box<dyn Destination>> {
+        Ok(Box::new(Directory::check(Path::new(name), overwrite)?))
+    }
+}
+
+/// The files that are meant by a path, a directory or a glob.
+fn named(name: &str) -> Result<Vec<PathBuf>, InputError> {
+    let mut paths = Vec::new();
+    let path = Path::new(name);
+    if !name.contains(['*', '?', '[']) || path.exists() {
+        expand(path, &mut paths)?;
+        return Ok(paths);
+    }
+    // What is no data is meant only by who says so.
+    let all = path
+        .file_name()
+        .is_some_and(|name| is_no_data(&name.to_string_lossy()));
+    for found in matches(name)? {
+        let base = found.file_name().map(|name| name.to_string_lossy());
+        if !all && base.is_some_and(|base| is_no_data(&base)) {
+            continue;
+        }
+        expand(&found, &mut paths)?;
+    }
+    if paths.is_empty() {
+        let pattern = name.to_owned();
+        return Err(InputError::NoMatch { pattern });
+    }
+    Ok(paths)
+}
+
+fn matches(pattern: &str) -> Result<Vec<PathBuf>, InputError> {
+    let paths = glob::glob_with(pattern, GLOB).map_err(|error| InputError::Pattern {
+        pattern: pattern.to_owned(),
+        why: error.to_string(),
+    })?;
+    let found = paths.map(|found| {
+        found.map_err(|error| InputError::Unreadable {
+            path: error.path().to_owned(),
+            source: error.into(),
+        })
+    });
+    found.collect()
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> InputError {
+    let path = path.to_owned();
+    |source| InputError::Unreadable { path, source }
+}
+
+fn expand(path: &Path, into: &mut Vec<PathBuf>) -> Result<(), InputError> {
+    // Of std: the error names the path itself.
+    let kind = std::fs::metadata(path).map_err(unreadable(path))?;
+    if kind.is_dir() {
+        let entries = std::fs::read_dir(path).map_err(unreadable(path))?;
+        let names = entries.map(|entry| Ok(entry?.path()));
+        let mut names: Vec<PathBuf> = names.collect::<io::Result<_>>().map_err(unreadable(path))?;
+        names.sort();
+        for name in names {
+            let base = name.file_name().map(|name| name.to_string_lossy());
+            if !base.is_some_and(|base| is_no_data(&base)) {
+                expand(&name, into)?;
+            }
+        }
+        Ok(())
+    } else if kind.is_file() {
+        into.push(path.to_owned());
+        Ok(())
+    } else {
+        let path = path.to_owned();
+        Err(InputError::Special { path })
+    }
+}
+
+fn look(store: &Arc<dyn Store>, path: PathBuf) -> Result<InputFile, InputError> {
+    let look = || -> io::Result<(u64, Packing)> {
+        let file = std::fs::File::open(&path)?;
+        let length = file.metadata()?.len();
+        let mut first = Vec::new();
+        file.take(Packing::LOOKED_AT).read_to_end(&mut first)?;
+        Ok((length, Packing::of(&first)))
+    };
+    let (length, packing) = look().map_err(unreadable(&path))?;
+    let name = path
+        .into_os_string()
+        .into_string()
+        .map_err(|path| InputError::NotUtf8 { path: path.into() })?;
+    Ok(InputFile {
+        name,
+        length,
+        packing,
+        version: None,
+        store: Arc::clone(store),
+    })
+}
+
+/// Files that come to be in a directory of this machine.
+pub(crate) struct Within<'a>(pub(crate) &'a Path);
+
+impl Parts for Within<'_> {
+    fn create(&self, name: &str) -> Result<Box<dyn Part>> {
+        let path = self.0.join(name);
+        Ok(Box::new(FilePart(fs::File::create_new(path)?)))
+    }
+}
+
+/// A directory that is removed, whatever happens.
+pub(crate) struct Staging {
+    pub(crate) path: PathBuf,
+}
+
+impl Staging {
+    pub(crate) fn create(path: PathBuf) -> io::Result<Self> {
+        fs::create_dir(&path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // It may have become the output; and what cannot be removed says so to nobody who could
+        // do more about it than to see it there.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// An output directory.
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Something is there, and may be replaced.
+    exists: bool,
+    name: String,
+    staging: Staging,
+}
+
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+impl Directory {
+    /// Refuses what is there already.
+    pub(super) fn check(path: &Path, overwrite: bool) -> Result<Self> {
+        let exists = match fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_some() && !overwrite {
+                    let path = path.display();
+                    let what = format!(
+                        "output {path} exists: name another directory, or give --overwrite"
+                    );
+                    return Err(what.into());
+                }
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(format!("output: {error}").into()),
+        };
+        let base = path.file_name().ok_or("the output is not named")?;
+        let name = format!(".{}.{}", base.to_string_lossy(), std::process::id());
+        let staging = Staging::create(parent(path).join(&name))?;
+        Ok(Self {
+            path: path.to_owned(),
+            exists,
+            name,
+            staging,
+        })
+    }
+}
+
+impl Parts for Directory {
+    fn create(&self, name: &str) -> Result<Box<dyn Part>> {
+        Within(&self.staging.path).create(name)
+    }
+}
+
+impl Destination for Directory {
+    fn scratch(&self) -> PathBuf {
+        self.staging.path.join(".scratch")
+    }
+
+    fn own_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Without what tasks keep there meanwhile.
+    fn files(&self) -> Result<Vec<OutputFile>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.staging.path)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') {
+                let octets = entry.metadata()?.len();
+                files.push(OutputFile { name, octets });
+            }
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(files)
+    }
+
+    /// Puts the directory in its place. What was there is exchanged for it, and goes with it.
+    fn publish(&mut self, manifest: &[u8]) -> Result<()> {
+        let staging = &self.staging.path;
+        for (name, what) in [(MANIFEST, manifest), (SUCCESS, b"")] {
+            let mut file = fs::File::create_new(staging.join(name))?;
+            file.write_all(what)?;
+            file.sync_all()?;
+        }
+        fs::File::open(staging)?.sync_all()?;
+        put(staging, &self.path, self.exists)?;
+        fs::File::open(parent(&self.path))?.sync_all()?;
+        Ok(())
+    }
+
+    fn discard(&mut self) -> Result<()> {
+        // It goes with its directory, when this is dropped.
+        Ok(())
+    }
+}
+
+/// Gives a directory the place of an output; of one that is there, by an exchange.
+pub(crate) fn put(directory: &Path, place: &Path, is_there: bool) -> Result<()> {
+    let how = if is_there {
+        RenameFlags::EXCHANGE
+    } else {
+        RenameFlags::NOREPLACE
+    };
+    let output = place.display();
+    match renameat_with(CWD, directory, CWD, place, how) {
+        Ok(()) => Ok(()),
+        // Network file systems know no flags. A directory that holds something is not replaced.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !is_there => {
+            Ok(fs::rename(directory, place)?)
+        }
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Err(format!(
+            "output {output}: this file system cannot exchange directories: move the old one away"
+        )
+        .into()),
+        Err(error) => Err(format!("output {output}: {error}").into()),
+    }
+}
+
+struct FilePart(fs::File);
+
+impl Write for FilePart {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Part for FilePart {
+    fn finish(self: Box<Self>) -> Result<u64> {
+        self.0.sync_all()?;
+        Ok(self.0.metadata()?.len())
+    }
+}

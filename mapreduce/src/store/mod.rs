@@ -1,0 +1,364 @@
+//! Where files of jobs are: on this machine, or in buckets. A job names them by paths or by URLs,
+//! and the engine reads and writes them through [`Store`] and [`Destination`].
+//!
+//! The two kinds of output differ in how they come to be there as a whole: a directory by one
+//! rename, objects by a manifest that is put last and only once, and names what belongs to it.
+
+mod local;
+mod objects;
+mod reader;
+mod runtime;
+mod upload;
+
+use crate::engine::local::{OutputFile, Report};
+use crate::{Error, Result};
+use objects::{Objects, Scheme};
+use runtime::Runtime;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub(crate) use local::{Staging, Within, put};
+
+/// What names the files of an output, is put last, and is followed by who reads it.
+pub(crate) const MANIFEST: &str = "_MANIFEST";
+/// Says to other systems that an output is whole.
+pub(crate) const SUCCESS: &str = "_SUCCESS";
+
+/// How a file is compressed, by its first octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    None,
+    Gzip,
+    Zstd,
+}
+
+const GZIP: [u8; 2] = [0x1F, 0x8B];
+const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
+impl Packing {
+    /// First octets that tell.
+    const LOOKED_AT: u64 = 4;
+
+    fn of(first: &[u8]) -> Self {
+        if first.starts_with(&ZSTD) {
+            Self::Zstd
+        } else if first.starts_with(&GZIP) {
+            Self::Gzip
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// An input file.
+#[derive(Clone, Debug)]
+pub(crate) struct InputFile {
+    /// The path, or the URL.
+    pub(crate) name: String,
+    pub(crate) length: u64,
+    pub(crate) packing: Packing,
+    /// What it is now, where the store knows: it must be the same when it is read.
+    version: Option<String>,
+    store: Arc<dyn Store>,
+}
+
+impl InputFile {
+    /// Names it so that other processes find it.
+    pub(crate) fn make_absolute(&mut self) -> Result<()> {
+        if let Ok(Location::Path(path)) = location(&self.name) {
+            let path = std::path::absolute(path)?;
+            // It was UTF-8, and so is the directory, or it is named below.
+            let path = path.into_os_string().into_string();
+            self.name = path.map_err(|path| InputError::NotUtf8 { path: path.into() })?;
+        }
+        Ok(())
+    }
+
+    /// Opens it at an octet of what is stored; `until` is up to where most of it will be read.
+    pub(crate) fn open(&self, at: u64, until: Option<u64>) -> io::Result<Box<dyn Read>> {
+        self.store.open(self, at, until.unwrap_or(self.length))
+    }
+}
+
+/// Why an input cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    #[error("input {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("input {}: no file matches it", pattern)]
+    NoMatch { pattern: String },
+    #[error("input {}: neither a file nor a directory", path.display())]
+    Special { path: PathBuf },
+    #[error("input {}: {why}", pattern)]
+    Pattern { pattern: String, why: String },
+    #[error("{}: its name is not UTF-8", path.display())]
+    NotUtf8 { path: PathBuf },
+    #[error("input {0}")]
+    Object(#[from] ObjectError),
+}
+
+/// What went wrong with an object: its URL, what was found, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{url}: {found}; {next}")]
+pub(crate) struct ObjectError {
+    pub(crate) url: String,
+    pub(crate) found: String,
+    pub(crate) next: &'static str,
+}
+
+impl From<ObjectError> for io::Error {
+    fn from(error: ObjectError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// A place for files.
+pub(crate) trait Store: fmt::Debug + Send + Sync {
+    /// The files that are meant by a name, in the order of their names: it is one, a directory
+    /// (without what begins with `.` or `_`), or a glob.
+    fn list(self: Arc<Self>, name: &str) -> Result<Vec<InputFile>, InputError>;
+
+    /// Opens a file at an octet. Most of what is read ends before `until`.
+    fn open(&self, file: &InputFile, at: u64, until: u64) -> io::Result<Box<dyn Read>>;
+
+    /// The manifest of an output, if it has one.
+    fn manifest(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Where an output will be. What is there already is refused, before any work is done.
+    fn destination(self: Arc<Self>, name: &str, overwrite: bool) -> Result<Box<dyn Destination>>;
+}
+
+/// Where tasks put files of an output.
+pub(crate) trait Parts: Sync {
+    /// A new file. Nobody sees it before all is published; dropped, it is gone.
+    fn create(&self, name: &str) -> Result<Box<dyn Part>>;
+}
+
+/// An output that comes to be.
+pub(crate) trait Destination: Parts {
+    /// A directory for runs, which is not there yet, unless another one is asked for.
+    fn scratch(&self) -> PathBuf;
+
+    /// A name that no other output has while it comes to be.
+    fn own_name(&self) -> &str;
+
+    /// The files that are finished, in the order of their names.
+    fn files(&self) -> Result<Vec<OutputFile>>;
+
+    /// Makes it visible, all at once.
+    fn publish(&mut self, manifest: &[u8]) -> Result<()>;
+
+    /// Leaves nothing of an output that failed; an error says what is left.
+    fn discard(&mut self) -> Result<()>;
+}
+
+/// A file of an output that is being written.
+pub(crate) trait Part: Write + Send {
+    /// Ends it, durably; its octets.
+    fn finish(self: Box<Self>) -> Result<u64>;
+}
+
+/// The stores of a job. A bucket is connected to once.
+#[derive(Debug, Default)]
+pub(crate) struct Stores {
+    connected: Mutex<HashMap<(Scheme, String), Arc<Objects>>>,
+    runtime: Mutex<Option<Arc<Runtime>>>,
+}
+
+/// Where a name points to.
+#[derive(Debug, PartialEq, Eq)]
+enum Location<'a> {
+    Path(String),
+    Object {
+        scheme: Scheme,
+        bucket: &'a str,
+        key: &'a str,
+    },
+}
+
+/// Reads a path or a URL.
+fn location(name: &str) -> Result<Location<'_>, String> {
+    let Some((scheme, rest)) = name.split_once("://") else {
+        return Ok(Location::Path(name.to_owned()));
+    };
+    if scheme == "file" {
+        let path = rest.strip_prefix("localhost").unwrap_or(rest);
+        if !path.starts_with('/') {
+            return Err("a file URL has three slashes and the whole path: file:///data/a".into());
+        }
+        let path = percent_encoding::percent_decode_str(path).decode_utf8();
+        let path = path.map_err(|_| "its name is not UTF-8")?;
+        return Ok(Location::Path(path.into_owned()));
+    }
+    let is_scheme = |text: &str| {
+        let rest = |octet: &u8| octet.is_ascii_alphanumeric() || b"+-.".contains(octet);
+        text.starts_with(|first: char| first.is_ascii_alphabetic())
+            && text.bytes().all(|o| rest(&o))
+    };
+    if !is_scheme(scheme) {
+        return Ok(Location::Path(name.to_owned()));
+    }
+    let scheme = Scheme::of(scheme)
+        .ok_or_else(|| format!("{scheme}:// is not known: s3, gs, az and file are"))?;
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(format!("no bucket is named: {scheme}://BUCKET/PATH"));
+    }
+    Ok(Location::Object {
+        scheme,
+        bucket,
+        key,
+    })
+}
+
+/// The directory that an output's name is, for those that cannot be elsewhere.
+pub(crate) fn directory(output: &Path) -> Result<PathBuf> {
+    let Some(name) = output.to_str() else {
+        return Ok(output.to_owned());
+    };
+    let location = location(name).map_err(|why| Error::from(format!("output {name}: {why}")))?;
+    match location {
+        Location::Path(path) => Ok(path.into()),
+        Location::Object { .. } => Err(format!(
+            "output {name}: of a job that is submitted it is a directory; run it here, or name one"
+        )
+        .into()),
+    }
+}
+
+impl Stores {
+    /// The store of a name, and its name there.
+    fn of(&self, name: &str) -> Result<(Arc<dyn Store>, String), String> {
+        match location(name)? {
+            Location::Path(path) => Ok((Arc::new(local::Files), path)),
+            Location::Object {
+                scheme,
+                bucket,
+                key,
+            } => {
+                let objects = self.objects(scheme, bucket)?;
+                Ok((objects, key.to_owned()))
+            }
+        }
+    }
+
+    fn objects(&self, scheme: Scheme, bucket: &str) -> Result<Arc<Objects>, String> {
+        let connected = self.connected.lock();
+        let mut connected = connected.unwrap_or_else(PoisonError::into_inner);
+        let key = (scheme, bucket.to_owned());
+        if let Some(objects) = connected.get(&key) {
+            return Ok(Arc::clone(objects));
+        }
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = if let Some(runtime) = &*runtime {
+            Arc::clone(runtime)
+        } else {
+            let new = Runtime::new().map_err(|error| error.to_string())?;
+            Arc::clone(runtime.insert(Arc::new(new)))
+        };
+        let objects = Arc::new(Objects::connect(scheme, bucket, runtime)?);
+        connected.insert(key, Arc::clone(&objects));
+        Ok(objects)
+    }
+
+    /// The files that are meant by these names; each file once.
+    pub(crate) fn inputs(&self, named: &[String]) -> Result<Vec<InputFile>, InputError> {
+        let mut files = Vec::new();
+        for name in named {
+            let (store, path) = self.of(name).map_err(|why| InputError::Pattern {
+                pattern: name.clone(),
+                why,
+            })?;
+            files.extend(store.list(&path)?);
+        }
+        let mut seen = std::collections::HashSet::new();
+        files.retain(|file| seen.insert(file.name.clone()));
+        Ok(files)
+    }
+
+    /// One file, by the name that it was listed with.
+    pub(crate) fn input(&self, name: &str) -> Result<InputFile, InputError> {
+        let found = self.inputs(&[name.to_owned()])?;
+        let found = found.into_iter().find(|file| file.name == name);
+        found.ok_or_else(|| InputError::NoMatch {
+            pattern: name.to_owned(),
+        })
+    }
+
+    /// Where an output will be.
+    pub(crate) fn destination(&self, path: &Path, overwrite: bool) -> Result<Box<dyn Destination>> {
+        let Some(name) = path.to_str() else {
+            // What is no UTF-8 is no URL.
+            return Ok(Box::new(local::Directory::check(path, overwrite)?));
+        };
+        let (store, path) = self
+            .of(name)
+            .map_err(|why| Error::from(format!("output {name}: {why}")))?;
+        store.destination(&path, overwrite)
+    }
+
+    /// The manifest of an output, if it is there.
+    pub(crate) fn manifest(&self, output: &Path) -> Result<Option<Vec<u8>>> {
+        let name = output.to_str();
+        let name = name.ok_or_else(|| format!("{}: its name is not UTF-8", output.display()))?;
+        let (store, path) = self.of(name).map_err(|why| format!("{name}: {why}"))?;
+        store.manifest(&path)
+    }
+}
+
+/// Names of what jobs leave beside data, and of hidden files.
+fn is_no_data(name: &str) -> bool {
+    name.starts_with(['.', '_'])
+}
+
+/// How globs match: a `*` ends at a slash, and a dot at the beginning is meant only by a dot.
+const GLOB: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+/// A manifest, as it is written.
+pub(crate) fn manifest(report: &Report) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec_pretty(report)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> Location<'_> {
+        Location::Path(name.to_owned())
+    }
+
+    #[test]
+    fn names_are_paths_unless_they_are_urls_of_a_known_kind() {
+        for name in ["a/b", "/a/b", "a:b", "C:/a", "1://x", "s3:/a/b"] {
+            assert_eq!(location(name), Ok(path(name)), "{name}");
+        }
+        assert_eq!(location("file:///a%20b/*.gz"), Ok(path("/a b/*.gz")));
+        assert_eq!(location("file://localhost/a"), Ok(path("/a")));
+        let of = |scheme, bucket, key| {
+            Ok(Location::Object {
+                scheme,
+                bucket,
+                key,
+            })
+        };
+        assert_eq!(location("s3://b/a/c%20*"), of(Scheme::S3, "b", "a/c%20*"));
+        assert_eq!(location("gs://b"), of(Scheme::Gs, "b", ""));
+        assert_eq!(location("az://b/"), of(Scheme::Az, "b", ""));
+        for (wrong, why) in [
+            ("file://host/a", "three slashes"),
+            ("file://a", "three slashes"),
+            ("http://a/b", "http:// is not known: s3, gs, az"),
+            ("s3:///a", "no bucket is named: s3://BUCKET"),
+        ] {
+            let error = location(wrong).expect_err(wrong);
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+}
