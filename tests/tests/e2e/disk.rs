@@ -11,13 +11,13 @@ use cfgsvc_tests::harness::{Cluster, ClusterOptions, etcdctl, eventually, run};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A small file system in memory, unmounted when dropped.
-struct SmallDisk {
-    path: PathBuf,
+pub(crate) struct SmallDisk {
+    pub(crate) path: PathBuf,
     _place: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    fn mount(megabytes: u32) -> Self {
+    pub(crate) fn mount(megabytes: u32) -> Self {
         let place = tempfile::tempdir().expect("temp dir");
         let path = place.path().join("disk");
         fs::create_dir(&path).expect("mount point");
@@ -35,7 +35,7 @@ impl SmallDisk {
     }
 
     /// Takes all but `left` bytes away.
-    fn fill(&self, left: u64) -> PathBuf {
+    pub(crate) fn fill(&self, left: u64) -> PathBuf {
         let filler = self.path.join("filler");
         let found = rustix::fs::statvfs(&self.path).expect("statvfs");
         let free = found.f_bavail * found.f_frsize;

@@ -9,6 +9,7 @@ mod disk;
 mod dns;
 mod failures;
 mod histories;
+mod mapreduce;
 mod nemesis;
 mod netns;
 mod placement;

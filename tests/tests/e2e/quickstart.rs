@@ -43,7 +43,7 @@ impl Quickstart {
         let cargo = bin.join("cargo");
         fs::write(&cargo, "#!/bin/sh\n").expect("write");
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o700)).expect("chmod");
-        for program in ["cfgagent", "cfgctl", "cfgsvc-example-web"] {
+        for program in ["cfgagent", "cfgctl", "cfgsvc-example-web", "mapreduce"] {
             binary_path(program).expect("it is built");
         }
         let built = binary_path("cfgsvcd").expect("it is built");
@@ -139,6 +139,9 @@ fn long_quickstart_loses_no_write_and_leaves_nothing_behind() {
         "standby: epoch",
         "switched in",
         "cfgctl lock nightly-backup",
+        "goes on with what the group has recorded",
+        "the same, octet for octet",
+        "the most frequent: ",
         "cfgctl snapshot restore",
         "nobody wrote under an old epoch after a new one had begun",
         "nothing is left behind",
