@@ -36,14 +36,14 @@ pub(crate) mod wire;
 pub(crate) mod words;
 pub(crate) mod worker;
 
-/// Generated.
+#[expect(
+    clippy::default_trait_access,
+    clippy::doc_markdown,
+    clippy::trivially_copy_pass_by_ref,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated from mapreduce.proto"
+)]
 pub(crate) mod proto {
-    #![allow(
-        clippy::all,
-        clippy::pedantic,
-        missing_docs,
-        unreachable_pub,
-        unused_qualifications
-    )]
     tonic::include_proto!("mapreduce.v1");
 }

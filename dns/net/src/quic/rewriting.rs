@@ -143,7 +143,9 @@ fn record(decoder: &mut BinDecoder<'_>) -> Result<Record, DecodeError> {
     data.extend(decoder.read_slice(before)?.unverified(/* it is ours */));
     for _ in 0..names {
         for label in &Name::read(decoder)? {
-            data.push(u8::try_from(label.len()).expect("a label has 63 octets at most"));
+            let octets = u8::try_from(label.len())
+                .map_err(|_| DecodeError::LabelBytesTooLong(label.len()))?;
+            data.push(octets);
             data.extend(label);
         }
         data.push(0);
