@@ -16,6 +16,7 @@ mod directory;
 mod dns;
 mod draw;
 mod files;
+mod jobs;
 mod log;
 mod mutate;
 mod peer;
@@ -39,7 +40,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 26] = [
+pub const TARGETS: [Target; 28] = [
     target("agent_files", agent::target),
     target("client_mirror", client::mirror),
     target("client_watch", client::watch),
@@ -53,6 +54,8 @@ pub const TARGETS: [Target; 26] = [
     target("log_command", commands::encoded),
     target("log_commands", commands::drawn),
     target("log_store", log::target),
+    target("mapreduce_job", jobs::records),
+    target("mapreduce_run", jobs::run),
     target("peer_message", peer::target),
     target("probe_lists", votes::lists),
     target("restore", commands::restore),

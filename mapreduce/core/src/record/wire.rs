@@ -292,8 +292,9 @@ fn at_most(field: &'static str, found: usize, max: usize) -> Result<(), DecodeEr
 }
 
 fn task_to_wire(task: TaskId) -> u32 {
-    // Indexes are below 250,000, so nothing is lost.
-    task.index.saturating_mul(2) + u32::from(task.phase == Phase::Reduce)
+    // Indexes are below 250,000, so nothing is lost; a greater one is refused by who reads it.
+    let twice = task.index.saturating_mul(2);
+    twice.saturating_add(u32::from(task.phase == Phase::Reduce))
 }
 
 fn task_from_wire(task: u32) -> Result<TaskId, DecodeError> {

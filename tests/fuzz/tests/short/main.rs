@@ -100,6 +100,8 @@ short_runs!(
     log_command,
     log_commands,
     log_store,
+    mapreduce_job,
+    mapreduce_run,
     peer_message,
     probe_lists,
     restore,
