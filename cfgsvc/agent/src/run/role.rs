@@ -247,6 +247,7 @@ impl Role {
         self.later(async move {
             let ticket = asker.store.ticket();
             let Ok(said) = asker.position().await else {
+                asker.store.not_asked();
                 return Event::NotAsked;
             };
             let data = asker.data(said.as_ref());

@@ -10,6 +10,8 @@
 //! - The host is looked at while nothing else of the role goes on here: no program, no hook, no
 //!   start, no coming.
 //! - A store that a hook has left is what that hook is for: it is not told of it again.
+//! - A store that stays silent is told to the hook, also while the host comes: that goes on until
+//!   the store answers, which it may do only by the hook.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,6 +117,16 @@ struct Known {
 }
 
 impl Known {
+    /// It was asked and did not answer; whether that is so for too long.
+    fn fails(&mut self) -> bool {
+        self.failed += 1;
+        let is_silent = self.failed == FAILURES_MAX;
+        if is_silent {
+            self.failed = 0;
+        }
+        is_silent
+    }
+
     /// Whether it was opened anew since it was seen last, and no hook has ended since then.
     fn sees(&mut self, ticket: Ticket, said: Option<Said>) -> bool {
         let reopened = self.seen.as_ref().is_some_and(|(drawn, was)| {
@@ -184,6 +196,13 @@ impl Store {
         }
     }
 
+    /// The host is to come, and the store did not say what is in it.
+    pub(crate) fn not_asked(&self) {
+        if self.known().fails() {
+            self.tell_again();
+        }
+    }
+
     /// Whether the group must be told of the store before it lets the host begin with it.
     pub(crate) fn is_another(&self, said: Option<&Said>) -> bool {
         let life = |said: Option<&Said>| said.map(|said| said.life.clone()).unwrap_or_default();
@@ -196,11 +215,7 @@ impl Store {
     fn looked(&self, said: Result<Option<Said>, String>) -> Looked {
         let mut known = self.known();
         let Ok(said) = said else {
-            known.failed += 1;
-            let opened = known.failed == FAILURES_MAX;
-            if opened {
-                known.failed = 0;
-            }
+            let opened = known.fails();
             return Looked {
                 says_anew: opened,
                 tells_again: opened,

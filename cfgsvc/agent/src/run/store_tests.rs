@@ -209,6 +209,23 @@ async fn a_store_that_was_opened_anew_is_told_to_the_group_and_to_the_hook() {
     assert!(store.tells_again());
 }
 
+#[test]
+fn a_store_that_is_silent_while_the_host_comes_is_told_to_the_hook() {
+    let store = Store::default();
+    for _ in 1..FAILURES_MAX {
+        store.not_asked();
+        assert!(!store.tells_again(), "it may just be slow");
+    }
+    store.not_asked();
+    assert!(store.tells_again());
+    store.not_asked();
+    assert!(!store.tells_again(), "not each time");
+    store.came(store.ticket(), said("db 17 a"));
+    store.not_asked();
+    store.not_asked();
+    assert!(!store.tells_again(), "it has answered meanwhile");
+}
+
 #[tokio::test]
 async fn nobody_is_looked_at_where_something_is_begun_or_runs() {
     let mut world = world();

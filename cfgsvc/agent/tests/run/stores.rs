@@ -108,6 +108,41 @@ fn a_standby_whose_store_was_opened_anew_comes_again_and_is_told_whom_to_follow(
 }
 
 #[test]
+fn a_standby_whose_store_falls_silent_while_it_comes_is_told_again() -> Result<()> {
+    let setup = Setup::new(ROLE)?;
+    let (of_a, of_b) = (
+        Store::new(&setup, "a1", "orders 100")?,
+        Store::new(&setup, "b1", "")?,
+    );
+    let copies = format!("echo orders 100 > {}", of_b.data.display());
+    // Who looks sees the store of life two, and who asks then, to tell the group, nothing.
+    let silent = format!("[ $life != two ] || rm {}", of_b.life.display());
+    let (position_a, position_b) = (of_a.position(), format!("{}; {silent}", of_b.position()));
+    let hooks_a = setup.hooks(&[("position", &position_a)])?;
+    let hooks_b = [
+        ("position", &*position_b),
+        ("on-standby", &copies),
+        ("on-fence", ""),
+    ];
+    let hooks_b = setup.hooks(&hooks_b)?;
+    let a = setup.agent("a1", &["--hook-dir", hooks_a.dir()])?;
+    a.serves()?;
+    let b = setup.agent("b1", &["--hook-dir", hooks_b.dir()])?;
+    knows(&setup, "b1", ("position", "100"))?;
+    told_so(&hooks_b, &["on-standby a1"])?;
+
+    of_b.opened("two")?;
+    // Once since it was opened anew, and again when it had been silent.
+    let told = || hooks_b.told("on-standby a1").unwrap_or_default();
+    eventually(PATIENCE, "the hook to be told again", || told().len() > 3)?;
+    of_b.opened("three")?;
+    knows(&setup, "b1", ("life", "three"))?;
+    b.verdict("standby")?;
+    a.end()?;
+    b.end()
+}
+
+#[test]
 fn a_host_that_is_fenced_comes_again_and_is_not_fenced_again() -> Result<()> {
     let setup = Setup::new(ROLE)?;
     let store = Store::new(&setup, "a1", "orders 100")?;
