@@ -116,7 +116,8 @@ pub(super) struct Submit {
     /// Failures of a task with which the job fails
     #[arg(long, default_value = "4", value_parser = clap::value_parser!(u32).range(1..=100))]
     attempts: u32,
-    /// How long a map task waits for a worker that holds its input, ms
+    /// How long a map task waits for a worker that holds its input, and then as long again for one
+    /// in the same zone, ms
     #[arg(long, value_name = "MS", default_value = "1000")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     locality_wait: u64,

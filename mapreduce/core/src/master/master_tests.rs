@@ -10,9 +10,10 @@ use super::event::{
 };
 use super::*;
 use crate::job::inputs_digest;
+use crate::plan::SplitList;
 use crate::record::{BUILTIN_COUNT, Batch, FailureClass, JobFailureKind};
 use crate::spec::JobOptions;
-use crate::tests::hostile::{image, worker};
+use crate::tests::hostile::{host, image, worker};
 
 const JOB: JobId = JobId(1);
 
@@ -256,11 +257,38 @@ fn a_map_waits_for_its_host_as_long_as_the_job_says() {
         locality_wait_ms: 5_000,
         ..JobOptions::default()
     };
-    let mut bench = Bench::new(2, 0, options, &[worker(1, 1, 2)]);
+    let mut bench = Bench::new(2, 0, options.clone(), &[worker(1, 1, 2)]);
     bench.after(secs(4));
     assert_eq!(bench.at(1), ["map-00001"]);
+    bench.after(secs(5));
+    assert_eq!(bench.at(1), ["map-00001"], "then it waits for the zone");
     bench.after(secs(2));
     assert_eq!(bench.at(1), ["map-00001", "map-00000"]);
+}
+
+#[test]
+fn a_worker_with_nothing_left_on_its_host_takes_no_map_of_a_neighbour_that_still_waits() {
+    let options = JobOptions {
+        locality_wait_ms: 5_000,
+        ..JobOptions::default()
+    };
+    let mut image = image(JOB.0, 3, 0, options);
+    let mut runs: Vec<_> = image.splits.runs().map(|(_, _, run)| run.clone()).collect();
+    for (run, on) in runs.iter_mut().zip([1, 3, 3]) {
+        run.hosts = vec![host(on)];
+    }
+    image.splits = SplitList::new(runs).expect("as before");
+    // Two hosts of one zone, a slot each.
+    let two = [worker(1, 1, 1), worker(3, 3, 1)];
+    let mut bench = Bench::resume(Epoch(5), image, &two);
+    bench.after(secs(3));
+    assert_eq!(bench.at(1), ["map-00000"]);
+    assert_eq!(bench.at(3), ["map-00001"]);
+    bench.finish(1, M0);
+    bench.after(secs(1));
+    assert!(bench.at(1).is_empty(), "what waits, waits for host 3");
+    bench.after(secs(2));
+    assert_eq!(bench.at(1), ["map-00002"], "it has waited for 5 s");
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! Maps that wait, by where their split is. What is taken from one list stays in the others and is
 //! left out there when it comes to the front: so nothing is ever looked for.
+//!
+//! A map waits for its host first, then as long again for the host's zone, as in delay scheduling
+//! (Zaharia and others, `EuroSys` 2010, section 4.1), with the time since the maps began to wait. A
+//! host that has work of its own takes nothing of others however long they have waited.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -27,8 +31,10 @@ pub(super) struct MapQueue {
     by_host: BTreeMap<HostName, VecDeque<u32>>,
     /// Without a place where they belong.
     anywhere: VecDeque<u32>,
-    /// With one, and since when they wait.
-    all: VecDeque<(u32, Duration)>,
+    /// With one.
+    all: VecDeque<u32>,
+    /// Since when they wait; one that is run again waits for nobody.
+    since: Duration,
 }
 
 /// For which worker, and when.
@@ -38,30 +44,33 @@ pub(super) struct Asker<'a> {
     /// Hosts in the same zone, which have workers.
     pub(super) near: Option<&'a BTreeMap<HostName, u32>>,
     pub(super) now: Duration,
-    /// How long a map waits for a worker that is near.
+    /// How long a map waits for a worker on its host, and then for one in its zone.
     pub(super) wait: Duration,
 }
 
 impl MapQueue {
     /// All splits, in their order.
     pub(super) fn new(splits: &SplitList, now: Duration) -> Self {
-        let mut queue = Self::default();
+        let mut queue = Self {
+            since: now,
+            ..Self::default()
+        };
         for (first, count, run) in splits.runs() {
             for map in first..first + count {
-                queue.push_back(map, &run.hosts, now);
+                queue.push_back(map, &run.hosts);
             }
         }
         queue
     }
 
-    fn push_back(&mut self, map: u32, hosts: &[HostName], now: Duration) {
+    fn push_back(&mut self, map: u32, hosts: &[HostName]) {
         for host in hosts {
             self.host(host).push_back(map);
         }
         if hosts.is_empty() {
             self.anywhere.push_back(map);
         } else {
-            self.all.push_back((map, now));
+            self.all.push_back(map);
         }
     }
 
@@ -87,7 +96,9 @@ impl MapQueue {
         mut choose: impl FnMut(u32) -> Choice,
     ) -> Option<u32> {
         let again = self.anywhere.front().copied();
-        let near = asker.near.filter(|_| !self.by_host.is_empty());
+        let waited = asker.now.saturating_sub(self.since);
+        let may_be_near = waited >= asker.wait && !self.by_host.is_empty();
+        let near = asker.near.filter(|_| may_be_near);
         let hosts = std::iter::once(asker.host).chain(near.into_iter().flat_map(BTreeMap::keys));
         for host in hosts {
             let Some(list) = self.by_host.get_mut(host) else {
@@ -106,17 +117,16 @@ impl MapQueue {
         {
             return Some(found);
         }
-        let waited = |(_, since): &(u32, Duration)| asker.now.saturating_sub(*since) >= asker.wait;
-        if self.all.front().is_some_and(waited) {
-            return take(&mut self.all, |(map, _)| *map, &mut choose);
+        if waited < asker.wait.saturating_mul(2) {
+            return None;
         }
-        None
+        take(&mut self.all, |map| *map, &mut choose)
     }
 
     /// Bytes in memory, about.
     pub(super) fn memory_bytes(&self) -> usize {
         let hosts = self.by_host.values().map(|list| list.capacity() * 4 + 80);
-        hosts.sum::<usize>() + self.anywhere.capacity() * 4 + self.all.capacity() * 24
+        hosts.sum::<usize>() + self.anywhere.capacity() * 4 + self.all.capacity() * 4
     }
 }
 
