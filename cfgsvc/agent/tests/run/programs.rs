@@ -38,7 +38,8 @@ fn one_serves_and_the_other_stands_by_until_it_is_switched() -> Result<()> {
     assert!(file.epoch > 0 && file.known_epoch == file.epoch && file.deadline_nanos > 0);
     let said = verdict(&setup, "a1")?;
     assert!(said.status.success(), "{said:?}");
-    assert!(runs(place.as_ref()));
+    // It is started by a process that becomes it.
+    eventually(PATIENCE, "the program", || runs(place.as_ref()))?;
 
     let b = setup.agent("b1", &["--address", "192.0.2.7:3306"])?;
     let standby = b.verdict("standby")?;
