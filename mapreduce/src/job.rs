@@ -3,8 +3,7 @@
 use crate::api::{Identity, Mapper, PartitionBy, Reducer};
 use crate::engine::collect::{Collect, Direct, Folded, PartitionOf, Sorted};
 use crate::engine::combined::{Combined, MakeCombiner};
-use crate::engine::files;
-use crate::engine::input::{InputFormat, Source};
+use crate::engine::input::InputFormat;
 use crate::engine::output::{Output, OutputFormat};
 use crate::engine::spill::{Spills, fan_in};
 use crate::engine::task::{self, Context, MapTask, Mapped, ReduceTask, Reduced, TaskError};
@@ -299,14 +298,7 @@ where
     }
 
     fn sample(&self, task: &MapTask<'_>, most: usize) -> Result<Vec<Vec<u8>>, TaskError> {
-        let open = |at| Ok(files::open(task.file, at, task.end)?);
-        let source = Source {
-            name: &task.file.name,
-            begin: task.begin,
-            end: task.end,
-            open: &open,
-        };
-        task::sample(&self.input, (self.mapper)(), source, most)
+        task::sample(&self.input, (self.mapper)(), &task.parts, most)
     }
 }
 

@@ -211,7 +211,7 @@ fn failed_chain_goes_on_from_the_step_that_failed() {
         "{said}"
     );
     assert_eq!(place.output("out"), "a\t\nb\t\nside-a\t\nside-b\t\n");
-    let expected = runs_of(&[("first", 1), ("last", 2), ("middle", 2), ("side", 1)]);
+    let expected = runs_of(&[("first", 1), ("last", 1), ("middle", 2), ("side", 1)]);
     assert_eq!(place.runs(), expected);
     assert!(!place.path(".chain.chain").exists());
     let said = place.failed(&[]);

@@ -7,7 +7,7 @@ use crate::cluster::shuffle::{self, NotFetched, fetch};
 use crate::cluster::worker::Shared;
 use crate::cluster::{program, proto, publication, wire};
 use crate::engine::care::marked;
-use crate::engine::child::{Order, Place, Skip, What, Word};
+use crate::engine::child::{Order, Place, Range, Skip, What, Word};
 use crate::{Error, Result};
 use bytes::Bytes;
 use fs_err as fs;
@@ -402,10 +402,13 @@ fn map(job: &Job, assignment: &Assignment) -> Result<What, Failure> {
         class: FailureClass::IoFatal,
         message: "the job has no such split".to_owned(),
     })?;
+    let parts = split.parts().map(|part| Range {
+        input: part.uri.to_owned(),
+        begin: part.offset,
+        end: part.offset + part.length,
+    });
     Ok(What::Map {
-        input: split.uri.to_owned(),
-        begin: split.offset,
-        end: split.offset + split.length,
+        parts: parts.collect(),
         reduces: assignment.reduces,
         ranges: job.ranges.clone(),
         is_packed: true,

@@ -10,9 +10,11 @@
 use crate::engine::care::Care;
 use crate::engine::output::Target;
 use crate::engine::side::SideFile;
-use crate::engine::task::{Context, Counters, MapTask, Mapped, Progress, ReduceTask, TaskError};
+use crate::engine::task::{
+    Context, Counters, MapPart, MapTask, Mapped, Progress, ReduceTask, TaskError,
+};
 use crate::job::Code;
-use crate::store::{Packing, Part, Parts, Stores, Within};
+use crate::store::{InputFile, Part, Parts, Stores, Within};
 use crate::{AnyJob, Error, Result};
 use mapreduce_data::block::Compression;
 use mapreduce_data::partition::Partitioner;
@@ -73,11 +75,8 @@ pub(crate) struct Skip {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
     Map {
-        /// The path or URL of the input file.
-        input: String,
-        begin: u64,
-        /// What is packed is read to its end.
-        end: u64,
+        /// What it reads, one after the other.
+        parts: Vec<Range>,
         /// 0: there is no reduce.
         reduces: u32,
         /// The first keys of partitions, when they are ranges.
@@ -89,6 +88,16 @@ pub(crate) enum What {
         /// The partition's region of each map task, in their order.
         sources: Vec<Place>,
     },
+}
+
+/// A range of an input file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Range {
+    /// The path or URL of the file.
+    pub(crate) input: String,
+    pub(crate) begin: u64,
+    /// What is packed is read to its end.
+    pub(crate) end: u64,
 }
 
 /// Where a region is.
@@ -321,26 +330,19 @@ fn run(code: &dyn Code, order: Order, progress: Arc<Progress>) -> Result<Word, T
     };
     match order.what {
         What::Map {
-            input,
-            begin,
-            end,
+            parts,
             reduces,
             ranges,
             is_packed,
         } => {
             let ranges = ranges.map(|firsts| Arc::new(Partitioner::Range(firsts)));
             let partition = || code.partition(reduces, ranges.clone());
-            let file = Stores::default().input(&input);
-            let file = file.map_err(|error| TaskError::Input {
-                name: input,
-                offset: begin,
-                source: error.into(),
-            })?;
-            let is_plain = file.packing == Packing::None;
+            let files = inputs(&parts)?;
+            let parts = files.iter().zip(&parts);
             let task = MapTask {
-                file: &file,
-                begin,
-                end: is_plain.then_some(end),
+                parts: parts
+                    .map(|(file, part)| MapPart::new(file, part.begin, part.end))
+                    .collect(),
                 partitions: (reduces > 0).then(|| (reduces, partition())),
                 directory: &order.directory,
                 output,
@@ -372,6 +374,20 @@ fn run(code: &dyn Code, order: Order, progress: Arc<Progress>) -> Result<Word, T
             })
         }
     }
+}
+
+/// The files of a map task.
+fn inputs(parts: &[Range]) -> Result<Vec<InputFile>, TaskError> {
+    let stores = Stores::default();
+    let files = parts.iter().map(|part| {
+        let file = stores.input(&part.input);
+        file.map_err(|error| TaskError::Input {
+            name: part.input.clone(),
+            offset: part.begin,
+            source: error.into(),
+        })
+    });
+    files.collect()
 }
 
 fn source(place: Place) -> (PathBuf, Region) {

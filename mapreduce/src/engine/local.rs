@@ -4,7 +4,9 @@
 use crate::Result;
 use crate::engine::output::{OutputFormat, Target};
 use crate::engine::spill::Run;
-use crate::engine::task::{Context, Counters, MapTask, OWN, Progress, ReduceTask, TaskError, add};
+use crate::engine::task::{
+    Context, Counters, MapPart, MapTask, OWN, Progress, ReduceTask, TaskError, add,
+};
 use crate::job::Code;
 use crate::store::{self, Destination, InputFile, Packing, Staging, Stores};
 use fs_err as fs;
@@ -321,10 +323,8 @@ impl Local<'_> {
         Ok(counters)
     }
 
-    fn file(&self, split: &Split<'_>) -> &InputFile {
-        self.files
-            .get(split.uri)
-            .expect("splits are of these files")
+    fn file(&self, name: &str) -> &InputFile {
+        self.files.get(name).expect("splits are of these files")
     }
 
     fn split(&self, task: u32) -> Split<'_> {
@@ -349,13 +349,13 @@ impl Local<'_> {
         directory: &'a Path,
         output: String,
     ) -> MapTask<'a> {
-        let file = self.file(split);
-        let is_packed = file.packing != Packing::None;
+        let parts = split.parts().map(|part| {
+            let end = part.offset + part.length;
+            MapPart::new(self.file(part.uri), part.offset, end)
+        });
         let partition = || self.code.partition(self.plan.reduces, self.ranges.clone());
         MapTask {
-            file,
-            begin: split.offset,
-            end: (!is_packed).then_some(split.offset + split.length),
+            parts: parts.collect(),
             partitions: (!self.code.is_map_only()).then(|| (self.plan.reduces, partition())),
             directory,
             output: self.target(output),

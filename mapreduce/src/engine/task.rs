@@ -8,7 +8,7 @@ use crate::engine::input::{InputFormat, RecordReader, Source};
 use crate::engine::output::{Output, OutputFormat, Target, Written};
 use crate::engine::side::{Nowhere, SideFile, SideFiles};
 use crate::engine::spill::{self, Run};
-use crate::store::InputFile;
+use crate::store::{InputFile, Packing};
 use crate::{Codec, Error, Mapper, Reducer, Ref, Result};
 use mapreduce_data::block::Compression;
 use mapreduce_data::merge::Groups;
@@ -144,8 +144,8 @@ impl Context {
         &self.input
     }
 
-    /// The first octet of the split in its file, and the one after its last; `None`: to the end of
-    /// a file that is packed.
+    /// The first octet of the split in [`Self::input`], and the one after its last; `None`: to the
+    /// end of a file that is packed. A split of several small files has all of each.
     pub fn split(&self) -> (u64, Option<u64>) {
         self.split
     }
@@ -167,12 +167,18 @@ impl Context {
 
     /// For a function beside the task's own, with counters of its own: where it is, and no more.
     pub(crate) fn fork(&self, task: &MapTask<'_>) -> Self {
-        Self {
-            input: task.file.name.clone(),
-            offset: task.begin,
-            split: (task.begin, task.end),
-            ..Self::new(self.task, self.attempt.clone(), Arc::clone(&self.progress))
+        let mut fork = Self::new(self.task, self.attempt.clone(), Arc::clone(&self.progress));
+        if let Some(first) = task.parts.first() {
+            fork.is_in(first);
         }
+        fork
+    }
+
+    /// Begins with a part of the input.
+    fn is_in(&mut self, part: &MapPart<'_>) {
+        self.input.clone_from(&part.file.name);
+        self.offset = part.begin;
+        self.split = (part.begin, part.end);
     }
 
     /// Adds what was counted by a fork.
@@ -229,11 +235,38 @@ impl<K: Codec, V: Codec> Sink<K, V> for Counted<'_, K, V> {
     }
 }
 
-/// What a map task reads, and where it writes.
-pub(crate) struct MapTask<'a> {
+/// A range of a file that a map task reads.
+pub(crate) struct MapPart<'a> {
     pub(crate) file: &'a InputFile,
     pub(crate) begin: u64,
+    /// None: all of what is packed.
     pub(crate) end: Option<u64>,
+}
+
+impl<'a> MapPart<'a> {
+    /// Of a file, as the plan has it.
+    pub(crate) fn new(file: &'a InputFile, begin: u64, end: u64) -> Self {
+        let is_plain = file.packing == Packing::None;
+        let end = is_plain.then_some(end);
+        Self { file, begin, end }
+    }
+
+    /// Opens it.
+    pub(crate) fn open<I: InputFormat>(&self, input: &I) -> Result<Box<dyn RecordReader>> {
+        let open = |at| Ok(files::open(self.file, at, self.end)?);
+        input.open(Source {
+            name: &self.file.name,
+            begin: self.begin,
+            end: self.end,
+            open: &open,
+        })
+    }
+}
+
+/// What a map task reads, and where it writes.
+pub(crate) struct MapTask<'a> {
+    /// One after the other.
+    pub(crate) parts: Vec<MapPart<'a>>,
     /// None: there is no reduce, and it writes an output file.
     pub(crate) partitions: Option<(u32, PartitionOf)>,
     /// For its runs. It exists and is empty.
@@ -285,20 +318,7 @@ where
     I: InputFormat,
     M: Mapper<InKey = I::Key, InValue = I::Value>,
 {
-    let name = task.file.name.clone();
-    context.input.clone_from(&name);
-    context.split = (task.begin, task.end);
-    let open = |at| Ok(files::open(task.file, at, task.end)?);
-    let source = Source {
-        name: &name,
-        begin: task.begin,
-        end: task.end,
-        open: &open,
-    };
-    let mut reader = input
-        .open(source)
-        .map_err(|error| bad_input(&name, task.begin, error))?;
-    let mut records = 0_u64;
+    let mut read = Read::default();
     let mut sink = Counted {
         sink: &mut *collect,
         records: 0,
@@ -309,21 +329,15 @@ where
         context,
         sides: &mut sides,
     };
-    loop {
-        let at = task.begin + reader.taken();
-        let advanced = reader.advance();
-        if !advanced.map_err(|error| bad_input(&name, at, error))? {
-            break;
-        }
-        out.context.offset = reader.offset();
-        let is_left_out = out.context.leaves_out(records, reader.value());
-        records += 1;
-        if is_left_out.map_err(|error| on_disk(task.directory)(error.into()))? {
-            continue;
-        }
-        let mapped = one_record::<I, M>(&mut mapper, &*reader, &mut out);
-        mapped.map_err(|source| failed("map", out.context, source))?;
-        out.context.look(records, || reader.taken())?;
+    for part in &task.parts {
+        out.context.is_in(part);
+        map_part(
+            input,
+            &mut mapper,
+            (part, task.directory),
+            &mut out,
+            &mut read,
+        )?;
     }
     let finished = mapper.finish(&mut out);
     finished.map_err(|source| failed("map", out.context, source))?;
@@ -334,9 +348,51 @@ where
         Some(_) => on_disk(task.directory)(error),
         None => TaskError::Output(error),
     })?;
-    count_map(context, records, reader.taken(), emitted, &collected);
-    let counters = context.finish(reader.taken());
+    count_map(context, &read, emitted, &collected);
+    let counters = context.finish(read.octets);
     Ok(mapped(collected, sides, counters))
+}
+
+/// What a map task has read.
+#[derive(Debug, Default)]
+struct Read {
+    records: u64,
+    octets: u64,
+}
+
+/// Runs a map function over a part of its task's input.
+fn map_part<I, M>(
+    input: &I,
+    mapper: &mut M,
+    (part, directory): (&MapPart<'_>, &Path),
+    out: &mut Emit<'_, M::Key, M::Value>,
+    read: &mut Read,
+) -> Result<(), TaskError>
+where
+    I: InputFormat,
+    M: Mapper<InKey = I::Key, InValue = I::Value>,
+{
+    let name = &part.file.name;
+    let reader = part.open(input);
+    let mut reader = reader.map_err(|error| bad_input(name, part.begin, error))?;
+    let before = read.octets;
+    loop {
+        let at = part.begin + reader.taken();
+        let advanced = reader.advance();
+        if !advanced.map_err(|error| bad_input(name, at, error))? {
+            read.octets = before + reader.taken();
+            return Ok(());
+        }
+        out.context.offset = reader.offset();
+        let is_left_out = out.context.leaves_out(read.records, reader.value());
+        read.records += 1;
+        if is_left_out.map_err(|error| on_disk(directory)(error.into()))? {
+            continue;
+        }
+        let mapped = one_record::<I, M>(mapper, &*reader, out);
+        mapped.map_err(|source| failed("map", out.context, source))?;
+        out.context.look(read.records, || before + reader.taken())?;
+    }
 }
 
 fn mapped(collected: Collected, sides: Vec<SideFile>, counters: Counters) -> Mapped {
@@ -352,9 +408,9 @@ fn mapped(collected: Collected, sides: Vec<SideFile>, counters: Counters) -> Map
     }
 }
 
-fn count_map(context: &mut Context, records: u64, octets: u64, emitted: u64, what: &Collected) {
-    context.count(OWN, "map input records", records);
-    context.count(OWN, "map input bytes", octets);
+fn count_map(context: &mut Context, read: &Read, emitted: u64, what: &Collected) {
+    context.count(OWN, "map input records", read.records);
+    context.count(OWN, "map input bytes", read.octets);
     context.count(OWN, "map output records", emitted);
     match what {
         Collected::Run(run, spilled) => {
@@ -491,28 +547,22 @@ impl<K: Codec, V: Codec> Sink<K, V> for Keys {
     }
 }
 
-/// Keys that a map function emits for the first records of a part: at least `most` of them, if
+/// Keys that a map function emits for the first records of a split: at least `most` of them, if
 /// there are as many. What the function refuses, the job itself will report.
 pub(crate) fn sample<I, M>(
     input: &I,
     mut mapper: M,
-    source: Source<'_>,
+    parts: &[MapPart<'_>],
     most: usize,
 ) -> Result<Vec<Vec<u8>>, TaskError>
 where
     I: InputFormat,
     M: Mapper<InKey = I::Key, InValue = I::Value>,
 {
-    let (name, offset) = (source.name.to_owned(), source.begin);
-    let bad_input = |source| TaskError::Input {
-        name,
-        offset,
-        source,
-    };
-    let read = || -> Result<Vec<Vec<u8>>> {
-        let mut keys = Keys { keys: Vec::new() };
-        let mut context = Context::new(0, String::new(), Arc::default());
-        let mut reader = input.open(source)?;
+    let mut keys = Keys { keys: Vec::new() };
+    let mut context = Context::new(0, String::new(), Arc::default());
+    let mut read = |part: &MapPart<'_>| -> Result<bool> {
+        let mut reader = part.open(input)?;
         while keys.keys.len() < most && reader.advance()? {
             let mut out = Emit {
                 sink: &mut keys,
@@ -521,7 +571,13 @@ where
             };
             one_record::<I, M>(&mut mapper, &*reader, &mut out)?;
         }
-        Ok(keys.keys)
+        Ok(keys.keys.len() >= most)
     };
-    read().map_err(bad_input)
+    for part in parts {
+        let is_enough = read(part);
+        if is_enough.map_err(|error| bad_input(&part.file.name, part.begin, error))? {
+            break;
+        }
+    }
+    Ok(keys.keys)
 }

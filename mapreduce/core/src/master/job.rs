@@ -332,7 +332,7 @@ impl Job {
                 let hosts = self
                     .splits
                     .get(task.index)
-                    .map_or(&[][..], |split| split.hosts);
+                    .map_or(&[][..], |split| split.hosts());
                 self.maps_waiting.push_again(task.index, hosts);
             }
             Phase::Reduce => self.reduces_waiting.push_front(task.index),

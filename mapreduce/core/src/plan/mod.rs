@@ -1,14 +1,15 @@
 //! From input files to the tasks of a job: what `job plan` prints and `submit` stores.
 //!
 //! A file is cut into ranges of the split size; one that cannot be cut (compressed) is one split;
-//! an empty one gives none. Records that lie across a cut are the reader's affair: it begins after
-//! the first end of a record, unless at 0, and reads past its end.
+//! an empty one gives none. Small files that follow each other are joined to one split, as a task
+//! for each would cost more than what it does. Records that lie across a cut are the reader's
+//! affair: it begins after the first end of a record, unless at 0, and reads past its end.
 
 mod splits;
 
 use std::fmt;
 
-pub use splits::{Split, SplitError, SplitList, SplitRun};
+pub use splits::{Part, Split, SplitError, SplitList, SplitRun};
 
 use crate::limits::{HOSTS_MAX, TASKS_MAX, URI_BYTES_MAX};
 use crate::names::HostName;
@@ -19,6 +20,13 @@ pub const SPLIT_BYTES_CLUSTER: u64 = 64 << 20;
 pub const SPLIT_BYTES_LOCAL: u64 = 16 << 20;
 /// Below this a slice, what one map has for one reduce, costs more to fetch than to send, bytes.
 pub const SLICE_BYTES_MIN: u64 = 1 << 20;
+
+/// Files of one split, at most.
+pub const JOINED_MAX: usize = 1_000;
+/// Small files are joined to splits of so many bytes also where that leaves few splits.
+const JOINED_BYTES_MIN: u64 = 1 << 20;
+/// Else to that part of the input, so that there is something to do for all workers.
+const JOINED_SHARE: u64 = 32;
 
 /// A file of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,17 +154,9 @@ pub fn plan(files: &[InputFile], shape: Shape) -> Result<Plan, PlanError> {
             split_bytes_next: larger_splits(files, shape),
         });
     }
-    let runs = files.iter().filter(|file| file.length > 0).map(|file| {
-        let hosts = file.hosts.iter().take(HOSTS_MAX).cloned().collect();
-        SplitRun {
-            uri: file.uri.clone(),
-            offset: 0,
-            length: file.length,
-            split_bytes: split_bytes_of(file, shape),
-            hosts,
-        }
-    });
-    let splits = SplitList::new(runs.collect()).map_err(|_| PlanError::TooLong)?;
+    let joined_bytes = (bytes / JOINED_SHARE).max(JOINED_BYTES_MIN);
+    let splits = SplitList::new(rows(files, shape, joined_bytes.min(shape.split_bytes)));
+    let splits = splits.map_err(|_| PlanError::TooLong)?;
     let empty_files = files.iter().filter(|file| file.length == 0).count() as u64;
     Ok(Plan {
         warnings: warnings(files, shape, bytes, splits.count()),
@@ -167,6 +167,34 @@ pub fn plan(files: &[InputFile], shape: Shape) -> Result<Plan, PlanError> {
         empty_files,
         split_bytes: shape.split_bytes,
     })
+}
+
+/// Each file that has something in it; small ones joined to those before them.
+fn rows(files: &[InputFile], shape: Shape, joined_bytes: u64) -> Vec<SplitRun> {
+    let mut rows: Vec<SplitRun> = Vec::new();
+    // Of the last split.
+    let (mut bytes, mut count) = (0_u64, 0_usize);
+    for file in files.iter().filter(|file| file.length > 0) {
+        let mut row = SplitRun {
+            uri: file.uri.clone(),
+            offset: 0,
+            length: file.length,
+            split_bytes: split_bytes_of(file, shape),
+            hosts: file.hosts.iter().take(HOSTS_MAX).cloned().collect(),
+            joined: false,
+        };
+        bytes = bytes.saturating_add(file.length);
+        count += 1;
+        row.joined = bytes <= joined_bytes
+            && count <= JOINED_MAX
+            && row.is_whole()
+            && (rows.last()).is_some_and(|last| last.is_whole() && last.hosts == row.hosts);
+        if !row.joined {
+            (bytes, count) = (file.length, 1);
+        }
+        rows.push(row);
+    }
+    rows
 }
 
 fn split_bytes_of(file: &InputFile, shape: Shape) -> u64 {

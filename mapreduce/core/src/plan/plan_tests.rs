@@ -81,6 +81,11 @@ fn stored_splits_of_another_format_or_order_are_refused() {
     let files: Vec<_> = (0..20_000)
         .map(|n| file(&format!("f/{n:060}"), 10, true))
         .collect();
+    // Also where a chunk ends within a split.
+    for split_bytes in [4, 1 << 20] {
+        let list = plan(&files, shape(split_bytes, 1)).expect("it fits").splits;
+        assert_eq!(SplitList::from_chunks(&list.chunks()), Ok(list));
+    }
     let list = plan(&files, shape(4, 1)).expect("it fits").splits;
     let mut chunks = list.chunks();
     assert!(chunks.len() > 2);
@@ -111,28 +116,108 @@ fn files() -> impl Strategy<Value = Vec<InputFile>> {
     })
 }
 
+#[test]
+fn small_files_are_joined_and_large_ones_cut() {
+    let joined = |files: &[InputFile], split_bytes| {
+        let made = plan(files, shape(split_bytes, 1)).expect("it fits");
+        let split = |index| {
+            let split = made.splits.get(index).expect("there is one");
+            let parts = split
+                .parts()
+                .map(|part| format!("{}@{}", part.uri, part.offset));
+            parts.collect::<Vec<_>>().join(" ")
+        };
+        (0..made.maps()).map(split).collect::<Vec<_>>()
+    };
+    let files = [
+        file("a", 3, true),
+        file("b", 4, false),
+        file("empty", 0, true),
+        file("c", 3, true),
+        file("long", 25, true),
+        file("d", 1, true),
+        file("packed", 25, false),
+        file("e", 2, true),
+        file("f", 2, true),
+    ];
+    let expected = [
+        "a@0 b@0 c@0",
+        "long@0",
+        "long@10",
+        "long@20",
+        "d@0",
+        "packed@0",
+        "e@0 f@0",
+    ];
+    assert_eq!(joined(&files, 10), expected);
+    // There is something to do for all workers.
+    let names: Vec<_> = (0..64).map(|n| format!("{n}")).collect();
+    let files: Vec<_> = names.iter().map(|name| file(name, 1 << 20, true)).collect();
+    assert_eq!(joined(&files, 64 << 20).len(), 32);
+    let files: Vec<_> = names.iter().map(|name| file(name, 1 << 10, true)).collect();
+    assert_eq!(joined(&files, 64 << 20).len(), 1);
+    let files: Vec<_> = (0..2_500).map(|n| file(&format!("{n}"), 1, true)).collect();
+    assert_eq!(joined(&files, 64 << 20).len(), 3);
+    // One task reads on one machine.
+    let mut files = [file("a", 1, true), file("b", 1, true)];
+    files[1].hosts = vec![HostName::new("h").expect("short")];
+    assert_eq!(joined(&files, 10), ["a@0", "b@0"]);
+}
+
+#[test]
+fn stored_splits_that_cannot_be_joined_are_refused() {
+    let row = |length, joined| SplitRun {
+        uri: "a".to_owned(),
+        offset: 0,
+        length,
+        split_bytes: 10,
+        hosts: Vec::new(),
+        joined,
+    };
+    let refused = |rows: &[(u64, bool)]| {
+        let rows = rows.iter().map(|(length, joined)| row(*length, *joined));
+        SplitList::new(rows.collect()).err()
+    };
+    assert_eq!(refused(&[(10, false), (10, true)]), None);
+    assert_eq!(refused(&[(10, true)]), Some(SplitError::Joined { run: 0 }));
+    assert_eq!(
+        refused(&[(11, false), (1, true)]),
+        Some(SplitError::Joined { run: 1 })
+    );
+    assert_eq!(
+        refused(&[(1, false), (11, true)]),
+        Some(SplitError::Joined { run: 1 })
+    );
+}
+
 proptest! {
     #[test]
     fn every_byte_is_in_one_split_in_order(files in files(), split_bytes in 1..300_u64) {
         let made = plan(&files, shape(split_bytes, 3)).expect("it fits");
-        let mut next = 0;
+        let splits = (0..made.maps()).map(|index| made.splits.get(index).expect("there is one"));
+        let mut parts = splits.flat_map(|split| split.parts());
         for file in &files {
             let mut at = 0;
             while at < file.length {
-                let split = made.splits.get(next).expect("there is one");
-                prop_assert_eq!((split.uri, split.offset), (file.uri.as_str(), at));
-                prop_assert!(split.length > 0);
-                prop_assert!(!file.splittable || split.length <= split_bytes);
-                prop_assert!(file.splittable || split.length == file.length);
-                at += split.length;
-                next += 1;
+                let part = parts.next().expect("there is more");
+                prop_assert_eq!((part.uri, part.offset), (file.uri.as_str(), at));
+                prop_assert!(part.length > 0);
+                prop_assert!(!file.splittable || part.length <= split_bytes);
+                prop_assert!(file.splittable || part.length == file.length);
+                at += part.length;
             }
             prop_assert_eq!(at, file.length);
         }
-        prop_assert_eq!(next, made.maps());
-        prop_assert_eq!(made.splits.get(next), None);
+        prop_assert_eq!(parts.next(), None);
+        prop_assert_eq!(made.splits.get(made.maps()), None);
+        for index in 0..made.maps() {
+            let split = made.splits.get(index).expect("there is one");
+            prop_assert!(split.parts().count() == 1 || split.length() <= split_bytes);
+        }
+        let ends: u32 = made.splits.runs().map(|(_, count, _)| count).sum();
+        prop_assert_eq!(ends, made.maps());
         let stored = SplitList::from_chunks(&made.splits.chunks());
-        prop_assert_eq!(stored, Ok(made.splits));
+        prop_assert_eq!(stored, Ok(made.splits.clone()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The splits of a job, run-length coded: a file that is cut evenly is one row, so that 200,000
-//! splits take as much room as the files' names do, in memory and in the group.
+//! splits take as much room as the files' names do, in memory and in the group. Small files are
+//! joined: several rows are one split then.
 
 use prost::Message as _;
 
@@ -22,19 +23,60 @@ pub struct SplitRun {
     pub split_bytes: u64,
     /// Machines that hold it.
     pub hosts: Vec<HostName>,
+    /// It is in one split with the row before it. Both are ranges of one piece.
+    pub joined: bool,
 }
 
-/// What one map task reads.
+impl SplitRun {
+    /// Whether it is one piece, and may be in a split with others.
+    pub(super) fn is_whole(&self) -> bool {
+        self.length <= self.split_bytes
+    }
+}
+
+/// What one map task reads: a piece of a file, or several files one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split<'a> {
+    runs: &'a [SplitRun],
+    /// Which piece of a range; of joined ones there is but one.
+    piece: u64,
+}
+
+/// A range of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
     /// Where the file is.
     pub uri: &'a str,
     /// Where it begins in the file, bytes.
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+}
+
+impl<'a> Split<'a> {
+    /// What it is of, at least one part, in order.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
+        let piece = self.piece;
+        self.runs.iter().map(move |run| {
+            let skipped = piece * run.split_bytes;
+            Part {
+                uri: &run.uri,
+                offset: run.offset + skipped,
+                length: run.split_bytes.min(run.length - skipped),
+            }
+        })
+    }
+
+    /// Bytes.
+    pub fn length(&self) -> u64 {
+        let lengths = self.parts().map(|part| part.length);
+        lengths.fold(0, u64::saturating_add)
+    }
+
     /// Machines that hold it.
-    pub hosts: &'a [HostName],
+    pub fn hosts(&self) -> &'a [HostName] {
+        self.runs.first().map_or(&[], |run| &run.hosts)
+    }
 }
 
 /// A list that cannot be.
@@ -71,7 +113,14 @@ pub enum SplitError {
         /// Which run, from 0.
         run: usize,
     },
-    /// More splits than a job has tasks.
+    /// A range that is in one split with the one before it, and cannot be: there is none, or one of
+    /// them is cut, or they are on different machines.
+    #[error("run {run} of the splits cannot be in one split with what is before it")]
+    Joined {
+        /// Which run, from 0.
+        run: usize,
+    },
+    /// More splits, or files, than a job has tasks.
     #[error("there are more than {TASKS_MAX} splits; use bigger ones")]
     TooMany,
     /// A value that is longer than any we write.
@@ -86,7 +135,7 @@ pub enum SplitError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitList {
     runs: Vec<SplitRun>,
-    /// Number of the first split of each run.
+    /// Number of the first split of each run; of joined ones it is the same.
     firsts: Vec<u32>,
     count: u32,
 }
@@ -94,6 +143,9 @@ pub struct SplitList {
 impl SplitList {
     /// Of these runs, each of which is checked.
     pub fn new(runs: Vec<SplitRun>) -> Result<Self, SplitError> {
+        if runs.len() > TASKS_MAX as usize {
+            return Err(SplitError::TooMany);
+        }
         let mut firsts = Vec::with_capacity(runs.len());
         let mut count = 0_u32;
         for (index, run) in runs.iter().enumerate() {
@@ -106,6 +158,17 @@ impl SplitList {
             let uri_bytes = run.uri.len();
             if uri_bytes == 0 || uri_bytes > URI_BYTES_MAX || run.hosts.len() > HOSTS_MAX {
                 return Err(SplitError::Names { run: index });
+            }
+            if run.joined {
+                let before = index.checked_sub(1).map(|before| &runs[before]);
+                let fits = |before: &SplitRun| {
+                    before.is_whole() && run.is_whole() && before.hosts == run.hosts
+                };
+                if !before.is_some_and(fits) {
+                    return Err(SplitError::Joined { run: index });
+                }
+                firsts.push(count - 1);
+                continue;
             }
             firsts.push(count);
             let pieces = u32::try_from(run.length.div_ceil(run.split_bytes));
@@ -138,18 +201,17 @@ impl SplitList {
         if index >= self.count {
             return None;
         }
-        let run_index = self.firsts.partition_point(|first| *first <= index) - 1;
-        let run = &self.runs[run_index];
-        let skipped = u64::from(index - self.firsts[run_index]) * run.split_bytes;
+        let end = self.firsts.partition_point(|first| *first <= index);
+        let first = self.firsts[end - 1];
+        let begin = self.firsts.partition_point(|other| *other < first);
         Some(Split {
-            uri: &run.uri,
-            offset: run.offset + skipped,
-            length: run.split_bytes.min(run.length - skipped),
-            hosts: &run.hosts,
+            runs: &self.runs[begin..end],
+            piece: u64::from(index - first),
         })
     }
 
-    /// Every run with the number of its first split and how many it has.
+    /// Every run with the number of its first split and how many end with it: none, if another is
+    /// joined to it.
     pub fn runs(&self) -> impl Iterator<Item = (u32, u32, &SplitRun)> {
         let ends = self
             .firsts
@@ -186,25 +248,29 @@ impl SplitList {
     /// From all chunks, in order.
     pub fn from_chunks(chunks: &[Vec<u8>]) -> Result<Self, SplitError> {
         let mut runs = Vec::new();
-        let mut expected = 0_u32;
-        for (index, bytes) in chunks.iter().enumerate() {
+        let mut begins = Vec::with_capacity(chunks.len());
+        for bytes in chunks {
             let chunk = decode_chunk(bytes)?;
-            if chunk.first != expected {
+            begins.push((chunk.first, runs.len()));
+            for run in chunk.runs {
+                runs.push(run.into_run(runs.len())?);
+            }
+            if runs.len() > TASKS_MAX as usize {
+                return Err(SplitError::TooMany);
+            }
+        }
+        let list = Self::new(runs)?;
+        for (index, (found, run)) in begins.into_iter().enumerate() {
+            let expected = list.firsts.get(run).copied().unwrap_or(list.count);
+            if found != expected {
                 return Err(SplitError::Gap {
                     chunk: index,
-                    found: chunk.first,
+                    found,
                     expected,
                 });
             }
-            let first_run = runs.len();
-            for (run_index, run) in chunk.runs.into_iter().enumerate() {
-                runs.push(run.into_run(first_run + run_index)?);
-            }
-            let list = Self::new(runs.split_off(first_run))?;
-            expected = expected.saturating_add(list.count);
-            runs.extend(list.runs);
         }
-        Self::new(runs)
+        Ok(list)
     }
 }
 
@@ -252,6 +318,8 @@ struct WireRun {
     split_bytes: u64,
     #[prost(string, repeated, tag = "5")]
     hosts: Vec<String>,
+    #[prost(bool, tag = "6")]
+    joined: bool,
 }
 
 impl WireRun {
@@ -266,6 +334,7 @@ impl WireRun {
                 .iter()
                 .map(|host| host.as_str().to_owned())
                 .collect(),
+            joined: run.joined,
         }
     }
 
@@ -281,6 +350,7 @@ impl WireRun {
             offset: self.offset,
             length: self.length,
             split_bytes: self.split_bytes,
+            joined: self.joined,
         })
     }
 }
