@@ -16,6 +16,9 @@ use tokio::net::TcpListener;
 /// Octets of memory for the records of a task at a worker.
 const MEMORY: u64 = 32 << 20;
 
+/// How long what runs beside a command may take to end with it.
+const END_MAX: Duration = Duration::from_secs(2);
+
 /// Where a master serves HTTP, unless it is told.
 const USUAL_HTTP: &str = "127.0.0.1:7072";
 
@@ -135,7 +138,11 @@ pub(super) struct Submit {
 /// Runs it to its end on a runtime of its own.
 pub(super) fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().build()?.block_on(work)
+    let runtime = runtime.enable_all().build()?;
+    let done = runtime.block_on(work);
+    // What still is at files may be where nothing answers.
+    runtime.shutdown_timeout(END_MAX);
+    done
 }
 
 fn start_log() -> Result<()> {

@@ -62,7 +62,7 @@ enum Command {
     /// Show what the attempts of a job printed to standard error
     Logs(people::Logs),
     /// Forget a job that has ended; its output stays
-    Remove(people::Named),
+    Remove(people::Removed),
     /// Run a task that a worker orders on standard input
     #[command(hide = true)]
     Task,
@@ -123,7 +123,7 @@ struct Asked {
     /// A file, a directory or a glob, or a URL (s3:, gs:, az:, file:); several may be given
     #[arg(long, required = true, num_args = 1..)]
     input: Vec<String>,
-    /// The directory for the output; it must not exist, or be empty
+    /// The directory for the output, or its URL; it must not exist, or be empty
     #[arg(long)]
     output: PathBuf,
     /// Replace an output that exists, when the job is done

@@ -7,10 +7,11 @@ use super::cluster::Group;
 use crate::Result;
 use crate::cluster::bars::Display;
 use crate::cluster::follow::{self, Ended, Watching};
+use crate::cluster::keeping::{self, What};
 use crate::cluster::live::{self, Asking};
 use crate::cluster::logs::{self, Wanted};
 use crate::cluster::view::{self, State, View};
-use crate::cluster::{keeping, proto, show, submit, words};
+use crate::cluster::{proto, show, submit, words};
 use cfgsvc_client::Client;
 use clap::Args;
 use mapreduce_core::names::{AttemptId, JobId, TaskId};
@@ -34,6 +35,15 @@ pub(super) struct Named {
     group: Group,
     /// The job: its key, the begin of it, or its number, as `mapreduce list` shows them
     job: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Removed {
+    #[command(flatten)]
+    named: Named,
+    /// Give up an output that cannot be put into its place: what there is of it is deleted
+    #[arg(long)]
+    discard: bool,
 }
 
 #[derive(Debug, Args)]
@@ -247,22 +257,49 @@ fn write_log(printed: &[u8]) -> Result<()> {
     Ok(out.flush()?)
 }
 
-pub(super) async fn remove(args: Named) -> Result<()> {
-    let client = args.group.client()?;
+pub(super) async fn remove(args: Removed) -> Result<()> {
+    let Removed { named, discard } = args;
+    let client = named.group.client()?;
     let watching = follow::watch_all(&client);
     watching.loaded().await;
-    let found = watching.look(|copy| follow::named(copy, &args.job));
+    let found = watching.look(|copy| follow::named(copy, &named.job));
     let key = match found {
         Ok((key, _)) => key,
         // What is left of one whose removal was interrupted has no header.
         Err(error) => {
-            let is_key = args.job.len() == 12 && args.job.bytes().all(|at| at.is_ascii_hexdigit());
-            if !is_key || keeping::remove(&client, &args.job, None).await? == 0 {
+            let is_key =
+                named.job.len() == 12 && named.job.bytes().all(|at| at.is_ascii_hexdigit());
+            if !is_key || keeping::remove_rest(&client, &named.job, None).await? == 0 {
                 return Err(error);
             }
-            args.job
+            return write(&format!("{} is removed\n", named.job));
         }
     };
-    keeping::remove(&client, &key, None).await?;
+    let what = if discard && keeping::give_up(&client, &key).await? {
+        discarded(&watching, &key).await;
+        What::Ended
+    } else {
+        What::Settled
+    };
+    keeping::remove(&client, &key, None, what).await?;
     write(&format!("{key} is removed\n"))
+}
+
+/// Waits until what is left of an output that was given up is removed, or says what is not.
+async fn discarded(watching: &Watching, key: &str) {
+    let cleared = tokio::time::timeout(CLEARED, watching.cleared(key)).await;
+    let view = watching.job(key);
+    let view = view.as_ref();
+    let output = view.and_then(|view| view.output.as_deref());
+    let output = words::line(output.unwrap_or("its output"));
+    if cleared.is_ok() {
+        eprintln!("what it had for {output} is discarded");
+        return;
+    }
+    let problem = view.and_then(|view| view.problem.clone());
+    let problem = problem.unwrap_or_else(|| "no master has come to it".to_owned());
+    let problem = words::line(&problem);
+    eprintln!(
+        "warning: what it has written for {output} is left, with {key} in its names: {problem}"
+    );
 }

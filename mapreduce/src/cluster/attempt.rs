@@ -4,6 +4,7 @@
 use crate::cluster::keys::{self, Part};
 use crate::cluster::process::{self, Failure, Progress, Terms};
 use crate::cluster::shuffle::{self, NotFetched, fetch};
+use crate::cluster::staging::{AttemptPlace, Staging};
 use crate::cluster::worker::Shared;
 use crate::cluster::{program, proto, publication, wire};
 use crate::engine::care::marked;
@@ -24,7 +25,7 @@ use mapreduce_core::worker::Deed;
 use mapreduce_data::partition::hash;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -57,8 +58,8 @@ pub(crate) struct Done {
     pub(crate) run: Option<PathBuf>,
     /// For runs; removed with the attempt.
     directory: PathBuf,
-    /// The output file, under a name of the attempt.
-    output: PathBuf,
+    /// Where its output is.
+    place: AttemptPlace,
     /// The main one first.
     outputs: Vec<Output>,
     content: u64,
@@ -85,9 +86,8 @@ impl Done {
     /// Removes its files; what cannot be removed is removed with the job.
     pub(crate) fn remove(&self) {
         self.remove_runs();
-        for output in &self.outputs {
-            let _ = fs::remove_file(publication::side(&self.output, &output.name));
-        }
+        let names = self.outputs.iter().map(|output| output.name.as_str());
+        let _ = self.place.remove(names);
     }
 
     /// Removes what nobody fetches.
@@ -99,18 +99,18 @@ impl Done {
 /// Files of an attempt that is not done: removed when it fails or is stopped.
 struct Scratch {
     directory: PathBuf,
-    output: PathBuf,
+    place: AttemptPlace,
     is_kept: bool,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.is_kept {
-            let (directory, output) = (self.directory.clone(), self.output.clone());
+            let (directory, place) = (self.directory.clone(), self.place.clone());
             aside(move || {
                 // What its process still writes goes with the job.
                 let _ = fs::remove_dir_all(directory);
-                let _ = fs::remove_file(output);
+                let _ = place.clear();
             });
         }
     }
@@ -137,6 +137,11 @@ pub(crate) fn clean(directory: &Path, job: JobId) {
             let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
         }
     }
+}
+
+/// Where the files of a job are that come from a bucket, beside its attempts: removed as they are.
+fn files_name(job: JobId) -> String {
+    format!("{job}-files")
 }
 
 /// A failure as it is reported, with the record at which it was if that is known.
@@ -169,6 +174,20 @@ pub(crate) struct Job {
     spec: JobSpec,
     splits: SplitList,
     ranges: Option<Vec<Vec<u8>>>,
+    /// Held by the attempt that fetches the program or files: others find what it has fetched.
+    fetching: Mutex<()>,
+}
+
+impl Job {
+    /// Does what is done for all attempts by the first. Files of a network, and sums of programs,
+    /// take their time.
+    fn once<T>(&self, work: impl FnOnce() -> T) -> T {
+        tokio::task::block_in_place(|| {
+            let one = self.fetching.lock();
+            let _one = one.unwrap_or_else(PoisonError::into_inner);
+            work()
+        })
+    }
 }
 
 async fn job(shared: &Shared, id: JobId) -> Result<Arc<Job>, Failure> {
@@ -176,8 +195,7 @@ async fn job(shared: &Shared, id: JobId) -> Result<Arc<Job>, Failure> {
         return Ok(known);
     }
     let job = Arc::new(read_job(shared, id).await?);
-    shared.describe(id, Arc::clone(&job));
-    Ok(job)
+    Ok(shared.describe(id, job))
 }
 
 async fn read_job(shared: &Shared, id: JobId) -> Result<Job, Failure> {
@@ -216,6 +234,7 @@ async fn read_job(shared: &Shared, id: JobId) -> Result<Job, Failure> {
     Ok(Job {
         spec: image.spec,
         splits: image.splits,
+        fetching: Mutex::default(),
         ranges: ranges.transpose().map_err(|error| wrong(error.into()))?,
     })
 }
@@ -253,16 +272,20 @@ async fn run_in(
     let (id, task) = (assignment.attempt, assignment.task);
     let job = job(shared, assignment.job).await?;
     fs::create_dir(&directory)?;
-    let staging = Path::new(&job.spec.output);
-    let output = publication::attempts(staging).join(directory.file_name().unwrap_or_default());
+    let staging = Staging::at(&shared.stores, &job.spec.output);
+    let staging = staging.map_err(|error| Failure::of(&error))?;
+    let name = directory.file_name().unwrap_or_default();
     let mut scratch = Scratch {
+        place: staging.place(name, task, id),
         directory,
-        output,
         is_kept: false,
     };
     let place = scratch.directory.join("work");
-    // Files of a network, and sums of programs, take their time.
-    tokio::task::block_in_place(|| equip(&place, &publication::side_inputs(staging)))?;
+    let of = &shared.settings.directory;
+    let files = of.join(ATTEMPTS).join(files_name(assignment.job));
+    let files = job.once(|| staging.files(&files));
+    let files = files.map_err(|error| Failure::of(&error))?;
+    tokio::task::block_in_place(|| equip(&place, &files))?;
     let (what, inputs) = match task.phase {
         Phase::Map => (map(&job, assignment)?, 0),
         Phase::Reduce => {
@@ -274,25 +297,8 @@ async fn run_in(
             (What::Reduce { sources }, inputs)
         }
     };
-    let of = &shared.settings.directory;
-    let program = tokio::task::block_in_place(|| program::of(of, &job.spec))?;
-    let is_careful = job.spec.options.skipped_max > 0;
-    let order = Order {
-        job: job.spec.name.clone(),
-        arguments: program::arguments(&job.spec.code),
-        task: task.index,
-        attempt: id.to_string(),
-        directory: scratch.directory.clone(),
-        output: scratch.output.clone(),
-        memory: shared.settings.memory,
-        memory_max: shared.settings.memory_max,
-        care: is_careful.then(|| Skip {
-            runs: assignment.skip.clone(),
-            mark: mark.to_owned(),
-            list: publication::skipped(&scratch.output),
-        }),
-        what,
-    };
+    let program = job.once(|| program::of(of, &job.spec, &staging))?;
+    let order = order(shared, assignment, &job.spec, &scratch, (mark, what));
     let terms = Terms {
         program: &program,
         directory: &place,
@@ -309,8 +315,39 @@ async fn run_in(
     };
     let word = process::run(&order, &terms, progress, may).await?;
     let done = done(word, &scratch, inputs)?;
+    if let Some(care) = &order.care {
+        let kept = tokio::task::block_in_place(|| scratch.place.keep_list(&care.list));
+        kept.map_err(|error| Failure::of(&error))?;
+    }
     scratch.is_kept = true;
     Ok(done)
+}
+
+fn order(
+    shared: &Shared,
+    assignment: &Assignment,
+    spec: &JobSpec,
+    scratch: &Scratch,
+    (mark, what): (&Path, What),
+) -> Order {
+    let is_careful = spec.options.skipped_max > 0;
+    Order {
+        job: spec.name.clone(),
+        arguments: program::arguments(&spec.code),
+        task: assignment.task.index,
+        attempt: assignment.attempt.to_string(),
+        directory: scratch.directory.clone(),
+        output: scratch.place.file(),
+        bucket: scratch.place.address(),
+        memory: shared.settings.memory,
+        memory_max: shared.settings.memory_max,
+        care: is_careful.then(|| Skip {
+            runs: assignment.skip.clone(),
+            mark: mark.to_owned(),
+            list: scratch.place.list(&scratch.directory),
+        }),
+        what,
+    }
 }
 
 /// Makes the directory in which a task runs: it finds there what was submitted with its job.
@@ -351,7 +388,7 @@ fn done(word: Word, scratch: &Scratch, inputs: u64) -> Result<Done, Failure> {
         content: if run.is_some() { content } else { checksum },
         run,
         directory: scratch.directory.clone(),
-        output: scratch.output.clone(),
+        place: scratch.place.clone(),
         outputs: outputs(length, checksum, sides),
         inputs,
         counters,

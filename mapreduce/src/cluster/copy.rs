@@ -69,6 +69,15 @@ impl JobCopy {
     }
 }
 
+/// What there is of a job that is none: it is being submitted or removed, or was left at that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Partial {
+    /// Where its output was to go.
+    pub(crate) destination: Option<Destination>,
+    /// Who submits it is there.
+    pub(crate) is_submitting: bool,
+}
+
 /// What has changed.
 #[derive(Debug, Default)]
 pub(crate) struct Changed {
@@ -124,6 +133,8 @@ pub(crate) struct Copy {
     pub(crate) workers: BTreeMap<String, (Incarnation, WorkerEntry)>,
     /// Jobs by key.
     pub(crate) jobs: BTreeMap<String, JobCopy>,
+    /// What has no header.
+    pub(crate) partial: BTreeMap<String, Partial>,
 }
 
 impl Copy {
@@ -158,6 +169,19 @@ impl Copy {
         }
     }
 
+    fn put_destination(&mut self, job: &str, value: &[u8], changed: &mut Changed) {
+        let Ok(destination) = serde_json::from_slice::<Destination>(value) else {
+            return;
+        };
+        if let Some(known) = self.jobs.get_mut(job) {
+            known.destination = Some(destination);
+        } else {
+            let partial = self.partial.entry(job.to_owned()).or_default();
+            partial.destination = Some(destination);
+        }
+        changed.jobs.insert(job.to_owned());
+    }
+
     fn put_job(&mut self, job: &str, part: Part, kv: &KeyValue, changed: &mut Changed) {
         match part {
             Part::Header => {
@@ -183,6 +207,10 @@ impl Copy {
                     };
                     self.jobs.insert(job.to_owned(), copy);
                 }
+                let partial = self.partial.remove(job);
+                if let (Some(known), Some(partial)) = (self.jobs.get_mut(job), partial) {
+                    known.destination = partial.destination;
+                }
                 changed.jobs.insert(job.to_owned());
             }
             Part::Log(sequence) => {
@@ -200,12 +228,11 @@ impl Copy {
                 }
                 changed.jobs.insert(job.to_owned());
             }
-            Part::Output => {
-                let known = self.jobs.get_mut(job);
-                let destination = serde_json::from_slice::<Destination>(&kv.value);
-                if let (Some(known), Ok(destination)) = (known, destination) {
-                    known.destination = Some(destination);
-                    changed.jobs.insert(job.to_owned());
+            Part::Output => self.put_destination(job, &kv.value, changed),
+            Part::Submitting => {
+                if !self.jobs.contains_key(job) {
+                    let partial = self.partial.entry(job.to_owned()).or_default();
+                    partial.is_submitting = true;
                 }
             }
             Part::Info => {
@@ -227,10 +254,32 @@ impl Copy {
         } else if let Some(name) = key.strip_prefix(keys::WORKERS) {
             self.workers.remove(name);
             changed.workers.insert(name.to_owned());
-        } else if let Some((job, Part::Header)) = keys::parse(key) {
-            self.jobs.remove(job);
-            changed.jobs.insert(job.to_owned());
+        } else if let Some((job, part)) = keys::parse(key) {
+            self.delete_of_job(job, part, changed);
         }
+    }
+
+    fn delete_of_job(&mut self, job: &str, part: Part, changed: &mut Changed) {
+        match part {
+            Part::Header => {
+                // The rest of it is still there.
+                let removed = self.jobs.remove(job);
+                if let Some(destination) = removed.and_then(|removed| removed.destination) {
+                    let partial = self.partial.entry(job.to_owned()).or_default();
+                    partial.destination = Some(destination);
+                }
+            }
+            Part::Output => {
+                self.partial.remove(job);
+            }
+            Part::Submitting => {
+                if let Some(partial) = self.partial.get_mut(job) {
+                    partial.is_submitting = false;
+                }
+            }
+            Part::Info | Part::Spec | Part::Splits(_) | Part::Ranges(_) | Part::Log(_) => return,
+        }
+        changed.jobs.insert(job.to_owned());
     }
 }
 

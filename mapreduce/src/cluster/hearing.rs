@@ -64,6 +64,8 @@ async fn hear_job(
         copy.map(|copy| (copy.id, runs(copy), copy.header.status.clone()))
     });
     let Some((id, is_running, status)) = now else {
+        // Its submission or its removal was left, perhaps.
+        shared.to_settle.notify_one();
         return Ok(());
     };
     if !is_running {
@@ -138,7 +140,7 @@ async fn image(client: &Client, job: &str, id: JobId) -> Result<Option<JobImage>
             Some(Part::Spec) => spec = Some(&kv.value),
             Some(Part::Splits(_)) => splits.push(kv.value.to_vec()),
             Some(Part::Log(_)) => log.push(kv.value.to_vec()),
-            Some(Part::Output | Part::Info | Part::Ranges(_)) | None => {}
+            Some(Part::Output | Part::Info | Part::Ranges(_) | Part::Submitting) | None => {}
         }
     }
     let (Some(header), Some(spec)) = (header, spec) else {

@@ -11,6 +11,7 @@
 //! /mapreduce/jobs/KEY/splits/NNNNN   what its maps read
 //! /mapreduce/jobs/KEY/ranges/NNNNN   where its partitions begin, of a job that sorts
 //! /mapreduce/jobs/KEY/log/NNNNNNNN   who has won, batch by batch
+//! /mapreduce/jobs/KEY/submitting     its submission is under way; with the lease of who submits
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,7 @@ pub(crate) enum Part {
     Splits(u32),
     Ranges(u32),
     Log(u64),
+    Submitting,
 }
 
 /// The key of a part of a job.
@@ -92,6 +94,7 @@ pub(crate) fn key(job: &str, part: Part) -> String {
         Part::Splits(chunk) => format!("{JOBS}{job}/splits/{chunk:05}"),
         Part::Ranges(chunk) => format!("{JOBS}{job}/ranges/{chunk:05}"),
         Part::Log(sequence) => format!("{JOBS}{job}/log/{sequence:08}"),
+        Part::Submitting => format!("{JOBS}{job}/submitting"),
     }
 }
 
@@ -103,6 +106,7 @@ pub(crate) fn parse(key: &str) -> Option<(&str, Part)> {
         None if part == "output" => Part::Output,
         None if part == "info" => Part::Info,
         None if part == "spec" => Part::Spec,
+        None if part == "submitting" => Part::Submitting,
         Some(("splits", chunk)) => Part::Splits(chunk.parse().ok()?),
         Some(("ranges", chunk)) => Part::Ranges(chunk.parse().ok()?),
         Some(("log", sequence)) => Part::Log(sequence.parse().ok()?),
@@ -146,6 +150,7 @@ mod tests {
             Part::Splits(7),
             Part::Ranges(0),
             Part::Log(123_456_789),
+            Part::Submitting,
         ];
         for part in parts {
             assert_eq!(parse(&key("a1", part)), Some(("a1", part)));

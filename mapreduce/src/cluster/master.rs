@@ -11,12 +11,13 @@ use crate::cluster::keys::{self, MasterEntry};
 use crate::cluster::proto::master_server;
 use crate::cluster::worker::{KEEPALIVE, MESSAGE_MAX};
 use crate::cluster::{appending, hearing, http, inspect, proto, settling, wire};
+use crate::store::Stores;
 use cfgsvc_client::{Client, Compare, Is, LockOptions, Op, Put, Txn};
 use mapreduce_core::master::event::{Effect, Event, ReportError};
 use mapreduce_core::master::{Master, Settings};
 use mapreduce_core::names::{Epoch, Incarnation, JobId};
 use mapreduce_core::record::{Batch, Header};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -73,11 +74,15 @@ pub(super) struct Shared {
     pub(super) news: News,
     /// Jobs that have ended.
     pub(super) to_settle: Notify,
+    /// Those with which files are put into place or removed now, by key.
+    pub(super) settling: Arc<Mutex<BTreeSet<String>>>,
+    /// Buckets in which their outputs are.
+    pub(super) stores: Arc<Stores>,
     /// Where it serves HTTP, if it does.
     pub(super) http: Option<String>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -274,6 +279,10 @@ pub(crate) async fn run(
         () = asked_to_end()? => Ok(()),
     };
     *lock(&shared.office) = None;
+    for key in &*lock(&shared.settling) {
+        // This process does not wait for its files: they may be where nothing answers.
+        tracing::warn!(key, "job is not settled: the next master goes on with it");
+    }
     done
 }
 

@@ -11,6 +11,7 @@
 pub(crate) mod appending;
 pub(crate) mod attempt;
 pub(crate) mod bars;
+pub(crate) mod bucket;
 pub(crate) mod copy;
 pub(crate) mod follow;
 pub(crate) mod hearing;
@@ -30,6 +31,7 @@ pub(crate) mod publication;
 pub(crate) mod settling;
 pub(crate) mod show;
 pub(crate) mod shuffle;
+pub(crate) mod staging;
 pub(crate) mod submit;
 pub(crate) mod view;
 pub(crate) mod wire;

@@ -1,9 +1,10 @@
 //! The program that runs the tasks of a job: the one that submitted it, so that all tasks, the plan
-//! and the sample are of one version of the code. It lies beside the output while the job runs;
-//! each worker copies it once, to a name that is its checksum, and runs no other.
+//! and the sample are of one version of the code. It lies beside the output while the job runs, or
+//! below its prefix in a bucket; each worker copies it once, to a name that is its checksum, and
+//! runs no other.
 
 use crate::cluster::process::Failure;
-use crate::cluster::publication;
+use crate::cluster::staging::Staging;
 use crate::{Error, Result};
 use fs_err as fs;
 use mapreduce_core::record::FailureClass;
@@ -50,7 +51,7 @@ pub(crate) fn arguments(code: &JobCode) -> Vec<String> {
 }
 
 /// The program that runs the tasks of a job, at a worker.
-pub(crate) fn of(directory: &Path, spec: &JobSpec) -> Result<PathBuf, Failure> {
+pub(crate) fn of(directory: &Path, spec: &JobSpec, staging: &Staging) -> Result<PathBuf, Failure> {
     let fatal = |message: String| Failure {
         class: FailureClass::IoFatal,
         message,
@@ -66,7 +67,7 @@ pub(crate) fn of(directory: &Path, spec: &JobSpec) -> Result<PathBuf, Failure> {
                     "the job's program is for {of}, this worker is {own}"
                 )));
             }
-            copied(directory, digest, Path::new(&spec.output)).map_err(|error| Failure::of(&error))
+            copied(directory, digest, staging).map_err(|error| Failure::of(&error))
         }
         JobCode::Streaming { .. } => Err(fatal(
             "this worker knows no jobs of the kind `streaming`: upgrade it".to_owned(),
@@ -75,7 +76,7 @@ pub(crate) fn of(directory: &Path, spec: &JobSpec) -> Result<PathBuf, Failure> {
 }
 
 /// The worker's own copy.
-fn copied(directory: &Path, digest: &str, staging: &Path) -> Result<PathBuf> {
+fn copied(directory: &Path, digest: &str, staging: &Staging) -> Result<PathBuf> {
     let name = digest
         .strip_prefix(ALGORITHM)
         .filter(|hex| hex.len() == 64 && hex.bytes().all(|digit| digit.is_ascii_hexdigit()))
@@ -90,10 +91,7 @@ fn copied(directory: &Path, digest: &str, staging: &Path) -> Result<PathBuf> {
     let own = tempfile::Builder::new()
         .prefix(".new-")
         .tempfile_in(&programs)?;
-    std::io::copy(
-        &mut fs::File::open(publication::program(staging))?,
-        &mut own.as_file(),
-    )?;
+    staging.copy_program(own.as_file())?;
     let found = checksum(own.path())?;
     if found != digest {
         return Err(format!("the job's program is {found}, it was submitted as {digest}").into());
@@ -102,31 +100,4 @@ fn copied(directory: &Path, digest: &str, staging: &Path) -> Result<PathBuf> {
     // A file that is open for writing cannot be run.
     own.into_temp_path().persist(&path)?;
     Ok(path)
-}
-
-/// Puts files where tasks find them, each by its name.
-pub(crate) fn leave_files(files: &[PathBuf], staging: &Path) -> Result<()> {
-    let to = publication::side_inputs(staging);
-    if !files.is_empty() {
-        fs::create_dir(&to)?;
-    }
-    for file in files {
-        let name = file.file_name().ok_or_else(|| {
-            let file = file.display();
-            Error::from(format!("--file {file} has no name"))
-        })?;
-        let to = to.join(name);
-        if to.exists() {
-            let name = name.to_string_lossy();
-            return Err(format!("--file: two files are called {name}").into());
-        }
-        fs::copy(file, to)?;
-    }
-    Ok(())
-}
-
-/// Puts a program where workers find it.
-pub(crate) fn leave(program: &Path, staging: &Path) -> Result<()> {
-    fs::copy(program, publication::program(staging))?;
-    Ok(())
 }

@@ -15,6 +15,7 @@
 
 use crate::cluster::copy::counters;
 use crate::engine::local::part;
+use crate::store::Version;
 use crate::{Error, Result, store};
 use fs_err as fs;
 use mapreduce_core::job::JobState;
@@ -35,9 +36,9 @@ const RESERVED: [&str; 6] = [
 ];
 
 /// Where the output goes; in the group, beside the job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Destination {
-    /// The directory.
+    /// The directory, or the URL of a prefix.
     pub(crate) target: PathBuf,
     /// What is there may be replaced.
     pub(crate) overwrite: bool,
@@ -46,6 +47,12 @@ pub(crate) struct Destination {
     /// Why not yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
+    /// In a bucket: what the manifest was when the job was submitted, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaces: Option<Version>,
+    /// A person does not want the output of a job that is done any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_given_up: bool,
 }
 
 /// Where the output of a job comes to be: the address that its description has.
@@ -88,30 +95,48 @@ pub(crate) fn attempt_name(job: JobId, task: TaskId, attempt: AttemptId) -> Stri
 }
 
 #[derive(Serialize)]
-struct Manifest {
-    job: String,
-    number: u64,
-    epoch: u64,
-    files: Vec<ManifestFile>,
+pub(crate) struct Manifest {
+    pub(crate) job: String,
+    pub(crate) number: u64,
+    pub(crate) epoch: u64,
+    pub(crate) files: Vec<ManifestFile>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    side_files: Vec<ManifestFile>,
-    counters: BTreeMap<String, BTreeMap<String, u128>>,
+    pub(crate) side_files: Vec<ManifestFile>,
+    pub(crate) counters: BTreeMap<String, BTreeMap<String, u128>>,
 }
 
 /// Of a manifest, what says whose it is.
 #[derive(Deserialize)]
-struct Whose {
-    job: String,
-    number: u64,
+pub(crate) struct Whose {
+    pub(crate) job: String,
+    pub(crate) number: u64,
 }
 
 #[derive(Serialize)]
-struct ManifestFile {
-    name: String,
-    octets: u64,
+pub(crate) struct ManifestFile {
+    pub(crate) name: String,
+    pub(crate) octets: u64,
     /// XXH3.
     checksum: String,
     attempt: String,
+}
+
+impl ManifestFile {
+    pub(crate) fn new(name: String, octets: u64, checksum: u64, attempt: String) -> Self {
+        let checksum = format!("{checksum:016x}");
+        Self {
+            name,
+            octets,
+            checksum,
+            attempt,
+        }
+    }
+}
+
+/// Whether a side file may have this name: it is a file's, and cannot be that of another one of the
+/// output.
+pub(crate) fn is_side_name(name: &str) -> bool {
+    name.starts_with('_') && !name.contains('/') && !RESERVED.contains(&name)
 }
 
 /// What was done.
@@ -250,12 +275,8 @@ fn fill(staging: &Path, (job, id): (&str, JobId), state: &JobState, epoch: Epoch
             let path = to.display();
             return Err(format!("{path} has {octets} octets, its task wrote {length}").into());
         }
-        files.push(ManifestFile {
-            name,
-            octets,
-            checksum: format!("{checksum:016x}"),
-            attempt: winner.attempt.to_string(),
-        });
+        let attempt = winner.attempt.to_string();
+        files.push(ManifestFile::new(name, octets, checksum, attempt));
     }
     let side_files = fill_sides(staging, id, state)?;
     let manifest = Manifest {
@@ -293,8 +314,7 @@ fn fill_sides(staging: &Path, id: JobId, state: &JobState) -> Result<Vec<Manifes
         let output = attempts(staging).join(attempt_name(id, task, winner.attempt));
         for output_file in winner.sides() {
             let name = &output_file.name;
-            // A name is a file's, and cannot be that of another one of the output.
-            if !name.starts_with('_') || RESERVED.contains(&name.as_str()) {
+            if !is_side_name(name) {
                 return Err(format!("{task} has a side file called {name}").into());
             }
             let to = staging.join(name);
@@ -304,18 +324,15 @@ fn fill_sides(staging: &Path, id: JobId, state: &JobState) -> Result<Vec<Manifes
                 let (path, length) = (to.display(), output_file.length);
                 return Err(format!("{path} has {octets} octets, its task wrote {length}").into());
             }
-            files.push(ManifestFile {
-                name: name.clone(),
-                octets,
-                checksum: format!("{:016x}", output_file.checksum),
-                attempt: winner.attempt.to_string(),
-            });
+            let (attempt, checksum) = (winner.attempt.to_string(), output_file.checksum);
+            files.push(ManifestFile::new(name.clone(), octets, checksum, attempt));
         }
     }
     Ok(files)
 }
 
-fn tasks(state: &JobState, phase: Phase) -> impl Iterator<Item = TaskId> {
+/// The tasks of a phase.
+pub(crate) fn tasks(state: &JobState, phase: Phase) -> impl Iterator<Item = TaskId> {
     let task = match phase {
         Phase::Map => TaskId::map,
         Phase::Reduce => TaskId::reduce,

@@ -57,8 +57,7 @@ fn prepared(directory: &Path, is_there: bool) -> Destination {
     Destination {
         target,
         overwrite: is_there,
-        settled: false,
-        problem: None,
+        ..Destination::default()
     }
 }
 

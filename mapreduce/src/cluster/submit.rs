@@ -1,23 +1,31 @@
 //! What people do to jobs: submit and cancel them.
 
 use crate::cluster::keys::{self, Info, Part, WorkerEntry, key};
-use crate::cluster::publication::{self, Destination};
-use crate::cluster::{program, words};
+use crate::cluster::publication::Destination;
+use crate::cluster::staging::{self, Staging};
+use crate::cluster::{keeping, program, words};
 use crate::engine::local::{self, Options};
 use crate::job::Code;
-use crate::{Result, store};
-use cfgsvc_client::{Client, Compare, Op, Put, Txn};
-use fs_err as fs;
+use crate::store::{self, Older, Stores};
+use crate::{Error, Result};
+use cfgsvc_client::{Client, Compare, Delete, Keys, Op, Put, Session, Txn};
 use mapreduce_core::limits::HOSTS_MAX;
 use mapreduce_core::names::HostName;
 use mapreduce_core::record::{Header, JobStatus};
 use mapreduce_core::spec::{InputSpec, JobCode, JobOptions, JobSpec, SPEC_VERSION, digest};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Octets of a value of the group that a list is cut into.
 const CHUNK: usize = 512 << 10;
+/// Time to live of the lease of who submits, s: for so long the group may be out of reach, and so
+/// long after its end what it has left is kept.
+const TTL_S: i64 = 30;
+/// How long what was prepared may take to be removed.
+const CLEAR_MAX: Duration = Duration::from_secs(10);
 /// Between two tries to reach the group.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -44,14 +52,83 @@ impl Submission<'_> {
     }
 }
 
-/// Writes a job to the group; its key.
+/// Writes a job to the group; its key. Whatever ends it before there is a job, nothing is left:
+/// what is not removed here a master removes when the lease is over.
 pub(crate) async fn submit(client: &Client, what: &Submission<'_>) -> Result<String> {
     let job = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
-    let target = std::path::absolute(store::directory(&what.options.output)?)?;
-    let staging = publication::staging(&target, &job)?;
+    staging::check_files(what.files)?;
+    let target = store::place(&what.options.output)?;
+    let stores = Stores::default();
+    let staging = Staging::of(&stores, &target, &job)?;
     let workers = workers(client).await?;
     let hosts = |file: &str| hosts(&workers, file);
-    let planned = local::prepare(what.code, what.options, &hosts)?;
+    // Until it is signalled otherwise, a signal ends the process: there is nothing yet.
+    let planned = tokio::task::block_in_place(|| local::prepare(what.code, what.options, &hosts))?;
+    let overwrite = what.options.overwrite;
+    let (replaces, older) = tokio::task::block_in_place(|| staging.vacancy(overwrite))?;
+    let described = described(what, &planned, &staging)?;
+    let destination = Destination {
+        target,
+        overwrite,
+        replaces,
+        ..Destination::default()
+    };
+    let session = client.session(TTL_S).await?;
+    let begun = Begun {
+        client,
+        job: &job,
+        staging,
+        destination,
+        ended: Arc::default(),
+    };
+    begun.begin(&session).await?;
+    let submitted = tokio::select! {
+        submitted = begun.fill(what.files, older, &described) => {
+            submitted.map_err(NotSubmitted::over)
+        }
+        signal = asked_to_end() => Err(NotSubmitted {
+            error: signal.err().unwrap_or_else(|| "interrupted: there is no job".into()),
+            how: How::Interrupted,
+        }),
+    };
+    let submitted = match submitted {
+        // Once it may have been written the key says to others whether it was.
+        Ok(()) => begun.commit(&described).await,
+        Err(error) => Err(error),
+    };
+    if let Err(NotSubmitted { error, how }) = submitted {
+        if let Err(left) = begun.clear(how).await {
+            eprintln!("warning: what was prepared is left until a master removes it: {left}");
+        }
+        // The master need not wait for the lease to end. If it is not reached, it waits.
+        let _ = session.close().await;
+        return Err(error);
+    }
+    // The key that had it is gone; a lease that is left ends by itself.
+    let _ = session.close().await;
+    Ok(job)
+}
+
+/// SIGTERM or SIGINT.
+async fn asked_to_end() -> Result<()> {
+    super::master::asked_to_end()?.await;
+    Ok(())
+}
+
+/// What the group has of a job.
+struct Described {
+    header: Header,
+    json: Vec<u8>,
+    info: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
+    ranges: Vec<u8>,
+}
+
+fn described(
+    what: &Submission<'_>,
+    planned: &local::Prepared,
+    staging: &Staging,
+) -> Result<Described> {
     let chunks = planned.plan.splits.chunks();
     let spec = JobSpec {
         version: SPEC_VERSION,
@@ -64,54 +141,173 @@ pub(crate) async fn submit(client: &Client, what: &Submission<'_>) -> Result<Str
             digest: hex(digest(chunks.iter().map(Vec::as_slice))),
         },
         reduces: planned.plan.reduces,
-        output: staging
-            .to_str()
-            .ok_or("the output's name is not UTF-8")?
-            .to_owned(),
+        output: staging.address()?,
         options: what.how.clone(),
     };
     let json = spec.to_json()?;
-    let header = Header {
-        spec_digest: digest([json.as_slice()]),
-        maps: planned.plan.maps(),
-        reduces: planned.plan.reduces,
-        status: JobStatus::Running,
-    };
-    let destination = Destination {
-        target,
-        overwrite: what.options.overwrite,
-        settled: false,
-        problem: None,
-    };
-    let left = Left::new(&destination, &job)?;
-    program::leave(&std::env::current_exe()?, &staging)?;
-    program::leave_files(what.files, &staging)?;
     let ranges = planned.ranges.as_ref();
     let ranges = ranges.map(serde_json::to_vec).transpose()?;
-    put_lists(client, &job, chunks, &ranges.unwrap_or_default()).await?;
-    let output = serde_json::to_vec(&destination)?;
-    let info = serde_json::to_vec(&Info {
-        name: what.name.to_owned(),
-        submitted_ms: words::now_ms(),
-        input_octets: planned.plan.bytes,
-    })?;
-    // From then on it is a job. The header comes first: who follows makes a job of it, and gives
-    // that what comes after.
-    let txn = Txn::new()
-        .when(Compare::missing(key(&job, Part::Header)))
-        .then(Op::Put(Put::new(key(&job, Part::Header), header.encode())))
-        .then(Op::Put(Put::new(key(&job, Part::Spec), json)))
-        .then(Op::Put(Put::new(key(&job, Part::Output), output)))
-        .then(Op::Put(Put::new(key(&job, Part::Info), info)));
-    // Whether a job with an unknown outcome is there, others see by its key.
-    let committed = client.txn(txn).await;
-    let is_refused = matches!(&committed, Ok(reply) if !reply.succeeded);
-    left.end(is_refused);
-    committed?;
-    if is_refused {
-        return Err("another job has the same key: submit it again".into());
+    Ok(Described {
+        header: Header {
+            spec_digest: digest([json.as_slice()]),
+            maps: planned.plan.maps(),
+            reduces: planned.plan.reduces,
+            status: JobStatus::Running,
+        },
+        json,
+        info: serde_json::to_vec(&Info {
+            name: what.name.to_owned(),
+            submitted_ms: words::now_ms(),
+            input_octets: planned.plan.bytes,
+        })?,
+        chunks,
+        ranges: ranges.unwrap_or_default(),
+    })
+}
+
+/// Why there is no job.
+struct NotSubmitted {
+    error: Error,
+    how: How,
+}
+
+/// How far it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Nothing is done any more.
+    Over,
+    /// A thread may still write files.
+    Interrupted,
+    /// There may be a job.
+    Unknown,
+}
+
+impl NotSubmitted {
+    fn over(error: Error) -> Self {
+        let how = How::Over;
+        Self { error, how }
     }
-    Ok(job)
+}
+
+/// A submission that is under way: others know by two keys where its files are, and that somebody
+/// is at it.
+struct Begun<'a> {
+    client: &'a Client,
+    job: &'a str,
+    staging: Staging,
+    destination: Destination,
+    ended: Arc<AtomicBool>,
+}
+
+impl Begun<'_> {
+    fn key(&self, part: Part) -> String {
+        key(self.job, part)
+    }
+
+    fn taken() -> Error {
+        "another job has the same key: submit it again".into()
+    }
+
+    fn lost() -> Error {
+        let what = "another job has the same key, or the group was not reached for";
+        format!("{what} {TTL_S} s: submit it again").into()
+    }
+
+    async fn begin(&self, session: &Session) -> Result<()> {
+        let submitting = Put::new(self.key(Part::Submitting), "").lease(session.lease());
+        let destination = serde_json::to_vec(&self.destination)?;
+        let txn = Txn::new()
+            .when(Compare::missing(self.key(Part::Header)))
+            .when(Compare::missing(self.key(Part::Output)))
+            .then(Op::Put(submitting))
+            .then(Op::Put(Put::new(self.key(Part::Output), destination)));
+        if self.client.txn(txn).await?.succeeded {
+            return Ok(());
+        }
+        Err(Self::taken())
+    }
+
+    /// Leaves what tasks need, and the lists that are too long for one value.
+    async fn fill(
+        &self,
+        files: &[PathBuf],
+        older: Vec<Older>,
+        described: &Described,
+    ) -> Result<()> {
+        let (staging, files) = (self.staging.clone(), files.to_vec());
+        let ended = Arc::clone(&self.ended);
+        // It may take long, or not end: whoever interrupts this is heard meanwhile.
+        let work = tokio::task::spawn_blocking(move || {
+            let program = std::env::current_exe()?;
+            staging.fill((&program, &files), &older, &ended)
+        });
+        work.await??;
+        for (number, chunk) in (0..).zip(&described.chunks) {
+            self.put(Part::Splits(number), chunk.clone()).await?;
+        }
+        for (number, chunk) in (0..).zip(described.ranges.chunks(CHUNK)) {
+            self.put(Part::Ranges(number), chunk.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a part, while others know that somebody is at it: else they may have removed the rest.
+    async fn put(&self, part: Part, value: Vec<u8>) -> Result<()> {
+        let txn = Txn::new()
+            .when(Compare::exists(self.key(Part::Submitting)))
+            .then(Op::Put(Put::new(self.key(part), value)));
+        if self.client.txn(txn).await?.succeeded {
+            return Ok(());
+        }
+        Err(Self::lost())
+    }
+
+    /// From then on it is a job. The header comes first: who follows makes a job of it, and gives
+    /// that what comes after. If the lease was lost, others may have removed what was prepared.
+    async fn commit(&self, described: &Described) -> Result<(), NotSubmitted> {
+        let submitting = self.key(Part::Submitting);
+        let put = |part, value: Vec<u8>| Op::Put(Put::new(self.key(part), value));
+        let txn = Txn::new()
+            .when(Compare::missing(self.key(Part::Header)))
+            .when(Compare::exists(submitting.clone()))
+            .then(put(Part::Header, described.header.encode()))
+            .then(put(Part::Spec, described.json.clone()))
+            .then(put(Part::Info, described.info.clone()))
+            .then(Op::Delete(Delete::new(Keys::one(submitting))));
+        match self.client.txn(txn).await {
+            Ok(reply) if reply.succeeded => Ok(()),
+            Ok(_) => Err(NotSubmitted::over(Self::lost())),
+            Err(error) => Err(NotSubmitted {
+                how: if error.outcome_unknown() {
+                    How::Unknown
+                } else {
+                    How::Over
+                },
+                error: error.into(),
+            }),
+        }
+    }
+
+    /// Removes what there is of it. What a thread writes after that, and its keys, a master
+    /// removes: by them it knows where to look.
+    async fn clear(&self, how: How) -> Result<()> {
+        if how == How::Unknown {
+            return Ok(());
+        }
+        self.ended.store(true, Ordering::Relaxed);
+        let (staging, destination) = (self.staging.clone(), self.destination.clone());
+        let job = self.job.to_owned();
+        let work = tokio::task::spawn_blocking(move || {
+            super::settling::discard(&staging, &destination, &job)
+        });
+        tokio::time::timeout(CLEAR_MAX, work).await???;
+        if how == How::Over {
+            let submitting = Delete::new(Keys::one(self.key(Part::Submitting)));
+            self.client.delete(submitting).await?;
+            keeping::remove_rest(self.client, self.job, None).await?;
+        }
+        Ok(())
+    }
 }
 
 async fn workers(client: &Client) -> Result<Vec<WorkerEntry>> {
@@ -137,56 +333,6 @@ fn hex(octets: [u8; 32]) -> String {
         words::add(&mut hex, format_args!("{octet:02x}"));
         hex
     })
-}
-
-/// Writes what is too long for one value, before there is a job.
-async fn put_lists(client: &Client, job: &str, splits: Vec<Vec<u8>>, ranges: &[u8]) -> Result<()> {
-    for (number, chunk) in (0..).zip(splits) {
-        let at = key(job, Part::Splits(number));
-        client.put(Put::new(at, chunk)).await?;
-    }
-    for (number, chunk) in (0..).zip(ranges.chunks(CHUNK)) {
-        let at = key(job, Part::Ranges(number));
-        client.put(Put::new(at, chunk.to_vec())).await?;
-    }
-    Ok(())
-}
-
-/// The directory beside the output: there before the job, and gone if there will be none.
-struct Left<'a> {
-    destination: &'a Destination,
-    job: &'a str,
-    is_kept: bool,
-}
-
-impl<'a> Left<'a> {
-    fn new(destination: &'a Destination, job: &'a str) -> Result<Self> {
-        let staging = publication::staging(&destination.target, job)?;
-        fs::create_dir(&staging)?;
-        let is_kept = false;
-        let left = Self {
-            destination,
-            job,
-            is_kept,
-        };
-        fs::create_dir(publication::attempts(&staging))?;
-        Ok(left)
-    }
-
-    /// Keeps it, unless nobody wants it.
-    fn end(mut self, is_unwanted: bool) {
-        self.is_kept = !is_unwanted;
-    }
-}
-
-impl Drop for Left<'_> {
-    fn drop(&mut self) {
-        if !self.is_kept
-            && let Err(error) = publication::discard(self.destination, self.job)
-        {
-            eprintln!("warning: what was prepared is left: {error}");
-        }
-    }
 }
 
 /// Waits until the group answers, and says that it waits.

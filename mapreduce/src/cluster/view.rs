@@ -234,10 +234,15 @@ impl View {
 
 fn state(job: &JobCopy, is_settled: bool) -> (State, Option<String>) {
     let unsettled = || job.destination.as_ref().and_then(|to| to.problem.clone());
+    let given_up = || {
+        let destination = job.destination.as_ref();
+        let is_given_up = destination.is_some_and(|to| to.is_given_up);
+        is_given_up.then(|| "its output was discarded".to_owned())
+    };
     match (&job.header.status, &job.damage) {
         (JobStatus::Running, Some(damage)) => (State::Damaged, Some(damage.clone())),
         (JobStatus::Running, None) => (State::Running, None),
-        (JobStatus::Done, _) if is_settled => (State::Done, None),
+        (JobStatus::Done, _) if is_settled => (State::Done, given_up()),
         (JobStatus::Done, _) => (State::Publishing, unsettled()),
         (JobStatus::Failed(failure), _) => (State::Failed, Some(failure.to_string())),
         (JobStatus::Cancelled, _) => (State::Cancelled, unsettled()),

@@ -14,6 +14,7 @@ use crate::cluster::process::Failure;
 use crate::cluster::proto::{effect, master_client, worker_server};
 use crate::cluster::shuffle::{self, Serving};
 use crate::cluster::{http, logs, proto, wire};
+use crate::store::Stores;
 use crate::{Error, Result};
 use cfgsvc_client::{
     Client, Compare, Following, Freshness, LeaseState, Moment, Op, Put, Session, Txn,
@@ -111,6 +112,8 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) settings: Settings,
     pub(crate) incarnation: Incarnation,
+    /// Buckets in which outputs of jobs are.
+    pub(crate) stores: Stores,
     following: Following<Copy>,
     lease: tokio::sync::watch::Receiver<LeaseState>,
     inner: Mutex<Inner>,
@@ -167,9 +170,9 @@ impl Shared {
         self.lock().jobs.get(&job).cloned()
     }
 
-    /// Keeps what was read of a job, while it goes on.
-    pub(crate) fn describe(&self, job: JobId, read: Arc<attempt::Job>) {
-        self.lock().jobs.insert(job, read);
+    /// Keeps what was read of a job, while it goes on; what all its attempts share.
+    pub(crate) fn describe(&self, job: JobId, read: Arc<attempt::Job>) -> Arc<attempt::Job> {
+        Arc::clone(self.lock().jobs.entry(job).or_insert(read))
     }
 
     /// Where a life of a worker is reached.
@@ -403,6 +406,7 @@ async fn live(client: &Client, settings: &Settings, life: &Life) -> Result<()> {
         client: client.clone(),
         settings: settings.clone(),
         incarnation,
+        stores: Stores::default(),
         following,
         lease: lease.clone(),
         inner: Mutex::default(),

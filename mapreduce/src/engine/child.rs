@@ -8,13 +8,14 @@
 //! the job's code prints goes to standard error.
 
 use crate::engine::care::Care;
+use crate::engine::local::part;
 use crate::engine::output::Target;
 use crate::engine::side::SideFile;
 use crate::engine::task::{
     Context, Counters, MapPart, MapTask, Mapped, Progress, ReduceTask, TaskError,
 };
 use crate::job::Code;
-use crate::store::{InputFile, Part, Parts, Stores, Within};
+use crate::store::{AttemptObjects, InputFile, Part, Parts, Stores, Within};
 use crate::{AnyJob, Error, Result};
 use mapreduce_data::block::Compression;
 use mapreduce_data::partition::Partitioner;
@@ -50,6 +51,9 @@ pub(crate) struct Order {
     pub(crate) directory: PathBuf,
     /// The output file, of a task that writes one.
     pub(crate) output: PathBuf,
+    /// Instead of it, the address of the job's directory in a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bucket: Option<String>,
     /// Octets of memory for records.
     pub(crate) memory: usize,
     /// Octets of memory for all.
@@ -321,11 +325,33 @@ fn care(asked: Option<Skip>) -> Result<Care, TaskError> {
 }
 
 fn run(code: &dyn Code, order: Order, progress: Arc<Progress>) -> Result<Word, TaskError> {
+    let Some(address) = &order.bucket else {
+        let output = order.output.clone();
+        return run_to(code, order, progress, &Attempt(&output));
+    };
+    let job = Stores::default().job_at(address);
+    let job = job.and_then(|job| job.ok_or_else(|| format!("{address} is in no bucket").into()));
+    let job = job.map_err(TaskError::Output)?;
+    let files = AttemptObjects::new(job, order.attempt.clone(), part(order.task));
+    let done = run_to(code, order, progress, &files);
+    if done.is_err()
+        && let Err(error) = files.discard()
+    {
+        eprintln!("warning: what this attempt has written is left until the job ends: {error}");
+    }
+    done
+}
+
+fn run_to(
+    code: &dyn Code,
+    order: Order,
+    progress: Arc<Progress>,
+    files: &dyn Parts,
+) -> Result<Word, TaskError> {
     let care = care(order.care)?;
     let mut context = Context::new(order.task, order.attempt, progress).careful(care);
-    let files = Attempt(&order.output);
     let output = Target {
-        to: &files,
+        to: files,
         name: String::new(),
     };
     match order.what {
@@ -337,8 +363,8 @@ fn run(code: &dyn Code, order: Order, progress: Arc<Progress>) -> Result<Word, T
         } => {
             let ranges = ranges.map(|firsts| Arc::new(Partitioner::Range(firsts)));
             let partition = || code.partition(reduces, ranges.clone());
-            let files = inputs(&parts)?;
-            let parts = files.iter().zip(&parts);
+            let inputs = inputs(&parts)?;
+            let parts = inputs.iter().zip(&parts);
             let task = MapTask {
                 parts: parts
                     .map(|(file, part)| MapPart::new(file, part.begin, part.end))

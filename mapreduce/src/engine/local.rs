@@ -8,7 +8,7 @@ use crate::engine::task::{
     Context, Counters, MapPart, MapTask, OWN, Progress, ReduceTask, TaskError, add,
 };
 use crate::job::Code;
-use crate::store::{self, Destination, InputFile, Packing, Staging, Stores};
+use crate::store::{self, InputFile, Packing, Parts, Staging, Stores};
 use fs_err as fs;
 use mapreduce_core::names::HostName;
 use mapreduce_core::plan::{self, Plan, Shape, Split};
@@ -139,7 +139,7 @@ struct Local<'a> {
     files: HashMap<&'a str, &'a InputFile>,
     options: &'a Options,
     scratch: PathBuf,
-    output: &'a dyn Destination,
+    output: &'a dyn Parts,
     ranges: Option<Arc<Partitioner>>,
     ended: &'a Arc<AtomicBool>,
 }
@@ -218,8 +218,7 @@ pub(crate) fn prepare(
         file.make_absolute()?;
     }
     let plan = plan(code, &files, options, hosts)?;
-    // It is refused if it is there; then what it has begun is gone.
-    let output = stores.destination(&options.output, options.overwrite)?;
+    stores.vacant(&options.output, options.overwrite)?;
     let ended = Arc::default();
     let local = Local {
         code,
@@ -227,7 +226,8 @@ pub(crate) fn prepare(
         files: by_name(&files),
         options,
         scratch: PathBuf::new(),
-        output: &*output,
+        // A sample writes nothing.
+        output: &store::Within(Path::new("")),
         ranges: None,
         ended: &ended,
     };

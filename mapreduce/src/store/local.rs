@@ -40,6 +40,10 @@ impl Store for Files {
         }
     }
 
+    fn vacant(&self, name: &str, overwrite: bool) -> Result<()> {
+        Directory::is_there(Path::new(name), overwrite).map(drop)
+    }
+
     fn destination(self: Arc<Self>, name: &str, overwrite: bool) -> Result<Box<dyn Destination>> {
         Ok(Box::new(Directory::check(Path::new(name), overwrite)?))
     }
@@ -181,9 +185,9 @@ fn parent(path: &Path) -> &Path {
 }
 
 impl Directory {
-    /// Refuses what is there already.
-    pub(super) fn check(path: &Path, overwrite: bool) -> Result<Self> {
-        let exists = match fs::read_dir(path) {
+    /// Whether a directory is there; one that may not be replaced is refused.
+    pub(super) fn is_there(path: &Path, overwrite: bool) -> Result<bool> {
+        match fs::read_dir(path) {
             Ok(mut entries) => {
                 if entries.next().is_some() && !overwrite {
                     let path = path.display();
@@ -192,11 +196,16 @@ impl Directory {
                     );
                     return Err(what.into());
                 }
-                true
+                Ok(true)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => false,
-            Err(error) => return Err(format!("output: {error}").into()),
-        };
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(format!("output: {error}").into()),
+        }
+    }
+
+    /// Refuses what is there already.
+    pub(super) fn check(path: &Path, overwrite: bool) -> Result<Self> {
+        let exists = Self::is_there(path, overwrite)?;
         let base = path.file_name().ok_or("the output is not named")?;
         let name = format!(".{}.{}", base.to_string_lossy(), std::process::id());
         let staging = Staging::create(parent(path).join(&name))?;

@@ -4,6 +4,7 @@
 //! The two kinds of output differ in how they come to be there as a whole: a directory by one
 //! rename, objects by a manifest that is put last and only once, and names what belongs to it.
 
+mod job;
 mod local;
 mod objects;
 mod reader;
@@ -20,6 +21,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use job::{AttemptObjects, JobObjects, Older, PROGRAM, Version, is_in_bucket, leave};
 pub(crate) use local::{Staging, Within, put};
 
 /// What names the files of an output, is put last, and is followed by who reads it.
@@ -127,6 +129,9 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// The manifest of an output, if it has one.
     fn manifest(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
+    /// Refuses what is in the place of an output, unless it may be replaced.
+    fn vacant(&self, name: &str, overwrite: bool) -> Result<()>;
+
     /// Where an output will be. What is there already is refused, before any work is done.
     fn destination(self: Arc<Self>, name: &str, overwrite: bool) -> Result<Box<dyn Destination>>;
 }
@@ -214,18 +219,16 @@ fn location(name: &str) -> Result<Location<'_>, String> {
     })
 }
 
-/// The directory that an output's name is, for those that cannot be elsewhere.
-pub(crate) fn directory(output: &Path) -> Result<PathBuf> {
+/// Where the output of a job on many machines goes, by what a person calls it: a whole path, or a
+/// URL of a prefix.
+pub(crate) fn place(output: &Path) -> Result<PathBuf> {
     let Some(name) = output.to_str() else {
-        return Ok(output.to_owned());
+        return Ok(std::path::absolute(output)?);
     };
     let location = location(name).map_err(|why| Error::from(format!("output {name}: {why}")))?;
     match location {
-        Location::Path(path) => Ok(path.into()),
-        Location::Object { .. } => Err(format!(
-            "output {name}: of a job that is submitted it is a directory; run it here, or name one"
-        )
-        .into()),
+        Location::Path(path) => Ok(std::path::absolute(path)?),
+        Location::Object { .. } => Ok(name.trim_end_matches('/').into()),
     }
 }
 
@@ -288,15 +291,27 @@ impl Stores {
         })
     }
 
+    /// Refuses what is in the place of an output, unless it may be replaced.
+    pub(crate) fn vacant(&self, path: &Path, overwrite: bool) -> Result<()> {
+        let Some(name) = path.to_str() else {
+            return local::Directory::is_there(path, overwrite).map(drop);
+        };
+        let (store, path) = self.of_output(name)?;
+        store.vacant(&path, overwrite)
+    }
+
+    fn of_output(&self, name: &str) -> Result<(Arc<dyn Store>, String)> {
+        self.of(name)
+            .map_err(|why| Error::from(format!("output {name}: {why}")))
+    }
+
     /// Where an output will be.
     pub(crate) fn destination(&self, path: &Path, overwrite: bool) -> Result<Box<dyn Destination>> {
         let Some(name) = path.to_str() else {
             // What is no UTF-8 is no URL.
             return Ok(Box::new(local::Directory::check(path, overwrite)?));
         };
-        let (store, path) = self
-            .of(name)
-            .map_err(|why| Error::from(format!("output {name}: {why}")))?;
+        let (store, path) = self.of_output(name)?;
         store.destination(&path, overwrite)
     }
 

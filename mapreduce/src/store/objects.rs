@@ -4,21 +4,23 @@
 //! An output of a job is what its manifest names, whatever else lies under the same prefix: what
 //! attempts left that lost, or were killed.
 
+use super::job::{is_of_attempt, key_of};
 use super::reader::ObjectReader;
 use super::runtime::{Pending, Runtime};
-use super::upload::ObjectOutput;
+use super::upload::{ObjectOutput, Vacancy};
 use super::{
     Destination, GLOB, InputError, InputFile, MANIFEST, ObjectError, Packing, Store, is_no_data,
 };
 use crate::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
     BackoffConfig, Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _,
     RetryConfig,
 };
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -61,12 +63,19 @@ impl fmt::Display for Scheme {
 }
 
 /// A bucket.
-#[derive(Debug)]
 pub(super) struct Objects {
     /// `s3://bucket/`.
     root: String,
     store: Arc<dyn ObjectStore>,
+    /// The same, for uploads whose numbers others are to know.
+    uploads: Arc<dyn MultipartStore>,
     runtime: Arc<Runtime>,
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.root)
+    }
 }
 
 /// What a job's manifest says of its files.
@@ -94,20 +103,27 @@ fn retries() -> RetryConfig {
     }
 }
 
-fn connect(scheme: Scheme, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+type Connected = (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>);
+
+fn both(store: impl ObjectStore + MultipartStore) -> Connected {
+    let store = Arc::new(store);
+    (Arc::clone(&store) as Arc<dyn ObjectStore>, store)
+}
+
+fn connect(scheme: Scheme, bucket: &str) -> object_store::Result<Connected> {
     use object_store::{aws, azure, gcp};
     Ok(match scheme {
         Scheme::S3 => {
             let builder = aws::AmazonS3Builder::from_env().with_bucket_name(bucket);
-            Arc::new(builder.with_retry(retries()).build()?)
+            both(builder.with_retry(retries()).build()?)
         }
         Scheme::Gs => {
             let builder = gcp::GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-            Arc::new(builder.with_retry(retries()).build()?)
+            both(builder.with_retry(retries()).build()?)
         }
         Scheme::Az => {
             let builder = azure::MicrosoftAzureBuilder::from_env().with_container_name(bucket);
-            Arc::new(builder.with_retry(retries()).build()?)
+            both(builder.with_retry(retries()).build()?)
         }
     })
 }
@@ -180,6 +196,25 @@ fn in_order(objects: &mut [ObjectMeta]) {
     objects.sort_by_cached_key(parts);
 }
 
+/// Jobs that have a directory among these: they are not done, or not all is deleted that they
+/// leave. The prefixes of their outputs, and their keys.
+fn running(listed: &[ObjectMeta]) -> HashSet<(String, String)> {
+    let jobs = listed.iter().filter_map(|object| {
+        let mut prefix = String::new();
+        for part in object.location.as_ref().split('/') {
+            if let Some(key) = key_of(part) {
+                return Some((prefix, key.to_owned()));
+            }
+            if !prefix.is_empty() {
+                prefix.push('/');
+            }
+            prefix.push_str(part);
+        }
+        None
+    });
+    jobs.collect()
+}
+
 impl Objects {
     pub(super) fn connect(
         scheme: Scheme,
@@ -188,12 +223,30 @@ impl Objects {
     ) -> Result<Self, String> {
         // One that is there already has been chosen by the program.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let store = connect(scheme, bucket).map_err(|error| one_line(&error.to_string()))?;
+        let connected = connect(scheme, bucket).map_err(|error| one_line(&error.to_string()))?;
+        let (store, uploads) = connected;
         Ok(Self {
             root: format!("{scheme}://{bucket}/"),
             store,
+            uploads,
             runtime,
         })
+    }
+
+    /// A bucket of tests.
+    #[cfg(test)]
+    pub(super) fn of(store: impl ObjectStore + MultipartStore) -> Self {
+        let (store, uploads) = both(store);
+        Self {
+            root: "s3://bucket/".to_owned(),
+            store,
+            uploads,
+            runtime: Arc::new(Runtime::new().expect("threads")),
+        }
+    }
+
+    pub(super) fn uploads(&self) -> Arc<dyn MultipartStore> {
+        Arc::clone(&self.uploads)
     }
 
     pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
@@ -273,7 +326,9 @@ impl Objects {
         // What is no data is meant only by who says so.
         let all = pattern.rsplit('/').next().is_some_and(is_no_data);
         let mut found = Vec::new();
-        for object in self.below(&self.path(&fixed.join("/"))?)? {
+        let listed = self.below(&self.path(&fixed.join("/"))?)?;
+        let running = running(&listed);
+        for object in listed {
             let parts: Vec<&str> = object.location.as_ref().split('/').collect();
             let Some((matched, rest)) = parts.split_at_checked(depth) else {
                 continue;
@@ -288,7 +343,7 @@ impl Objects {
             let pattern = self.url(pattern);
             return Err(InputError::NoMatch { pattern });
         }
-        Ok(self.data(found)?)
+        Ok(self.data(found, &running)?)
     }
 
     fn named(&self, key: &str) -> Result<Vec<ObjectMeta>, InputError> {
@@ -309,16 +364,22 @@ impl Objects {
         }
         let depth = path.parts().count();
         let parts = |object: &ObjectMeta| object.location.parts().count() - depth;
+        let running = running(&found);
         let found = found.into_iter().map(|object| {
             let below = parts(&object);
             (object, below)
         });
-        Ok(self.data(found.collect())?)
+        Ok(self.data(found.collect(), &running)?)
     }
 
     /// What is data of these objects, each of which has so many parts below what was named: all
-    /// without what begins with `.` or `_`, and of an output what its manifest names.
-    fn data(&self, found: Vec<(ObjectMeta, usize)>) -> Result<Vec<ObjectMeta>, ObjectError> {
+    /// without what begins with `.` or `_`, and of an output what its manifest names. Of jobs that
+    /// are `running` there is nothing but that.
+    fn data(
+        &self,
+        found: Vec<(ObjectMeta, usize)>,
+        running: &HashSet<(String, String)>,
+    ) -> Result<Vec<ObjectMeta>, ObjectError> {
         let mut manifests = HashMap::new();
         let mut data = Vec::new();
         for (object, below) in found {
@@ -337,6 +398,13 @@ impl Objects {
         }
         data.retain(|object| {
             let key = object.location.as_ref();
+            let (directory, name) = key.rsplit_once('/').unwrap_or(("", key));
+            let mut running = running.iter();
+            let is_running =
+                running.any(|(prefix, job)| prefix == directory && is_of_attempt(name, job));
+            if is_running && !manifests.contains_key(&format!("{directory}/")) {
+                return false;
+            }
             manifests.iter_mut().all(|(directory, files)| {
                 let Some(name) = key.strip_prefix(directory.as_str()) else {
                     return true;
@@ -350,9 +418,14 @@ impl Objects {
             let (name, octets) = files.iter().next()?;
             Some((format!("{directory}{name}"), *octets))
         });
-        match missing.next() {
-            None => Ok(data),
-            Some((key, octets)) => Err(ObjectError {
+        match (missing.next(), running.iter().next()) {
+            (None, Some((prefix, _))) if data.is_empty() => Err(ObjectError {
+                url: self.url(prefix),
+                found: "the job that writes it is not done".to_owned(),
+                next: "wait until it is",
+            }),
+            (None, _) => Ok(data),
+            (Some((key, octets)), _) => Err(ObjectError {
                 url: self.url(&key),
                 found: format!("it is not there with the {octets} octets that {MANIFEST} says"),
                 next: "make the output again, with the job that made it",
@@ -457,6 +530,10 @@ impl Store for Objects {
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(conditions(&self.url(path.as_ref()), &error).into()),
         }
+    }
+
+    fn vacant(&self, key: &str, overwrite: bool) -> Result<()> {
+        Vacancy::check(self, key, overwrite).map(drop)
     }
 
     fn destination(self: Arc<Self>, key: &str, overwrite: bool) -> Result<Box<dyn Destination>> {

@@ -18,18 +18,19 @@ use crate::engine::local::OutputFile;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    Error, MultipartUpload, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
+    Error, MultipartUpload, ObjectMeta, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    UpdateVersion,
 };
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Octets of a part: all the same, as some stores want.
-const PART: usize = 8 << 20;
+pub(super) const PART: usize = 8 << 20;
 /// Parts of an object, at most, everywhere.
-const PARTS_MAX: u32 = 10_000;
+pub(super) const PARTS_MAX: u32 = 10_000;
 /// Uploads that are completed, or ended, at once.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// A file whose parts are all uploaded.
 struct Ready {
@@ -73,13 +74,19 @@ pub(super) struct ObjectOutput {
     seen: Seen,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// A prefix to which an output may go.
+pub(super) struct Vacancy {
+    /// Without a slash at its end.
+    pub(super) prefix: String,
+    /// What is there.
+    pub(super) older: Vec<ObjectMeta>,
+    /// The manifest among it.
+    pub(super) replaces: Option<UpdateVersion>,
 }
 
-impl ObjectOutput {
-    /// Refuses what is there already.
-    pub(super) fn check(objects: Arc<Objects>, key: &str, overwrite: bool) -> Result<Self> {
+impl Vacancy {
+    /// Refuses what is there already, unless it may be replaced.
+    pub(super) fn check(objects: &Objects, key: &str, overwrite: bool) -> Result<Self> {
         let prefix = key.trim_end_matches('/');
         let url = objects.url(prefix);
         if prefix.is_empty() {
@@ -87,6 +94,10 @@ impl ObjectOutput {
         }
         let output = |error: ObjectError| format!("output {error}");
         let path = objects.path(prefix).map_err(output)?;
+        // Before the listing: what this manifest names is listed, and listings lack what some
+        // stores want for a condition.
+        let manifest = objects.path(&format!("{prefix}/{MANIFEST}"))?;
+        let replaces = objects.head(&manifest).map_err(output)?;
         let older = objects.below(&path).map_err(output)?;
         if let Some(first) = older.first()
             && !overwrite
@@ -98,9 +109,29 @@ impl ObjectOutput {
             );
             return Err(what.into());
         }
-        let manifest = objects.path(&format!("{prefix}/{MANIFEST}"))?;
-        // Listings lack what some stores want for a condition.
-        let replaces = objects.head(&manifest).map_err(output)?;
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            older,
+            replaces: replaces.map(|object| UpdateVersion {
+                e_tag: object.e_tag,
+                version: object.version,
+            }),
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ObjectOutput {
+    /// Refuses what is there already.
+    pub(super) fn check(objects: Arc<Objects>, key: &str, overwrite: bool) -> Result<Self> {
+        let Vacancy {
+            prefix,
+            older,
+            replaces,
+        } = Vacancy::check(&objects, key, overwrite)?;
         let run = uuid::Uuid::new_v4().simple().to_string();
         Ok(Self {
             shared: Arc::new(Shared {
@@ -108,13 +139,10 @@ impl ObjectOutput {
                 ready: Mutex::default(),
                 left: Mutex::default(),
             }),
-            prefix: prefix.to_owned(),
+            prefix,
             own_name: format!(".mapreduce.{run}"),
             run,
-            replaces: replaces.map(|object| UpdateVersion {
-                e_tag: object.e_tag,
-                version: object.version,
-            }),
+            replaces,
             older: older.into_iter().map(|object| object.location).collect(),
             completed: Vec::new(),
             seen: Seen::Nothing,
