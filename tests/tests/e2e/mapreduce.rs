@@ -2,9 +2,11 @@
 //! that are submitted to them. What they put out is compared with what one machine gives, octet for
 //! octet.
 
+mod bucket;
 mod code;
 mod faults;
 mod input;
+mod interrupted;
 mod people;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 use cfgsvc_tests::harness::{Cluster, Network, Ran, binary_path, eventually, run, unused_address};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::beside::{OTHERS, Process, SELF, start, ways};
+use crate::beside::{OTHERS, Process, SELF, start_command, ways};
 use crate::seeds::Numbers;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -27,10 +29,14 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A master or a worker.
 struct Member {
     arguments: Vec<String>,
+    environment: Environment,
     log: String,
     network: Network,
     process: Option<Process>,
 }
+
+/// What programs find in their environment beside what this process has.
+type Environment = Vec<(&'static str, String)>;
 
 impl Member {
     /// Its files go to a directory of its own below `data`.
@@ -64,6 +70,7 @@ impl Member {
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         Ok(Self {
             arguments,
+            environment: Environment::new(),
             log: format!("{name}.log"),
             network,
             process: None,
@@ -71,8 +78,9 @@ impl Member {
     }
 
     fn start(&mut self, directory: &Path) -> Result<()> {
-        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        self.process = Some(start("mapreduce", directory, &self.log, &arguments)?);
+        let mut command = Command::new(binary_path("mapreduce")?);
+        command.args(&self.arguments).envs(self.environment.clone());
+        self.process = Some(start_command(&mut command, directory, &self.log)?);
         Ok(())
     }
 
@@ -104,6 +112,7 @@ impl Member {
 struct Place {
     masters: Vec<Member>,
     workers: Vec<Member>,
+    environment: Environment,
     cluster: Cluster,
 }
 
@@ -113,10 +122,23 @@ impl Place {
     }
 
     fn with(members: usize, masters: usize, workers: usize, of_workers: &[&str]) -> Result<Self> {
+        Self::in_environment(members, (masters, workers), of_workers, &[])
+    }
+
+    fn in_environment(
+        members: usize,
+        (masters, workers): (usize, usize),
+        of_workers: &[&str],
+        environment: &[(&'static str, String)],
+    ) -> Result<Self> {
         let cluster = Cluster::start(members)?;
         let of = |kind, count, more: &[&str]| -> Result<Vec<Member>> {
             let at = (&cluster, cluster.directory());
-            let all = (0..count).map(|number| Member::new(kind, number, at, more));
+            let all = (0..count).map(|number| {
+                let mut member = Member::new(kind, number, at, more)?;
+                member.environment = environment.to_vec();
+                Ok(member)
+            });
             all.collect()
         };
         let (masters, workers) = (
@@ -126,6 +148,7 @@ impl Place {
         let mut place = Self {
             masters,
             workers,
+            environment: environment.to_vec(),
             cluster,
         };
         let directory = place.directory();
@@ -164,6 +187,7 @@ impl Place {
         command
             .args(arguments)
             .env("CFGCTL_ENDPOINTS", self.cluster.endpoints())
+            .envs(self.environment.clone())
             .current_dir(self.directory());
         Ok(command)
     }
@@ -227,7 +251,7 @@ impl Place {
         let (name, more) = job.split_first().context("a job")?;
         let arguments = [&["submit", name, "--output", &there], settings, more].concat();
         let mut command = self.command(program, &arguments)?;
-        crate::beside::start_command(&mut command, &self.directory(), "submit.log")
+        start_command(&mut command, &self.directory(), "submit.log")
     }
 
     fn logs(&self) -> String {
