@@ -13,7 +13,8 @@
 //! job alone: names of objects have its key; what was there before is deleted only if it still is
 //! what it was; and the two names that a later job uses too are put on conditions (`_SKIPPED` on
 //! what it was before the manifest was seen to be the old one), or are the same for all
-//! (`_SUCCESS`). So a late one undoes nothing of a later job.
+//! (`_SUCCESS`). So a late one undoes nothing of a later job. (Where versions are sums of contents,
+//! a `_SKIPPED` could be put over that of a later job which is as that of an earlier one was.)
 
 use crate::Result;
 use crate::cluster::copy::counters;

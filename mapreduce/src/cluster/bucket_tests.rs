@@ -563,3 +563,30 @@ fn attempt_that_ends_while_its_job_is_cleared_leaves_nothing() {
         );
     }
 }
+
+#[test]
+fn worker_ends_the_upload_of_an_attempt_that_it_has_killed_and_of_no_other() {
+    let store = InMemory::new();
+    let first = job(&store, FIRST);
+    let own = |attempt: &str| AttemptObjects::new(job(&store, FIRST), attempt.to_owned(), part(9));
+    for attempt in ["3.1", "3.11"] {
+        let mut part = own(attempt).create("").expect("it is begun");
+        part.write_all(&vec![b'x'; 9 << 20]).expect("it is taken");
+        // It is killed.
+        std::mem::forget(part);
+    }
+    let marks = all(&store);
+    let numbers: Vec<&String> = marks.values().collect();
+    assert_eq!(numbers.len(), 2, "{marks:?}");
+    first.drop_attempt(&part(9), "3.1").expect("it is ended");
+    let left = all(&store).into_values().collect::<Vec<_>>();
+    assert_eq!(left, [numbers[1].clone()]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let goes_on = |number: &String| {
+        let path = Path::from("any");
+        let more = store.put_part(&path, number, 1, PutPayload::new());
+        runtime.block_on(more).is_ok()
+    };
+    assert!(!goes_on(numbers[0]) && goes_on(numbers[1]));
+}

@@ -427,8 +427,8 @@ impl JobObjects {
         Ok(())
     }
 
-    /// Deletes what an attempt that has failed or was stopped has left: its main output, and uploads
-    /// that it has begun. Side files that it had completed are deleted with the job.
+    /// Deletes what an attempt that has failed or was stopped has left: its main output, and
+    /// uploads that it has begun. Side files that it had completed are deleted with the job.
     pub(crate) fn drop_attempt(&self, main: &str, attempt: &str) -> Result<()> {
         self.abort(attempt)?;
         self.delete(&[self.named(main, attempt)])
