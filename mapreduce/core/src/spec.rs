@@ -88,6 +88,16 @@ pub struct InputSpec {
     pub digest: String,
 }
 
+/// How the records of an output are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// As lines of text.
+    Lines,
+    /// As keys and values of any octets.
+    Pairs,
+}
+
 /// How a job runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -104,6 +114,9 @@ pub struct JobOptions {
     pub slow_start_percent: u32,
     /// How long a map waits for a worker that has its split, ms.
     pub locality_wait_ms: u64,
+    /// How its output is written; as its code says when `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<OutputFormat>,
 }
 
 impl Default for JobOptions {
@@ -117,6 +130,7 @@ impl Default for JobOptions {
             skipped_max: 0,
             slow_start_percent: 5,
             locality_wait_ms: 0,
+            format: None,
         }
     }
 }

@@ -39,6 +39,16 @@ fn a_job_is_read_as_it_was_written() {
 }
 
 #[test]
+fn a_job_with_an_output_format_of_its_own_says_so() {
+    let mut asked = spec();
+    asked.options.format = Some(OutputFormat::Pairs);
+    let json = asked.to_json().expect("within bounds");
+    let text = String::from_utf8(json.clone()).expect("text");
+    assert!(text.contains(r#""format":"pairs""#), "{text}");
+    assert_eq!(JobSpec::from_json(&json), Ok(asked));
+}
+
+#[test]
 fn a_later_version_and_unknown_fields_are_refused_clearly() {
     refused(
         r#"{"version":2,"anything":{}}"#,

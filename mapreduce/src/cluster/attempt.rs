@@ -346,6 +346,7 @@ fn order(
             mark: mark.to_owned(),
             list: scratch.place.list(&scratch.directory),
         }),
+        format: spec.options.format,
         what,
     }
 }

@@ -17,6 +17,7 @@ use crate::engine::task::{
 use crate::job::Code;
 use crate::store::{AttemptObjects, InputFile, Part, Parts, Stores, Within};
 use crate::{AnyJob, Error, Result};
+use mapreduce_core::spec::OutputFormat;
 use mapreduce_data::block::Compression;
 use mapreduce_data::partition::Partitioner;
 use mapreduce_data::run::Region;
@@ -60,6 +61,9 @@ pub(crate) struct Order {
     pub(crate) memory_max: u64,
     /// The job's code may crash on records: they are marked, and these are left out.
     pub(crate) care: Option<Skip>,
+    /// How the output is written, instead of what the job's code says.
+    #[serde(default)]
+    pub(crate) format: Option<OutputFormat>,
     pub(crate) what: What,
 }
 
@@ -350,6 +354,7 @@ fn run_to(
 ) -> Result<Word, TaskError> {
     let care = care(order.care)?;
     let mut context = Context::new(order.task, order.attempt, progress).careful(care);
+    let format = order.format.map_or_else(|| code.output(), Into::into);
     let output = Target {
         to: files,
         name: String::new(),
@@ -372,7 +377,7 @@ fn run_to(
                 partitions: (reduces > 0).then(|| (reduces, partition())),
                 directory: &order.directory,
                 output,
-                format: code.output(),
+                format,
                 budget: order.memory,
                 compression: if is_packed {
                     Compression::Lz4
@@ -387,7 +392,7 @@ fn run_to(
                 sources: sources.into_iter().map(source).collect(),
                 directory: &order.directory,
                 output,
-                format: code.output(),
+                format,
                 budget: order.memory,
             };
             let reduced = code.reduce(task, &mut context)?;

@@ -3,6 +3,7 @@
 use crate::api::{Ref, Sink};
 use crate::store::{Part, Parts};
 use crate::{Codec, Result};
+use mapreduce_core::spec;
 use mapreduce_data::block::Compression;
 use mapreduce_data::partition::Hasher;
 use mapreduce_data::run::RunWriter;
@@ -19,6 +20,15 @@ pub enum OutputFormat {
     Lines,
     /// As it is read by [`crate::Pairs`]: any octets in keys and values, in checked blocks.
     Pairs,
+}
+
+impl From<spec::OutputFormat> for OutputFormat {
+    fn from(format: spec::OutputFormat) -> Self {
+        match format {
+            spec::OutputFormat::Lines => Self::Lines,
+            spec::OutputFormat::Pairs => Self::Pairs,
+        }
+    }
 }
 
 /// What an output file holds.
