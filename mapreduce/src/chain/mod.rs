@@ -16,14 +16,17 @@
 //! All that can be wrong with a file is found before anything runs, and said with its line.
 
 mod command;
+mod group;
+mod here;
+mod record;
 mod run;
 
-pub(crate) use command::{Args, command};
-use run::{Audience, Settings, run};
+pub(crate) use command::{Args, End, INTERRUPTED, Submitted, command, submitted};
+pub(crate) use group::Followed;
 
-use crate::engine::output::OutputFormat;
 use crate::job::Code;
 use crate::{AnyJob, Result};
+use mapreduce_core::spec::OutputFormat;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -68,7 +71,8 @@ pub(crate) struct Spec {
     input: Vec<String>,
     reduces: Option<u32>,
     split_octets: Option<u64>,
-    format: Option<Format>,
+    /// How the output is written, instead of what the job says.
+    format: Option<OutputFormat>,
     /// None: in the work directory.
     output: Option<PathBuf>,
 }
@@ -79,23 +83,6 @@ enum Input {
     Named(String),
     /// The output of a step, by its place among all.
     Step(usize),
-}
-
-/// How the output is written, instead of what the job says.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Format {
-    Lines,
-    Pairs,
-}
-
-impl From<Format> for OutputFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Lines => Self::Lines,
-            Format::Pairs => Self::Pairs,
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -114,7 +101,7 @@ struct WrittenStep {
     arguments: Vec<String>,
     input: Vec<Spanned<String>>,
     reduces: Option<Spanned<u32>>,
-    format: Option<Format>,
+    format: Option<OutputFormat>,
     output: Option<Spanned<PathBuf>>,
     #[serde(default)]
     keep: bool,

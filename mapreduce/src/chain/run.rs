@@ -1,109 +1,185 @@
-//! A chain that runs. Steps that do not wait for each other run together and share the threads.
+//! A chain that runs. Steps that do not wait for each other run together.
 //!
 //! What is done is known by two files: the record of a step, which is in the work directory before
 //! the step begins and has a number that nobody else draws; and the manifest of its output, which
 //! has that number once the output is there. A step is done if both agree, the record's spec is
 //! what the chain says now, and it has read what the steps before it have now.
+//!
+//! Who carries a step out is an [`Engine`]: this process ([`super::here`]), or the workers of a
+//! group ([`super::group`]). A process that ends takes its steps with it; jobs of a group go on,
+//! and a later run comes back to them:
+//!
+//! ```text
+//!  no record, or nothing goes on under it ──────────────────────┐
+//!  record, and the manifest has its number ──► done             ├──► new number, record, begin
+//!  record, and no manifest ──► does it go on? ── no, and never ─┤
+//!                                │        └── yes ──► rejoin    │
+//!  record of another step ───────┴──────────────────► end it ───┘
+//! ```
+//!
+//! Invariant: a step begins under a new number only when nothing goes on under the one before, and
+//! nothing ever will.
 
+use super::record::{Manifest, Record};
 use super::{Chain, Input, Spec, Step};
-use crate::engine::local::{self, Options, Phase, Report, Watch};
 use crate::store::Stores;
 use crate::{Error, Result};
 use fs_err as fs;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::TryLockError;
-use std::io::{ErrorKind, Write as _};
-use std::num::NonZero;
+use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 /// Held by who runs the chain, in its work directory. No step has such a name.
 const LOCK: &str = ".lock";
+/// Between two looks for an output.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// How a chain is run.
+/// How a chain is run, whoever runs its steps.
 #[derive(Debug)]
 pub(super) struct Settings {
     /// For records and the outputs of steps that have no place of their own.
-    pub(crate) work: PathBuf,
+    pub(super) work: PathBuf,
     /// Replaces outputs that exist.
-    pub(crate) overwrite: bool,
+    pub(super) overwrite: bool,
     /// Runs all steps, whatever was done before.
-    pub(crate) restart: bool,
-    pub(crate) threads: NonZero<usize>,
-    pub(crate) memory: usize,
-    pub(crate) scratch: Option<PathBuf>,
-    /// Ends it. One more for each step: a step that fails ends by its own.
-    pub(crate) interrupted: Arc<AtomicBool>,
-    pub(crate) ended: Vec<Arc<AtomicBool>>,
+    pub(super) restart: bool,
+    /// For so long the output of a step that is done may take to be seen here.
+    pub(super) seen_within: Duration,
 }
 
-/// Who looks on: what begins and ends, and how far a step is.
-pub(super) trait Audience: Sync {
-    fn done_before(&self, step: &str);
-    fn done(&self, step: &str, report: &Report);
-    fn phase(&self, step: &str, phase: Phase, tasks: (u32, u32), octets: u64);
+/// A step that begins.
+#[derive(Debug)]
+pub(super) struct Begun<'a> {
+    /// Its place in the chain.
+    pub(super) at: usize,
+    pub(super) step: &'a Step,
+    /// Its number.
+    pub(super) id: &'a str,
+    /// What it reads.
+    pub(super) inputs: Vec<String>,
+    pub(super) output: PathBuf,
+    pub(super) overwrite: bool,
+    /// Its share of what the engine has.
+    pub(super) share: usize,
 }
 
-/// What a step was when it began.
-#[derive(Debug, Deserialize, Serialize)]
-struct Record {
-    spec: Spec,
-    id: String,
-    /// Of the steps that it read.
-    inputs: BTreeMap<String, String>,
-    /// Of the output that it may replace: that of an earlier run of the step.
-    replaces: Option<String>,
+/// A step that an earlier run has begun under a number, and of which nobody has seen the end.
+#[derive(Debug)]
+pub(super) struct Earlier<'a> {
+    /// The step's.
+    pub(super) name: &'a str,
+    pub(super) record: &'a Record,
+    /// Where its output was to be.
+    pub(super) output: PathBuf,
+    /// It is what the chain says now. Else nobody wants it.
+    pub(super) is_wanted: bool,
 }
 
-/// What a manifest says, as far as it matters here.
-#[derive(Deserialize)]
-struct Manifest {
-    id: Option<String>,
-    files: Vec<ManifestFile>,
+/// Why a step is not done.
+#[derive(Debug)]
+pub(super) enum Unfinished {
+    /// It has failed, or did not begin: nothing of it goes on.
+    Failed(Error),
+    /// It may go on, and nobody here knows.
+    Unknown(Error),
+    /// It goes on, and whoever looked on has left.
+    Left,
 }
 
-#[derive(Deserialize)]
-struct ManifestFile {
-    name: String,
-}
-
-/// A step that runs, for who looks on.
-struct Looker<'a> {
-    step: &'a str,
-    audience: &'a dyn Audience,
-    tasks: std::sync::Mutex<(u32, u32)>,
-}
-
-impl Watch for Looker<'_> {
-    fn begins(&self, phase: Phase, tasks: u32) {
-        *local::lock(&self.tasks) = (0, tasks);
-        self.audience.phase(self.step, phase, (0, tasks), 0);
-    }
-
-    fn done(&self, phase: Phase, octets: u64) {
-        let mut tasks = local::lock(&self.tasks);
-        tasks.0 += 1;
-        self.audience.phase(self.step, phase, *tasks, octets);
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
 }
 
-struct Running<'a> {
+/// Who runs steps, and says on the way how far they are.
+pub(super) trait Engine: Sync {
+    /// What is told of a step that is done.
+    type Report: Send;
+    /// A step of an earlier run that goes on.
+    type Joined: Send;
+    /// Steps go on without the process that has begun them.
+    const SUBMITS: bool;
+
+    /// Refuses an output that it cannot write.
+    fn check(&self, output: &Path) -> Result<()>;
+    /// Shares that it has for steps that run at once.
+    fn shares(&self) -> usize;
+    /// The shares of one of the steps that are ready, when so many are free.
+    fn share(&self, free: usize, ready: usize) -> usize;
+    /// No other step is to begin.
+    fn is_interrupted(&self) -> bool;
+    /// A number that nobody else draws.
+    fn draw(&self) -> String;
+    /// Says that a step was done by an earlier run.
+    fn done_before(&self, step: &Step);
+    /// What goes on of a step that an earlier run has begun. If it is not wanted it is ended. None:
+    /// nothing of it goes on, and nothing ever will.
+    fn earlier(&self, earlier: &Earlier<'_>) -> Result<Option<Self::Joined>, Unfinished>;
+    /// Waits for the end of a step that goes on.
+    fn rejoin(&self, step: &Step, joined: Self::Joined) -> Result<Self::Report, Unfinished>;
+    /// Runs a step.
+    fn run(&self, begun: Begun<'_>) -> Result<Self::Report, Unfinished>;
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(super) struct Came<R> {
+    /// Of each step whose end it has seen.
+    pub(super) reports: Vec<R>,
+    /// Which steps have failed, and why.
+    pub(super) failed: Vec<String>,
+    /// Steps that go on, with their numbers.
+    pub(super) left: Vec<(String, String)>,
+    /// The whole chain is done.
+    pub(super) is_done: bool,
+}
+
+struct Running<'a, E> {
     chain: &'a Chain,
     settings: &'a Settings,
     stores: Stores,
-    audience: &'a dyn Audience,
+    engine: &'a E,
 }
 
-/// Runs what is not done yet; what came of each step that ran.
-pub(super) fn run(
+/// A step of an earlier run that goes on, with its record.
+type Joined<E> = (Record, <E as Engine>::Joined);
+
+/// How far a chain is.
+struct Stand<E: Engine> {
+    /// Numbers of the steps that are done.
+    done: Vec<Option<String>>,
+    begun: Vec<bool>,
+    /// Not begun here, but before.
+    joined: Vec<Option<Joined<E>>>,
+    reports: Vec<Option<E::Report>>,
+    failed: Vec<String>,
+    left: Vec<(String, String)>,
+    /// Shares that nobody has.
+    free: usize,
+    running: usize,
+}
+
+/// Runs what is not done yet, and cleans up when all is.
+pub(super) fn run<E: Engine>(
     chain: &Chain,
     settings: &Settings,
-    audience: &dyn Audience,
-) -> Result<Vec<Report>> {
+    engine: &E,
+) -> Result<Came<E::Report>> {
+    let running = Running {
+        chain,
+        settings,
+        stores: Stores::default(),
+        engine,
+    };
+    for step in &chain.steps {
+        let checked = engine.check(&running.output(step));
+        checked.map_err(|error| format!("step {}: {error}", step.name))?;
+    }
     match fs::create_dir(&settings.work) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
         _ => {}
@@ -116,78 +192,191 @@ pub(super) fn run(
         }
         TryLockError::Error(error) => error.into(),
     })?;
-    let running = Running {
-        chain,
-        settings,
-        stores: Stores::default(),
-        audience,
-    };
-    let done = running.done_before()?;
-    running.check_outputs(&done)?;
-    let reports = running.all(done)?;
-    running.clean()?;
-    Ok(reports)
+    let mut stand = Stand::new(running.done_before()?, engine.shares());
+    running.find_earlier(&mut stand)?;
+    if stand.left.is_empty() {
+        running.check_outputs(&stand)?;
+        running.all(&mut stand);
+    }
+    let came = stand.came();
+    if came.is_done {
+        running.clean()?;
+    }
+    Ok(came)
 }
 
-impl Running<'_> {
+impl<E: Engine> Stand<E> {
+    fn new(done: Vec<Option<String>>, free: usize) -> Self {
+        Self {
+            begun: done.iter().map(Option::is_some).collect(),
+            joined: done.iter().map(|_| None).collect(),
+            reports: done.iter().map(|_| None).collect(),
+            done,
+            failed: Vec::new(),
+            left: Vec::new(),
+            free,
+            running: 0,
+        }
+    }
+
+    fn came(self) -> Came<E::Report> {
+        Came {
+            is_done: self.done.iter().all(Option::is_some),
+            reports: self.reports.into_iter().flatten().collect(),
+            failed: self.failed,
+            left: self.left,
+        }
+    }
+
+    /// Takes in what came of a step.
+    fn settle(&mut self, at: usize, step: &Step, ended: Ended<E::Report>) {
+        let mut note = |error: &Error| {
+            let said = crate::cli::with_causes(&**error);
+            self.failed.push(format!("step {}: {said}", step.name));
+        };
+        match ended.came {
+            Ok(report) => {
+                self.done[at] = ended.id;
+                self.reports[at] = Some(report);
+            }
+            Err(Unfinished::Failed(error)) => note(&error),
+            Err(Unfinished::Unknown(error)) => {
+                note(&error);
+                self.left.extend(ended.id.map(|id| (step.name.clone(), id)));
+            }
+            Err(Unfinished::Left) => {
+                self.left.extend(ended.id.map(|id| (step.name.clone(), id)));
+            }
+        }
+    }
+}
+
+/// What came of a step, and its number if it had one.
+struct Ended<R> {
+    id: Option<String>,
+    came: Result<R, Unfinished>,
+}
+
+impl<E: Engine> Running<'_, E> {
     fn record_path(&self, step: &Step) -> PathBuf {
         self.settings.work.join(format!("{}.json", step.name))
     }
 
-    fn output(&self, step: &Step) -> PathBuf {
-        let own = || self.settings.work.join(&step.name);
-        step.spec.output.clone().unwrap_or_else(own)
+    fn record(&self, step: &Step) -> Result<Option<Record>> {
+        Record::read(&self.record_path(step))
     }
 
-    fn record(&self, step: &Step) -> Result<Option<Record>> {
-        let path = self.record_path(step);
-        match fs::read(&path) {
-            Ok(octets) => {
-                let record = serde_json::from_slice(&octets);
-                let record = record.map_err(|error| {
-                    let path = path.display();
-                    format!("{path}: {error}: it is no record of a step; remove it")
-                });
-                Ok(Some(record?))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+    fn output(&self, step: &Step) -> PathBuf {
+        self.output_of(&step.name, &step.spec)
+    }
+
+    fn output_of(&self, step: &str, spec: &Spec) -> PathBuf {
+        let own = || self.settings.work.join(step);
+        spec.output.clone().unwrap_or_else(own)
     }
 
     fn manifest(&self, step: &Step) -> Result<Option<Manifest>> {
-        let output = self.output(step);
-        let Some(octets) = self.stores.manifest(&output)? else {
-            return Ok(None);
-        };
-        // Of another version, or another program: not what a step of this chain has left.
-        Ok(serde_json::from_slice(&octets).ok())
+        let octets = self.stores.manifest(&self.output(step))?;
+        Ok(octets.and_then(|octets| Manifest::read(&octets)))
     }
 
     /// Whether the output of a step is there as the record says.
     fn is_there(&self, step: &Step, record: &Record) -> Result<bool> {
         let manifest = self.manifest(step)?;
-        Ok(manifest.is_some_and(|manifest| manifest.id.as_ref() == Some(&record.id)))
+        Ok(manifest.is_some_and(|manifest| manifest.made_by() == Some(&record.id)))
+    }
+
+    /// Whether a record is of what the chain says now.
+    fn is_same(&self, step: &Step, record: &Record, done: &[Option<String>]) -> bool {
+        !self.settings.restart
+            && record.spec == step.spec
+            && self.ids(step, done).as_ref() == Some(&record.inputs)
     }
 
     /// The numbers of the steps that are done.
     fn done_before(&self) -> Result<Vec<Option<String>>> {
         let mut done: Vec<Option<String>> = Vec::new();
         for step in &self.chain.steps {
-            let id = match self.record(step)? {
-                Some(record) if !self.settings.restart => {
-                    let same = record.spec == step.spec
-                        && self.ids(step, &done).as_ref() == Some(&record.inputs);
-                    (same && self.is_there(step, &record)?).then_some(record.id)
-                }
-                Some(_) | None => None,
+            let record = self.record(step)?;
+            let same = record.filter(|record| self.is_same(step, record, &done));
+            let id = match same {
+                Some(record) => self.is_there(step, &record)?.then_some(record.id),
+                None => None,
             };
             if id.is_some() {
-                self.audience.done_before(&step.name);
+                self.engine.done_before(step);
             }
             done.push(id);
         }
         Ok(done)
+    }
+
+    /// Finds out what goes on of an earlier run, and ends what is not wanted of it.
+    fn find_earlier(&self, stand: &mut Stand<E>) -> Result<()> {
+        self.end_strays(stand)?;
+        for (at, step) in self.chain.steps.iter().enumerate() {
+            let record = self.record(step)?.filter(|record| record.submitted);
+            let Some(record) = record.filter(|_| stand.done[at].is_none()) else {
+                continue;
+            };
+            let is_wanted = self.is_same(step, &record, &stand.done);
+            match self.earlier(&step.name, &record, is_wanted, stand)? {
+                Some(joined) => stand.joined[at] = Some((record, joined)),
+                // It may have come to its end since its output was looked for.
+                None if is_wanted && self.is_there(step, &record)? => {
+                    self.engine.done_before(step);
+                    (stand.begun[at], stand.done[at]) = (true, Some(record.id));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what goes on of steps that the chain has no more.
+    fn end_strays(&self, stand: &mut Stand<E>) -> Result<()> {
+        for entry in fs::read_dir(&self.settings.work)? {
+            let path = entry?.path();
+            let is_record = path.extension().is_some_and(|kind| kind == "json");
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let is_stray = is_record && self.chain.steps.iter().all(|step| step.name != name);
+            let record = is_stray.then(|| Record::read(&path)).transpose()?.flatten();
+            let Some(record) = record.filter(|record| record.submitted) else {
+                continue;
+            };
+            let ended = self.earlier(&name, &record, false, stand)?;
+            if ended.is_none() && stand.left.is_empty() {
+                record.over().write(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the engine what goes on under a record.
+    fn earlier(
+        &self,
+        name: &str,
+        record: &Record,
+        is_wanted: bool,
+        stand: &mut Stand<E>,
+    ) -> Result<Option<E::Joined>> {
+        let found = self.engine.earlier(&Earlier {
+            name,
+            record,
+            output: self.output_of(name, &record.spec),
+            is_wanted,
+        });
+        match found {
+            Ok(found) => Ok(found),
+            Err(Unfinished::Failed(error) | Unfinished::Unknown(error)) => {
+                let said = crate::cli::with_causes(&*error);
+                Err(format!("step {name}: {said}").into())
+            }
+            Err(Unfinished::Left) => {
+                stand.left.push((name.to_owned(), record.id.clone()));
+                Ok(None)
+            }
+        }
     }
 
     /// The numbers of the steps that one reads, if they are done.
@@ -209,8 +398,10 @@ impl Running<'_> {
         let Some(record) = record.filter(|record| record.spec.output == step.spec.output) else {
             return Ok(None);
         };
-        let id = self.manifest(step)?.and_then(|manifest| manifest.id);
-        Ok(id.filter(|id| *id == record.id || record.replaces.as_ref() == Some(id)))
+        let manifest = self.manifest(step)?;
+        let id = manifest.as_ref().and_then(Manifest::made_by);
+        let is_own = |id: &&str| *id == record.id || record.replaces.as_deref() == Some(*id);
+        Ok(id.filter(is_own).map(str::to_owned))
     }
 
     /// Whether a step's output may be replaced: it is in the work directory, or its own.
@@ -220,9 +411,10 @@ impl Running<'_> {
     }
 
     /// Refuses outputs that exist before anything runs.
-    fn check_outputs(&self, done: &[Option<String>]) -> Result<()> {
-        for (step, done) in self.chain.steps.iter().zip(done) {
-            if done.is_none() && !self.may_replace(step)? {
+    fn check_outputs(&self, stand: &Stand<E>) -> Result<()> {
+        for (at, step) in self.chain.steps.iter().enumerate() {
+            let begins = stand.done[at].is_none() && stand.joined[at].is_none();
+            if begins && !self.may_replace(step)? {
                 let checked = self.stores.destination(&self.output(step), false);
                 checked.map_err(|error| format!("step {}: {error}", step.name))?;
             }
@@ -232,105 +424,162 @@ impl Running<'_> {
 
     /// Runs all that is not done. When one fails, those that run go on to their end: they are done
     /// when the chain is run again.
-    fn all(&self, mut done: Vec<Option<String>>) -> Result<Vec<Report>> {
+    fn all(&self, stand: &mut Stand<E>) {
         let steps = &self.chain.steps;
-        let mut begun: Vec<bool> = done.iter().map(Option::is_some).collect();
-        let mut reports: Vec<Option<Report>> = steps.iter().map(|_| None).collect();
-        let mut failed: Option<Error> = None;
-        let mut free = self.settings.threads.get();
-        let mut running = 0_usize;
         std::thread::scope(|scope| {
             let (send, receive) = sync_channel(steps.len());
             loop {
-                let goes_on =
-                    failed.is_none() && !self.settings.interrupted.load(Ordering::Relaxed);
-                let can = |at: &usize| !begun[*at] && self.ids(&steps[*at], &done).is_some();
-                let ready = (0..steps.len()).filter(can).filter(|_| goes_on);
-                let ready: Vec<usize> = ready.take(free).collect();
+                let ready = self.ready(stand);
                 for (number, at) in ready.iter().enumerate() {
-                    let share = free.div_ceil(ready.len() - number);
-                    let ids = self.ids(&steps[*at], &done).unwrap_or_default();
-                    (free, begun[*at], running) = (free - share, true, running + 1);
+                    let share = self.engine.share(stand.free, ready.len() - number);
+                    let ids = self.ids(&steps[*at], &stand.done).unwrap_or_default();
+                    let joined = stand.joined[*at].take();
+                    stand.begun[*at] = true;
+                    (stand.free, stand.running) = (stand.free - share, stand.running + 1);
                     let (send, at) = (send.clone(), *at);
                     scope.spawn(move || {
-                        let step = AssertUnwindSafe(|| self.step(at, share, ids));
-                        let came = std::panic::catch_unwind(step);
-                        let came = came.unwrap_or_else(|_| Err("its job has panicked".into()));
+                        let step = AssertUnwindSafe(|| self.step(at, share, ids, joined));
+                        let came = std::panic::catch_unwind(step).unwrap_or_else(|_| Ended {
+                            id: None,
+                            came: Err(Unfinished::Failed("its job has panicked".into())),
+                        });
                         // There is room for all.
                         let _ = send.send((at, share, came));
                     });
                 }
-                if running == 0 {
-                    break;
+                if stand.running == 0 {
+                    return;
                 }
-                let Ok((at, share, came)) = receive.recv() else {
-                    break;
+                let Ok((at, share, ended)) = receive.recv() else {
+                    return;
                 };
-                (free, running) = (free + share, running - 1);
-                match came {
-                    Ok((id, report)) => {
-                        self.audience.done(&steps[at].name, &report);
-                        done[at] = Some(id);
-                        reports[at] = Some(report);
-                    }
-                    Err(error) => {
-                        let name = &steps[at].name;
-                        let said = crate::cli::with_causes(&*error);
-                        failed.get_or_insert_with(|| format!("step {name}: {said}").into());
-                    }
-                }
+                (stand.free, stand.running) = (stand.free + share, stand.running - 1);
+                stand.settle(at, &steps[at], ended);
             }
         });
-        match failed {
-            Some(error) => Err(error),
-            None if done.iter().any(Option::is_none) => Err("ended before all steps ran".into()),
-            None => Ok(reports.into_iter().flatten().collect()),
-        }
     }
 
-    /// Runs a step on so many threads.
+    /// Steps that can begin now. Those that go on already come back first: they need no more.
+    fn ready(&self, stand: &Stand<E>) -> Vec<usize> {
+        let goes_on = stand.failed.is_empty() && !self.engine.is_interrupted();
+        let steps = &self.chain.steps;
+        let can = |at: &usize| !stand.begun[*at] && self.ids(&steps[*at], &stand.done).is_some();
+        let mut ready: Vec<usize> = (0..steps.len()).filter(can).collect();
+        ready.sort_by_key(|at| stand.joined[*at].is_none());
+        ready.retain(|at| goes_on || stand.joined[*at].is_some());
+        ready.truncate(stand.free);
+        ready
+    }
+
+    /// Runs a step to its end, or waits for it.
     fn step(
         &self,
         at: usize,
-        threads: usize,
-        inputs: BTreeMap<String, String>,
-    ) -> Result<(String, Report)> {
+        share: usize,
+        ids: BTreeMap<String, String>,
+        joined: Option<Joined<E>>,
+    ) -> Ended<E::Report> {
         let step = &self.chain.steps[at];
+        let (record, came) = match joined {
+            Some((record, joined)) => (record, self.engine.rejoin(step, joined)),
+            None => match self.begin(step, ids) {
+                Ok((record, inputs, overwrite)) => {
+                    let came = self.engine.run(Begun {
+                        at,
+                        step,
+                        id: &record.id,
+                        inputs,
+                        output: self.output(step),
+                        overwrite,
+                        share,
+                    });
+                    (record, came)
+                }
+                Err(error) => {
+                    return Ended {
+                        id: None,
+                        came: Err(error.into()),
+                    };
+                }
+            },
+        };
+        let came = self.ended(step, &record, came);
+        Ended {
+            id: Some(record.id),
+            came,
+        }
+    }
+
+    /// Writes the record of a step that begins; with what it reads, and whether it may replace an
+    /// output.
+    fn begin(
+        &self,
+        step: &Step,
+        ids: BTreeMap<String, String>,
+    ) -> Result<(Record, Vec<String>, bool)> {
         let overwrite = self.may_replace(step)?;
         let record = Record {
             spec: step.spec.clone(),
-            id: uuid::Uuid::new_v4().simple().to_string(),
-            inputs,
+            id: self.engine.draw(),
+            inputs: ids,
             replaces: self.replaceable(step)?,
+            submitted: E::SUBMITS,
         };
-        write_synced(
-            &self.record_path(step),
-            &serde_json::to_vec_pretty(&record)?,
-        )?;
-        let default = Options::new(self.inputs(step)?, self.output(step));
-        let options = Options {
-            overwrite,
-            reduces: step.spec.reduces,
-            split_octets: step.spec.split_octets.unwrap_or(default.split_octets),
-            threads: NonZero::new(threads).unwrap_or(NonZero::<usize>::MIN),
-            memory: self.settings.memory,
-            scratch: self.settings.scratch.clone(),
-            format: step.spec.format.map(Into::into),
-            id: Some(record.id.clone()),
-            ..default
+        let inputs = self.inputs(step, &record)?;
+        record.write(&self.record_path(step))?;
+        Ok((record, inputs, overwrite))
+    }
+
+    /// Says in the record that nothing goes on, and makes sure that what is done can be read.
+    fn ended<R>(
+        &self,
+        step: &Step,
+        record: &Record,
+        came: Result<R, Unfinished>,
+    ) -> Result<R, Unfinished> {
+        let goes_on = matches!(came, Err(Unfinished::Unknown(_) | Unfinished::Left));
+        let written = if record.submitted && !goes_on {
+            record.over().write(&self.record_path(step))
+        } else {
+            Ok(())
         };
-        let looker = Looker {
-            step: &step.name,
-            audience: self.audience,
-            tasks: std::sync::Mutex::default(),
-        };
-        let ended = &self.settings.ended[at];
-        let report = local::run(&step.spec.job, &*step.code, &options, ended, &looker)?;
-        Ok((record.id, report))
+        match (came, written) {
+            (Ok(report), Ok(())) => self.see(step, record).map(|()| report),
+            (Ok(_), Err(error)) => Err(error.into()),
+            (Err(Unfinished::Failed(failed)), Err(error)) => {
+                let failed = crate::cli::with_causes(&*failed);
+                Err(Unfinished::Failed(format!("{failed}; {error}").into()))
+            }
+            (Err(unfinished), _) => Err(unfinished),
+        }
+    }
+
+    /// Waits until the output of a step that is done is seen here: a file system that many machines
+    /// have may show it late.
+    fn see(&self, step: &Step, record: &Record) -> Result<(), Unfinished> {
+        let began = Instant::now();
+        while !self.is_there(step, record)? {
+            if self.engine.is_interrupted() {
+                return Err(Unfinished::Left);
+            }
+            if began.elapsed() >= self.settings.seen_within {
+                let (id, output) = (&record.id, self.output(step));
+                let output = output.display();
+                return Err(Unfinished::Failed(
+                    format!(
+                        "it is done as {id}, and its output is not in {output}: that must be one \
+                         directory for all machines, and nobody else's"
+                    )
+                    .into(),
+                ));
+            }
+            std::thread::park_timeout(LOOK);
+        }
+        Ok(())
     }
 
     /// What a step reads: of a step before it, what its manifest names.
-    fn inputs(&self, step: &Step) -> Result<Vec<String>> {
+    fn inputs(&self, step: &Step, record: &Record) -> Result<Vec<String>> {
         let mut all = Vec::new();
         for input in &step.inputs {
             let from = match input {
@@ -341,12 +590,15 @@ impl Running<'_> {
                 Input::Step(from) => &self.chain.steps[*from],
             };
             let output = self.output(from);
-            let manifest = self.manifest(from)?.ok_or_else(|| {
-                let output = output.display();
-                format!("{output}: it has no manifest any more; run the chain again")
+            let id = record.inputs.get(&from.name).map(String::as_str);
+            let manifest = self.manifest(from)?;
+            let manifest = manifest.filter(|manifest| manifest.made_by() == id);
+            let manifest = manifest.ok_or_else(|| {
+                let (output, name) = (output.display(), &from.name);
+                format!("{output}: it is not what step {name} has left; run the chain again")
             })?;
-            for file in manifest.files {
-                let path = output.join(file.name).into_os_string().into_string();
+            for file in manifest.files() {
+                let path = output.join(file).into_os_string().into_string();
                 all.push(path.map_err(|path| format!("{}: no UTF-8", path.display()))?);
             }
         }
@@ -372,13 +624,6 @@ impl Running<'_> {
     }
 }
 
-/// A file that is there whole or not at all.
-fn write_synced(path: &Path, what: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(what)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

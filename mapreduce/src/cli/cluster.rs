@@ -1,6 +1,6 @@
 //! The commands about many machines.
 
-use super::{Asked, made, octets, people};
+use super::{Asked, chain, made, octets, people};
 use crate::cluster::{http, master, submit, worker};
 use crate::{AnyJob, Error, Result};
 use cfgsvc_client::{Client, Options};
@@ -12,12 +12,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 
 /// Octets of memory for the records of a task at a worker.
 const MEMORY: u64 = 32 << 20;
 
 /// How long what runs beside a command may take to end with it.
 const END_MAX: Duration = Duration::from_secs(2);
+/// The exit code of wrong usage, as the parser of arguments has it.
+const WRONG_USAGE: u8 = 2;
 
 /// Where a master serves HTTP, unless it is told.
 const USUAL_HTTP: &str = "127.0.0.1:7072";
@@ -112,6 +115,8 @@ pub(super) struct Submit {
     /// Do not wait for its end
     #[arg(long)]
     detach: bool,
+    #[command(flatten)]
+    chain: chain::Args,
     /// A file, such as a script, that tasks find in the directory in which they run; may be given
     /// several times
     #[arg(long, value_name = "PATH")]
@@ -135,10 +140,14 @@ pub(super) struct Submit {
     run: Asked,
 }
 
+fn runtime() -> Result<Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    Ok(runtime.enable_all().build()?)
+}
+
 /// Runs it to its end on a runtime of its own.
 pub(super) fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.enable_all().build()?;
+    let runtime = runtime()?;
     let done = runtime.block_on(work);
     // What still is at files may be where nothing answers.
     runtime.shutdown_timeout(END_MAX);
@@ -240,18 +249,57 @@ pub(super) async fn worker(args: Worker) -> Result<()> {
     worker::run(args.group.client()?, listener, settings, http).await
 }
 
-pub(super) async fn submit(jobs: &[AnyJob], args: Submit) -> Result<ExitCode> {
+impl Submit {
+    fn how(&self) -> JobOptions {
+        JobOptions {
+            attempts_max: self.attempts,
+            backup_tasks: !self.no_backup_tasks,
+            skipped_max: self.skip_bad_records,
+            locality_wait_ms: self.locality_wait,
+            ..JobOptions::default()
+        }
+    }
+}
+
+pub(super) fn submit(jobs: &[AnyJob], args: Submit) -> Result<ExitCode> {
+    match (&args.chain.file, args.detach) {
+        (None, _) => wait(submit_job(jobs, args)),
+        (Some(_), false) => submit_chain(jobs, args),
+        (Some(_), true) => {
+            eprintln!("error: --detach: a chain submits a step when those before it are done");
+            eprintln!("\nhint: leave it with Ctrl-C; the same command again goes on with it");
+            Ok(ExitCode::from(WRONG_USAGE))
+        }
+    }
+}
+
+/// Has the steps of a chain run, each when those before it are done.
+fn submit_chain(jobs: &[AnyJob], mut args: Submit) -> Result<ExitCode> {
+    let runtime = runtime()?;
+    let client = {
+        let _inside = runtime.enter();
+        args.group.client()?
+    };
+    let what = chain::Submitted {
+        how: args.how(),
+        args: std::mem::take(&mut args.chain),
+        overwrite: args.run.overwrite,
+        split_octets: args.run.split_size,
+        files: &args.file,
+    };
+    match chain::submitted(jobs, (&runtime, &client), what)? {
+        chain::End::Done(steps) => people::steps(&steps, args.run.o),
+        chain::End::Left(steps) => Ok(people::left(&steps)),
+    }
+}
+
+async fn submit_job(jobs: &[AnyJob], args: Submit) -> Result<ExitCode> {
     let client = args.group.client()?;
     let format = args.run.o;
-    let (job, code) = made(jobs, &args.run.job, &args.run.arguments)?;
+    let name = args.run.job.as_deref().ok_or("the job is not named")?;
+    let (job, code) = made(jobs, name, &args.run.arguments)?;
     let arguments = args.run.arguments.clone();
-    let how = JobOptions {
-        attempts_max: args.attempts,
-        backup_tasks: !args.no_backup_tasks,
-        skipped_max: args.skip_bad_records,
-        locality_wait_ms: args.locality_wait,
-        ..JobOptions::default()
-    };
+    let how = args.how();
     let options = args.run.options();
     if !args.detach {
         submit::reached(&client).await;
@@ -265,6 +313,12 @@ pub(super) async fn submit(jobs: &[AnyJob], args: Submit) -> Result<ExitCode> {
         how,
     };
     let began = Instant::now();
-    let key = submit::submit(&client, &what).await?;
+    let key = submit::new_key();
+    // Until that is waited for a signal ends the process: there is nothing yet.
+    let interrupted = async {
+        master::asked_to_end()?.await;
+        Ok(())
+    };
+    submit::submit(&client, &key, &what, interrupted).await?;
     people::submitted(&client, &key, format, (!args.detach).then_some(began)).await
 }

@@ -32,6 +32,8 @@ Examples:
   mapreduce run sort --input records.txt --output sorted --reduces 8
   mapreduce run wordcount --input 's3://logs/2024/*.gz' --output s3://results/words
   mapreduce run --chain steps.toml
+  mapreduce submit wordcount --input /data/books --output /data/counts
+  mapreduce submit --chain steps.toml --work /data/steps.chain
   mapreduce jobs"
 )]
 struct Cli {
@@ -49,7 +51,7 @@ enum Command {
     Master(cluster::Master),
     /// Run tasks
     Worker(cluster::Worker),
-    /// Submit a job to the workers, and show how far it is
+    /// Submit a job, or a chain of jobs, to the workers, and show how far it is
     Submit(Box<cluster::Submit>),
     /// Show how far a job is until it is over, as `submit` does
     Watch(people::Looked),
@@ -119,13 +121,14 @@ struct Run {
 #[derive(Debug, Args)]
 struct Asked {
     /// The job: `mapreduce jobs` lists them
-    job: String,
+    #[arg(required_unless_present = "chain")]
+    job: Option<String>,
     /// A file, a directory or a glob, or a URL (s3:, gs:, az:, file:); several may be given
-    #[arg(long, required = true, num_args = 1..)]
+    #[arg(long, required_unless_present = "chain", num_args = 1..)]
     input: Vec<String>,
     /// The directory for the output, or its URL; it must not exist, or be empty
-    #[arg(long)]
-    output: PathBuf,
+    #[arg(long, required_unless_present = "chain")]
+    output: Option<PathBuf>,
     /// Replace an output that exists, when the job is done
     #[arg(long)]
     overwrite: bool,
@@ -145,7 +148,8 @@ struct Asked {
 
 impl Asked {
     fn options(self) -> Options {
-        let default = Options::new(self.input, self.output);
+        // The parser has seen to it that it is there.
+        let default = Options::new(self.input, self.output.unwrap_or_default());
         Options {
             overwrite: self.overwrite,
             reduces: self.reduces,
@@ -189,7 +193,7 @@ pub fn main(jobs: Vec<AnyJob>) -> ExitCode {
         Command::Jobs => list(&jobs).map(success),
         Command::Master(args) => cluster::wait(cluster::master(args)).map(success),
         Command::Worker(args) => cluster::wait(cluster::worker(args)).map(success),
-        Command::Submit(args) => cluster::wait(cluster::submit(&jobs, *args)),
+        Command::Submit(args) => cluster::submit(&jobs, *args),
         Command::Watch(args) => cluster::wait(people::watch(args)),
         Command::List(args) => cluster::wait(people::list(args)).map(success),
         Command::Status(args) => cluster::wait(people::status(args)).map(success),
@@ -401,16 +405,27 @@ mod tests {
     #[test]
     fn job_or_chain_is_run_and_never_both_nor_neither() {
         let is_right = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
-        let job = "mapreduce run sort --input a --output b";
-        assert!(is_right(job));
-        assert!(is_right(
-            "mapreduce run --chain c --work w --restart --threads 2"
-        ));
-        for more in ["--chain c", "--work w", "--restart"] {
-            assert!(!is_right(&format!("{job} {more}")), "{more}");
-        }
-        for wrong in ["", "--work w", "--chain c --input a", "--chain c -- x"] {
-            assert!(!is_right(&format!("mapreduce run {wrong}")), "{wrong}");
+        for (command, more) in [("run", "--threads 2"), ("submit", "--attempts 2 --file f")] {
+            let command = format!("mapreduce {command}");
+            let job = format!("{command} sort --input a --output b");
+            assert!(is_right(&job));
+            let chain = format!("{command} --chain c --work w --restart --overwrite {more}");
+            assert!(is_right(&chain), "{chain}");
+            for more in ["--chain c", "--work w", "--restart"] {
+                assert!(!is_right(&format!("{job} {more}")), "{more}");
+            }
+            for wrong in [
+                "",
+                "sort",
+                "sort --input a",
+                "--work w",
+                "--chain c --input a",
+                "--chain c --output b",
+                "--chain c --reduces 2",
+                "--chain c -- x",
+            ] {
+                assert!(!is_right(&format!("{command} {wrong}")), "{wrong}");
+            }
         }
     }
 }

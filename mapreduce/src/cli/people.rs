@@ -5,6 +5,7 @@
 use super::Format;
 use super::cluster::Group;
 use crate::Result;
+use crate::chain::{Followed, INTERRUPTED};
 use crate::cluster::bars::Display;
 use crate::cluster::follow::{self, Ended, Watching};
 use crate::cluster::keeping::{self, What};
@@ -22,8 +23,6 @@ use std::time::{Duration, Instant};
 
 /// A job that was cancelled.
 const CANCELLED: u8 = 3;
-/// Interrupted, as shells say it of a process that SIGINT ended.
-const INTERRUPTED: u8 = 130;
 /// Tasks that are asked for.
 const TASKS: usize = 1_000;
 /// A cancelled job's output is removed by the master; whoever cancels waits for so long.
@@ -158,6 +157,33 @@ async fn look_on(
             Err(show::refusal(&view).into())
         }
     }
+}
+
+/// What came of the steps of a chain.
+pub(super) fn steps(steps: &[Followed], format: Format) -> Result<ExitCode> {
+    match format {
+        Format::Table => {
+            for step in steps {
+                write(&show::summary(&step.view, Some(step.took)))?;
+            }
+        }
+        Format::Json => {
+            let json = steps.iter();
+            let json = json.map(|step| show::Json::new(&step.view, None, Some(step.took)));
+            write_json(&json.collect::<Vec<_>>())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Steps of a chain, with their jobs, that nobody looks on any more.
+pub(super) fn left(steps: &[(String, String)]) -> ExitCode {
+    for (step, key) in steps {
+        eprintln!("step {step}: job {key} goes on without you");
+    }
+    eprintln!("the chain stands still when those are done");
+    eprintln!("hint: the same command again goes on with it, `mapreduce cancel JOB` ends a job");
+    ExitCode::from(INTERRUPTED)
 }
 
 pub(super) async fn list(args: Everything) -> Result<()> {

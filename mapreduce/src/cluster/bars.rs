@@ -15,6 +15,8 @@ const LINES: Duration = Duration::from_secs(5);
 /// Where it is shown.
 pub(crate) enum Display {
     Terminal(Box<Bars>),
+    /// On a terminal too, one of several jobs.
+    Step(Box<StepBar>),
     Lines(Lines),
 }
 
@@ -32,9 +34,11 @@ impl Display {
     pub(crate) fn show(&mut self, view: &View, maps: &Stand, reduces: &Stand, notes: &[String]) {
         match self {
             Self::Terminal(bars) => bars.show(maps, reduces, notes),
+            Self::Step(bar) => bar.show(view, maps, reduces, notes),
             Self::Lines(lines) => {
                 if lines.is_due(Instant::now()) {
-                    eprintln!("{}", line(view, maps, reduces, notes));
+                    let line = line(view, maps, reduces, notes);
+                    eprintln!("{}{line}", lines.begin);
                 }
             }
         }
@@ -44,9 +48,10 @@ impl Display {
     pub(crate) fn silence(&mut self, problem: Option<String>) {
         match (self, problem) {
             (Self::Terminal(bars), problem) => bars.silence(problem),
+            (Self::Step(bar), problem) => bar.silence = problem,
             (Self::Lines(lines), Some(problem)) => {
                 if lines.is_due(Instant::now()) {
-                    eprintln!("{problem}");
+                    eprintln!("{}{problem}", lines.begin);
                 }
             }
             (Self::Lines(_), None) => {}
@@ -55,8 +60,10 @@ impl Display {
 
     /// Nothing follows: what is shown stays.
     pub(crate) fn end(&mut self) {
-        if let Self::Terminal(bars) = self {
-            bars.end();
+        match self {
+            Self::Terminal(bars) => bars.end(),
+            Self::Step(bar) => bar.bar.abandon(),
+            Self::Lines(_) => {}
         }
     }
 }
@@ -78,6 +85,77 @@ fn line(view: &View, maps: &Stand, reduces: &Stand, notes: &[String]) -> String 
 #[derive(Default)]
 pub(crate) struct Lines {
     last: Option<Instant>,
+    /// What each of them begins with.
+    begin: String,
+}
+
+/// Several jobs at once: a bar for each, or lines that begin with the name of the step that it is.
+pub(crate) struct Steps {
+    bars: Option<MultiProgress>,
+}
+
+impl Steps {
+    /// As standard error is.
+    pub(crate) fn new() -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let bars = is_terminal.then(MultiProgress::new);
+        Self { bars }
+    }
+
+    /// Where a step is shown.
+    pub(crate) fn of(&self, step: &str) -> Display {
+        match &self.bars {
+            Some(bars) => {
+                let bar = ProgressBar::new(0).with_style(style(STEP_BAR));
+                let bar = bars.add(bar.with_prefix(step.to_owned()));
+                let silence = None;
+                Display::Step(Box::new(StepBar { bar, silence }))
+            }
+            None => Display::Lines(Lines {
+                last: None,
+                begin: format!("step {step}: "),
+            }),
+        }
+    }
+
+    /// Says a line, above the bars if there are any.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+/// The bar of one of several jobs: its tasks of both phases.
+pub(crate) struct StepBar {
+    bar: ProgressBar,
+    silence: Option<String>,
+}
+
+impl StepBar {
+    fn show(&mut self, view: &View, maps: &Stand, reduces: &Stand, notes: &[String]) {
+        let stands = [maps, reduces];
+        self.bar
+            .set_length(stands.iter().map(|of| u64::from(of.tasks)).sum());
+        self.bar
+            .set_position(stands.iter().map(|of| u64::from(of.done)).sum());
+        let is_mapping = maps.done < maps.tasks || reduces.tasks == 0;
+        let (phase, stand) = if is_mapping {
+            (Phase::Map, maps)
+        } else {
+            (Phase::Reduce, reduces)
+        };
+        let told = format!(
+            "{} {} {phase} {}",
+            view.key,
+            view.state.name(),
+            stand.told()
+        );
+        let parts = std::iter::once(&told).chain(notes).chain(&self.silence);
+        let parts: Vec<&str> = parts.map(String::as_str).collect();
+        self.bar.set_message(words::line(&parts.join("; ")));
+    }
 }
 
 impl Lines {
@@ -122,8 +200,13 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// How bars of phases look.
+const PHASE_BAR: &str = "{prefix:6} [{bar:30}] {pos:>6}/{len:<6} {wide_msg}";
+/// And those of steps.
+const STEP_BAR: &str = "{prefix:16} [{bar:20}] {pos:>6}/{len:<6} {wide_msg}";
+
 fn bar(name: &'static str) -> ProgressBar {
-    let style = style("{prefix:6} [{bar:30}] {pos:>6}/{len:<6} {wide_msg}");
+    let style = style(PHASE_BAR);
     let style = style.progress_chars("=> ");
     ProgressBar::new(0).with_style(style).with_prefix(name)
 }
@@ -177,10 +260,7 @@ mod tests {
 
     #[test]
     fn templates_of_bars_are_well_formed() {
-        for template in [
-            "{prefix:6} [{bar:30}] {pos:>6}/{len:<6} {wide_msg}",
-            "{wide_msg}",
-        ] {
+        for template in [PHASE_BAR, STEP_BAR, "{wide_msg}"] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

@@ -167,12 +167,23 @@ pub(crate) enum Ended {
 
 /// Shows how far a job is until it is over, or until SIGINT or SIGTERM.
 pub(crate) async fn follow(client: &Client, key: &str, display: &mut Display) -> Result<Ended> {
+    let left = crate::cluster::master::asked_to_end()?;
+    follow_until(client, key, display, left).await
+}
+
+/// Shows how far a job is until it is over, or until `left`.
+pub(crate) async fn follow_until(
+    client: &Client,
+    key: &str,
+    display: &mut Display,
+    left: impl Future<Output = ()>,
+) -> Result<Ended> {
     let (answers, latest) = watch::channel(None);
     let (knows, id) = watch::channel(None);
     tokio::select! {
         over = look_on(client, key, display, (&knows, latest)) => over,
         () = ask_on(client, id, answers) => Err("the master is not asked any more".into()),
-        () = crate::cluster::master::asked_to_end()? => {
+        () = left => {
             display.end();
             Ok(Ended::Left)
         }

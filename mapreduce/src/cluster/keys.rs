@@ -75,6 +75,7 @@ pub(crate) struct Info {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Header,
+    /// Of a submission under way: without it the job does not come to be.
     Output,
     Info,
     Spec,

@@ -234,6 +234,10 @@ fn claims(staging: &Path) -> Result<Vec<PathBuf>> {
     };
     let prefix = format!("{}.", name.to_string_lossy());
     let mut found = Vec::new();
+    if !is_there(parent)? {
+        // Nor is anything in it.
+        return Ok(found);
+    }
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&prefix) {

@@ -1,4 +1,8 @@
 //! What people do to jobs: submit and cancel them.
+//!
+//! A job comes to be by one transaction, which requires the key that says that it is being
+//! submitted. Whoever takes that key away, where there is no job, knows from then on that there
+//! will be none, even if that transaction is still under way ([`withdraw`]).
 
 use crate::cluster::keys::{self, Info, Part, WorkerEntry, key};
 use crate::cluster::publication::Destination;
@@ -14,7 +18,7 @@ use mapreduce_core::names::HostName;
 use mapreduce_core::record::{Header, JobStatus};
 use mapreduce_core::spec::{InputSpec, JobCode, JobOptions, JobSpec, SPEC_VERSION, digest};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,17 +56,113 @@ impl Submission<'_> {
     }
 }
 
-/// Writes a job to the group; its key. Whatever ends it before there is a job, nothing is left:
-/// what is not removed here a master removes when the lease is over.
-pub(crate) async fn submit(client: &Client, what: &Submission<'_>) -> Result<String> {
-    let job = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
+/// Why a job is not known to be there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubmitError {
+    /// It is not there, and will not be.
+    #[error(transparent)]
+    Refused(Error),
+    /// The group did not say.
+    #[error("whether job {key} is submitted is not known: {problem}: {error}")]
+    Unknown {
+        key: String,
+        problem: String,
+        error: String,
+    },
+}
+
+/// A key for a job, which nobody else draws.
+pub(crate) fn new_key() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..12].to_owned()
+}
+
+/// Makes a job of this key, which must be new. Whatever ends that before there is a job, nothing is
+/// left: what is not removed here a master removes when the lease is over. `interrupted` ends it.
+pub(crate) async fn submit(
+    client: &Client,
+    key: &str,
+    what: &Submission<'_>,
+    interrupted: impl Future<Output = Result<()>>,
+) -> Result<(), SubmitError> {
+    let prepared = prepare(client, key, what).await;
+    let (described, older, begun) = prepared.map_err(SubmitError::Refused)?;
+    let session = client.session(TTL_S).await;
+    let session = session.map_err(|error| SubmitError::Refused(error.into()))?;
+    let begins = begun.begin(&session).await;
+    begins.map_err(SubmitError::Refused)?;
+    let submitted = tokio::select! {
+        submitted = begun.fill(what.files, older, &described) => {
+            submitted.map_err(NotSubmitted::over)
+        }
+        signal = interrupted => Err(NotSubmitted {
+            error: signal.err().unwrap_or_else(|| "interrupted: there is no job".into()),
+            how: How::Interrupted,
+        }),
+    };
+    let submitted = match submitted {
+        // Once it may have been written the key says to others whether it was.
+        Ok(()) => begun.commit(&described).await,
+        Err(error) => Err(error),
+    };
+    let submitted = match submitted {
+        Ok(()) => Ok(()),
+        Err(not) => begun.give_up(not).await,
+    };
+    // The master need not wait for the lease to end. If it is not reached, it waits.
+    let _ = session.close().await;
+    submitted
+}
+
+/// Makes sure that there will be no job of this key, whose output was to be there, and removes what
+/// was prepared for it. False: the job is there.
+pub(crate) async fn withdraw(client: &Client, job: &str, output: &Path) -> Result<bool> {
+    let submitting = Delete::new(Keys::one(key(job, Part::Submitting)));
+    let txn = Txn::new()
+        .when(Compare::missing(key(job, Part::Header)))
+        .then(Op::Delete(submitting));
+    if !client.txn(txn).await?.succeeded {
+        return Ok(false);
+    }
+    let destination = Destination {
+        target: store::place(output)?,
+        ..Destination::default()
+    };
+    let job_key = job.to_owned();
+    let work = tokio::task::spawn_blocking(move || {
+        let stores = Stores::default();
+        let staging = Staging::of(&stores, &destination.target, &job_key)?;
+        super::settling::discard(&staging, &destination, &job_key)
+    });
+    work.await??;
+    keeping::remove_rest(client, job, None).await?;
+    Ok(true)
+}
+
+/// How it stands with a job, and whether nothing is left to do for it; none: there is no such job.
+pub(crate) async fn standing(client: &Client, job: &str) -> Result<Option<(JobStatus, bool)>> {
+    let Some(found) = client.get_key(key(job, Part::Header)).await? else {
+        return Ok(None);
+    };
+    let header = Header::decode(&found.value)?;
+    let found = client.get_key(key(job, Part::Output)).await?;
+    let destination = found.map(|kv| serde_json::from_slice::<Destination>(&kv.value));
+    // Who has none was removed just now, and with that it was settled.
+    let is_settled = destination.transpose()?.is_none_or(|to| to.settled);
+    Ok(Some((header.status, is_settled)))
+}
+
+/// Plans a job. What can be refused is, before there is anything of it.
+async fn prepare<'a>(
+    client: &'a Client,
+    job: &'a str,
+    what: &Submission<'_>,
+) -> Result<(Described, Vec<Older>, Begun<'a>)> {
     staging::check_files(what.files)?;
     let target = store::place(&what.options.output)?;
     let stores = Stores::default();
-    let staging = Staging::of(&stores, &target, &job)?;
+    let staging = Staging::of(&stores, &target, job)?;
     let workers = workers(client).await?;
     let hosts = |file: &str| hosts(&workers, file);
-    // Until it is signalled otherwise, a signal ends the process: there is nothing yet.
     let planned = tokio::task::block_in_place(|| local::prepare(what.code, what.options, &hosts))?;
     let overwrite = what.options.overwrite;
     let (replaces, older) = tokio::task::block_in_place(|| staging.vacancy(overwrite))?;
@@ -73,46 +173,14 @@ pub(crate) async fn submit(client: &Client, what: &Submission<'_>) -> Result<Str
         replaces,
         ..Destination::default()
     };
-    let session = client.session(TTL_S).await?;
     let begun = Begun {
         client,
-        job: &job,
+        job,
         staging,
         destination,
         ended: Arc::default(),
     };
-    begun.begin(&session).await?;
-    let submitted = tokio::select! {
-        submitted = begun.fill(what.files, older, &described) => {
-            submitted.map_err(NotSubmitted::over)
-        }
-        signal = asked_to_end() => Err(NotSubmitted {
-            error: signal.err().unwrap_or_else(|| "interrupted: there is no job".into()),
-            how: How::Interrupted,
-        }),
-    };
-    let submitted = match submitted {
-        // Once it may have been written the key says to others whether it was.
-        Ok(()) => begun.commit(&described).await,
-        Err(error) => Err(error),
-    };
-    if let Err(NotSubmitted { error, how }) = submitted {
-        if let Err(left) = begun.clear(how).await {
-            eprintln!("warning: what was prepared is left until a master removes it: {left}");
-        }
-        // The master need not wait for the lease to end. If it is not reached, it waits.
-        let _ = session.close().await;
-        return Err(error);
-    }
-    // The key that had it is gone; a lease that is left ends by itself.
-    let _ = session.close().await;
-    Ok(job)
-}
-
-/// SIGTERM or SIGINT.
-async fn asked_to_end() -> Result<()> {
-    super::master::asked_to_end()?.await;
-    Ok(())
+    Ok((described, older, begun))
 }
 
 /// What the group has of a job.
@@ -209,7 +277,7 @@ impl Begun<'_> {
     }
 
     fn lost() -> Error {
-        let what = "another job has the same key, or the group was not reached for";
+        let what = "it was withdrawn meanwhile, or the group was not reached for";
         format!("{what} {TTL_S} s: submit it again").into()
     }
 
@@ -241,7 +309,9 @@ impl Begun<'_> {
             let program = std::env::current_exe()?;
             staging.fill((&program, &files), &older, &ended)
         });
-        work.await??;
+        if let Err(error) = work.await? {
+            return Err(self.reason(error).await);
+        }
         for (number, chunk) in (0..).zip(&described.chunks) {
             self.put(Part::Splits(number), chunk.clone()).await?;
         }
@@ -249,6 +319,14 @@ impl Begun<'_> {
             self.put(Part::Ranges(number), chunk.to_vec()).await?;
         }
         Ok(())
+    }
+
+    /// Why files could not be left: who has withdrawn it has removed the directory as well.
+    async fn reason(&self, error: Error) -> Error {
+        match self.client.get_key(self.key(Part::Submitting)).await {
+            Ok(None) => Self::lost(),
+            Ok(Some(_)) | Err(_) => error,
+        }
     }
 
     /// Puts a part, while others know that somebody is at it: else they may have removed the rest.
@@ -288,12 +366,30 @@ impl Begun<'_> {
         }
     }
 
+    /// Makes sure that there is no job, or finds that there is one.
+    async fn give_up(&self, not: NotSubmitted) -> Result<(), SubmitError> {
+        let NotSubmitted { error, how } = not;
+        if how == How::Unknown {
+            return match withdraw(self.client, self.job, &self.destination.target).await {
+                // Its transaction was committed, though nobody said so.
+                Ok(false) => Ok(()),
+                Ok(true) => Err(SubmitError::Refused(error)),
+                Err(problem) => Err(SubmitError::Unknown {
+                    key: self.job.to_owned(),
+                    problem: crate::cli::with_causes(&*problem),
+                    error: crate::cli::with_causes(&*error),
+                }),
+            };
+        }
+        if let Err(left) = self.clear(how).await {
+            eprintln!("warning: what was prepared is left until a master removes it: {left}");
+        }
+        Err(SubmitError::Refused(error))
+    }
+
     /// Removes what there is of it. What a thread writes after that, and its keys, a master
     /// removes: by them it knows where to look.
     async fn clear(&self, how: How) -> Result<()> {
-        if how == How::Unknown {
-            return Ok(());
-        }
         self.ended.store(true, Ordering::Relaxed);
         let (staging, destination) = (self.staging.clone(), self.destination.clone());
         let job = self.job.to_owned();

@@ -3,6 +3,7 @@
 //! octet.
 
 mod bucket;
+mod chain;
 mod code;
 mod faults;
 mod input;
@@ -277,6 +278,14 @@ fn parts(directory: &str) -> Result<BTreeMap<String, Vec<u8>>> {
         }
     }
     Ok(found)
+}
+
+/// A file that nobody writes: who opens it waits for ever.
+fn endless(place: &Place, name: &str) -> String {
+    let path = place.path(name);
+    let made = Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("it starts").success());
+    path
 }
 
 /// Lines of words, of which some are frequent.

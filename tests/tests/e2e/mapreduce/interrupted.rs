@@ -2,23 +2,14 @@
 //! answer while an output is put into its place.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use cfgsvc_tests::harness::{Ran, eventually, eventually_some};
 use rustix::process::Signal;
 
 use super::bucket::Buckets;
-use super::{Member, PATIENCE, Place, text};
+use super::{Member, PATIENCE, Place, endless, text};
 use crate::beside::{Process, cfgctl, start_command};
-
-/// A file that nobody writes: who opens it waits for ever.
-fn endless(place: &Place, name: &str) -> String {
-    let path = place.path(name);
-    let made = Command::new("mkfifo").arg(&path).status();
-    assert!(made.expect("it starts").success());
-    path
-}
 
 /// Starts to submit a job, and waits until it has begun to leave there what tasks need.
 fn begun(place: &Place, output: &str, is_begun: impl Fn() -> bool) -> Result<Process> {
