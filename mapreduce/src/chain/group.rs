@@ -245,15 +245,15 @@ enum Next {
 
 /// Decides by what the group has of it: its status, and whether it is settled.
 fn next(standing: Option<(JobStatus, bool)>, is_wanted: bool) -> Next {
-    match standing {
-        None => Next::Withdraw,
-        Some((JobStatus::Running, _)) if is_wanted => Next::Rejoin,
-        Some((JobStatus::Running, _)) => Next::Cancel,
-        // Whose output was there and is gone is run again.
-        Some((JobStatus::Done, true)) => Next::Nothing,
-        Some((JobStatus::Done, false)) if is_wanted => Next::Rejoin,
-        Some((JobStatus::Done, false)) => Next::Wait,
-        Some((JobStatus::Failed(_) | JobStatus::Cancelled, _)) => Next::Nothing,
+    let Some((status, is_settled)) = standing else {
+        return Next::Withdraw;
+    };
+    match (status, is_settled) {
+        // Of one that is done the output was there, and is gone: it is run again.
+        (JobStatus::Done, true) | (JobStatus::Failed(_) | JobStatus::Cancelled, _) => Next::Nothing,
+        (JobStatus::Running, _) | (JobStatus::Done, false) if is_wanted => Next::Rejoin,
+        (JobStatus::Running, _) => Next::Cancel,
+        (JobStatus::Done, false) => Next::Wait,
     }
 }
 

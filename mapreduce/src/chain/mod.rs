@@ -16,6 +16,7 @@
 //! All that can be wrong with a file is found before anything runs, and said with its line.
 
 mod command;
+mod finished;
 mod group;
 mod here;
 mod record;

@@ -11,7 +11,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a step was when it began.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -55,14 +55,24 @@ impl Record {
 
     /// Writes it: it is there whole or not at all, and durable.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let beside = path.with_extension("new");
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
-        Ok(fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?)
+        write_synced(path, &serde_json::to_vec_pretty(self)?)
     }
+}
+
+/// Where a file is written before it is there.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Writes a file that is there whole or not at all, and durable.
+pub(super) fn write_synced(path: &Path, what: &[u8]) -> Result<()> {
+    let beside = beside(path);
+    let mut file = fs::File::create(&beside)?;
+    file.write_all(what)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
+    Ok(fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?)
 }
 
 /// What a manifest says, as far as it matters here. Those of one machine and those of a group

@@ -20,6 +20,7 @@
 //! Invariant: a step begins under a new number only when nothing goes on under the one before, and
 //! nothing ever will.
 
+use super::finished::Finished;
 use super::record::{Manifest, Record};
 use super::{Chain, Input, Spec, Step};
 use crate::store::Stores;
@@ -192,6 +193,13 @@ pub(super) fn run<E: Engine>(
         }
         TryLockError::Error(error) => error.into(),
     })?;
+    let finished = Finished::of(chain);
+    if let Some(before) = Finished::read(&settings.work)? {
+        before.remove(&settings.work)?;
+        if before == finished && !settings.restart {
+            return running.done_already(&finished);
+        }
+    }
     let mut stand = Stand::new(running.done_before()?, engine.shares());
     running.find_earlier(&mut stand)?;
     if stand.left.is_empty() {
@@ -200,7 +208,9 @@ pub(super) fn run<E: Engine>(
     }
     let came = stand.came();
     if came.is_done {
-        running.clean()?;
+        finished.mark(&settings.work)?;
+        finished.remove(&settings.work)?;
+        running.close(&finished)?;
     }
     Ok(came)
 }
@@ -605,18 +615,23 @@ impl<E: Engine> Running<'_, E> {
         Ok(all)
     }
 
-    /// Removes what only the chain needed, when all of it is done.
-    fn clean(&self) -> Result<()> {
+    /// All is done, and the command that saw it was ended when it cleaned up.
+    fn done_already(&self, finished: &Finished) -> Result<Came<E::Report>> {
         for step in &self.chain.steps {
-            if step.keep {
-                continue;
-            }
-            fs::remove_file(self.record_path(step))?;
-            if step.spec.output.is_none() {
-                fs::remove_dir_all(self.output(step))?;
-            }
+            self.engine.done_before(step);
         }
-        if !self.chain.steps.iter().any(|step| step.keep) {
+        self.close(finished)?;
+        Ok(Came {
+            reports: Vec::new(),
+            failed: Vec::new(),
+            left: Vec::new(),
+            is_done: true,
+        })
+    }
+
+    /// Removes the work directory, if nothing in it is to be kept.
+    fn close(&self, finished: &Finished) -> Result<()> {
+        if !finished.keeps() {
             fs::remove_file(self.settings.work.join(LOCK))?;
             fs::remove_dir(&self.settings.work)?;
         }

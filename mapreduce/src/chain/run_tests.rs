@@ -144,7 +144,7 @@ impl Bench {
         }
     }
 
-    fn run(&self) -> Result<Came<String>> {
+    fn chain(&self) -> Chain {
         let copy = |at, line: &[u8], out: &mut Emit<'_, U64, Bytes>| out.emit(at, line);
         let job = Job::new(
             "copy",
@@ -159,14 +159,17 @@ impl Bench {
         );
         let file = self.directory.path().join("chain.toml");
         fs::write(&file, text).expect("a file");
-        let chain = Chain::read(&file, &[job.into()], None).expect("a chain");
+        Chain::read(&file, &[job.into()], None).expect("a chain")
+    }
+
+    fn run(&self) -> Result<Came<String>> {
         let settings = Settings {
             work: self.engine.work.clone(),
             overwrite: false,
             restart: self.restart,
             seen_within: Duration::ZERO,
         };
-        run(&chain, &settings, &self.engine)
+        run(&self.chain(), &settings, &self.engine)
     }
 
     /// What was asked of the engine in a run that comes to its end.
@@ -282,4 +285,26 @@ fn output_that_is_not_seen_here_is_no_input_of_another_step() {
     bench.engine.asked();
     bench.engine.fates.clear();
     assert_eq!(bench.asked(), ["a begins as k3", "b begins as k4"]);
+}
+
+#[test]
+fn chain_that_is_done_and_half_removed_is_not_begun_anew() {
+    let mut bench = Bench::new();
+    bench.run().expect("it comes to its end");
+    bench.engine.asked();
+    let half = |bench: &Bench| {
+        let work = &bench.engine.work;
+        Finished::of(&bench.chain()).mark(work).expect("a mark");
+        fs::remove_file(work.join("a.json")).expect("it is there");
+    };
+    half(&bench);
+    assert_eq!(bench.asked(), ["a is done", "b is done"]);
+    // It was done once: the next time it is run like any other.
+    assert_eq!(bench.asked(), ["a begins as k3", "b begins as k4"]);
+    half(&bench);
+    bench.reduces = "reduces = 2";
+    assert_eq!(bench.asked(), ["a begins as k5", "b begins as k6"]);
+    half(&bench);
+    bench.restart = true;
+    assert_eq!(bench.asked(), ["a begins as k7", "b begins as k8"]);
 }

@@ -152,6 +152,8 @@ enum Moment {
     Submitted(&'static str),
     /// Its output is there.
     Published(&'static str),
+    /// All is done, and what is between is removed.
+    Cleans,
     /// So many ms after its start.
     After(u64),
 }
@@ -159,12 +161,13 @@ enum Moment {
 impl Moment {
     fn draw(numbers: &mut Numbers) -> Self {
         let step = *numbers.one_of(&["count", "side", "last"]);
-        match numbers.below(6) {
+        match numbers.below(7) {
             0 => Self::Record(step),
             1 => Self::Prepared(step),
             2 => Self::Claimed(step),
             3 => Self::Submitted(step),
             4 => Self::Published(step),
+            5 => Self::Cleans,
             _ => Self::After(numbers.below(2_000)),
         }
     }
@@ -191,6 +194,7 @@ impl Moment {
             Self::Claimed(step) => has(step, "_program"),
             Self::Submitted(step) => said(place).contains(&format!("step {step}: job ")),
             Self::Published(step) => is_there(&format!("{}/_MANIFEST", output(step))),
+            Self::Cleans => is_there(&format!("{WORK}/.done")),
             Self::After(ms) => began.elapsed() >= Duration::from_millis(ms),
         }
     }
@@ -220,6 +224,22 @@ fn here(place: &Place, program: &str) -> Result<std::collections::BTreeMap<Strin
     Ok(expected)
 }
 
+/// Whether something is left to do. A chain that was done to its end would be done again.
+fn goes_on(place: &Place) -> Result<bool> {
+    if !fs::exists(place.path("out/_MANIFEST"))? {
+        return Ok(true);
+    }
+    let Ok(left) = fs::read_dir(place.path(WORK)) else {
+        return Ok(false);
+    };
+    let mut left = left.flatten().map(|entry| entry.file_name());
+    let is_closed = left.all(|name| name == ".lock");
+    if is_closed {
+        fs::remove_dir_all(place.path(WORK))?;
+    }
+    Ok(!is_closed)
+}
+
 /// A chain whose command is killed five times.
 fn killed(seed: u64) -> Result<()> {
     let mut numbers = Numbers::new(seed);
@@ -242,13 +262,12 @@ fn killed(seed: u64) -> Result<()> {
         .with_context(|| format!("{moments:?}\n{}\n{}", said(&place), place.logs()))?;
         // By SIGKILL, and waited for.
         drop(command);
-        if fs::exists(place.path("out/_MANIFEST"))? && !fs::exists(place.path(WORK))? {
+        if !goes_on(&place)? {
             break;
         }
     }
     let check = || -> Result<()> {
-        // One that was done to its end refuses to do it again.
-        if fs::exists(place.path(WORK))? {
+        if goes_on(&place)? {
             let ran = submit(&place, "test-jobs", &settings)?;
             ensure!(ran.code == Some(0), "{ran}");
         }
