@@ -214,6 +214,15 @@ fn any_program_is_a_job_with_counters_and_an_environment() {
 }
 
 #[test]
+fn program_is_told_of_each_of_the_small_files_that_a_task_reads() {
+    let place = Place::new().with("one", "a\nb\n").with("two", "c\n");
+    let job = ["streaming", "--input", "one", "two", "--output", "out"];
+    let mapper = "sed \"s/^/$mapreduce_map_input_file /\"";
+    let found = place.done(&[&job[..], &["--", "--mapper", mapper]].concat());
+    assert_eq!(found, ["one a\t", "one b\t", "two c\t"]);
+}
+
+#[test]
 fn much_goes_through_a_program_in_both_directions_at_once() {
     // Far more than pipes and channels hold.
     let line = "word ".repeat(20) + "\n";

@@ -139,7 +139,8 @@ impl Context {
         &self.attempt
     }
 
-    /// The input file; empty in a reduce.
+    /// The input file of the record at hand; empty in a reduce. A task may read several small
+    /// files, one after the other: it is asked for with each record.
     pub fn input(&self) -> &str {
         &self.input
     }

@@ -32,6 +32,9 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 struct Mapping {
     programs: Arc<Programs>,
+    /// The file that the program is told of in its environment: each of several small files of a
+    /// task has a program of its own.
+    input: String,
     pipe: Option<Pipe>,
 }
 
@@ -42,6 +45,12 @@ impl Mapper for Mapping {
     type Value = Bytes;
 
     fn map(&mut self, _at: u64, line: &[u8], out: &mut Emit<'_, Bytes, Bytes>) -> Result<()> {
+        if out.context().input() != self.input {
+            if let Some(mut pipe) = self.pipe.take() {
+                pipe.finish(out)?;
+            }
+            out.context().input().clone_into(&mut self.input);
+        }
         let programs = &self.programs;
         let pipe = Pipe::started(&mut self.pipe, &programs.mapper, programs, true, out)?;
         pipe.write(&[line, b"\n"], out)
@@ -109,6 +118,7 @@ pub(crate) fn job() -> AnyJob {
         let reducer = reducing(&programs.reducer, false);
         let mapper = move || Mapping {
             programs: Arc::clone(&programs),
+            input: String::new(),
             pipe: None,
         };
         let job = Job::new("streaming", Lines, mapper, reducer);
