@@ -440,13 +440,18 @@ fn map(job: &Job, assignment: &Assignment) -> Result<What, Failure> {
         class: FailureClass::IoFatal,
         message: "the job has no such split".to_owned(),
     })?;
-    let parts = split.parts().map(|part| Range {
+    let mut parts = split.parts().map(|part| Range {
         input: part.uri.to_owned(),
         begin: part.offset,
         end: part.offset + part.length,
     });
+    let first = parts.next().ok_or_else(|| Failure {
+        class: FailureClass::IoFatal,
+        message: "the split is of nothing".to_owned(),
+    })?;
     Ok(What::Map {
-        parts: parts.collect(),
+        first,
+        others: parts.collect(),
         reduces: assignment.reduces,
         ranges: job.ranges.clone(),
         is_packed: true,

@@ -83,8 +83,12 @@ pub(crate) struct Skip {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
     Map {
-        /// What it reads, one after the other.
-        parts: Vec<Range>,
+        /// What it reads: programs of the first version know this one alone.
+        #[serde(flatten)]
+        first: Range,
+        /// After it, of a split of several small files.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<Range>,
         /// 0: there is no reduce.
         reduces: u32,
         /// The first keys of partitions, when they are ranges.
@@ -361,13 +365,15 @@ fn run_to(
     };
     match order.what {
         What::Map {
-            parts,
+            first,
+            others,
             reduces,
             ranges,
             is_packed,
         } => {
             let ranges = ranges.map(|firsts| Arc::new(Partitioner::Range(firsts)));
             let partition = || code.partition(reduces, ranges.clone());
+            let parts: Vec<Range> = std::iter::once(first).chain(others).collect();
             let inputs = inputs(&parts)?;
             let parts = inputs.iter().zip(&parts);
             let task = MapTask {
@@ -452,4 +458,22 @@ fn listed(counters: Counters) -> Vec<(String, String, u64)> {
         .into_iter()
         .map(|((group, name), by)| (group, name, by));
     listed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The program of a job may be older than the worker that runs it, and the other way round.
+    #[test]
+    fn an_order_of_one_range_is_as_the_first_version_had_it() {
+        let old = r#"{"map":{"input":"in","begin":3,"end":9,"reduces":2,"ranges":null,"is_packed":true}}"#;
+        let read: What = serde_json::from_str(old).expect("it is read");
+        assert_eq!(serde_json::to_string(&read).expect("JSON"), old);
+        let What::Map { first, others, .. } = &read else {
+            panic!("{read:?}");
+        };
+        assert_eq!((first.input.as_str(), first.begin, first.end), ("in", 3, 9));
+        assert!(others.is_empty());
+    }
 }
