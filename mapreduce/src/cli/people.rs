@@ -148,12 +148,12 @@ async fn look_on(
         Format::Json => write_json(&show::Json::new(&view, None, took))?,
     }
     match view.state {
-        State::Done => Ok(ExitCode::SUCCESS),
+        State::Done if !view.is_discarded() => Ok(ExitCode::SUCCESS),
         State::Cancelled => {
             eprintln!("error: job {key} was cancelled");
             Ok(ExitCode::from(CANCELLED))
         }
-        State::Failed | State::Damaged | State::Running | State::Publishing => {
+        State::Done | State::Failed | State::Damaged | State::Running | State::Publishing => {
             Err(show::refusal(&view).into())
         }
     }
@@ -181,7 +181,9 @@ pub(super) fn left(steps: &[(String, String)]) -> ExitCode {
     for (step, key) in steps {
         eprintln!("step {step}: job {key} goes on without you");
     }
-    eprintln!("the chain stands still when those are done");
+    if !steps.is_empty() {
+        eprintln!("the chain stands still when those are done");
+    }
     eprintln!("hint: the same command again goes on with it, `mapreduce cancel JOB` ends a job");
     ExitCode::from(INTERRUPTED)
 }

@@ -14,7 +14,8 @@
 //! what it was; and the two names that a later job uses too are put on conditions (`_SKIPPED` on
 //! what it was before the manifest was seen to be the old one), or are the same for all
 //! (`_SUCCESS`). So a late one undoes nothing of a later job. (Where versions are sums of contents,
-//! a `_SKIPPED` could be put over that of a later job which is as that of an earlier one was.)
+//! a `_SKIPPED` could be put over that of a later job which is as that of an earlier one was. And
+//! of two jobs that want the same place at once the one that does not get it may put its own.)
 
 use crate::Result;
 use crate::cluster::copy::counters;
@@ -83,12 +84,28 @@ pub(crate) fn publish(
     if !is_of(&found, of) {
         return Err(taken(job, &found));
     }
+    // A person may have given it up meanwhile: whoever deletes it closes it first.
+    if is_put
+        && !job.is_open()?
+        && let Err(error) = check(job, &manifest)
+    {
+        withdraw(job, &found)?;
+        return Err(error);
+    }
     tidy(job, &found)?;
     Ok(if is_put {
         Published::Now
     } else {
         Published::Before
     })
+}
+
+/// Deletes a manifest that names what is not there any more.
+fn withdraw(job: &JobObjects, found: &Found) -> Result<()> {
+    match found {
+        Some((_, version)) => job.delete_version(MANIFEST, version),
+        None => Ok(()),
+    }
 }
 
 /// Another job was quicker, or a person.
@@ -196,14 +213,28 @@ fn named(manifest: &Found) -> Result<Vec<String>> {
     Ok(files.map(|file| file.name).collect())
 }
 
-/// Deletes all that a job has in the bucket, but for an output that is published.
-pub(crate) fn discard(job: &JobObjects, key: &str) -> Result<()> {
+/// Deletes all that a job has in the bucket, but for an output that is published: whether it is.
+pub(crate) fn discard(job: &JobObjects, key: &str) -> Result<bool> {
+    // Whoever publishes it from now on looks at whether what it names is there.
+    job.close()?;
     let found = job.get(MANIFEST)?;
+    if is_by(&found, key) {
+        tidy(job, &found)?;
+        return Ok(true);
+    }
+    job.clear(&[])?;
+    let found = job.get(MANIFEST)?;
+    if is_by(&found, key) {
+        withdraw(job, &found)?;
+    }
+    Ok(false)
+}
+
+fn is_by(found: &Found, key: &str) -> bool {
     let whose = found
         .as_ref()
         .and_then(|(octets, _)| serde_json::from_slice::<Whose>(octets).ok());
-    let is_own = whose.is_some_and(|whose| whose.job == key);
-    job.clear(&if is_own { named(&found)? } else { Vec::new() })
+    whose.is_some_and(|whose| whose.job == key)
 }
 
 #[cfg(test)]

@@ -423,6 +423,33 @@ fn master_that_is_killed_anywhere_leaves_its_work_to_the_next() {
 }
 
 #[test]
+fn output_that_is_given_up_while_a_master_publishes_it_is_there_or_is_not() {
+    for is_there in [false, true] {
+        at_every_request(
+            is_there,
+            false,
+            |store, _| {
+                // Whether it was published already is not the same at all moments.
+                discard(&job(store, FIRST), FIRST).expect("it is discarded");
+            },
+            |store, done, _| {
+                let is_published = discard(&job(store, FIRST), FIRST).expect("it is discarded");
+                assert_eq!(is_published, done.is_ok(), "{done:?}");
+                if is_published {
+                    is_whole(store, FIRST);
+                    return;
+                }
+                let left = all(store);
+                assert!(!left.keys().any(|name| name.contains(FIRST)), "{left:?}");
+                assert_eq!(left.get("out/_MANIFEST"), None);
+                let by_hand = ["out/part-00000", "out/deeper/x"];
+                assert!(!is_there || by_hand.iter().all(|name| left.contains_key(*name)));
+            },
+        );
+    }
+}
+
+#[test]
 fn master_that_comes_late_undoes_nothing_of_a_later_job() {
     for is_there in [false, true] {
         at_every_request(

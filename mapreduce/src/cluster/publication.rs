@@ -55,6 +55,9 @@ pub(crate) struct Destination {
     pub(crate) is_given_up: bool,
 }
 
+/// How the last part of a name begins that a directory has while it is removed.
+const GOING: &str = "going-";
+
 /// Where the output of a job comes to be: the address that its description has.
 pub(crate) fn staging(target: &Path, job: &str) -> Result<PathBuf> {
     let name = target.file_name().ok_or("the output is not named")?;
@@ -207,7 +210,7 @@ fn claim(staging: &Path, own: &Path, of: (&str, JobId)) -> Result<bool> {
         return Ok(true);
     }
     for claimed in claims(staging)? {
-        if claimed.is_file() || !moved(&claimed, own)? {
+        if claimed.is_file() || is_going(&claimed) || !moved(&claimed, own)? {
             continue;
         }
         if is_of(own, of)? {
@@ -401,13 +404,39 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// Removes what a job leaves on disk beside its output: of one that has failed or was cancelled,
-/// all there is.
+/// all there is. Of one that is done and was given up, too: a master that publishes it meanwhile
+/// finds nothing that it could put into the output's place, or has done so before.
 pub(crate) fn discard(destination: &Destination, job: &str) -> Result<()> {
     let staging = staging(&destination.target, job)?;
     for claimed in claims(&staging)? {
-        remove(&claimed)?;
+        remove_whole(&claimed, &staging)?;
     }
-    remove(&staging)
+    remove_whole(&staging, &staging)
+}
+
+/// Removes a directory that another master may rename meanwhile, which it must not do with a part
+/// of it: so it gets a name that nobody looks for first.
+fn remove_whole(path: &Path, staging: &Path) -> Result<()> {
+    if is_going(path) {
+        return remove(path);
+    }
+    let going = format!("{GOING}{}", uuid::Uuid::new_v4().simple());
+    let going = staging.with_added_extension(going);
+    if moved(path, &going)? {
+        remove(&going)?;
+    }
+    Ok(())
+}
+
+/// Whether it is being removed.
+fn is_going(path: &Path) -> bool {
+    let name = path.extension().map(|name| name.to_string_lossy());
+    name.is_some_and(|name| name.starts_with(GOING))
+}
+
+/// Whether the output is that of a job.
+pub(crate) fn is_published(destination: &Destination, of: (&str, JobId)) -> Result<bool> {
+    is_of(&destination.target, of)
 }
 
 #[cfg(test)]

@@ -203,3 +203,48 @@ fn discarded_job_leaves_nothing() {
         assert_eq!(names(place.path()), ["out"]);
     }
 }
+
+#[test]
+fn output_that_is_given_up_while_a_master_publishes_it_is_there_or_is_not() {
+    for (is_exchanged, is_there) in [(false, false), (false, true), (true, true)] {
+        let place = tempfile::tempdir().expect("a directory");
+        let destination = prepared(place.path(), is_there);
+        let staging = staging(&destination.target, KEY).expect("a name");
+        // A master has claimed it, and stands still before the last rename, or after it.
+        fill(&staging, OF, &ended(), Epoch(3)).expect("it is filled");
+        let own = staging.with_added_extension(Epoch(3).to_string());
+        assert!(claim(&staging, &own, OF).expect("it is claimed"));
+        if is_exchanged {
+            put(&own, &destination).expect("it is put");
+        }
+        discard(&destination, KEY).expect("it is discarded");
+        let is_published = is_published(&destination, OF).expect("it can be read");
+        assert_eq!(is_published, is_exchanged);
+        if is_published {
+            is_whole(&destination);
+            continue;
+        }
+        put(&own, &destination).expect_err("it is gone");
+        let left: &[&str] = if is_there { &["out"] } else { &[] };
+        assert_eq!(names(place.path()), left);
+        if is_there {
+            assert_eq!(names(&destination.target), ["before"]);
+        }
+    }
+}
+
+#[test]
+fn directory_that_is_being_removed_is_not_published() {
+    let place = tempfile::tempdir().expect("a directory");
+    let destination = prepared(place.path(), false);
+    let staging = staging(&destination.target, KEY).expect("a name");
+    fill(&staging, OF, &ended(), Epoch(3)).expect("it is filled");
+    // Whoever removed it was killed when a part of it was gone.
+    let going = staging.with_added_extension(format!("{GOING}1"));
+    fs::rename(&staging, &going).expect("it is renamed");
+    fs::remove_file(going.join("part-00001")).expect("it is removed");
+    publish(&destination, OF, &ended(), Epoch(9)).expect_err("there is nothing whole");
+    assert!(!destination.target.exists());
+    discard(&destination, KEY).expect("it is discarded");
+    assert_eq!(names(place.path()), [""; 0]);
+}

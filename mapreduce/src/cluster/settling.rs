@@ -228,11 +228,15 @@ async fn settle_job(
         said.say(client, false, Some(problem)).await?;
         work.await?
     };
+    if matches!(done, Ok(true)) {
+        // It was there before it was given up.
+        said.last.is_given_up = false;
+    }
     let problem = done.as_ref().err().map(ToString::to_string);
     if !said.say(client, done.is_ok(), problem).await? && done.is_ok() {
         return Err("it is done, and the group was not told: another did".into());
     }
-    done
+    done.map(drop)
 }
 
 /// What the group is told of a destination, while nobody else tells it something.
@@ -277,14 +281,19 @@ impl Said {
     }
 }
 
-fn on_disk(stores: &Stores, ended: &Ended, epoch: Epoch) -> Result<()> {
+/// Whether the output is in its place.
+fn on_disk(stores: &Stores, ended: &Ended, epoch: Epoch) -> Result<bool> {
     let (id, key, destination) = (ended.id, ended.key.as_str(), &ended.destination);
     let output = destination.target.display();
     let staging = Staging::of(stores, &destination.target, key)?;
     if ended.status != JobStatus::Done || destination.is_given_up {
-        discard(&staging, destination, key)?;
-        tracing::info!(%id, key, %output, "nothing is left of the output");
-        return Ok(());
+        let is_published = discard(&staging, destination, (key, id))?;
+        if is_published {
+            tracing::info!(%id, key, %output, "output was published before it was given up");
+        } else {
+            tracing::info!(%id, key, %output, "nothing is left of the output");
+        }
+        return Ok(is_published);
     }
     let of = (key, id);
     let published = match &staging {
@@ -295,14 +304,30 @@ fn on_disk(stores: &Stores, ended: &Ended, epoch: Epoch) -> Result<()> {
         Published::Now => tracing::info!(%id, key, %output, "output is published"),
         Published::Before => tracing::info!(%id, key, %output, "output was published before"),
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Removes what a job leaves beside its output: of one that has none, all there is.
-pub(super) fn discard(staging: &Staging, destination: &Destination, key: &str) -> Result<()> {
+/// Removes what a job leaves beside its output: of one that has none, all there is. Whether it has
+/// one, that is in its place.
+fn discard(staging: &Staging, destination: &Destination, of: (&str, JobId)) -> Result<bool> {
+    match staging {
+        Staging::Directory(_) => {
+            publication::discard(destination, of.0)?;
+            publication::is_published(destination, of)
+        }
+        Staging::Bucket(job) => bucket::discard(job, of.0),
+    }
+}
+
+/// The same of what never was a job.
+pub(super) fn discard_unborn(
+    staging: &Staging,
+    destination: &Destination,
+    key: &str,
+) -> Result<()> {
     match staging {
         Staging::Directory(_) => publication::discard(destination, key),
-        Staging::Bucket(job) => bucket::discard(job, key),
+        Staging::Bucket(job) => bucket::discard(job, key).map(drop),
     }
 }
 
@@ -324,7 +349,7 @@ async fn forget(
         let (stores, job) = (Arc::clone(&shared.stores), job.to_owned());
         let work = tokio::task::spawn_blocking(move || {
             let staging = Staging::of(&stores, &destination.target, &job);
-            let done = staging.and_then(|staging| discard(&staging, &destination, &job));
+            let done = staging.and_then(|staging| discard_unborn(&staging, &destination, &job));
             drop(held);
             done
         });

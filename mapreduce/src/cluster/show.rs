@@ -103,7 +103,10 @@ pub(crate) fn summary(view: &View, took: Option<Duration>) -> String {
     let age = view
         .age()
         .map(|age| format!("submitted {} ago", words::time(age)));
-    let output = view.output.as_deref().filter(|_| view.state == State::Done);
+    let output = view
+        .output
+        .as_deref()
+        .filter(|_| view.state == State::Done && !view.is_discarded());
     let output = output.map(|output| format!("output {}", words::line(output)));
     let parts: Vec<_> = [took, age, output].into_iter().flatten().collect();
     if !parts.is_empty() {

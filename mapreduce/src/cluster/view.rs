@@ -213,6 +213,11 @@ impl View {
         }
     }
 
+    /// It is done, and a person did not want its output any more.
+    pub(crate) fn is_discarded(&self) -> bool {
+        self.state == State::Done && self.problem.is_some()
+    }
+
     /// It is over, and nothing is left to do for it.
     pub(crate) fn is_cleared(&self) -> bool {
         self.state.is_over() && self.settled

@@ -12,22 +12,24 @@
 //! its file is complete, and deletes that if it is gone. So nothing is left by attempts that end
 //! late, of whichever the other one sees.
 
+mod attempt;
+
+pub(crate) use attempt::AttemptObjects;
+
 use super::objects::{Objects, conditions};
-use super::runtime::Pending;
-use super::upload::{AT_ONCE, PART, PARTS_MAX, Vacancy};
-use super::{Location, MANIFEST, ObjectError, Part, Parts, SUCCESS, Stores, location};
+use super::upload::{AT_ONCE, Vacancy};
+use super::{Location, MANIFEST, ObjectError, SUCCESS, Stores, location};
 use crate::{Error as AnyError, Result};
+use attempt::Upload;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{
-    Error, MultipartId, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
-};
+use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, UpdateVersion};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Of the directory of a job.
 const OWN: &str = ".mapreduce.";
@@ -35,6 +37,10 @@ const OWN: &str = ".mapreduce.";
 pub(crate) const PROGRAM: &str = "program";
 /// What there was before it.
 const OLDER: &str = "older.json";
+/// Says that the job is over, until nothing else is left.
+const CLOSED: &str = "closed";
+/// Octets of an object that are read as a whole.
+const READ_MAX: u64 = 256 << 20;
 /// Uploads that are under way.
 const UPLOADS: &str = "uploads";
 
@@ -138,7 +144,7 @@ impl JobObjects {
     pub(super) fn new(objects: Arc<Objects>, prefix: &str, key: &str) -> Self {
         Self {
             objects,
-            prefix: prefix.trim_end_matches('/').to_owned(),
+            prefix: prefix.trim_matches('/').to_owned(),
             key: key.to_owned(),
         }
     }
@@ -205,7 +211,16 @@ impl JobObjects {
         if older.is_empty() {
             return Ok(());
         }
-        self.put(&self.own(OLDER), serde_json::to_vec(older)?.into())
+        let noted = serde_json::to_vec(older)?;
+        if noted.len() as u64 > READ_MAX {
+            let (url, count) = (self.url(""), older.len());
+            return Err(format!(
+                "{url} has {count} objects, more than can be replaced at once: delete them, or name \
+                 another output"
+            )
+            .into());
+        }
+        self.put(&self.own(OLDER), noted.into())
     }
 
     /// Deletes what was there before the job, unless it is something else now.
@@ -221,7 +236,8 @@ impl JobObjects {
         self.delete_all(paths)
     }
 
-    /// An object's octets, and what it is now.
+    /// An object's octets, and what it is now. One that is longer than any of ours has none: it is
+    /// not read.
     pub(crate) fn get(&self, name: &str) -> Result<Option<(Bytes, Version)>> {
         let path = self.path(name)?;
         let (store, of) = (self.objects.store(), path.clone());
@@ -231,6 +247,9 @@ impl JobObjects {
                 e_tag: got.meta.e_tag.clone(),
                 version: got.meta.version.clone(),
             };
+            if got.meta.size > READ_MAX {
+                return Ok((Bytes::new(), version));
+            }
             Ok((got.bytes().await?, version))
         });
         match got {
@@ -304,8 +323,7 @@ impl JobObjects {
 
     /// What was put when the job was over already is deleted again.
     fn must_be_open(&self, name: &str) -> Result<()> {
-        let program = self.path(&self.own(PROGRAM))?;
-        if self.objects.head(&program)?.is_some() {
+        if self.is_open()? {
             return Ok(());
         }
         self.delete(&[name.to_owned()])?;
@@ -341,20 +359,51 @@ impl JobObjects {
         conditions(&self.objects.url(path.as_ref()), error)
     }
 
+    /// Whether attempts may still write.
+    pub(crate) fn is_open(&self) -> Result<bool> {
+        let program = self.path(&self.own(PROGRAM))?;
+        Ok(self.objects.head(&program)?.is_some())
+    }
+
+    /// From now on what attempts complete is deleted by them. Readers still pass over what they have
+    /// written, while the job has something in its directory.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.put(&self.own(CLOSED), Bytes::new())?;
+        self.delete(&[self.own(PROGRAM)])
+    }
+
     /// Deletes all of the job but these objects: none comes to be any more.
     pub(crate) fn clear(&self, kept: &[String]) -> Result<()> {
-        self.delete(&[self.own(PROGRAM)])?;
+        self.close()?;
         self.abort("")?;
-        let mut paths = Vec::new();
+        let kept: HashSet<&str> = kept.iter().map(String::as_str).collect();
+        let (mut of_attempts, mut of_job) = (Vec::new(), Vec::new());
         let below = format!("{}/", self.prefix);
         for object in self.objects.below(&self.path("")?)? {
             let name = object.location.as_ref().strip_prefix(&below);
             let name = name.unwrap_or_default();
-            if self.is_own(name) && !kept.iter().any(|kept| kept == name) {
-                paths.push((object.location, None));
+            if !self.is_own(name) || kept.contains(name) {
+                continue;
             }
+            let is_of_attempt = !name.contains('/');
+            let paths = if is_of_attempt {
+                &mut of_attempts
+            } else {
+                &mut of_job
+            };
+            paths.push((object.location, None));
         }
-        self.delete_all(paths)
+        // By its directory readers know what is no output.
+        self.delete_all(of_attempts)?;
+        let closed = self.path(&self.own(CLOSED))?;
+        of_job.retain(|(path, _)| *path != closed);
+        self.delete_all(of_job)?;
+        self.delete_all(vec![(closed, None)])
+    }
+
+    /// Deletes an object if it still is what it was.
+    pub(crate) fn delete_version(&self, name: &str, version: &Version) -> Result<()> {
+        self.delete_all(vec![(self.path(name)?, version.e_tag.clone())])
     }
 
     /// Deletes objects.
@@ -452,256 +501,12 @@ pub(crate) fn leave(
         }
     }
     upload.complete()?;
+    if let Err(ended) = goes_on() {
+        // Whoever has ended it may have looked for what there is before this was there.
+        job.delete(&[job.own(name)])?;
+        return Err(ended);
+    }
     Ok(())
-}
-
-/// The files of an attempt: what is finished is complete, before the attempt says so.
-pub(crate) struct AttemptObjects {
-    job: Arc<JobObjects>,
-    attempt: String,
-    /// What the main output is called before the attempt's own part.
-    main: String,
-    completed: Arc<Mutex<Vec<String>>>,
-}
-
-impl AttemptObjects {
-    pub(crate) fn new(job: JobObjects, attempt: String, main: String) -> Self {
-        Self {
-            job: Arc::new(job),
-            attempt,
-            main,
-            completed: Arc::default(),
-        }
-    }
-
-    /// Deletes what is complete, of an attempt that has failed.
-    pub(crate) fn discard(&self) -> Result<()> {
-        let completed = self.completed.lock();
-        let completed = std::mem::take(&mut *completed.unwrap_or_else(PoisonError::into_inner));
-        self.job.delete(&completed)
-    }
-}
-
-impl Parts for AttemptObjects {
-    /// The main output has no name of its own.
-    fn create(&self, name: &str) -> Result<Box<dyn Part>> {
-        let name = if name.is_empty() { &self.main } else { name };
-        let name = self.job.named(name, &self.attempt);
-        let upload = Upload::new(Arc::clone(&self.job), name, &self.attempt)?;
-        let completed = Arc::clone(&self.completed);
-        Ok(Box::new(AttemptPart { upload, completed }))
-    }
-}
-
-struct AttemptPart {
-    upload: Upload,
-    completed: Arc<Mutex<Vec<String>>>,
-}
-
-impl Write for AttemptPart {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.upload.write(octets)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.upload.flush()
-    }
-}
-
-impl Part for AttemptPart {
-    fn finish(mut self: Box<Self>) -> Result<u64> {
-        let octets = self.upload.complete()?;
-        let name = self.upload.name.clone();
-        self.upload.job.must_be_open(&name)?;
-        let mut completed = self
-            .completed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        completed.push(name);
-        Ok(octets)
-    }
-}
-
-/// An upload in parts, whose number is kept in the bucket so that others can end it.
-struct Begun {
-    number: MultipartId,
-    mark: String,
-    parts: Vec<PartId>,
-    flying: Option<Pending<object_store::Result<PartId>>>,
-}
-
-/// An object that is being written: in one request if it is small.
-struct Upload {
-    job: Arc<JobObjects>,
-    name: String,
-    path: Path,
-    url: String,
-    mark: String,
-    buffer: Vec<u8>,
-    octets: u64,
-    begun: Option<Begun>,
-}
-
-impl Upload {
-    fn new(job: Arc<JobObjects>, name: String, attempt: &str) -> Result<Self, ObjectError> {
-        let path = job.path(&name)?;
-        let mark = job.own(&format!("{UPLOADS}/{attempt}/{name}"));
-        Ok(Self {
-            url: job.objects.url(path.as_ref()),
-            job,
-            name,
-            path,
-            mark,
-            buffer: Vec::new(),
-            octets: 0,
-            begun: None,
-        })
-    }
-
-    fn failed(&self, error: &Error) -> ObjectError {
-        conditions(&self.url, error)
-    }
-
-    fn begin(&self) -> Result<Begun> {
-        let (uploads, path) = (self.job.objects.uploads(), self.path.clone());
-        let number = self
-            .job
-            .objects
-            .run(async move { uploads.create_multipart(&path).await });
-        let number = number.map_err(|error| self.failed(&error))?;
-        let marked = self.job.put(&self.mark, number.clone().into());
-        let begun = Begun {
-            number,
-            mark: self.mark.clone(),
-            parts: Vec::new(),
-            flying: None,
-        };
-        match marked {
-            Ok(()) => Ok(begun),
-            Err(error) => {
-                self.end(begun);
-                Err(error)
-            }
-        }
-    }
-
-    /// Ends an upload that will not be completed. What cannot be ended now is ended with the job.
-    fn end(&self, mut begun: Begun) {
-        // What is on its way would begin anew what is ended.
-        let landed = begun.flying.take().map(Pending::wait);
-        drop(landed);
-        let (uploads, path) = (self.job.objects.uploads(), self.path.clone());
-        let number = begun.number;
-        let ended = self
-            .job
-            .objects
-            .run(async move { uploads.abort_multipart(&path, &number).await });
-        if ended.is_ok() {
-            // A mark that is left says to end what is ended, which does no harm.
-            let _ = self.job.delete(&[begun.mark]);
-        }
-    }
-
-    /// Waits for the part that is on its way.
-    fn land(&mut self) -> Result<(), ObjectError> {
-        let url = &self.url;
-        let Some(begun) = &mut self.begun else {
-            return Ok(());
-        };
-        if let Some(flying) = begun.flying.take() {
-            let part = flying.wait().map_err(|error| conditions(url, &error))?;
-            begun.parts.push(part);
-        }
-        Ok(())
-    }
-
-    fn send(&mut self) -> Result<()> {
-        self.land()?;
-        if self.begun.is_none() {
-            self.begun = Some(self.begin()?);
-        }
-        let Some(begun) = &mut self.begun else {
-            return Ok(());
-        };
-        let at = begun.parts.len();
-        if at == PARTS_MAX as usize {
-            return Err(ObjectError {
-                url: self.url.clone(),
-                found: format!("more than {PARTS_MAX} parts of {PART} octets"),
-                next: "use more reduces, or smaller splits",
-            }
-            .into());
-        }
-        let part = std::mem::take(&mut self.buffer);
-        self.octets += part.len() as u64;
-        let (uploads, path) = (self.job.objects.uploads(), self.path.clone());
-        let number = begun.number.clone();
-        let put = async move {
-            let part = PutPayload::from(part);
-            uploads.put_part(&path, &number, at, part).await
-        };
-        begun.flying = Some(self.job.objects.start(put));
-        Ok(())
-    }
-
-    /// Ends it: the object is there; its octets.
-    fn complete(&mut self) -> Result<u64> {
-        if self.begun.is_none() {
-            let octets = Bytes::from(std::mem::take(&mut self.buffer));
-            self.octets = octets.len() as u64;
-            self.job.put(&self.name, octets)?;
-            return Ok(self.octets);
-        }
-        if !self.buffer.is_empty() {
-            self.send()?;
-        }
-        self.land()?;
-        let Some(begun) = &mut self.begun else {
-            return Ok(self.octets);
-        };
-        let parts = std::mem::take(&mut begun.parts);
-        let (uploads, path) = (self.job.objects.uploads(), self.path.clone());
-        let number = begun.number.clone();
-        let done = self
-            .job
-            .objects
-            .run(async move { uploads.complete_multipart(&path, &number, parts).await });
-        if let Err(error) = done {
-            // It may be that only the answer was lost: the name is nobody else's.
-            let found = self.job.objects.head(&self.path)?;
-            if found.is_none_or(|object| object.size != self.octets) {
-                return Err(self.failed(&error).into());
-            }
-        }
-        if let Some(begun) = self.begun.take() {
-            self.job.delete(&[begun.mark])?;
-        }
-        Ok(self.octets)
-    }
-}
-
-impl Write for Upload {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let room = (PART - self.buffer.len()).min(octets.len());
-        self.buffer.extend_from_slice(&octets[..room]);
-        if self.buffer.len() == PART {
-            self.send().map_err(io::Error::other)?;
-        }
-        Ok(room)
-    }
-
-    /// What is less than a part cannot be sent before the end.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(begun) = self.begun.take() {
-            self.end(begun);
-        }
-    }
 }
 
 #[cfg(test)]
