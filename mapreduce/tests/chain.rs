@@ -211,7 +211,7 @@ fn failed_chain_goes_on_from_the_step_that_failed() {
         "{said}"
     );
     assert_eq!(place.output("out"), "a\t\nb\t\nside-a\t\nside-b\t\n");
-    let expected = runs_of(&[("first", 1), ("last", 1), ("middle", 2), ("side", 1)]);
+    let expected = runs_of(&[("first", 1), ("last", 2), ("middle", 2), ("side", 1)]);
     assert_eq!(place.runs(), expected);
     assert!(!place.path(".chain.chain").exists());
     let said = place.failed(&[]);
@@ -220,6 +220,22 @@ fn failed_chain_goes_on_from_the_step_that_failed() {
         "{said}"
     );
     assert_eq!(place.runs(), expected);
+}
+
+#[test]
+fn chain_that_is_done_says_so_whatever_else_is_in_its_directory() {
+    let other = step("renamed", "\"book\"", "cat", "");
+    let fails = step("fails", "\"step:renamed\"", "exit 3", "");
+    let place = Place::new()
+        .with("book", "x\n")
+        .with("chain.toml", other + &fails);
+    place.failed(&[]);
+    // What the first step has left is of no step any more.
+    let chain = step("now", "\"book\"", "cat", "output = \"out\"");
+    let place = place.with("chain.toml", chain);
+    let said = place.done(&[]);
+    assert!(said.contains(".chain.chain has other files"), "{said}");
+    assert_eq!(place.output("out").trim_end(), "x");
 }
 
 #[test]

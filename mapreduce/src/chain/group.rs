@@ -113,10 +113,12 @@ impl Group<'_> {
     }
 
     /// Waits until the group answers.
-    async fn reached(&self) -> Result<(), Unfinished> {
+    async fn reached(&self, key: &str) -> Result<()> {
         tokio::select! {
             () = submit::reached(self.client) => Ok(()),
-            () = self.leaving() => Err(Unfinished::Left),
+            () = self.leaving() => {
+                Err(format!("left before the group answered about {key}").into())
+            }
         }
     }
 
@@ -139,7 +141,8 @@ impl Group<'_> {
                 ..self.how.clone()
             },
         };
-        self.reached().await?;
+        let reached = self.reached(key).await;
+        reached.map_err(Unfinished::Failed)?;
         // A submission comes to its end; then whoever looks on may leave.
         let uninterrupted = std::future::pending();
         match submit::submit(self.client, key, &what, uninterrupted).await {
@@ -147,7 +150,8 @@ impl Group<'_> {
             Err(SubmitError::Refused(error)) => return Err(Unfinished::Failed(error)),
             Err(error @ SubmitError::Unknown { .. }) => {
                 self.display.say(&format!("step {}: {error}", step.name));
-                self.reached().await?;
+                let reached = self.reached(key).await;
+                reached.map_err(Unfinished::Unknown)?;
                 let withdrawn = submit::withdraw(self.client, key, &options.output).await;
                 if withdrawn.map_err(Unfinished::Unknown)? {
                     return Err(Unfinished::Failed(error.into()));
@@ -167,6 +171,9 @@ impl Group<'_> {
             return Err(Unfinished::Left);
         };
         match view.state {
+            State::Done if view.is_discarded() => {
+                Err(Unfinished::Failed(show::refusal(&view).into()))
+            }
             State::Done => {
                 let (view, took) = (*view, began.elapsed());
                 self.display
@@ -192,7 +199,8 @@ impl Group<'_> {
     async fn find(&self, earlier: &Earlier<'_>) -> Result<Option<String>, Unfinished> {
         let (client, key) = (self.client, earlier.record.id.as_str());
         loop {
-            self.reached().await?;
+            let reached = self.reached(key).await;
+            reached.map_err(Unfinished::Unknown)?;
             let standing = submit::standing(client, key).await;
             match next(standing.map_err(Unfinished::Unknown)?, earlier.is_wanted) {
                 Next::Nothing => return Ok(None),

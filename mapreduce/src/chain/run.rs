@@ -197,7 +197,7 @@ pub(super) fn run<E: Engine>(
     if let Some(before) = Finished::read(&settings.work)? {
         before.remove(&settings.work)?;
         if before == finished && !settings.restart {
-            return running.done_already(&finished);
+            return running.done_already(&finished, lock);
         }
     }
     let mut stand = Stand::new(running.done_before()?, engine.shares());
@@ -210,7 +210,7 @@ pub(super) fn run<E: Engine>(
     if came.is_done {
         finished.mark(&settings.work)?;
         finished.remove(&settings.work)?;
-        running.close(&finished)?;
+        running.close(&finished, lock)?;
     }
     Ok(came)
 }
@@ -616,11 +616,11 @@ impl<E: Engine> Running<'_, E> {
     }
 
     /// All is done, and the command that saw it was ended when it cleaned up.
-    fn done_already(&self, finished: &Finished) -> Result<Came<E::Report>> {
+    fn done_already(&self, finished: &Finished, lock: fs::File) -> Result<Came<E::Report>> {
         for step in &self.chain.steps {
             self.engine.done_before(step);
         }
-        self.close(finished)?;
+        self.close(finished, lock)?;
         Ok(Came {
             reports: Vec::new(),
             failed: Vec::new(),
@@ -629,13 +629,24 @@ impl<E: Engine> Running<'_, E> {
         })
     }
 
-    /// Removes the work directory, if nothing in it is to be kept.
-    fn close(&self, finished: &Finished) -> Result<()> {
-        if !finished.keeps() {
-            fs::remove_file(self.settings.work.join(LOCK))?;
-            fs::remove_dir(&self.settings.work)?;
+    /// Removes the work directory, if nothing in it is to be kept. What else is in it is left: of
+    /// steps that the chain had before, or somebody's own.
+    fn close(&self, finished: &Finished, lock: fs::File) -> Result<()> {
+        if finished.keeps() {
+            return Ok(());
         }
-        Ok(())
+        let work = &self.settings.work;
+        fs::remove_file(work.join(LOCK))?;
+        // On NFS a file that is open has another name until it is closed.
+        drop(lock);
+        match fs::remove_dir(work) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                let work = work.display();
+                eprintln!("warning: {work} has other files, and is left");
+                Ok(())
+            }
+            removed => Ok(removed?),
+        }
     }
 }
 

@@ -287,7 +287,9 @@ fn submit_chain(jobs: &[AnyJob], mut args: Submit) -> Result<ExitCode> {
         split_octets: args.run.split_size,
         files: &args.file,
     };
-    match chain::submitted(jobs, (&runtime, &client), what)? {
+    let came = chain::submitted(jobs, (&runtime, &client), what);
+    runtime.shutdown_timeout(END_MAX);
+    match came? {
         chain::End::Done(steps) => people::steps(&steps, args.run.o),
         chain::End::Left(steps) => Ok(people::left(&steps)),
     }

@@ -87,7 +87,7 @@ fn is_clean(place: &Place) -> Result<()> {
     let left: Vec<&String> = names.iter().filter(|name| name.starts_with('.')).collect();
     ensure!(left.is_empty(), "{left:?} is left");
     let keys = cfgctl(&place.cluster, &["get", "--prefix", "/mapreduce/jobs/"])?;
-    ensure!(!keys.contains("/claim"), "a claim is left");
+    ensure!(!keys.contains("/submitting"), "a claim is left");
     Ok(())
 }
 
