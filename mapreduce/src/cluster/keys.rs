@@ -75,13 +75,13 @@ pub(crate) struct Info {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Header,
-    /// Of a submission under way: without it the job does not come to be.
     Output,
     Info,
     Spec,
     Splits(u32),
     Ranges(u32),
     Log(u64),
+    /// Of a submission under way: without it the job does not come to be.
     Submitting,
 }
 

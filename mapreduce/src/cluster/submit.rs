@@ -123,19 +123,37 @@ pub(crate) async fn withdraw(client: &Client, job: &str, output: &Path) -> Resul
     if !client.txn(txn).await?.succeeded {
         return Ok(false);
     }
-    let destination = Destination {
-        target: store::place(output)?,
-        ..Destination::default()
-    };
-    let job_key = job.to_owned();
-    let work = tokio::task::spawn_blocking(move || {
-        let stores = Stores::default();
-        let staging = Staging::of(&stores, &destination.target, &job_key)?;
-        super::settling::discard(&staging, &destination, &job_key)
-    });
-    work.await??;
-    keeping::remove_rest(client, job, None).await?;
+    // There will be no job. What cannot be removed now a master removes: it knows where by a key.
+    if let Err(left) = clear(client, job, output).await {
+        eprintln!(
+            "warning: what was prepared for job {job} is left until a master removes it: {left}"
+        );
+    }
     Ok(true)
+}
+
+/// Removes what was prepared for a job that will not be.
+async fn clear(client: &Client, job: &str, output: &Path) -> Result<()> {
+    let destination = match client.get_key(key(job, Part::Output)).await? {
+        Some(found) => serde_json::from_slice(&found.value)?,
+        None => Destination {
+            target: store::place(output)?,
+            ..Destination::default()
+        },
+    };
+    let staging = Staging::of(&Stores::default(), &destination.target, job)?;
+    discard(staging, destination, job).await?;
+    keeping::remove_rest(client, job, None).await?;
+    Ok(())
+}
+
+/// Removes files, which may be where nothing answers.
+async fn discard(staging: Staging, destination: Destination, job: &str) -> Result<()> {
+    let job = job.to_owned();
+    let work = tokio::task::spawn_blocking(move || {
+        super::settling::discard_unborn(&staging, &destination, &job)
+    });
+    tokio::time::timeout(CLEAR_MAX, work).await??
 }
 
 /// How it stands with a job, and whether nothing is left to do for it; none: there is no such job.
@@ -391,12 +409,7 @@ impl Begun<'_> {
     /// removes: by them it knows where to look.
     async fn clear(&self, how: How) -> Result<()> {
         self.ended.store(true, Ordering::Relaxed);
-        let (staging, destination) = (self.staging.clone(), self.destination.clone());
-        let job = self.job.to_owned();
-        let work = tokio::task::spawn_blocking(move || {
-            super::settling::discard(&staging, &destination, &job)
-        });
-        tokio::time::timeout(CLEAR_MAX, work).await???;
+        discard(self.staging.clone(), self.destination.clone(), self.job).await?;
         if how == How::Over {
             let submitting = Delete::new(Keys::one(self.key(Part::Submitting)));
             self.client.delete(submitting).await?;
