@@ -17,7 +17,8 @@
 //! - transfers are sent one after the other; while [`TRANSFERS_MAX`] wait, nothing is read;
 //! - a client that does not send a whole request, or does not take what is sent, is left after a
 //!   time that single octets do not stretch;
-//! - what was read whole is answered before the end, but when the client does not take it.
+//! - what was read whole is answered before the end, but when the client does not take it;
+//! - an idle conversation whose place is taken reads nothing more.
 
 mod buffers;
 
@@ -218,6 +219,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         cx: &mut Context<'_>,
         around: &mut impl Surroundings,
     ) -> Poll<Result<(), End>> {
+        let reads = self.ending.is_none() && self.input.message().is_none();
+        // Before anything is read: somebody else has the place already, and who became busy now
+        // would live on without one. A request that waits may be lost (RFC 7766 6.2.4).
+        if reads && self.is_idle() && around.poll_evicted(cx).is_ready() {
+            self.ending = Some(End::Evicted);
+            return Poll::Ready(Ok(()));
+        }
         let mut progress = false;
         match self.output.poll_write(Pin::new(&mut self.stream), cx) {
             Poll::Ready(Ok(written)) => progress |= written,
@@ -227,7 +235,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         if progress && self.output.is_empty() {
             self.active = Instant::now();
         }
-        let reads = self.ending.is_none() && self.input.message().is_none();
         if reads {
             match self.input.poll_read(Pin::new(&mut self.stream), cx) {
                 Poll::Ready(Ok(count)) => {
@@ -252,12 +259,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         // Only now, when all that came was read.
         if reads && around.poll_stopping(cx).is_ready() {
             self.ending = Some(End::Done);
-        } else if reads && self.is_idle() && around.poll_evicted(cx).is_ready() {
-            self.ending = Some(End::Evicted);
-        } else {
-            return self.poll_alarm(cx).map(Err);
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        self.poll_alarm(cx).map(Err)
     }
 
     /// Ready when the client was waited for in vain.

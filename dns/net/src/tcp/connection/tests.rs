@@ -427,6 +427,24 @@ async fn stop_and_eviction_let_what_is_under_way_end() {
     }
 }
 
+/// Its place is another's already: who became busy then would be counted nowhere.
+#[tokio::test(start_paused = true)]
+async fn evicted_connection_does_not_read_the_request_that_waits() {
+    let echo = Echo::default();
+    let answered = Arc::clone(&echo.answered);
+    let (mut client, outside, connection) = begin(echo, 500);
+    settle().await;
+    // Both are there before the connection is polled again.
+    let request = framed(&message(1, b"T\x09"));
+    client.write_all(&request).await.expect("sent");
+    outside.evict.notify_one();
+    let mut replies = Vec::new();
+    client.read_to_end(&mut replies).await.expect("the end");
+    assert_eq!(replies, b"");
+    assert!(matches!(connection.await, Ok(End::Evicted)));
+    assert_eq!(answered.load(Ordering::Relaxed), 0);
+}
+
 proptest! {
     /// However the octets come, and however small the pipe is, each request gets its reply.
     #[test]
