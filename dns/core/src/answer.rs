@@ -246,14 +246,13 @@ impl<'a> Answering<'a> {
 
     /// Nothing to answer with: the SOA says for how long that is so (RFC 2308 3). Where it is so
     /// because nobody holds the role that the name follows, that is no longer than for an answer.
+    /// Where the zone is signed, the proof denies all types that the name does not have, whichever
+    /// was asked for, and resolvers use it for all of them (RFC 8198 5.1).
     fn nothing(&mut self, node: Option<NodeId>) {
-        let types = [self.rtype, Rtype::CNAME];
-        let changing = node.into_iter().flat_map(|node| {
-            let tree = self.tree;
-            let of_type = move |rtype| tree.nothing_for(node, rtype);
-            types.into_iter().filter_map(of_type)
-        });
-        let ttl_max = changing.min().unwrap_or(u32::MAX);
+        let all = self.rtype == Rtype::ANY || self.tree.signer().is_some();
+        let denied = |rtype| all || rtype == self.rtype || rtype == Rtype::CNAME;
+        let ttl_max = node.and_then(|node| self.tree.nothing_for(node, denied));
+        let ttl_max = ttl_max.unwrap_or(u32::MAX);
         if let Some(set) = self.tree.set(APEX, Rtype::SOA) {
             let mut records = Records::stored(set);
             records.ttl = records.ttl.min(self.tree.soa().minimum).min(ttl_max);

@@ -59,7 +59,9 @@ pub(crate) fn prove_answer<'a, 'c>(
         Some(Unproved::Itself(node, made, rtype)) => {
             let (name, types) = proving.types(node, made);
             let first = tree.sets(node).next();
-            proving.show(reply, (name, &types), first, rtype);
+            let ttl_max = tree.nothing_for(node, |_| true);
+            let shown = (first, ttl_max.unwrap_or(u32::MAX));
+            proving.show(reply, (name, &types), shown, rtype);
             false
         }
         Some(Unproved::Name(name, rtype)) => {
@@ -72,7 +74,7 @@ pub(crate) fn prove_answer<'a, 'c>(
             if matches!(rtype, Rtype::NSEC | Rtype::RRSIG) {
                 // It is said to exist with these types: they cannot be denied.
                 reply.authority.clear();
-                proving.show(reply, (name, &types), None, rtype);
+                proving.show(reply, (name, &types), (None, u32::MAX), rtype);
             } else {
                 let denial = proving.denial(reply, name, &types, false);
                 reply.authority.push(denial);
@@ -168,18 +170,23 @@ impl<'a> Proving<'a, '_> {
     }
 
     /// Answers with the proof of a name that was asked for: NSEC; or RRSIG, those of its first set
-    /// alone, as with ANY (RFC 8482 4.1), because each costs a signature.
+    /// alone, as with ANY (RFC 8482 4.1), because each costs a signature. An NSEC is kept for
+    /// `ttl_max` at most.
     fn show(
         &mut self,
         reply: &mut Reply<'a>,
         (name, types): (Name, &[Rtype]),
-        first: Option<SetView<'a>>,
+        (first, ttl_max): (Option<SetView<'a>>, u32),
         rtype: Rtype,
     ) {
         let owner = name.as_wire().to_vec();
         let mut shown = match first {
             Some(set) if rtype == Rtype::RRSIG => Records::stored(set),
-            _ => self.denial(reply, name, types, false),
+            _ => {
+                let denial = self.denial(reply, name, types, false);
+                let ttl = denial.ttl.min(ttl_max);
+                Records { ttl, ..denial }
+            }
         };
         shown.owner = Cow::Owned(owner);
         if rtype == Rtype::RRSIG {

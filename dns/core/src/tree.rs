@@ -524,11 +524,13 @@ impl Tree {
         }
     }
 
-    /// For how many seconds it may be kept that a node has no set of a type, where that changes by
-    /// itself.
-    pub(crate) fn nothing_for(&self, node: NodeId, rtype: Rtype) -> Option<u32> {
-        let set = self.live_set(node, rtype)?.set;
-        (set.count == 0).then_some(set.ttl)
+    /// For how many seconds it may be kept that a node has no sets of the types that are `denied`,
+    /// where that changes by itself.
+    pub(crate) fn nothing_for(&self, node: NodeId, denied: impl Fn(Rtype) -> bool) -> Option<u32> {
+        let sets = self.live_sets(node).iter().map(|live| live.set);
+        sets.filter(|set| set.count == 0 && denied(set.rtype))
+            .map(|set| set.ttl)
+            .min()
     }
 
     fn live_set(&self, node: NodeId, rtype: Rtype) -> Option<&Live> {

@@ -517,28 +517,43 @@ fn sets_that_change_by_themselves_are_signed_like_others() {
 
     "#]],
     );
+    // What is proved denies A too, whatever was asked for: it is kept for as long as that.
     let nobody = tree.with(10, [live(None)]).expect("it has a place");
+    let others = ["db.example. ANY", "db.example. NSEC", "db.example. RRSIG"];
     check(
         &Arc::new(nobody),
         DO,
-        &questions,
+        &[&questions[..], &others].concat(),
         expect![[r#"
-        db.example. A
-        NoError AA
-        authority: example. 5 SOA ns1.example. root.example. 10 3600 600 604800 60 +1 RRSIG
-        authority: db.example. 5 NSEC \000.db.example. RRSIG NSEC +1 RRSIG
+            db.example. A
+            NoError AA
+            authority: example. 5 SOA ns1.example. root.example. 10 3600 600 604800 60 +1 RRSIG
+            authority: db.example. 5 NSEC \000.db.example. RRSIG NSEC +1 RRSIG
 
-        db.example. AAAA
-        NoError AA
-        authority: example. 60 SOA ns1.example. root.example. 10 3600 600 604800 60 +1 RRSIG
-        authority: db.example. 60 NSEC \000.db.example. RRSIG NSEC +1 RRSIG
+            db.example. AAAA
+            NoError AA
+            authority: example. 5 SOA ns1.example. root.example. 10 3600 600 604800 60 +1 RRSIG
+            authority: db.example. 5 NSEC \000.db.example. RRSIG NSEC +1 RRSIG
 
-        example. DNSKEY
-        NoError AA
-        answer: example. 3600 DNSKEY 256 3 15 gTl3Dqh9F19Wo1Rmw0x+zMuNipG07jeiXfYPW4/Js5Q= +1 RRSIG
-        answer: example. 3600 DNSKEY 257 3 15 iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w= +1 RRSIG
+            example. DNSKEY
+            NoError AA
+            answer: example. 3600 DNSKEY 256 3 15 gTl3Dqh9F19Wo1Rmw0x+zMuNipG07jeiXfYPW4/Js5Q= +1 RRSIG
+            answer: example. 3600 DNSKEY 257 3 15 iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w= +1 RRSIG
 
-    "#]],
+            db.example. ANY
+            NoError AA
+            authority: example. 5 SOA ns1.example. root.example. 10 3600 600 604800 60 +1 RRSIG
+            authority: db.example. 5 NSEC \000.db.example. RRSIG NSEC +1 RRSIG
+
+            db.example. NSEC
+            NoError AA
+            answer: db.example. 5 NSEC \000.db.example. RRSIG NSEC +1 RRSIG
+
+            db.example. RRSIG
+            NoError AA
+            answer: db.example. 5 RRSIG of NSEC +1 RRSIG
+
+        "#]],
     );
 }
 

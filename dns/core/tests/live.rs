@@ -119,6 +119,11 @@ fn nobody_holds_the_role_is_no_data_and_not_kept_for_longer_than_an_answer() {
     assert_eq!(ask(&tree, &name("www.example."), Rtype::A), nothing(5));
     assert_eq!(ask(&tree, &name("db.example."), Rtype::A), nothing(5));
     assert_eq!(ask(&tree, &name("db.example."), Rtype::CNAME), nothing(5));
+    // What else there could be is denied with it.
+    let db = [none("db.example.", Rtype::A)];
+    let packed = Tree::build_with(&zone(""), &names(&db)).expect("an SOA");
+    let followed = packed.with(7, db).expect("it has a place");
+    assert_eq!(ask(&followed, &name("db.example."), Rtype::ANY), nothing(5));
     // That no role decides on.
     assert_eq!(ask(&tree, &name("www.example."), Rtype::MX), nothing(60));
     assert!(ask(&tree, &name("other.example."), Rtype::A).contains("192.0.2.77"));
