@@ -534,7 +534,13 @@ mod tests {
     /// A key that signs the keys alone is among those of a DNSKEY set that goes.
     #[test]
     fn signatures_of_keys_are_counted_by_those_that_sign_keys() {
-        let tree = signed(&Tree::build(&zone(1, 1)).expect("it has an SOA"));
+        let mut zone = zone(1, 1);
+        let origin = zone.origin().clone();
+        for (rtype, text) in [(Rtype::CDS, "0 0 0 00"), (Rtype::CDNSKEY, "0 3 0 AA==")] {
+            let data = Rdata::parse(rtype, text, None).expect(text);
+            zone.insert(&origin, rtype, 60, data).expect("in the zone");
+        }
+        let tree = signed(&Tree::build(&zone).expect("it has an SOA"));
         for set in tree.sets(APEX).map(as_set) {
             let made = signatures(&tree, &set).expect("it is signed");
             let octets = made.data.iter().map(|data| data.len());

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use cfgdns_sign::{Place, Role, SIGNATURE_OCTETS, Set, ZoneNode, chained};
+use cfgdns_sign::{Place, SIGNATURE_OCTETS, Set, ZoneNode, chained};
 use cfgdns_zone::{Name, Rtype};
 
 use crate::packed::Extent;
@@ -81,13 +81,11 @@ pub(crate) fn signatures<'a>(tree: &Tree, set: &Set<'a>) -> Option<Set<'a>> {
 
 /// How many signatures a set has, where the zone is signed, and the octets of the data of each.
 pub(crate) fn signature_octets(tree: &Tree, set: &Set<'_>) -> (usize, usize) {
-    let signs = |role| match set.rtype {
-        Rtype::DNSKEY => role != Role::ZoneSigning,
-        _ => role != Role::KeySigning,
-    };
     let keys = tree.signer().into_iter();
     let keys = keys.flat_map(|signer| signer.signing().keys());
-    let count = keys.filter(|key| key.signs && signs(key.role)).count();
+    let count = keys
+        .filter(|key| key.signs && key.role.signs(set.rtype))
+        .count();
     (
         count,
         RRSIG_OCTETS + tree.origin().as_wire().len() + SIGNATURE_OCTETS,

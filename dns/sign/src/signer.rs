@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cfgdns_zone::{Name, Rdata, Rtype};
+use cfgdns_zone::{Name, Rdata};
 
 use crate::cache::SignatureCache;
 use crate::key::PrivateKey;
@@ -90,11 +90,8 @@ impl Signer {
     /// A cache spares the signatures that are in it. What is returned does not depend on it.
     pub fn rrsigs(&self, set: &Set<'_>, mut cache: Option<&mut SignatureCache>) -> Vec<Vec<u8>> {
         let records = set.canonical();
-        let signs = match set.rtype {
-            Rtype::DNSKEY => Role::signs_keys,
-            _ => Role::signs_zone,
-        };
-        let signing = self.active.iter().filter(|active| signs(active.role));
+        let active = self.active.iter();
+        let signing = active.filter(|active| active.role.signs(set.rtype));
         signing
             .map(|active| {
                 let head = self.head(active, set);

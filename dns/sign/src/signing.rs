@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use cfgdns_zone::Rtype;
+
 use crate::dnskey::Dnskey;
 use crate::key::Algorithm;
 use crate::time::Validity;
@@ -18,7 +20,7 @@ pub const KEYS_MAX: usize = 8;
 /// What a key signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// The keys: the parent vouches for it.
+    /// The keys, and what the parent is asked to vouch for: it vouches for this key.
     KeySigning,
     /// Everything but the keys.
     ZoneSigning,
@@ -30,6 +32,16 @@ impl Role {
     /// Whether the record of the key has the flag of a secure entry point.
     pub fn is_secure_entry(self) -> bool {
         self != Self::ZoneSigning
+    }
+
+    /// Whether a key of this role signs the sets of a type. CDS and CDNSKEY have the signatures of
+    /// all keys: the parent takes them only from one that it vouches for (RFC 7344 4.1).
+    pub fn signs(self, rtype: Rtype) -> bool {
+        match rtype {
+            Rtype::DNSKEY => self.signs_keys(),
+            Rtype::CDS | Rtype::CDNSKEY => true,
+            _ => self.signs_zone(),
+        }
     }
 
     pub(crate) fn signs_keys(self) -> bool {

@@ -238,6 +238,37 @@ fn signature_is_of_the_canonical_form() {
     );
 }
 
+/// RFC 7344 4.1: the parent takes CDS and CDNSKEY from a key that it vouches for, which is none that
+/// signs the zone alone.
+#[test]
+fn what_asks_the_parent_is_signed_by_the_key_that_it_vouches_for() {
+    let ksk = key(ED25519, 1);
+    let signer = signer(&[
+        (Arc::clone(&ksk), Role::KeySigning, true),
+        (key(ED25519, 2), Role::ZoneSigning, true),
+        (key(ED25519, 3), Role::KeySigning, false),
+    ]);
+    let (owner, dnskey) = (name("example."), ksk.dnskey(true));
+    let asks = [
+        (Rtype::CDS, dnskey.cds(&owner), 2),
+        (Rtype::CDNSKEY, dnskey.cdnskey(), 2),
+        (Rtype::DNSKEY, dnskey.to_data(), 1),
+    ];
+    for (rtype, data, count) in asks {
+        let set = Set {
+            owner: owner.as_wire().into(),
+            rtype,
+            ttl: 60,
+            data: vec![data.as_wire().into()],
+        };
+        let rrsigs = signer.rrsigs(&set, None);
+        assert_eq!(rrsigs.len(), count, "{rtype}");
+        let by_parent = (&owner, &[dnskey.clone()][..]);
+        let valid = |rrsig: &Vec<u8>| verifies(rrsig, &set, by_parent, Time(FROM + 7));
+        assert_eq!(rrsigs.iter().filter(|rrsig| valid(rrsig)).count(), 1);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
