@@ -64,35 +64,52 @@ impl News {
     }
 }
 
-/// Sockets that messages are sent from, for the families of the targets.
+/// The socket that messages of one family are sent from. Each is bound by itself, for the first
+/// message that needs it: on a machine without IPv6 the targets of IPv4 are told all the same.
 #[derive(Debug)]
-struct Sockets {
-    v4: Option<UdpSocket>,
-    v6: Option<UdpSocket>,
+struct Sender {
+    from: IpAddr,
+    socket: Option<UdpSocket>,
+    /// That it cannot be bound was said, and it was not bound since.
+    said: bool,
 }
 
-impl Sockets {
-    async fn bind(targets: &[NotifyTarget]) -> io::Result<Self> {
-        let any = |is: fn(&SocketAddr) -> bool| targets.iter().any(|target| is(&target.address));
-        let bind = async |wanted: bool, from: IpAddr| -> io::Result<Option<UdpSocket>> {
-            if !wanted {
-                return Ok(None);
-            }
-            UdpSocket::bind((from, 0)).await.map(Some)
-        };
-        Ok(Self {
-            v4: bind(any(SocketAddr::is_ipv4), Ipv4Addr::UNSPECIFIED.into()).await?,
-            v6: bind(any(SocketAddr::is_ipv6), Ipv6Addr::UNSPECIFIED.into()).await?,
-        })
+impl Sender {
+    fn new(from: IpAddr) -> Self {
+        Self {
+            from,
+            socket: None,
+            said: false,
+        }
     }
 
-    async fn send(&self, to: SocketAddr, octets: &[u8]) -> io::Result<()> {
-        let socket = match to {
-            SocketAddr::V4(_) => &self.v4,
-            SocketAddr::V6(_) => &self.v6,
+    /// Where there is no socket it is tried again to bind one: addresses may come later.
+    async fn send(&mut self, to: SocketAddr, octets: &[u8]) -> io::Result<()> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => self.bind().await?,
         };
-        let socket = socket.as_ref().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        socket.send_to(octets, to).await.map(drop)
+        let sent = socket.send_to(octets, to).await.map(drop);
+        self.socket = Some(socket);
+        sent
+    }
+
+    async fn bind(&mut self) -> io::Result<UdpSocket> {
+        let bound = UdpSocket::bind((self.from, 0)).await;
+        match &bound {
+            Ok(_) => self.said = false,
+            Err(error) if !self.said => {
+                self.said = true;
+                tracing::error!(
+                    from = %self.from,
+                    %error,
+                    "cannot bind a socket: secondaries of its family are not told of changes; \
+                     tries again for each message"
+                );
+            }
+            Err(_) => {}
+        }
+        bound
     }
 }
 
@@ -105,8 +122,9 @@ async fn receive(socket: Option<&UdpSocket>, octets: &mut [u8]) -> io::Result<(u
 }
 
 /// Tells the targets of all news, until the task is dropped.
-pub async fn tell(publisher: Arc<Publisher>, targets: Vec<NotifyTarget>) -> io::Result<()> {
-    let sockets = Sockets::bind(&targets).await?;
+pub async fn tell(publisher: Arc<Publisher>, targets: Vec<NotifyTarget>) {
+    let mut v4 = Sender::new(Ipv4Addr::UNSPECIFIED.into());
+    let mut v6 = Sender::new(Ipv6Addr::UNSPECIFIED.into());
     let mut notifier = Notifier::new(targets, PER_SECOND, rand::random());
     let (mut from_v4, mut from_v6) = ([0; REPLY_OCTETS_MAX], [0; REPLY_OCTETS_MAX]);
     let mut given_up = 0;
@@ -115,16 +133,17 @@ pub async fn tell(publisher: Arc<Publisher>, targets: Vec<NotifyTarget>) -> io::
             () = publisher.news().there.notified() => {
                 take_news(&publisher, &mut notifier);
             }
-            got = receive(sockets.v4.as_ref(), &mut from_v4) => {
+            got = receive(v4.socket.as_ref(), &mut from_v4) => {
                 heard(&mut notifier, got, &from_v4).await;
             }
-            got = receive(sockets.v6.as_ref(), &mut from_v6) => {
+            got = receive(v6.socket.as_ref(), &mut from_v6) => {
                 heard(&mut notifier, got, &from_v6).await;
             }
             () = tokio::time::sleep(wait(freshness(&publisher), &notifier, now())) => {}
         }
         for (to, octets) in due(freshness(&publisher), &mut notifier, now()) {
-            if let Err(error) = sockets.send(to, &octets).await {
+            let sender = if to.is_ipv4() { &mut v4 } else { &mut v6 };
+            if let Err(error) = sender.send(to, &octets).await {
                 // It is sent again.
                 tracing::debug!(%to, %error, "cannot tell a secondary");
             }
@@ -240,6 +259,30 @@ mod tests {
         assert_eq!(due(Freshness::Lost, &mut notifier, at(9_000)), []);
         let again = due(Freshness::Until(10_000), &mut notifier, at(9_000));
         assert_eq!(again.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn family_that_cannot_be_bound_is_tried_again_and_keeps_no_other_back() {
+        let secondary = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let secondary = secondary.expect("an address of this machine");
+        let to = secondary.local_addr().expect("bound");
+        let mut other = Sender::new(Ipv4Addr::UNSPECIFIED.into());
+        // An address that no machine has (RFC 5737), as where a family is off.
+        let mut sender = Sender::new(Ipv4Addr::new(192, 0, 2, 1).into());
+        for _ in 0..2 {
+            let error = sender.send(to, b"lost").await.expect_err("it is not here");
+            assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+            assert!(sender.said);
+            other.send(to, b"other").await.expect("bound by itself");
+        }
+        sender.from = Ipv4Addr::LOCALHOST.into();
+        sender.send(to, b"told").await.expect("it can be bound now");
+        assert!(!sender.said && sender.socket.is_some());
+        let mut octets = [0; 8];
+        for expected in [&b"other"[..], b"other", b"told"] {
+            let (length, _) = secondary.recv_from(&mut octets).await.expect("a message");
+            assert_eq!(&octets[..length], expected);
+        }
     }
 
     #[test]

@@ -164,12 +164,7 @@ fn start_news(
     if targets.is_empty() {
         return None;
     }
-    let publisher = Arc::clone(publisher);
-    Some(tokio::spawn(async move {
-        if let Err(error) = news::tell(publisher, targets).await {
-            tracing::error!(%error, "secondaries are not told of changes");
-        }
-    }))
+    Some(tokio::spawn(news::tell(Arc::clone(publisher), targets)))
 }
 
 /// Waits for a signal; the secondaries as the files now say, or none at the end.
