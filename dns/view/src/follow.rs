@@ -7,16 +7,14 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::successors;
 
 use cfgdns_core::LiveSet;
 use cfgdns_zone::{Name, Rdata, RrSet, Rtype, Zone};
 use cfgsvc_core::placement::RoleName;
-use cfgsvc_core::zones::{Follow, FollowType, ZoneName};
+use cfgsvc_core::zones::{EPOCH_LABEL, Follow, FollowType, ZoneName};
 
 use crate::placement::{Holder, Placement, Read};
-
-/// The first label of the name that tells the epoch of another.
-pub const EPOCH_LABEL: &str = "_cfgsvc";
 
 /// The names of a zone that follow roles.
 pub(crate) type Follows = BTreeMap<(Name, FollowType), Follow>;
@@ -39,10 +37,18 @@ struct Told {
 }
 
 /// The name that tells the epoch of one that follows; none where the operator has something there,
-/// it would be too long, or the name stands for others.
-fn epoch_name(name: &Name, zone: &Zone) -> Option<Name> {
+/// or it follows a role itself, it would be too long, the name stands for others, or nothing is
+/// answered from there because a name above it is delegated or has a DNAME.
+fn epoch_name(name: &Name, zone: &Zone, followed: &BTreeSet<&Name>) -> Option<Name> {
     let told = name.child(EPOCH_LABEL.as_bytes()).ok()?;
-    (!name.is_wildcard() && !zone.exists(&told)).then_some(told)
+    let taken = zone.exists(&told) || followed.contains(&told);
+    let mut above = successors(Some(name.clone()), Name::parent)
+        .take_while(|above| above.is_at_or_below(zone.origin()));
+    let hidden = above.any(|above| {
+        let has = |rtype| zone.set(&above, rtype).is_some();
+        has(Rtype::DNAME) || above != *zone.origin() && has(Rtype::NS)
+    });
+    (!name.is_wildcard() && !taken && !hidden).then_some(told)
 }
 
 impl Following {
@@ -55,8 +61,9 @@ impl Following {
             roles.insert(follow.role.clone());
             *ttl = follow.ttl.min(*ttl);
         }
+        let followed: BTreeSet<&Name> = roles.keys().copied().collect();
         let told = roles.into_iter().filter_map(|(name, (roles, ttl))| {
-            let name = epoch_name(name, zone)?;
+            let name = epoch_name(name, zone, &followed)?;
             Some(Told { name, ttl, roles })
         });
         let follows = follows.iter();

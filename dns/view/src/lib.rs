@@ -24,5 +24,4 @@ mod placement;
 mod view;
 mod zone;
 
-pub use follow::EPOCH_LABEL;
 pub use view::{Entry, View, ZoneChange, settle};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use cfgdns_core::{Tree, Zones};
+use cfgdns_core::{NodeId, Tree, Zones};
 use cfgdns_sign::{Algorithm, PrivateKey};
 use cfgdns_view::{Entry, View, ZoneChange, settle};
 use cfgdns_zone::{Name, Rdata, Rtype};
@@ -166,6 +166,48 @@ fn zone_is_that_of_its_generation_in_force_with_the_serial_of_the_group() {
     );
     assert_eq!(server.zones.trees().len(), 0);
     assert_eq!(server.changes(), "");
+}
+
+/// What the group refuses, an older one may have taken.
+#[test]
+fn epoch_is_told_only_where_a_name_for_it_can_be() {
+    let mut server = server();
+    server
+        .put(
+            "names/example.com/1/new",
+            r#"{"sets":{"DNAME":{"ttl":60,"data":["old"]}}}"#,
+        )
+        .put(
+            "names/example.com/1/sub",
+            r#"{"sets":{"NS":{"ttl":60,"data":["ns.other."]}}}"#,
+        )
+        .put("roles/web", "{}")
+        .put("moved/web", r#"{"count":0}"#)
+        .put("serials/example.com", r#"{"count":7,"roles":{"web":0}}"#);
+    for at in [
+        "@",
+        "www",
+        "_cfgsvc.www",
+        "new",
+        "a.new",
+        "sub",
+        "a.sub",
+        "*",
+    ] {
+        server.put(&format!("follows/example.com/{at}/A"), r#"{"role":"web"}"#);
+    }
+    server.changes();
+    let tree = server.zones.get(&name("example.com.")).expect("the zone");
+    let tells = |node: &NodeId| tree.set(*node, Rtype::TXT).is_some();
+    let told = tree.nodes().filter(tells).map(|node| {
+        let (name, _) = Name::from_wire(tree.name(node)).expect("a name");
+        name.to_string()
+    });
+    // `_cfgsvc.www` follows itself, and tells nothing of `www`.
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        ["_cfgsvc.example.com.", "_cfgsvc._cfgsvc.www.example.com."]
+    );
 }
 
 #[test]

@@ -34,7 +34,7 @@ mod settle;
 mod signing;
 
 pub use keys::{Place, ZoneName};
-pub use objects::{Follow, FollowType, Moved, NodeObject, Settings, ZoneSerial};
+pub use objects::{EPOCH_LABEL, Follow, FollowType, Moved, NodeObject, Settings, ZoneSerial};
 pub use serial::{later, on_wire};
 pub use signing::{KeyRole, SigningKey, SigningObject, VALID_S_MAX, VALID_S_MIN};
 

@@ -151,6 +151,9 @@ fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
+/// The first label of the name that tells the epoch of another, which follows a role.
+pub const EPOCH_LABEL: &str = "_cfgsvc";
+
 /// The types of records that can follow a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FollowType {

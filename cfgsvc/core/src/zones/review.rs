@@ -5,6 +5,7 @@
 //! whoever writes.
 
 use std::io;
+use std::iter::successors;
 
 use bytes::Bytes;
 use cfgdns_zone::{Name, Node, Rtype};
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
 
 use super::keys::{self, Place, ZoneName};
-use super::objects::{Follow, FollowType, NodeObject, Settings};
+use super::objects::{EPOCH_LABEL, Follow, FollowType, NodeObject, Settings};
 use super::signing::SigningObject;
 use crate::placement::{RoleName, keys as placement_keys};
 use crate::refusal::{Code, refuse, shown};
@@ -163,6 +164,9 @@ fn come_into_force(
         return Ok(Err(why));
     }
     for (name, rtype, follow) in follows(view, zone)? {
+        if let Err(why) = answered_from(view, zone, generation, &name)? {
+            return Ok(Err(why));
+        }
         if let Some(node) = node(view, zone, generation, &name)?
             && let Err(why) = beside(&node, rtype)
         {
@@ -217,6 +221,13 @@ fn put_node(
     {
         return Ok(Err(why));
     }
+    if name != zone.name() && node.has(Rtype::NS) || node.has(Rtype::DNAME) {
+        for (below, ..) in follows(view, zone)? {
+            if let Err(why) = hides(name, node, &below, zone) {
+                return Ok(Err(why));
+            }
+        }
+    }
     for (_, rtype, follow) in follows_of(view, zone, name)? {
         if let Err(why) = beside(node, rtype) {
             let role = &follow.role;
@@ -262,6 +273,43 @@ fn beside(node: &Node, rtype: FollowType) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the zone answers for what `below` has, as far as that is decided by a name at or above
+/// it.
+fn hides(name: &Name, node: &Node, below: &Name, zone: &ZoneName) -> Result<(), String> {
+    let unfollow = "have a name elsewhere follow (cfgctl zone unfollow)";
+    if name != zone.name() && node.has(Rtype::NS) && below.is_at_or_below(name) {
+        return Err(format!(
+            "{below} cannot follow a role: {name} is delegated (NS), and the zone answers for \
+             nothing there (RFC 1034 4.2.1); take its NS out, or {unfollow}"
+        ));
+    }
+    if node.has(Rtype::DNAME) && below.is_below(name) {
+        return Err(format!(
+            "{below} cannot follow a role: {name} has a DNAME, and below it there are no other \
+             names (RFC 6672 2.4); take its DNAME out, or {unfollow}"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the zone answers for what a name has.
+fn answered_from(
+    view: &dyn View,
+    zone: &ZoneName,
+    generation: u64,
+    name: &Name,
+) -> io::Result<Result<(), String>> {
+    let above = successors(Some(name.clone()), Name::parent);
+    for above in above.take_while(|above| above.is_at_or_below(zone.name())) {
+        if let Some(node) = node(view, zone, generation, &above)?
+            && let Err(why) = hides(&above, &node, name, zone)
+        {
+            return Ok(Err(why));
+        }
+    }
+    Ok(Ok(()))
+}
+
 fn put_follow(
     view: &dyn View,
     zone: &ZoneName,
@@ -270,6 +318,12 @@ fn put_follow(
 ) -> io::Result<Result<(), String>> {
     if let Err(why) = follow.check(zone, rtype) {
         return Ok(Err(why));
+    }
+    if name.labels().next() == Some(EPOCH_LABEL.as_bytes()) {
+        return Ok(Err(format!(
+            "{name} cannot follow a role: names that begin with {EPOCH_LABEL} tell the epochs of \
+             those that do; have another name follow"
+        )));
     }
     let Some(generation) = in_force(view, zone)? else {
         return Ok(Err(format!(
@@ -281,6 +335,9 @@ fn put_follow(
         return Ok(Err(format!(
             "role '{role}' does not exist; see cfgctl role list"
         )));
+    }
+    if let Err(why) = answered_from(view, zone, generation, name)? {
+        return Ok(Err(why));
     }
     if let Some(node) = node(view, zone, generation, name)?
         && let Err(why) = beside(&node, rtype)

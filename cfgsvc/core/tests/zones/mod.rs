@@ -241,6 +241,49 @@ fn a_lease_that_ends_moves_what_follows_its_role() {
     assert_eq!(count(&world), before + 1, "nobody else has taken it");
 }
 
+/// RFC 1034 4.2.1, RFC 6672 2.4: whoever comes first, the name or what hides it.
+#[test]
+fn a_name_that_the_zone_does_not_answer_for_follows_no_role() {
+    let mut world = world();
+    let cut = r#"{"sets":{"NS":{"ttl":300,"data":["ns1"]}}}"#;
+    let dname = r#"{"sets":{"DNAME":{"ttl":300,"data":["ns1"]}}}"#;
+    let web = r#"{"role":"web"}"#;
+    taken(&mut world, &name(1, "sub"), cut);
+    taken(&mut world, &name(1, "old"), dname);
+    for (at, expected) in [
+        ("sub", "sub.example.com. is delegated (NS)"),
+        ("a.b.sub", "sub.example.com. is delegated (NS)"),
+        ("a.old", "old.example.com. has a DNAME"),
+        ("_cfgsvc.www", "begin with _cfgsvc"),
+    ] {
+        let refused = why(world.put(&follow(&format!("{at}/A")), web));
+        assert!(refused.contains(expected), "{refused}");
+        let name = format!("{at}.example.com. cannot follow a role: ");
+        assert!(refused.contains(&name), "{refused}");
+    }
+    // The apex has the NS of the zone, and a DNAME hides what is below it alone (RFC 6672 2.4).
+    for at in ["@/A", "www/A", "old/A", "a.b.new/A", "x_cfgsvc/A"] {
+        taken(&mut world, &follow(at), web);
+    }
+    taken(&mut world, &name(1, "www"), dname);
+    for (at, node) in [("b.new", dname), ("new", cut), ("a.b.new", cut)] {
+        let refused = why(world.put(&name(1, at), node));
+        assert!(refused.contains("a.b.new.example.com. cannot"), "{refused}");
+    }
+    taken(&mut world, &name(2, "@"), &apex(3));
+    taken(&mut world, &name(2, "new"), dname);
+    let refused = why(world.put(ZONE, &in_force(2)));
+    assert!(
+        refused.contains("new.example.com. has a DNAME"),
+        "{refused}"
+    );
+    assert!(matches!(
+        deleted(&mut world, &follow("a.b.new/A")),
+        Outcome::Txn(_)
+    ));
+    taken(&mut world, ZONE, &in_force(2));
+}
+
 #[test]
 fn what_cannot_be_answered_is_refused_by_name() {
     let mut world = world();
