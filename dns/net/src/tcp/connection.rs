@@ -18,7 +18,9 @@
 //! - a client that does not send a whole request, or does not take what is sent, is left after a
 //!   time that single octets do not stretch;
 //! - what was read whole is answered before the end, but when the client does not take it;
-//! - an idle conversation whose place is taken reads nothing more.
+//! - an idle conversation whose place is taken answers nothing more;
+//! - after the end of a conversation its place is held for [`DRAIN_WAIT`] at most, and given up when
+//!   somebody needs it.
 
 mod buffers;
 
@@ -30,7 +32,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cfgdns_core::{HEADER_OCTETS, Moment};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use buffers::{Input, Output};
@@ -38,6 +40,12 @@ use buffers::{Input, Output};
 /// Transfers that a client can ask for at once on a connection. Secondaries use a connection for
 /// each zone, or for a few.
 const TRANSFERS_MAX: usize = 4;
+
+/// Octets of a client that are still taken after the end of a conversation: what a client has under
+/// way that sent many requests at once.
+const DRAIN_OCTETS_MAX: usize = 65_536;
+/// How long they are waited for: the way there and back to most clients.
+const DRAIN_WAIT: Duration = Duration::from_millis(100);
 
 /// Who answers a client.
 pub(crate) trait Answers {
@@ -145,12 +153,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
                 was_idle = idle;
             }
             if idle && let Some(end) = self.ending.take() {
-                return self.close(end).await;
+                return self.close(end, &mut around).await;
             }
             if let Err(end) = poll_fn(|cx| self.poll(cx, &mut around)).await {
                 if matches!(end, End::Idle) {
                     // Nothing is under way: over TLS the client is told that this is the end.
-                    return self.close(end).await;
+                    return self.close(end, &mut around).await;
                 }
                 return end;
             }
@@ -284,13 +292,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
     }
 
     /// Tells the client that nothing more comes.
-    async fn close(mut self, end: End) -> End {
+    async fn close(mut self, end: End, around: &mut impl Surroundings) -> End {
         let closing = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
         match timeout(self.patience.write, closing).await {
-            Ok(Ok(())) => end,
-            Ok(Err(error)) => End::Failed(error),
-            Err(_) => End::Slow,
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return End::Failed(error),
+            Err(_) => return End::Slow,
         }
+        let evicted = matches!(end, End::Evicted);
+        // When the time is over, there is nothing more to do for the client.
+        let _ = timeout(DRAIN_WAIT, self.drain(evicted, around)).await;
+        end
+    }
+
+    /// Reads and drops what the client still sends. A socket that is closed with unread octets
+    /// resets the connection (RFC 1122 4.2.2.13), and then the client may lose replies that it has
+    /// not read. Ends with the client's end, or when somebody needs the place; who was evicted has
+    /// none, and only what has come already is read.
+    async fn drain(&mut self, evicted: bool, around: &mut impl Surroundings) {
+        let mut left = DRAIN_OCTETS_MAX;
+        poll_fn(|cx| {
+            // Here, so that it is no part of each task.
+            let mut octets = [0; 4_096];
+            while left > 0 {
+                let mut room = ReadBuf::new(&mut octets);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut room) {
+                    Poll::Ready(Ok(())) if !room.filled().is_empty() => {
+                        left = left.saturating_sub(room.filled().len());
+                    }
+                    // Its end, or that of the connection, which is what was wanted.
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending if evicted => return Poll::Ready(()),
+                    Poll::Pending => return around.poll_evicted(cx),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 }
 

@@ -78,6 +78,24 @@ fn message_without_a_header_ends_the_connection() {
     running.shutdown();
 }
 
+/// The kernel resets a connection that is closed with unread octets.
+#[test]
+fn end_before_all_was_read_takes_no_reply_away() {
+    let running = Running::new(&listen(&["127.0.0.1:0"]));
+    let mut connection = Connection::open(running.address());
+    let all = [&framed(&www(1))[..], &vec![0; 30_000]].concat();
+    connection.send(&all);
+    running.until("over", |totals| {
+        totals.tcp_failed == 1 && totals.tcp_open == 0
+    });
+    // This client has the reply already, and Linux would keep it: that there was no reset is asked.
+    let reset = connection.0.take_error().expect("a socket");
+    assert!(reset.is_none(), "{reset:?}");
+    assert_eq!(connection.receive().id, 1);
+    connection.ends();
+    running.shutdown();
+}
+
 #[test]
 fn idle_connection_is_closed_and_counted() {
     let mut listen = listen(&["127.0.0.1:0"]);

@@ -435,6 +435,7 @@ async fn evicted_connection_does_not_read_the_request_that_waits() {
     let (mut client, outside, connection) = begin(echo, 500);
     settle().await;
     // Both are there before the connection is polled again.
+    let before = Instant::now();
     let request = framed(&message(1, b"T\x09"));
     client.write_all(&request).await.expect("sent");
     outside.evict.notify_one();
@@ -443,6 +444,55 @@ async fn evicted_connection_does_not_read_the_request_that_waits() {
     assert_eq!(replies, b"");
     assert!(matches!(connection.await, Ok(End::Evicted)));
     assert_eq!(answered.load(Ordering::Relaxed), 0);
+    assert_eq!(before.elapsed(), Duration::ZERO, "others have its place");
+}
+
+/// What was not read when a socket is closed resets the connection: replies could be lost.
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_the_end_is_taken_until_the_client_ends_too() {
+    let (client, _outside, connection) = begin(Echo::default(), 64);
+    let before = Instant::now();
+    let (mut reading, mut writing) = tokio::io::split(client);
+    let all = [
+        &framed(&message(1, b"")),
+        &framed(&message(9, b"X"))[..],
+        &vec![7; 20_000],
+    ]
+    .concat();
+    writing.write_all(&all).await.expect("all of it is taken");
+    let mut replies = Vec::new();
+    reading.read_to_end(&mut replies).await.expect("the end");
+    assert_eq!(replies, framed(&message(1, b"")));
+    writing.shutdown().await.expect("closed");
+    assert!(matches!(connection.await, Ok(End::NotDns)));
+    assert_eq!(before.elapsed(), Duration::ZERO, "nobody waits any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_does_not_end_is_left_after_a_while_or_when_its_place_is_needed() {
+    let garbage = framed(&message(9, b"X"));
+    for (more, evict, waited) in [
+        (0, false, DRAIN_WAIT),
+        (0, true, Duration::from_millis(1)),
+        (10 * DRAIN_OCTETS_MAX, false, Duration::ZERO),
+    ] {
+        let (mut client, outside, connection) = begin(Echo::default(), 64);
+        let before = Instant::now();
+        let all = [&garbage[..], &vec![7; more]].concat();
+        let sent = client.write_all(&all).await;
+        assert_eq!(sent.is_ok(), more == 0);
+        let mut replies = Vec::new();
+        let read = client.read_to_end(&mut replies).await;
+        assert_eq!(read.expect("the end, whatever it waits for"), 0);
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        if evict {
+            settle().await;
+            outside.evict.notify_one();
+        }
+        assert!(matches!(connection.await, Ok(End::NotDns)));
+        assert!(before.elapsed() >= waited);
+        assert!(before.elapsed() <= waited + Duration::from_millis(1));
+    }
 }
 
 proptest! {
