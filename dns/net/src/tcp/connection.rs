@@ -18,9 +18,9 @@
 //! - a client that does not send a whole request, or does not take what is sent, is left after a
 //!   time that single octets do not stretch;
 //! - what was read whole is answered before the end, but when the client does not take it;
-//! - an idle conversation whose place is taken answers nothing more;
-//! - after the end of a conversation its place is held for [`DRAIN_WAIT`] at most, and given up when
-//!   somebody needs it.
+//! - a conversation whose place is taken reads no more requests;
+//! - after the end of a conversation its place is held for [`DRAIN_WAIT`] at most, and given up
+//!   when somebody needs it.
 
 mod buffers;
 
@@ -228,9 +228,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, A: Answers> Connection<S, A> {
         around: &mut impl Surroundings,
     ) -> Poll<Result<(), End>> {
         let reads = self.ending.is_none() && self.input.message().is_none();
-        // Before anything is read: somebody else has the place already, and who became busy now
-        // would live on without one. A request that waits may be lost (RFC 7766 6.2.4).
-        if reads && self.is_idle() && around.poll_evicted(cx).is_ready() {
+        // Before anything is read: somebody else has the place already, and who became or stayed
+        // busy would live on without one. A request that waits may be lost (RFC 7766 6.2.4).
+        if reads && around.poll_evicted(cx).is_ready() {
             self.ending = Some(End::Evicted);
             return Poll::Ready(Ok(()));
         }

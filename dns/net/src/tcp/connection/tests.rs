@@ -447,6 +447,26 @@ async fn evicted_connection_does_not_read_the_request_that_waits() {
     assert_eq!(before.elapsed(), Duration::ZERO, "others have its place");
 }
 
+/// Its place was taken just when it had read a request.
+#[tokio::test(start_paused = true)]
+async fn connection_that_became_busy_when_evicted_reads_no_more_requests() {
+    let echo = Echo {
+        reply_octets: 1_000,
+        ..Echo::default()
+    };
+    let (mut client, outside, connection) = begin(echo, 500);
+    let transfer = framed(&message(1, b"T\x03"));
+    client.write_all(&transfer).await.expect("sent");
+    settle().await;
+    outside.evict.notify_one();
+    let request = framed(&message(2, b""));
+    client.write_all(&request).await.expect("sent");
+    let mut replies = Vec::new();
+    client.read_to_end(&mut replies).await.expect("the end");
+    assert_eq!(replies.len(), 3 * 1_002, "the transfer, and nothing else");
+    assert!(matches!(connection.await, Ok(End::Evicted)));
+}
+
 /// What was not read when a socket is closed resets the connection: replies could be lost.
 #[tokio::test(start_paused = true)]
 async fn what_comes_after_the_end_is_taken_until_the_client_ends_too() {
