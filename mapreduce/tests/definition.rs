@@ -156,7 +156,7 @@ fn run(job: &AnyJob, shape: &Shape, directory: &Path) -> Result<Report> {
     let inputs = vec![input.display().to_string()];
     let options = Options {
         reduces: (shape.reduces > 0).then_some(shape.reduces),
-        split_octets: shape.split,
+        split_octets: Some(shape.split),
         threads: NonZero::new(shape.threads).expect("at least one"),
         memory: shape.memory,
         ..Options::new(inputs, directory.join("out"))

@@ -44,7 +44,7 @@ fn job() -> AnyJob {
 fn run(directory: &Path, job: &AnyJob, split: u64, threads: usize) -> Result<Report> {
     let input = directory.join("in").display().to_string();
     let options = Options {
-        split_octets: split,
+        split_octets: Some(split),
         threads: NonZero::new(threads).expect("at least one"),
         overwrite: true,
         reduces: Some(2),

@@ -9,7 +9,6 @@ use crate::cluster::master;
 use crate::engine::local::{Options, Report};
 use crate::{AnyJob, Result};
 use cfgsvc_client::Client;
-use mapreduce_core::plan::SPLIT_BYTES_CLUSTER;
 use mapreduce_core::spec::JobOptions;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -128,7 +127,7 @@ pub(crate) fn submitted(
         runtime: runtime.handle().clone(),
         files: what.files,
         how: what.how,
-        split_octets: what.split_octets.unwrap_or(SPLIT_BYTES_CLUSTER),
+        split_octets: what.split_octets,
         left,
         display: Steps::new(),
     };

@@ -36,7 +36,7 @@ pub(super) struct Group<'a> {
     pub(super) files: &'a [PathBuf],
     /// How jobs run.
     pub(super) how: JobOptions,
-    pub(super) split_octets: u64,
+    pub(super) split_octets: Option<u64>,
     /// True when the person has left.
     pub(super) left: watch::Receiver<bool>,
     pub(super) display: Steps,

@@ -76,7 +76,7 @@ impl Engine for Here {
         let options = Options {
             overwrite: begun.overwrite,
             reduces: spec.reduces,
-            split_octets: self.split_octets.unwrap_or(default.split_octets),
+            split_octets: self.split_octets.or(default.split_octets),
             threads: NonZero::new(begun.share).unwrap_or(NonZero::<usize>::MIN),
             memory: self.options.memory,
             scratch: self.options.scratch.clone(),

@@ -1,6 +1,6 @@
 //! The commands about many machines.
 
-use super::{Asked, chain, made, octets, people};
+use super::{Asked, chain, made, memory, octets, people};
 use crate::cluster::{http, master, submit, worker};
 use crate::{AnyJob, Error, Result};
 use cfgsvc_client::{Client, Options};
@@ -78,8 +78,8 @@ pub(super) struct Worker {
     /// Tasks that run at once [default: one for each processor]
     #[arg(long)]
     slots: Option<NonZero<u32>>,
-    /// Memory of a task for records [default: 32MiB]
-    #[arg(long, value_parser = octets)]
+    /// Memory of a task for records, 1MiB to 2GiB [default: 32MiB]
+    #[arg(long, value_parser = memory)]
     memory: Option<u64>,
     /// A directory of its own for runs and logs
     #[arg(long, value_name = "DIR", default_value = "mapreduce.data")]

@@ -8,7 +8,7 @@ use crate::engine::local::{self, Options, Phase, Report, Watch};
 use crate::job::Code;
 use crate::{AnyJob, Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mapreduce_core::plan::{Bytes, SPLIT_BYTES_CLUSTER, SPLIT_BYTES_LOCAL};
+use mapreduce_core::plan::Bytes;
 use std::io::{IsTerminal as _, Write as _};
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -97,14 +97,15 @@ struct Run {
     /// Reduce tasks, each of which writes a file [default: one for each 256 MiB of input]
     #[arg(long)]
     reduces: Option<u32>,
-    /// The size of a split, which one map task reads: 16MiB, 64M, 1000000 [default: 16MiB]
+    /// The size of a split, which one map task reads: 16MiB, 64M, 1000000
+    /// [default: 64MiB; less of an input below 4 GiB, to 8MiB]
     #[arg(long, value_parser = octets)]
     split_size: Option<u64>,
     /// Tasks that run at once [default: one for each processor]
     #[arg(long)]
     threads: Option<NonZero<usize>>,
-    /// Memory of a task for records; what is more goes over the disk [default: 32MiB]
-    #[arg(long, value_parser = octets)]
+    /// Memory of a task for records, 1MiB to 2GiB; what is more goes over the disk [default: 32MiB]
+    #[arg(long, value_parser = memory)]
     memory: Option<u64>,
     /// A directory for what is spilled [default: beside the output; $TMPDIR for one in a bucket]
     #[arg(long)]
@@ -135,7 +136,8 @@ struct Asked {
     /// Reduce tasks, each of which writes a file [default: one for each 256 MiB of input]
     #[arg(long)]
     reduces: Option<u32>,
-    /// The size of a split, which one map task reads: 16MiB, 64M, 1000000 [default: 64MiB]
+    /// The size of a split, which one map task reads: 16MiB, 64M, 1000000
+    /// [default: 64MiB; less of an input below 4 GiB, to 8MiB]
     #[arg(long, value_parser = octets)]
     split_size: Option<u64>,
     /// How what came of it is written
@@ -153,7 +155,7 @@ impl Asked {
         Options {
             overwrite: self.overwrite,
             reduces: self.reduces,
-            split_octets: self.split_size.unwrap_or(SPLIT_BYTES_CLUSTER),
+            split_octets: self.split_size,
             ..default
         }
     }
@@ -179,6 +181,16 @@ fn octets(text: &str) -> Result<u64, String> {
         return Err("at least 1".to_owned());
     }
     Ok(octets)
+}
+
+/// What a task may have for its records.
+fn memory(text: &str) -> Result<u64, String> {
+    let asked = octets(text)?;
+    if MEMORY_RANGE.contains(&asked) {
+        Ok(asked)
+    } else {
+        Err("from 1MiB to 2GiB can be".to_owned())
+    }
 }
 
 /// The `main` of a binary that has these jobs.
@@ -256,16 +268,13 @@ fn made<'a>(
 }
 
 impl Run {
-    fn options(self, split_octets: u64) -> Result<Options> {
-        if let Some(memory) = self.memory.filter(|asked| !MEMORY_RANGE.contains(asked)) {
-            return Err(format!("--memory {memory}: from 1MiB to 2GiB can be").into());
-        }
+    fn options(self) -> Result<Options> {
         // Only a chain needs none.
         let default = Options::new(self.input, self.output.unwrap_or_default());
         Ok(Options {
             overwrite: self.overwrite,
             reduces: self.reduces,
-            split_octets: self.split_size.unwrap_or(split_octets),
+            split_octets: self.split_size,
             threads: self.threads.unwrap_or(default.threads),
             memory: self.memory.map_or(Ok(default.memory), usize::try_from)?,
             scratch: self.scratch,
@@ -278,7 +287,7 @@ fn run_here(jobs: &[AnyJob], mut run: Run) -> Result<()> {
     let format = run.o;
     if run.chain.file.is_some() {
         let (chain, split_octets) = (std::mem::take(&mut run.chain), run.split_size);
-        let options = run.options(SPLIT_BYTES_LOCAL)?;
+        let options = run.options()?;
         let reports = chain::command(jobs, chain, options, split_octets)?;
         return match format {
             Format::Table => reports.iter().try_for_each(print),
@@ -287,7 +296,7 @@ fn run_here(jobs: &[AnyJob], mut run: Run) -> Result<()> {
     }
     let name = run.job.as_deref().ok_or("the job is not named")?;
     let (job, code) = made(jobs, name, &run.arguments)?;
-    let options = run.options(SPLIT_BYTES_LOCAL)?;
+    let options = run.options()?;
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends it at once.

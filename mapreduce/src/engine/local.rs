@@ -45,8 +45,8 @@ pub struct Options {
     pub overwrite: bool,
     /// Reduce tasks; by the size of the input when `None`.
     pub reduces: Option<u32>,
-    /// Octets of a split.
-    pub split_octets: u64,
+    /// Octets of a split; by the size of the input when `None`.
+    pub split_octets: Option<u64>,
     /// Tasks that run at once.
     pub threads: NonZero<usize>,
     /// Octets of memory for the records of a task.
@@ -263,7 +263,8 @@ fn plan(
         hosts: hosts(&file.name),
     });
     let files: Vec<_> = files.collect();
-    let split_bytes = options.split_octets;
+    let by_input = || plan::split_bytes_for(octets);
+    let split_bytes = options.split_octets.unwrap_or_else(by_input);
     Ok(plan::plan(
         &files,
         Shape {
@@ -297,7 +298,7 @@ impl Options {
             output: output.into(),
             overwrite: false,
             reduces: None,
-            split_octets: plan::SPLIT_BYTES_LOCAL,
+            split_octets: None,
             threads: std::thread::available_parallelism().unwrap_or(one),
             memory: MEMORY,
             format: None,

@@ -14,10 +14,12 @@ pub use splits::{Part, Split, SplitError, SplitList, SplitRun};
 use crate::limits::{HOSTS_MAX, TASKS_MAX, URI_BYTES_MAX};
 use crate::names::HostName;
 
-/// Split size of a job on many machines, bytes: that of Google's system.
-pub const SPLIT_BYTES_CLUSTER: u64 = 64 << 20;
-/// Split size of a local run, bytes: enough splits for a few cores.
-pub const SPLIT_BYTES_LOCAL: u64 = 16 << 20;
+/// Split size of a large input unless the user says another, bytes: that of Google's system.
+pub const SPLIT_BYTES: u64 = 64 << 20;
+/// That of a small one, bytes: below this a task costs more than what it does.
+pub const SPLIT_BYTES_MIN: u64 = 8 << 20;
+/// Splits of an input between the two.
+const SPLITS_WANTED: u64 = 64;
 /// Below this a slice, what one map has for one reduce, costs more to fetch than to send, bytes.
 pub const SLICE_BYTES_MIN: u64 = 1 << 20;
 
@@ -132,30 +134,38 @@ impl Plan {
     }
 }
 
+/// The split size for an input of so many bytes, unless the user says another: there is something
+/// to do for a few dozen processors. It depends on nothing else, so that an output has the same
+/// files wherever the job runs.
+pub fn split_bytes_for(bytes: u64) -> u64 {
+    let split_bytes = (bytes / SPLITS_WANTED).checked_next_power_of_two();
+    split_bytes.map_or(SPLIT_BYTES, |split_bytes| {
+        split_bytes.clamp(SPLIT_BYTES_MIN, SPLIT_BYTES)
+    })
+}
+
 /// The plan for `files`, which keep their order.
 pub fn plan(files: &[InputFile], shape: Shape) -> Result<Plan, PlanError> {
     if shape.split_bytes == 0 {
         return Err(PlanError::NoSplitBytes);
     }
     let mut bytes = 0_u64;
-    let mut maps = 0_u64;
     for file in files {
         let uri_bytes = file.uri.len();
         if uri_bytes == 0 || uri_bytes > URI_BYTES_MAX {
             return Err(PlanError::Address { bytes: uri_bytes });
         }
         bytes = bytes.checked_add(file.length).ok_or(PlanError::TooLong)?;
-        maps = maps.saturating_add(file.length.div_ceil(split_bytes_of(file, shape)));
     }
+    let maps = maps(files, shape, bytes);
     if maps.saturating_add(u64::from(shape.reduces)) > u64::from(TASKS_MAX) {
         return Err(PlanError::TooManyTasks {
             maps,
             reduces: shape.reduces,
-            split_bytes_next: larger_splits(files, shape),
+            split_bytes_next: larger_splits(files, shape, bytes),
         });
     }
-    let joined_bytes = (bytes / JOINED_SHARE).max(JOINED_BYTES_MIN);
-    let splits = SplitList::new(rows(files, shape, joined_bytes.min(shape.split_bytes)));
+    let splits = SplitList::new(rows(files, shape, bytes));
     let splits = splits.map_err(|_| PlanError::TooLong)?;
     let empty_files = files.iter().filter(|file| file.length == 0).count() as u64;
     Ok(Plan {
@@ -169,32 +179,58 @@ pub fn plan(files: &[InputFile], shape: Shape) -> Result<Plan, PlanError> {
     })
 }
 
-/// Each file that has something in it; small ones joined to those before them.
-fn rows(files: &[InputFile], shape: Shape, joined_bytes: u64) -> Vec<SplitRun> {
-    let mut rows: Vec<SplitRun> = Vec::new();
-    // Of the last split.
-    let (mut bytes, mut count) = (0_u64, 0_usize);
-    for file in files.iter().filter(|file| file.length > 0) {
-        let mut row = SplitRun {
-            uri: file.uri.clone(),
-            offset: 0,
-            length: file.length,
-            split_bytes: split_bytes_of(file, shape),
-            hosts: file.hosts.iter().take(HOSTS_MAX).cloned().collect(),
-            joined: false,
-        };
-        bytes = bytes.saturating_add(file.length);
-        count += 1;
-        row.joined = bytes <= joined_bytes
-            && count <= JOINED_MAX
-            && row.is_whole()
-            && (rows.last()).is_some_and(|last| last.is_whole() && last.hosts == row.hosts);
-        if !row.joined {
-            (bytes, count) = (file.length, 1);
+/// Each file that has something in it, and whether it is joined to the one before it.
+fn joined(
+    files: &[InputFile],
+    shape: Shape,
+    bytes: u64,
+) -> impl Iterator<Item = (&InputFile, bool)> {
+    let joined_bytes = (bytes / JOINED_SHARE).max(JOINED_BYTES_MIN);
+    let joined_bytes = joined_bytes.min(shape.split_bytes);
+    let is_whole = move |file: &InputFile| file.length <= split_bytes_of(file, shape);
+    // Of the last split: bytes, files, and the last of them.
+    let last = (0_u64, 0_usize, None::<&InputFile>);
+    let files = files.iter().filter(|file| file.length > 0);
+    files.scan(last, move |(bytes, count, last), file| {
+        *bytes = bytes.saturating_add(file.length);
+        *count += 1;
+        let goes = |last: &InputFile| is_whole(last) && hosts(last) == hosts(file);
+        let is_joined = *bytes <= joined_bytes
+            && *count <= JOINED_MAX
+            && is_whole(file)
+            && last.is_some_and(goes);
+        if !is_joined {
+            (*bytes, *count) = (file.length, 1);
         }
-        rows.push(row);
-    }
-    rows
+        *last = Some(file);
+        Some((file, is_joined))
+    })
+}
+
+/// The splits, before it is known that there are not too many.
+fn maps(files: &[InputFile], shape: Shape, bytes: u64) -> u64 {
+    let each = joined(files, shape, bytes).map(|(file, is_joined)| match is_joined {
+        true => 0,
+        false => file.length.div_ceil(split_bytes_of(file, shape)),
+    });
+    each.fold(0, u64::saturating_add)
+}
+
+fn rows(files: &[InputFile], shape: Shape, bytes: u64) -> Vec<SplitRun> {
+    let rows = joined(files, shape, bytes).map(|(file, joined)| SplitRun {
+        uri: file.uri.clone(),
+        offset: 0,
+        length: file.length,
+        split_bytes: split_bytes_of(file, shape),
+        hosts: hosts(file).to_vec(),
+        joined,
+    });
+    rows.collect()
+}
+
+/// Machines that count.
+fn hosts(file: &InputFile) -> &[HostName] {
+    &file.hosts[..file.hosts.len().min(HOSTS_MAX)]
 }
 
 fn split_bytes_of(file: &InputFile, shape: Shape) -> u64 {
@@ -206,7 +242,7 @@ fn split_bytes_of(file: &InputFile, shape: Shape) -> u64 {
 }
 
 /// Splits of whole MiB with which the tasks are few enough.
-fn larger_splits(files: &[InputFile], shape: Shape) -> Option<u64> {
+fn larger_splits(files: &[InputFile], shape: Shape, bytes: u64) -> Option<u64> {
     const MIB: u64 = 1 << 20;
     let room = u64::from(TASKS_MAX.checked_sub(shape.reduces)?);
     let maps_with = |split_bytes| {
@@ -214,9 +250,7 @@ fn larger_splits(files: &[InputFile], shape: Shape) -> Option<u64> {
             split_bytes,
             ..shape
         };
-        files.iter().fold(0_u64, |maps, file| {
-            maps.saturating_add(file.length.div_ceil(split_bytes_of(file, shape)))
-        })
+        maps(files, shape, bytes)
     };
     // The greatest is that of one split for each file; between, fewer splits with each step.
     let (mut low, mut high) = (shape.split_bytes / MIB, u64::MAX / MIB);

@@ -28,7 +28,7 @@ fn what_is_printed_names_tasks_and_what_is_wrong() {
         file("file:///logs/b.gz", 100 << 20, false),
         file("file:///logs/empty", 0, true),
     ];
-    let made = plan(&files, shape(SPLIT_BYTES_CLUSTER, 100)).expect("it fits");
+    let made = plan(&files, shape(SPLIT_BYTES, 100)).expect("it fits");
     expect![[r#"
         input    300 MiB in 2 files, 1 empty ones left out
         map      5 tasks, splits of up to 64 MiB
@@ -37,10 +37,10 @@ fn what_is_printed_names_tasks_and_what_is_wrong() {
         warning  1 files cannot be split and are longer than a split, up to 100 MiB: one worker reads each alone
     "#]]
     .assert_eq(&made.to_string());
-    let nothing = plan(&[], shape(SPLIT_BYTES_LOCAL, 0)).expect("it fits");
+    let nothing = plan(&[], shape(split_bytes_for(0), 0)).expect("it fits");
     expect![[r#"
         input    0 B in 0 files, 0 empty ones left out
-        map      0 tasks, splits of up to 16 MiB
+        map      0 tasks, splits of up to 8 MiB
         reduce   none: the maps write the output
         warning  the input is empty
     "#]]
