@@ -1,6 +1,7 @@
 //! One attempt of a task at a worker: what it needs is fetched, its process is started and listened
 //! to, and what it leaves is kept until it is known what became of it.
 
+use crate::cli::with_causes;
 use crate::cluster::keys::{self, Part};
 use crate::cluster::process::{self, Failure, Progress, Terms};
 use crate::cluster::shuffle::{self, NotFetched, fetch};
@@ -13,26 +14,30 @@ use crate::{Error, Result};
 use bytes::Bytes;
 use fs_err as fs;
 use mapreduce_core::job::inputs_digest;
-use mapreduce_core::limits::{COUNTER_NAME_BYTES_MAX, COUNTERS_MAX};
+use mapreduce_core::limits::{
+    COUNTER_NAME_BYTES_MAX, COUNTERS_MAX, MESSAGE_BYTES_MAX, OUTPUT_NAME_BYTES_MAX, OUTPUTS_MAX,
+};
 use mapreduce_core::master::event::{
     Assignment, Failed, FetchFailed, Finished, JobImage, Location,
 };
 use mapreduce_core::names::{Incarnation, JobId, Phase};
 use mapreduce_core::plan::SplitList;
-use mapreduce_core::record::{BUILTIN_COUNT, FailureClass, Output};
+use mapreduce_core::record::{BUILTIN_COUNT, FailureClass, Output, bounded, is_side_name};
 use mapreduce_core::spec::JobSpec;
 use mapreduce_core::worker::Deed;
 use mapreduce_data::partition::hash;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Where attempts have their runs, in a worker's directory.
 pub(crate) const ATTEMPTS: &str = "attempts";
 /// Between two tries to fetch what did not come.
 const AGAIN: Duration = Duration::from_millis(300);
+/// A worker that is there and serves nothing for so long has it no more, as far as readers know.
+const REFUSED_MAX: Duration = Duration::from_secs(10);
 /// Workers that are fetched from at once.
 const HOLDERS: usize = 5;
 /// Outputs that are asked for at once.
@@ -151,7 +156,8 @@ pub(crate) fn failed(failure: Failure, position: Option<u64>, of: &Assignment) -
         task: of.task,
         attempt: of.attempt,
         class: failure.class,
-        message: failure.message,
+        // The group keeps no more of it, and a report has room for many.
+        message: bounded(&failure.message, MESSAGE_BYTES_MAX).to_owned(),
         position,
     }
 }
@@ -223,9 +229,10 @@ async fn read_job(shared: &Shared, id: JobId) -> Result<Job, Failure> {
             Some(_) | None => {}
         }
     }
+    // A worker of a later version may read it: the task goes there.
     let wrong = |error: Error| Failure {
-        class: FailureClass::IoFatal,
-        message: error.to_string(),
+        class: FailureClass::IoRetryable,
+        message: with_causes(&*error),
     };
     // All is of one submission, or none of it is used. Who has won is not asked here.
     let image = JobImage::read(id, &header, &spec, &splits, &[]);
@@ -385,6 +392,7 @@ fn done(word: Word, scratch: &Scratch, inputs: u64) -> Result<Done, Failure> {
     // Of a map for reduces: order-independent. Of an output: of its octets.
     let (length, checksum) = output.unwrap_or((length, content));
     let counters = all(counters)?;
+    let sides = checked(sides)?;
     Ok(Done {
         content: if run.is_some() { content } else { checksum },
         run,
@@ -406,6 +414,32 @@ fn outputs(length: u64, checksum: u64, sides: Vec<(String, u64, u64)>) -> Vec<Ou
         checksum,
     });
     outputs.collect()
+}
+
+/// Side files that a task may have. Its program says which: one that says too much fails by itself,
+/// and keeps nobody's report from being believed.
+fn checked(sides: Vec<(String, u64, u64)>) -> Result<Vec<(String, u64, u64)>, Failure> {
+    const SIDES_MAX: usize = OUTPUTS_MAX - 1;
+    let refused = |message| Failure {
+        class: FailureClass::UserCode,
+        message,
+    };
+    let found = sides.len();
+    if found > SIDES_MAX {
+        return Err(refused(format!(
+            "the task has {found} side files, at most {SIDES_MAX} can be"
+        )));
+    }
+    match sides
+        .iter()
+        .find(|(name, ..)| !(is_side_name(name) && publication::is_side_name(name)))
+    {
+        Some((name, ..)) => Err(refused(format!(
+            "a side file is called `{}`, which it cannot be",
+            bounded(name, OUTPUT_NAME_BYTES_MAX)
+        ))),
+        None => Ok(sides),
+    }
 }
 
 /// Counters as the group has them. A job has so many, and no more.
@@ -469,6 +503,7 @@ async fn fetch_all(
 ) -> Result<Fetched, Failure> {
     let job = assignment.job;
     let mut fetched = Fetched::new();
+    let mut refused_since = BTreeMap::<Incarnation, Instant>::new();
     loop {
         let located = shared.located.notified();
         let now = shared.locations(job);
@@ -490,7 +525,11 @@ async fn fetch_all(
             continue;
         }
         let before = fetched.len();
-        let mut holders = missing.into_iter();
+        // Reduces that begin together do not all ask the same worker first.
+        let mut holders = Vec::from_iter(missing);
+        let first = assignment.task.index as usize % holders.len();
+        holders.rotate_left(first);
+        let mut holders = holders.into_iter();
         // Dropped with the attempt, they end.
         let mut fetching = JoinSet::new();
         loop {
@@ -500,14 +539,24 @@ async fn fetch_all(
                 outputs.truncate(BATCH);
                 let (shared, assignment) = (Arc::clone(shared), assignment.clone());
                 let directory = directory.to_owned();
+                let since = refused_since.get(&holder);
+                let is_patient = since.is_none_or(|since| since.elapsed() < REFUSED_MAX);
                 fetching.spawn(async move {
-                    fetch_from(&shared, &assignment, holder, &outputs, &directory).await
+                    let from = (holder, is_patient);
+                    let came = fetch_from(&shared, &assignment, from, &outputs, &directory).await;
+                    (holder, came)
                 });
             }
             let Some(more) = fetching.join_next().await else {
                 break;
             };
-            let more = more.map_err(|error| Failure::of(&error.into()))??;
+            let (holder, came) = more.map_err(|error| Failure::of(&error.into()))?;
+            let (more, is_refused) = came?;
+            if is_refused {
+                refused_since.entry(holder).or_insert_with(Instant::now);
+            } else {
+                refused_since.remove(&holder);
+            }
             shared.could_fetch(assignment.attempt, more.keys().copied());
             fetched.extend(more);
         }
@@ -517,13 +566,14 @@ async fn fetch_all(
     }
 }
 
+/// What came, and whether the worker would not serve. While that may pass nobody hears of it.
 async fn fetch_from(
     shared: &Shared,
     assignment: &Assignment,
-    holder: Incarnation,
+    (holder, is_patient): (Incarnation, bool),
     outputs: &[(u32, Location)],
     directory: &Path,
-) -> Result<Fetched, Failure> {
+) -> Result<(Fetched, bool), Failure> {
     let (job, partition) = (assignment.job, assignment.task.index);
     let failed = |(map, location): (u32, Location), damaged| FetchFailed {
         job,
@@ -535,7 +585,7 @@ async fn fetch_from(
     };
     let Some(address) = shared.address(holder) else {
         // The master sees that the worker is gone as we do.
-        return Ok(Fetched::new());
+        return Ok((Fetched::new(), false));
     };
     let request = proto::FetchRequest {
         job: job.0,
@@ -551,13 +601,17 @@ async fn fetch_from(
     };
     let (places, problem) = fetch(&address, request, directory).await;
     let count = places.len();
+    let is_refused = matches!(problem, Some(NotFetched::Refused(_)));
     match (problem, outputs.get(count)) {
         (Some(NotFetched::Disk(error)), _) => return Err(error.into()),
         (Some(NotFetched::Lost(why)), Some(next)) => {
             tracing::warn!(%job, map = next.0, %holder, why, "a map's output is lost");
             shared.cannot_fetch(failed(*next, true));
         }
-        (Some(NotFetched::Unreached(why)), Some(next)) => {
+        (Some(NotFetched::Refused(why)), _) if is_patient => {
+            tracing::debug!(%job, %holder, why, "a worker does not serve now");
+        }
+        (Some(NotFetched::Unreached(why) | NotFetched::Refused(why)), Some(next)) => {
             tracing::info!(%job, map = next.0, %holder, why, "a map's output cannot be fetched");
             shared.cannot_fetch(failed(*next, false));
         }
@@ -568,5 +622,38 @@ async fn fetch_from(
         let location = by_map.get(&map)?;
         Some((map, (*location, place)))
     });
-    Ok(fetched.collect())
+    Ok((fetched.collect(), is_refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mapreduce_core::names::{AttemptId, Epoch, TaskId};
+
+    #[test]
+    fn what_a_program_says_too_much_of_fails_its_task_and_no_report() {
+        let side = |name: &str| (name.to_owned(), 1, 1);
+        assert!(checked(vec![side("_a"), side("_b")]).is_ok());
+        for wrong in ["a", "_a/b", "_SUCCESS", "", "_\0"] {
+            let refused = checked(vec![side(wrong)]).expect_err(wrong);
+            assert_eq!(refused.class, FailureClass::UserCode, "{wrong}");
+        }
+        let many = (0..OUTPUTS_MAX).map(|number| side(&format!("_{number}")));
+        assert!(checked(many.collect()).is_err());
+        let assignment = Assignment {
+            job: JobId(1),
+            task: TaskId::map(0),
+            attempt: AttemptId::NONE,
+            epoch: Epoch(1),
+            maps: 1,
+            reduces: 0,
+            skip: Vec::new(),
+        };
+        let failure = Failure {
+            class: FailureClass::UserCode,
+            message: "x".repeat(16 << 20),
+        };
+        let reported = failed(failure, None, &assignment);
+        assert_eq!(reported.message.len(), MESSAGE_BYTES_MAX);
+    }
 }

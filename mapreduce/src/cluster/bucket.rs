@@ -153,9 +153,10 @@ fn manifest(job: &JobObjects, (key, id): (&str, JobId), state: &JobState) -> Res
     })
 }
 
+/// Those whose side files are the job's.
 fn winners(state: &JobState) -> impl Iterator<Item = (TaskId, &Winner)> {
     let all = tasks(state, Phase::Map).chain(tasks(state, Phase::Reduce));
-    all.filter_map(|task| Some((task, state.winner(task)?)))
+    all.filter_map(|task| Some((task, state.counted(task)?)))
 }
 
 /// What winners have written is there as they wrote it.

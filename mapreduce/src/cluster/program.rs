@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where workers keep programs.
-const PROGRAMS: &str = "programs";
+pub(crate) const PROGRAMS: &str = "programs";
 /// What a checksum begins with.
 const ALGORITHM: &str = "sha256:";
 
@@ -52,8 +52,9 @@ pub(crate) fn arguments(code: &JobCode) -> Vec<String> {
 
 /// The program that runs the tasks of a job, at a worker.
 pub(crate) fn of(directory: &Path, spec: &JobSpec, staging: &Staging) -> Result<PathBuf, Failure> {
-    let fatal = |message: String| Failure {
-        class: FailureClass::IoFatal,
+    // Another worker may be of the right kind: the task goes there.
+    let unfit = |message: String| Failure {
+        class: FailureClass::IoRetryable,
         message,
     };
     match &spec.code {
@@ -63,19 +64,19 @@ pub(crate) fn of(directory: &Path, spec: &JobSpec, staging: &Staging) -> Result<
         } => {
             if *of != target() {
                 let own = target();
-                return Err(fatal(format!(
+                return Err(unfit(format!(
                     "the job's program is for {of}, this worker is {own}"
                 )));
             }
             copied(directory, digest, staging).map_err(|error| Failure::of(&error))
         }
-        JobCode::Streaming { .. } => Err(fatal(
+        JobCode::Streaming { .. } => Err(unfit(
             "this worker knows no jobs of the kind `streaming`: upgrade it".to_owned(),
         )),
     }
 }
 
-/// The worker's own copy.
+/// The worker's own copy. What is there was made and checked in this life.
 fn copied(directory: &Path, digest: &str, staging: &Staging) -> Result<PathBuf> {
     let name = digest
         .strip_prefix(ALGORITHM)
@@ -97,6 +98,7 @@ fn copied(directory: &Path, digest: &str, staging: &Staging) -> Result<PathBuf> 
         return Err(format!("the job's program is {found}, it was submitted as {digest}").into());
     }
     fs::set_permissions(own.path(), std::fs::Permissions::from_mode(0o755))?;
+    own.as_file().sync_all()?;
     // A file that is open for writing cannot be run.
     own.into_temp_path().persist(&path)?;
     Ok(path)

@@ -171,6 +171,8 @@ pub(crate) fn publish(
         return Ok(Published::Now);
     }
     if is_of(target, of)? {
+        // Whoever renamed it may have ended before its name was on disk.
+        sync_parent(target)?;
         discard(destination, of.0)?;
         Ok(Published::Before)
     } else {
@@ -315,7 +317,7 @@ fn tidy(staging: &Path) -> Result<()> {
 fn fill_sides(staging: &Path, id: JobId, state: &JobState) -> Result<Vec<ManifestFile>> {
     let mut files = Vec::new();
     for task in tasks(state, Phase::Map).chain(tasks(state, Phase::Reduce)) {
-        let Some(winner) = state.winner(task) else {
+        let Some(winner) = state.counted(task) else {
             continue;
         };
         let output = attempts(staging).join(attempt_name(id, task, winner.attempt));
@@ -351,7 +353,7 @@ pub(crate) fn tasks(state: &JobState, phase: Phase) -> impl Iterator<Item = Task
 fn listed_skipped(staging: &Path, id: JobId, state: &JobState) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for task in tasks(state, Phase::Map).chain(tasks(state, Phase::Reduce)) {
-        let Some(winner) = state.winner(task) else {
+        let Some(winner) = state.counted(task) else {
             continue;
         };
         let name = attempt_name(id, task, winner.attempt);

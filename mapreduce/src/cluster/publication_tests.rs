@@ -248,3 +248,50 @@ fn directory_that_is_being_removed_is_not_published() {
     discard(&destination, KEY).expect("it is discarded");
     assert_eq!(names(place.path()), [""; 0]);
 }
+
+#[test]
+fn side_file_of_a_map_whose_worker_is_gone_is_published() {
+    let place = tempfile::tempdir().expect("a directory");
+    let destination = prepared(place.path(), false);
+    let staging = staging(&destination.target, KEY).expect("a name");
+    let output = |name: &str, length| Output {
+        name: name.to_owned(),
+        length,
+        checksum: 1,
+    };
+    let won = |task, counter, outputs, inputs| {
+        Record::Won(Box::new(TaskWon {
+            task,
+            attempt: attempt(counter),
+            incarnation: Incarnation(1),
+            outputs,
+            content: 1,
+            inputs,
+            counters: Counters::default(),
+        }))
+    };
+    let (map, reduce) = (TaskId::map(0), TaskId::reduce(0));
+    let inputs = mapreduce_core::job::inputs_digest([(0, 1)]);
+    let records = vec![
+        won(map, 8, vec![output("", 9), output("_notes", 4)], 0),
+        Record::Revoked {
+            task: map,
+            attempt: attempt(8),
+            reason: mapreduce_core::record::RevokeReason::WorkerLost,
+        },
+        won(reduce, 9, vec![output("", 6)], inputs),
+        Record::Done,
+    ];
+    let mut state = JobState::new(1, 1);
+    let epoch = Epoch(3);
+    let applied = state.apply(1, &Batch { epoch, records });
+    applied.expect("it fits");
+    let of = |task, counter| attempts(&staging).join(attempt_name(ID, task, attempt(counter)));
+    fs::write(of(reduce, 9), "result").expect("a file");
+    fs::write(side(&of(map, 8), "_notes"), "side").expect("a file");
+    publish(&destination, OF, &state, epoch).expect("it is done");
+    let notes = fs::read_to_string(destination.target.join("_notes"));
+    assert_eq!(notes.expect("a file"), "side");
+    let manifest = fs::read_to_string(destination.target.join("_MANIFEST"));
+    assert!(manifest.expect("a file").contains("_notes"));
+}

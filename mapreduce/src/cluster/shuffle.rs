@@ -2,17 +2,18 @@
 //! of the one that reduces. Octets go as they lie on disk, compressed and with their checksums,
 //! which the merge checks; flow control is that of the stream.
 
-use crate::Result;
 use crate::cluster::proto::fetch_response::Part;
 use crate::cluster::proto::{worker_client, worker_server};
 use crate::cluster::worker::{Life, Shared};
 use crate::cluster::{proto, wire};
 use crate::engine::child::Place;
+use crate::{Error, Result};
 use fs_err as fs;
 use mapreduce_core::names::{AttemptId, JobId, TaskId};
 use mapreduce_core::worker::Deed;
+use mapreduce_data::RunError;
 use mapreduce_data::run::{self, Region, TRAILER, index_length, read_index};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -20,12 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Octets in a message.
 const CHUNK: usize = 64 << 10;
 /// Those who fetch at once.
 const FETCHES_MAX: usize = 128;
+/// Longest wait for a place among them.
+const PLACE_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for the next message of who serves.
 const FETCH_WAIT: Duration = Duration::from_secs(30);
 /// Messages that wait for the network.
@@ -84,8 +87,12 @@ impl worker_server::Worker for Serving {
                 "another life of this worker was asked",
             ));
         }
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| Status::resource_exhausted("too many fetch at once"))?;
+        // In the order in which they come.
+        let place = Arc::clone(&self.places).acquire_owned();
+        let place = tokio::time::timeout(PLACE_WAIT, place).await;
+        let Ok(Ok(place)) = place else {
+            return Err(Status::resource_exhausted("too many fetch at once"));
+        };
         let (parts, stream) = mpsc::channel(WAITING);
         // Files are read on a thread that may wait.
         tokio::task::spawn_blocking(move || {
@@ -158,11 +165,24 @@ fn serve(shared: &Shared, request: &proto::FetchRequest, parts: &ToSend) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                send(Part::Lost(error.to_string()));
+                let said = error.to_string();
+                send(if is_lost(&error) {
+                    Part::Lost(said)
+                } else {
+                    Part::Refused(said)
+                });
                 return;
             }
         }
     }
+}
+
+/// Whether a run is not there, or not what was written. Else it could not be read now: too many
+/// files are open, or the disk is at fault.
+fn is_lost(error: &Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_none_or(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof))
 }
 
 /// False: nobody wants more.
@@ -197,8 +217,10 @@ fn serve_one(path: &Path, map: u32, partition: u32, send: &impl Fn(Part) -> bool
 /// Why a region did not come.
 #[derive(Debug)]
 pub(crate) enum NotFetched {
-    /// The worker cannot be reached, or may not serve now: it may be so later.
+    /// The worker cannot be reached.
     Unreached(String),
+    /// The worker is there, and does not serve now: it may do so later.
+    Refused(String),
     /// The worker does not have it.
     Lost(String),
     /// This worker's own disk.
@@ -208,7 +230,12 @@ pub(crate) enum NotFetched {
 fn checked(place: &Place) -> Result<(), NotFetched> {
     let file = fs::File::open(&place.path).map_err(NotFetched::Disk)?;
     let checked = run::check(std::io::BufReader::new(file), place.length);
-    checked.map_err(|error| NotFetched::Lost(error.to_string()))
+    checked.map_err(|error| match error {
+        RunError::Io(error) => NotFetched::Disk(error),
+        RunError::Damaged { .. } | RunError::TooLong { .. } | RunError::Codec(_) => {
+            NotFetched::Lost(error.to_string())
+        }
+    })
 }
 
 /// Fetches one partition of some outputs of one worker to files of a directory; how many of them
@@ -223,6 +250,30 @@ pub(crate) async fn fetch(
     (places, done.err())
 }
 
+/// Begins a fetch.
+async fn ask(
+    address: &str,
+    request: proto::FetchRequest,
+) -> Result<Streaming<proto::FetchResponse>, NotFetched> {
+    let unreached = |error: &dyn std::error::Error| NotFetched::Unreached(error.to_string());
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| unreached(&error))?
+        .connect_timeout(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .http2_keep_alive_interval(Duration::from_secs(3));
+    let channel = endpoint.connect().await;
+    let channel = channel.map_err(|error| unreached(&error))?;
+    let mut client = worker_client::WorkerClient::new(channel);
+    let asked = tokio::time::timeout(FETCH_WAIT, client.fetch(request)).await;
+    match asked.map_err(|late| unreached(&late))? {
+        Ok(parts) => Ok(parts.into_inner()),
+        Err(status) if status.code() == Code::ResourceExhausted => {
+            Err(NotFetched::Refused(status.message().to_owned()))
+        }
+        Err(status) => Err(unreached(&status)),
+    }
+}
+
 async fn fetch_into(
     address: &str,
     request: proto::FetchRequest,
@@ -230,20 +281,8 @@ async fn fetch_into(
     places: &mut Vec<(u32, Place)>,
 ) -> Result<(), NotFetched> {
     let unreached = |error: &dyn std::error::Error| NotFetched::Unreached(error.to_string());
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| unreached(&error))?
-        .connect_timeout(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .http2_keep_alive_interval(Duration::from_secs(3));
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| unreached(&error))?;
-    let mut client = worker_client::WorkerClient::new(channel);
     let wanted: Vec<u32> = request.outputs.iter().map(|output| output.map).collect();
-    let asked = tokio::time::timeout(FETCH_WAIT, client.fetch(request)).await;
-    let asked = asked.map_err(|late| unreached(&late))?;
-    let mut parts = asked.map_err(|error| unreached(&error))?.into_inner();
+    let mut parts = ask(address, request).await?;
     let mut open: Option<(u32, Place, fs::File, u64)> = None;
     loop {
         if let Some((map, place, _, left)) = &open
@@ -280,7 +319,7 @@ async fn fetch_into(
                 *left -= octets.len() as u64;
                 file.write_all(&octets).map_err(NotFetched::Disk)?;
             }
-            (Part::Refused(why), _) => return Err(NotFetched::Unreached(why)),
+            (Part::Refused(why), _) => return Err(NotFetched::Refused(why)),
             (Part::Lost(why), _) => return Err(NotFetched::Lost(why)),
             (Part::Region(_) | Part::Octets(_), _) => {
                 return Err(NotFetched::Lost(

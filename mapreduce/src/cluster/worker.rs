@@ -6,20 +6,21 @@
 //! enough to serve an octet or to publish a file.
 
 use crate::cluster::attempt::{self, Done, Running};
-use crate::cluster::copy::{Copy, News, runs};
+use crate::cluster::copy::{Copy, Ended, News, runs};
 use crate::cluster::keys::{self, WorkerEntry};
 use crate::cluster::master::asked_to_end;
 use crate::cluster::metrics::OfWorker;
 use crate::cluster::process::Failure;
 use crate::cluster::proto::{effect, master_client, worker_server};
 use crate::cluster::shuffle::{self, Serving};
-use crate::cluster::{http, logs, proto, wire};
+use crate::cluster::{http, logs, program, proto, wire};
 use crate::store::Stores;
 use crate::{Error, Result};
 use cfgsvc_client::{
     Client, Compare, Following, Freshness, LeaseState, Moment, Op, Put, Session, Txn,
 };
 use fs_err as fs;
+use mapreduce_core::limits::REPORT_ENTRIES_MAX;
 use mapreduce_core::master::event::{
     Assignment, Failed, FetchFailed, Finished, Location, Outcome, Progress, Report,
 };
@@ -276,6 +277,15 @@ impl Shared {
     fn report(&self) -> Report {
         let mut inner = self.lock();
         inner.sequence += 1;
+        let Inner {
+            attempts,
+            fetch_failed,
+            ..
+        } = &mut *inner;
+        // Who was stopped misses nothing. What is too much for a report comes in later ones.
+        fetch_failed.retain(|failed| attempts.contains_key(&failed.reader));
+        let fetch_failed = fetch_failed.iter().take(REPORT_ENTRIES_MAX).cloned();
+        let fetch_failed = fetch_failed.collect();
         let mut report = Report {
             incarnation: self.incarnation,
             sequence: inner.sequence,
@@ -284,7 +294,7 @@ impl Shared {
             running: Vec::new(),
             finished: Vec::new(),
             failed: Vec::new(),
-            fetch_failed: inner.fetch_failed.clone(),
+            fetch_failed,
             known: Vec::new(),
         };
         let mut reducing = BTreeSet::new();
@@ -385,10 +395,11 @@ impl Life {
 /// One life: until its lease is lost.
 async fn live(client: &Client, settings: &Settings, life: &Life) -> Result<()> {
     // What an earlier life has left is nobody's.
-    let attempts = settings.directory.join(attempt::ATTEMPTS);
-    for entry in fs::read_dir(&attempts)? {
-        let path = entry?.path();
-        fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path))?;
+    for part in [attempt::ATTEMPTS, program::PROGRAMS] {
+        for entry in fs::read_dir(settings.directory.join(part))? {
+            let path = entry?.path();
+            fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path))?;
+        }
     }
     let session = client.session(TTL_S).await?;
     let incarnation = join(client, &session, settings).await?;
@@ -396,7 +407,8 @@ async fn live(client: &Client, settings: &Settings, life: &Life) -> Result<()> {
     tracing::info!(%incarnation, name, address, "worker is a member");
     let news = Arc::new(News::default());
     let told = Arc::clone(&news);
-    let following = client.follow(keys::PREFIX, FRESH, Copy::default(), move |_, changes| {
+    let copy = Copy::keeping(Ended::Forgotten);
+    let following = client.follow(keys::PREFIX, FRESH, copy, move |_, changes| {
         if let Some(changes) = changes {
             told.tell(changes);
         }
@@ -434,7 +446,7 @@ async fn lease_lost(mut lease: tokio::sync::watch::Receiver<LeaseState>) -> Stri
 
 /// Makes a worker's directory, for it alone, without what an earlier life has left.
 fn own_directory(directory: &Path) -> Result<fs::File> {
-    for part in [attempt::ATTEMPTS, shuffle::LOGS] {
+    for part in [attempt::ATTEMPTS, program::PROGRAMS, shuffle::LOGS] {
         fs::create_dir_all(directory.join(part))?;
     }
     let locked = fs::File::create(directory.join("lock"))?;
