@@ -325,18 +325,6 @@ fn what_is_wrong_is_refused_by_name_and_leaves_nothing() {
             "250000",
         ),
         (
-            &[
-                "wordcount",
-                "--input",
-                "book",
-                "--output",
-                "out",
-                "--memory",
-                "1k",
-            ],
-            "from 1MiB",
-        ),
-        (
             &["wordcoun", "--input", "book", "--output", "out"],
             "there are wordcount, grep",
         ),

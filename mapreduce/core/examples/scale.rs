@@ -263,6 +263,7 @@ impl World {
             zone: ZoneName::new(&format!("rack{}", index / 40)).expect("short"),
         };
         self.step(Event::Joined(info));
+        self.step(Event::Confirmed);
         let spread = Duration::from_millis(mix(7, index as u64) % 1_000);
         self.at(spread, Happens::Report(index, true));
     }

@@ -477,6 +477,13 @@ impl JobState {
         Ok(())
     }
 
+    /// Whose side files, skipped records and counters are those of a task: its winner's or, when
+    /// that was revoked and the job ended with what reduces had read of it, still that one's.
+    pub fn counted(&self, task: TaskId) -> Option<&Winner> {
+        let former = (task.phase == Phase::Map).then(|| self.former.get(&task.index));
+        self.winner(task).or(former.flatten())
+    }
+
     /// Whether the job goes on, as the log has it.
     pub fn status(&self) -> &JobStatus {
         &self.status

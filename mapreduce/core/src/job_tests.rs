@@ -76,6 +76,23 @@ fn a_job_is_done_when_its_reduces_are_and_counts_winners_once() {
 }
 
 #[test]
+fn what_a_map_has_left_beside_counts_until_another_attempt_has_won() {
+    let first = won(MAP0, attempt(1, 1), 5, 0);
+    let lost = revoked(MAP0, attempt(1, 1));
+    let counted = |batches: &[&[Record]]| {
+        let state = after(batches).expect("it fits");
+        let counted = state.counted(MAP0).map(|winner| winner.attempt);
+        (state.winner(MAP0).is_some(), counted)
+    };
+    assert_eq!(counted(&[]), (false, None));
+    let gone = [first, lost];
+    assert_eq!(counted(&[&gone[..1]]), (true, Some(attempt(1, 1))));
+    assert_eq!(counted(&[&gone]), (false, Some(attempt(1, 1))));
+    let again = [won(MAP0, attempt(1, 3), 5, 0)];
+    assert_eq!(counted(&[&gone, &again]), (true, Some(attempt(1, 3))));
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let first = won(MAP0, attempt(1, 1), 5, 0);
     let second = won(MAP1, attempt(1, 2), 6, 0);

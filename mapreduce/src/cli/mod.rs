@@ -406,6 +406,15 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_a_task_has_a_range() {
+        assert_eq!(memory("1MiB"), Ok(1 << 20));
+        assert_eq!(memory("2GiB"), Ok(2 << 30));
+        for wrong in ["1k", "3GiB", "1048575"] {
+            assert!(memory(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn command_line_is_well_formed() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();

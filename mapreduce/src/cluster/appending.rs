@@ -16,9 +16,13 @@ const AGAIN: Duration = Duration::from_millis(200);
 pub(super) async fn append_all(client: &Client, shared: &Shared) -> Result<()> {
     loop {
         let next = shared.with(|office| {
-            let next = office.appends.pop_front()?;
-            let key = office.keys.get(&next.job).cloned()?;
-            Some((next, key, office.registered))
+            while let Some(next) = office.appends.pop_front() {
+                // Nobody waits for one of a job that is gone.
+                if let Some(key) = office.keys.get(&next.job).cloned() {
+                    return Some((next, key, office.registered));
+                }
+            }
+            None
         });
         match next {
             None => return Ok(()),

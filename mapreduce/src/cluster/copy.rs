@@ -30,7 +30,7 @@ pub(crate) struct Mishap {
 pub(crate) struct JobCopy {
     pub(crate) id: JobId,
     pub(crate) header: Header,
-    /// The fold of the log, while it goes on.
+    /// The fold of the log; see [`Ended`].
     pub(crate) state: JobState,
     /// Where its output goes, and whether it is there.
     pub(crate) destination: Option<Destination>,
@@ -40,6 +40,8 @@ pub(crate) struct JobCopy {
     pub(crate) mishaps: VecDeque<Mishap>,
     /// What the log has that cannot be: nothing is done for such a job.
     pub(crate) damage: Option<String>,
+    /// The fold is there no more.
+    is_forgotten: bool,
 }
 
 impl JobCopy {
@@ -124,9 +126,23 @@ impl News {
     }
 }
 
+/// For how long a copy has the tasks of a job that has ended. A large job has a hundred thousand of
+/// them, and a hundred jobs are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// While the job is there: people ask who ran what.
+    #[default]
+    Kept,
+    /// Until its output is in its place: that is made of them.
+    UntilSettled,
+    /// A worker does nothing more for it.
+    Forgotten,
+}
+
 /// The copy.
 #[derive(Debug, Default)]
 pub(crate) struct Copy {
+    ended: Ended,
     /// The master's entry, and the revision at which it was written.
     pub(crate) master: Option<(MasterEntry, i64)>,
     /// Workers by name, with their lives.
@@ -138,6 +154,31 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
+    /// Nothing yet; of what has ended so much is kept.
+    pub(crate) fn keeping(ended: Ended) -> Self {
+        Self {
+            ended,
+            ..Self::default()
+        }
+    }
+
+    /// Forgets the tasks of a job that is over.
+    fn forget_ended(&mut self, job: &str) {
+        let Some(known) = self.jobs.get_mut(job) else {
+            return;
+        };
+        let is_settled = known.destination.as_ref().is_none_or(|to| to.settled);
+        let may_go = match self.ended {
+            Ended::Kept => false,
+            Ended::UntilSettled => is_settled,
+            Ended::Forgotten => true,
+        };
+        if may_go && known.header.status != JobStatus::Running {
+            known.state = JobState::new(0, 0);
+            known.is_forgotten = true;
+        }
+    }
+
     /// The job with this number.
     pub(crate) fn job(&self, id: JobId) -> Option<(&str, &JobCopy)> {
         let found = self.jobs.iter().find(|(_, job)| job.id == id);
@@ -204,6 +245,7 @@ impl Copy {
                         info: None,
                         mishaps: VecDeque::new(),
                         damage,
+                        is_forgotten: false,
                     };
                     self.jobs.insert(job.to_owned(), copy);
                 }
@@ -214,7 +256,8 @@ impl Copy {
                 changed.jobs.insert(job.to_owned());
             }
             Part::Log(sequence) => {
-                let Some(known) = self.jobs.get_mut(job) else {
+                let known = self.jobs.get_mut(job).filter(|known| !known.is_forgotten);
+                let Some(known) = known else {
                     return;
                 };
                 let batch = Batch::decode(&kv.value).map_err(|error| error.to_string());
@@ -241,6 +284,9 @@ impl Copy {
                 }
             }
             Part::Spec | Part::Splits(_) | Part::Ranges(_) => {}
+        }
+        if matches!(part, Part::Header | Part::Log(_) | Part::Output) {
+            self.forget_ended(job);
         }
     }
 
@@ -288,7 +334,7 @@ impl Keep for Copy {
     const MERGES: bool = true;
 
     fn load(&mut self, kvs: Vec<KeyValue>) -> Changed {
-        let before = std::mem::take(self);
+        let before = std::mem::replace(self, Self::keeping(self.ended));
         let mut changed = Changed {
             jobs: before.jobs.into_keys().collect(),
             workers: before.workers.into_keys().collect(),
@@ -331,3 +377,7 @@ pub(crate) fn counters(state: &JobState) -> BTreeMap<String, BTreeMap<String, u1
 pub(crate) fn runs(job: &JobCopy) -> bool {
     job.header.status == JobStatus::Running && job.damage.is_none()
 }
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;

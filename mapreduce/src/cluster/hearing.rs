@@ -1,14 +1,15 @@
 //! What the master hears of the group: jobs, workers, and that what it knows is confirmed.
 
 use crate::Result;
-use crate::cluster::copy::{Changed, Copy, runs};
+use crate::cluster::copy::{Changed, Copy, Ended, JobCopy, News, runs};
 use crate::cluster::keys::{self, Part};
-use crate::cluster::master::Shared;
+use crate::cluster::master::{Office, Shared};
 use cfgsvc_client::{Client, Following, Freshness, Moment};
+use mapreduce_core::limits::JOBS_MAX;
 use mapreduce_core::master::event::{Event, JobImage, WorkerInfo};
 use mapreduce_core::names::{HostName, Incarnation, JobId, WorkerName, ZoneName};
 use mapreduce_core::record::JobStatus;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +17,15 @@ use std::time::Duration;
 const FRESH: Duration = Duration::from_secs(3);
 
 /// Follows the group.
-pub(super) fn follow(client: &Client, shared: &Arc<Shared>) -> Following<Copy> {
-    let told = Arc::clone(shared);
+pub(super) fn follow(client: &Client, news: &Arc<News>) -> Following<Copy> {
+    let news = Arc::clone(news);
     client.follow(
         keys::PREFIX,
         FRESH,
-        Copy::default(),
+        Copy::keeping(Ended::UntilSettled),
         move |state, changes| {
             let is_fresh = matches!(state.freshness(Moment::now()), Freshness::Fresh { .. });
-            told.news.tell(Changed {
+            news.tell(Changed {
                 is_confirmed: changes.is_none() && is_fresh,
                 ..changes.unwrap_or_default()
             });
@@ -36,12 +37,15 @@ pub(super) fn follow(client: &Client, shared: &Arc<Shared>) -> Following<Copy> {
 pub(super) async fn hear(
     client: &Client,
     shared: &Shared,
-    following: &Following<Copy>,
+    (following, news): (&Following<Copy>, &News),
 ) -> Result<()> {
     let mut workers: BTreeMap<String, Incarnation> = BTreeMap::new();
     loop {
-        let changes = shared.news.next().await;
-        for key in changes.jobs {
+        let changes = news.next().await;
+        for key in in_turn(following, changes.jobs) {
+            hear_job(client, shared, following, &key).await?;
+        }
+        while let Some(key) = shared.with(take_waiting).flatten() {
             hear_job(client, shared, following, &key).await?;
         }
         for name in changes.workers {
@@ -51,6 +55,24 @@ pub(super) async fn hear(
             shared.step(Event::Confirmed);
         }
     }
+}
+
+/// The oldest job first: when there are more than a master takes, the next one takes the same.
+fn in_turn(following: &Following<Copy>, jobs: BTreeSet<String>) -> Vec<String> {
+    let number = |key: &String| {
+        let id = |job: &JobCopy| job.id;
+        following.look(|state| state.kept().jobs.get(key).map(id))
+    };
+    let mut jobs: Vec<_> = jobs.into_iter().map(|key| (number(&key), key)).collect();
+    jobs.sort();
+    jobs.into_iter().map(|(_, key)| key).collect()
+}
+
+/// The next job that waits, if there is room for it.
+fn take_waiting(office: &mut Office) -> Option<String> {
+    let has_room = office.master.jobs().count() < JOBS_MAX;
+    let first = has_room.then(|| office.waiting.pop_first()).flatten();
+    first.map(|(_, key)| key)
 }
 
 async fn hear_job(
@@ -63,6 +85,13 @@ async fn hear_job(
         let copy = state.kept().jobs.get(key);
         copy.map(|copy| (copy.id, runs(copy), copy.header.status.clone()))
     });
+    let known = shared.with(|office| office.jobs_of(key));
+    let gone = known.into_iter().flatten();
+    for gone in gone.filter(|known| now.as_ref().is_none_or(|(id, ..)| id != known)) {
+        // Nothing of it can be recorded any more.
+        shared.step(Event::Cancelled(gone));
+        shared.with(|office| office.forget_job(gone));
+    }
     let Some((id, is_running, status)) = now else {
         // Its submission or its removal was left, perhaps.
         shared.to_settle.notify_one();
@@ -70,9 +99,17 @@ async fn hear_job(
     };
     if !is_running {
         shared.to_settle.notify_one();
+        shared.with(|office| office.waiting.remove(&id));
     }
     let is_known = shared.with(|office| office.keys.contains_key(&id));
+    let is_full = shared.with(|office| office.master.jobs().count() >= JOBS_MAX);
     match (is_known, is_running) {
+        (Some(false), true) if is_full == Some(true) => {
+            let waits = shared.with(|office| office.waiting.insert(id, key.to_owned()));
+            if waits == Some(None) {
+                tracing::warn!(%id, key, "job waits: {JOBS_MAX} jobs run already");
+            }
+        }
         (Some(false), true) => {
             if let Some(image) = image(client, key, id).await? {
                 tracing::info!(%id, key, name = image.spec.name, "job is there");

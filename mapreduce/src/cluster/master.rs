@@ -6,7 +6,6 @@
 //! that write. So a master that another has followed can change nothing, whatever it believes.
 
 use crate::Result;
-use crate::cluster::copy::News;
 use crate::cluster::keys::{self, MasterEntry};
 use crate::cluster::proto::master_server;
 use crate::cluster::worker::{KEEPALIVE, MESSAGE_MAX};
@@ -40,6 +39,8 @@ pub(super) struct Office {
     pub(super) registered: i64,
     /// Keys of jobs.
     pub(super) keys: BTreeMap<JobId, String>,
+    /// Those that are not taken, as there are so many: the next one is the first.
+    pub(super) waiting: BTreeMap<JobId, String>,
     outboxes: BTreeMap<Incarnation, Outbox>,
     pub(super) appends: VecDeque<Append>,
     /// Where attempts failed, for people.
@@ -70,8 +71,6 @@ pub(super) struct Shared {
     office: Mutex<Option<Office>>,
     /// There is something to append.
     pub(super) to_append: Notify,
-    /// What has changed in the group.
-    pub(super) news: News,
     /// Jobs that have ended.
     pub(super) to_settle: Notify,
     /// Those with which files are put into place or removed now, by key.
@@ -155,6 +154,19 @@ impl Office {
                 outbox.told.notify_waiters();
             }
         }
+    }
+
+    /// Jobs that have this key. When one is removed, another may get it.
+    pub(super) fn jobs_of(&self, key: &str) -> Vec<JobId> {
+        let all = self.keys.iter().chain(&self.waiting);
+        let found = all.filter(|(_, of)| *of == key);
+        found.map(|(id, _)| *id).collect()
+    }
+
+    /// A job that is not in the group any more.
+    pub(super) fn forget_job(&mut self, id: JobId) {
+        self.keys.remove(&id);
+        self.waiting.remove(&id);
     }
 
     /// A worker is gone.
@@ -338,6 +350,7 @@ async fn hold_office(
         began: Instant::now(),
         registered,
         keys: BTreeMap::new(),
+        waiting: BTreeMap::new(),
         outboxes: BTreeMap::new(),
         appends: VecDeque::new(),
         failed_at: inspect::FailedAt::default(),
@@ -391,10 +404,11 @@ async fn register(
 
 /// What a master does while it is one. Ends when it is none any more.
 async fn work(client: &Client, shared: &Arc<Shared>) -> Result<()> {
-    let following = Arc::new(hearing::follow(client, shared));
+    let news = Arc::default();
+    let following = Arc::new(hearing::follow(client, &news));
     // What there was before is told whole: the first load is a change of everything.
     tokio::select! {
-        done = hearing::hear(client, shared, &following) => done,
+        done = hearing::hear(client, shared, (&following, &news)) => done,
         done = appending::append_all(client, shared) => done,
         () = settling::settle_all(client, shared, &following) => Ok(()),
         () = tick(shared) => Ok(()),

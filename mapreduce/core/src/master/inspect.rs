@@ -196,6 +196,7 @@ mod tests {
         master.step(Duration::ZERO, Event::Joined(worker(1, 11, 2)));
         let joined = master.worker(Incarnation(11)).expect("it is there");
         assert!(joined.is_silent, "it has said nothing yet");
+        master.step(Duration::ZERO, Event::Confirmed);
         let effects = master.step(secs(3), Event::Report(Box::new(report(11, 1))));
         let running = assigned(effects);
         assert_eq!(running.len(), 2, "as many as it has slots");

@@ -86,6 +86,7 @@ impl Master {
     /// jobs fail; a copy that is old proves nothing, for workers may have come since.
     pub(super) fn confirmed(&mut self) -> Result<(), FoldError> {
         let now = self.now;
+        self.settled.get_or_insert(now + self.settings.settle);
         if !self.workers.is_empty() {
             self.no_workers_since = None;
             return Ok(());
@@ -97,6 +98,13 @@ impl Master {
         let message = format!("for {} s", now.saturating_sub(since).as_secs());
         let mut jobs = self.jobs.values_mut();
         jobs.try_for_each(|job| job.fail(JobFailureKind::NoWorkers, None, &message, now))
+    }
+
+    /// Whether it knows who is there, and those have had the time to say what they run. Before,
+    /// a worker that it has not heard of looks like one that is gone.
+    pub(super) fn is_settled(&self) -> bool {
+        let settled = self.settled.is_some_and(|settled| self.now >= settled);
+        settled || self.defect == Some(Defect::SettledUnconfirmed)
     }
 
     /// Once in a while: what no event points to.
@@ -111,7 +119,7 @@ impl Master {
         for incarnation in silent {
             self.silenced(incarnation);
         }
-        if now >= self.settled {
+        if self.is_settled() {
             self.revoke_unknown()?;
             self.plan_backups();
             self.fresh_work = true;

@@ -768,3 +768,6 @@ fn a_worker_that_falls_silent_loses_what_it_runs_and_keeps_what_it_has() {
     );
     assert!(bench.winner(M1).is_some());
 }
+
+#[path = "loss_tests.rs"]
+mod loss;

@@ -58,6 +58,8 @@ pub(crate) enum Defect {
     RetriedUnderNextNumber,
     /// Who has won is told before the group has it.
     ToldBeforeRecorded,
+    /// Who was not heard of after a while is lost, whether or not it is known who is there.
+    SettledUnconfirmed,
 }
 
 /// An attempt that was assigned or adopted, until it is known what became of it.
@@ -74,6 +76,8 @@ struct Attempt {
     backup: bool,
     bytes: u64,
     records: u64,
+    /// Whose map output it said was damaged.
+    doubted: Option<Incarnation>,
 }
 
 /// The master of all jobs, for one epoch.
@@ -82,7 +86,9 @@ pub struct Master {
     epoch: Epoch,
     settings: Settings,
     now: Duration,
-    settled: Duration,
+    /// From then on it gives out tasks, and what nobody has is lost; none before it knows who is
+    /// there.
+    settled: Option<Duration>,
     counter: u64,
     workers: Workers,
     jobs: BTreeMap<JobId, Job>,
@@ -127,12 +133,13 @@ pub struct PhaseView {
 
 impl Master {
     /// A master that was granted the role at `epoch`. It is told the jobs that the group has
-    /// ([`Event::Job`]), then the workers ([`Event::Joined`]), then everything else. One for each
-    /// epoch and never a second: its attempts are numbered from 1.
+    /// ([`Event::Job`]), then the workers ([`Event::Joined`]), then that these are all
+    /// ([`Event::Confirmed`]), then everything else. However long that takes, it does nothing until
+    /// then. One for each epoch and never a second: its attempts are numbered from 1.
     pub fn new(epoch: Epoch, settings: Settings, now: Duration) -> Self {
         Self {
             epoch,
-            settled: now + settings.settle,
+            settled: None,
             settings,
             now,
             counter: 0,

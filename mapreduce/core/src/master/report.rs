@@ -54,6 +54,7 @@ impl Master {
         for running in report.running {
             self.runs(from, running);
         }
+        self.readers_got(from, &report.fetch_failed);
         self.cut_off_readers(from, &report.fetch_failed);
         for missed in report.fetch_failed {
             self.fetch_failed(from, missed)?;
@@ -189,6 +190,7 @@ impl Master {
                 backup: false,
                 bytes,
                 records,
+                doubted: None,
             };
             self.put_in(id, adopted);
             return;
@@ -406,6 +408,21 @@ impl Master {
         Ok(())
     }
 
+    /// What readers there do not miss any more they have fetched: it counts against nobody.
+    fn readers_got(&mut self, from: Incarnation, missed: &[FetchFailed]) {
+        let missed: BTreeSet<_> = missed.iter().map(|it| (it.reader, it.map)).collect();
+        let attempts = &self.attempts;
+        for job in self.jobs.values_mut() {
+            job.accusations.retain(|map, accusation| {
+                accusation.readers.retain(|reader| {
+                    let is_here = |it: &Attempt| it.worker == from;
+                    !attempts.get(reader).is_none_or(is_here) || missed.contains(&(*reader, *map))
+                });
+                !accusation.readers.is_empty()
+            });
+        }
+    }
+
     /// A reduce misses the output of a map. One that is damaged, or that enough reduces miss, or
     /// that one has missed for long, is made again.
     fn fetch_failed(&mut self, from: Incarnation, missed: FetchFailed) -> Result<(), FoldError> {
@@ -427,6 +444,12 @@ impl Master {
             // It is about another attempt; the locations tell.
             return Ok(());
         }
+        if missed.damaged && self.doubts_others(&missed) {
+            return Ok(());
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Ok(());
+        };
         let readers_max = job.running(Phase::Reduce).max(1) as usize;
         let accusation = job.accused(map, missed.attempt, now, self.settings.fetch_patience);
         accusation.readers.insert(missed.reader);
@@ -451,6 +474,26 @@ impl Master {
             return job.fail(kind, Some(TaskId::map(map)), &message, now);
         }
         job.revoke(map, missed.attempt, reason, now)
+    }
+
+    /// A reader that finds outputs of two workers damaged is more likely to be what is: its disk,
+    /// or its memory. It goes elsewhere.
+    fn doubts_others(&mut self, missed: &FetchFailed) -> bool {
+        let Some(reader) = self.attempts.get_mut(&missed.reader) else {
+            return false;
+        };
+        let before = *reader.doubted.get_or_insert(missed.holder);
+        if before == missed.holder {
+            return false;
+        }
+        let (worker, task) = (reader.worker, reader.task);
+        let avoid_until = self.now + self.settings.avoid_for;
+        if let Some(job) = self.jobs.get_mut(&missed.job) {
+            job.avoid.insert(task, (worker, avoid_until));
+        }
+        self.workers.failed(worker, &self.settings);
+        self.stop(missed.reader, StopReason::GivenUp);
+        true
     }
 
     /// A reduce that cannot reach many workers is itself what is cut off: it goes elsewhere, and

@@ -24,7 +24,7 @@ struct Pick {
 
 impl Master {
     pub(super) fn schedule(&mut self) {
-        if self.now < self.settled {
+        if !self.is_settled() {
             return;
         }
         if std::mem::take(&mut self.fresh_work) && self.has_work() {
@@ -145,6 +145,7 @@ impl Master {
             backup,
             bytes: 0,
             records: 0,
+            doubted: None,
         };
         self.put_in(id, attempt);
         self.send_assignment(id);

@@ -209,10 +209,8 @@ fn joined(
 
 /// The splits, before it is known that there are not too many.
 fn maps(files: &[InputFile], shape: Shape, bytes: u64) -> u64 {
-    let each = joined(files, shape, bytes).map(|(file, is_joined)| match is_joined {
-        true => 0,
-        false => file.length.div_ceil(split_bytes_of(file, shape)),
-    });
+    let first = joined(files, shape, bytes).filter(|(_, is_joined)| !is_joined);
+    let each = first.map(|(file, _)| file.length.div_ceil(split_bytes_of(file, shape)));
     each.fold(0, u64::saturating_add)
 }
 

@@ -27,10 +27,12 @@ pub(super) enum Defect {
     RetriedUnderNextNumber,
     /// The same.
     ToldBeforeRecorded,
+    /// The same.
+    SettledUnconfirmed,
 }
 
 impl Defect {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::EpochNotChecked,
         Self::PublishedBeforeRecorded,
         Self::LosersCounted,
@@ -42,6 +44,7 @@ impl Defect {
         Self::ReducesStarveMaps,
         Self::RetriedUnderNextNumber,
         Self::ToldBeforeRecorded,
+        Self::SettledUnconfirmed,
     ];
 
     /// The one that the master makes.
@@ -52,6 +55,7 @@ impl Defect {
             Self::ReducesStarveMaps => Some(master::Defect::ReducesStarveMaps),
             Self::RetriedUnderNextNumber => Some(master::Defect::RetriedUnderNextNumber),
             Self::ToldBeforeRecorded => Some(master::Defect::ToldBeforeRecorded),
+            Self::SettledUnconfirmed => Some(master::Defect::SettledUnconfirmed),
             Self::EpochNotChecked
             | Self::PublishedBeforeRecorded
             | Self::LosersCounted

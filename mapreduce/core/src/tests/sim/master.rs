@@ -24,6 +24,8 @@ pub(super) struct MasterNode {
     /// It goes on when its renewals are refused, until an append is, or faults end.
     stubborn: bool,
     revision: u64,
+    /// It hears of jobs first; of who is there when it has read them all.
+    loaded: Duration,
     members: BTreeMap<Incarnation, Node>,
     jobs: BTreeSet<JobId>,
     appends: BTreeMap<(JobId, u64), Duration>,
@@ -107,6 +109,10 @@ impl MasterNode {
                 let defect = shared.defect.and_then(super::defect::Defect::of_master);
                 self.master = Some(Master::new(epoch, settings, now).with_defect(defect));
                 self.stubborn = shared.rng.chance(500);
+                // There may be many.
+                let most = if shared.rng.chance(250) { 3_000 } else { 50 };
+                let load_ms = shared.rng.between(0, most);
+                self.loaded = now + Duration::from_millis(load_ms);
                 shared.count("masters");
                 self.view(now, view, shared)
             }
@@ -152,6 +158,9 @@ impl MasterNode {
             } else if stored.status() == JobStatus::Cancelled {
                 self.step(now, Event::Cancelled(*job), shared)?;
             }
+        }
+        if now < self.loaded {
+            return Ok(());
         }
         let workers = view.workers.iter().map(|info| info.incarnation);
         let members: BTreeSet<_> = workers.collect();

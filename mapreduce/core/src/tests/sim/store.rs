@@ -1,7 +1,7 @@
 //! The group: linearizable, with leases that end by its own clock, and conditional appends. What is
 //! written is bytes, which are decoded and folded at once: a log that does not hold is found there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::defect::Defect;
 use super::plan::TTL;
 use crate::job::JobState;
 use crate::master::event::{JobImage, Refusal, WorkerInfo};
-use crate::names::{AttemptId, Epoch, Incarnation, JobId, TaskId, WorkerName};
-use crate::record::{Batch, Header, JobStatus, Record};
+use crate::names::{AttemptId, Epoch, Incarnation, JobId, Phase, TaskId, WorkerName};
+use crate::record::{Batch, Header, JobStatus, Record, RevokeReason};
 
 /// A job in the group.
 #[derive(Clone, Debug)]
@@ -196,6 +196,11 @@ impl Store {
                 batch.epoch
             ));
         }
+        let maps = (0..stored.state.count(Phase::Map)).map(TaskId::map);
+        let winner = |task| Some((task, stored.state.winner(task)?.incarnation));
+        let winners: BTreeMap<_, _> = maps.filter_map(winner).collect();
+        let workers = self.workers.values().map(|(info, _)| info.incarnation);
+        let workers: BTreeSet<_> = workers.collect();
         let stored = Rc::make_mut(stored);
         let folded = stored.state.apply(sequence, &batch);
         folded.map_err(|error| format!("{job}, batch {sequence}: {error}"))?;
@@ -216,6 +221,18 @@ impl Store {
         for record in &batch.records {
             if let Record::Won(won) = record {
                 self.wins.insert((job, won.task, won.attempt), (now, None));
+            }
+            if let Record::Revoked {
+                task,
+                attempt,
+                reason: RevokeReason::WorkerLost,
+            } = record
+                && let Some(winner) = winners.get(task)
+                && workers.contains(winner)
+            {
+                return Err(format!(
+                    "{job}: {attempt} of {task} is lost, {winner} is there"
+                ));
             }
             if let Record::Revoked { task, attempt, .. } = record
                 && let Some((_, until)) = self.wins.get_mut(&(job, *task, *attempt))
