@@ -111,9 +111,33 @@ impl<C: Combine> FoldBuffer<C> {
         }
     }
 
+    /// Octets of memory that the table takes, of so many places for keys.
+    fn table(places: usize) -> usize {
+        places * (size_of::<Entry<C::Sum>>() + 1)
+    }
+
+    /// Whether its memory is used, or will be by the next new key: a table without a free place is
+    /// doubled for it.
     fn is_full(&self) -> bool {
-        let table = self.table.capacity() * (size_of::<Entry<C::Sum>>() + 1);
-        self.keys.len() + table + self.memory >= self.budget
+        let places = self.table.capacity();
+        let needed = if self.table.len() < places {
+            places
+        } else {
+            places * 2
+        };
+        self.keys.len() + Self::table(needed) + self.memory >= self.budget
+    }
+
+    /// Forgets all. The table stays as it is for the next keys, unless most of it was for nothing:
+    /// keys or sums are long now, and shall have the memory that it takes.
+    fn clear(&mut self) {
+        let count = self.table.len();
+        self.table.clear();
+        if count < self.table.capacity() / 2 {
+            self.table.shrink_to(count, |entry| entry.hash);
+        }
+        self.keys.clear();
+        self.memory = 0;
     }
 
     /// Nothing waits.
@@ -144,9 +168,7 @@ impl<C: Combine> FoldBuffer<C> {
             self.combine.write(&entry.sum, &mut value);
             run.push(partition, key(entry), &value)?;
         }
-        self.table.clear();
-        self.keys.clear();
-        self.memory = 0;
+        self.clear();
         Ok(())
     }
 }
@@ -233,6 +255,61 @@ mod tests {
                 }
             }
             prop_assert_eq!(found, Vec::from_iter(expected));
+        }
+    }
+
+    /// Pushes keys and writes whenever it is time to; how many keys each run had, of those that were
+    /// written.
+    fn runs(buffer: &mut FoldBuffer<Sum>, keys: impl Iterator<Item = String>) -> Vec<usize> {
+        let mut runs = Vec::new();
+        for key in keys {
+            let before = buffer.table.len();
+            if buffer.push(key.as_bytes(), 1).expect("it is short") {
+                assert!(buffer.table.len() > before, "only a new key takes memory");
+                runs.push(buffer.table.len());
+                let mut writer = RunWriter::new(std::io::sink(), 1, Compression::None);
+                buffer.write(&mut writer, |_, _| 0).expect("nowhere");
+            }
+            let taken = buffer.keys.len() + FoldBuffer::<Sum>::table(buffer.table.capacity());
+            assert!(taken < buffer.budget, "{taken} octets");
+        }
+        runs
+    }
+
+    #[test]
+    fn table_is_written_instead_of_doubled_beyond_the_budget() {
+        let numbers = || (0..100_000_u32).map(|number| format!("{number:07}"));
+        // What is left for keys beside a table is now much of it and now little.
+        for budget in (500_000..1_000_000).step_by(49_973) {
+            let mut buffer = FoldBuffer::new(Sum, budget);
+            let runs = runs(&mut buffer, numbers());
+            let least = runs.iter().min().copied().unwrap_or_default();
+            // A key takes 32 octets, and half of a table may be empty.
+            assert!(least > budget / 80, "{budget}: {runs:?}");
+        }
+    }
+
+    #[test]
+    fn keys_that_are_longer_than_those_before_have_the_memory_of_the_table() {
+        let short = (0..60_000).map(|number| format!("{number:05}"));
+        let long = (0..2_000).map(|number| format!("{number:01000}"));
+        // A little more than a table takes.
+        let mut buffer = FoldBuffer::new(Sum, 28_672 * 25 + 160_000);
+        let runs = runs(&mut buffer, short.chain(long));
+        let long = runs.iter().filter(|count| **count < 1_000).count();
+        assert!((2..6).contains(&long), "{runs:?}");
+    }
+
+    #[test]
+    fn buffer_is_not_full_after_a_key_and_a_sum_beyond_its_budget() {
+        let mut buffer = FoldBuffer::new(Concat, 4_000);
+        for round in 0..10 {
+            let key = vec![round; 9_000];
+            assert!(buffer.push(&key, &[0; 9_000]).expect("it is short"));
+            let mut writer = RunWriter::new(std::io::sink(), 1, Compression::None);
+            buffer.write(&mut writer, |_, _| 0).expect("nowhere");
+            assert!(buffer.is_empty() && !buffer.is_full());
+            assert!(!buffer.push(b"key", b"value").expect("it is short"));
         }
     }
 
