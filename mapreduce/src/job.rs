@@ -48,6 +48,10 @@ pub struct Job<I: InputFormat, M: Mapper, R: Reducer> {
     reducer: Option<Box<dyn Fn() -> R + Send + Sync>>,
     collecting: Collecting<M>,
     partition: Option<PartitionBy<M::Key>>,
+    /// It is one of the job's own, and no range.
+    is_partitioned: bool,
+    /// Octets of a key that decide its partition, where partitions are ranges of keys.
+    ranged: fn(&[u8]) -> usize,
     /// Octets of a key that make its group.
     group: fn(&[u8]) -> usize,
     output: OutputFormat,
@@ -104,6 +108,8 @@ where
                 ))
             }),
             partition: None,
+            is_partitioned: false,
+            ranged: <[u8]>::len,
             group: <[u8]>::len,
             output: OutputFormat::Lines,
             is_sorted: false,
@@ -160,15 +166,18 @@ where
         self
     }
 
-    /// Chooses partitions by this instead of a hash of the key.
+    /// Chooses partitions by this instead of a hash of the key. A job that is [`Self::sorted`]
+    /// cannot have it: it is refused when it is to be run.
     #[must_use]
     pub fn partition(mut self, by: PartitionBy<M::Key>) -> Self {
         self.partition = Some(by);
+        self.is_partitioned = true;
         self
     }
 
     /// Partitions are ranges of keys, by a sample of the input: outputs are sorted as a whole, one
-    /// after the other.
+    /// after the other. Keys that belong together by [`Job::group_by_first`] or
+    /// [`Job::partition_by_first`] are in one of them.
     #[must_use]
     pub fn sorted(mut self) -> Self {
         self.is_sorted = true;
@@ -204,7 +213,8 @@ where
 
     fn partition_of(&self, partitions: u32, ranges: Option<Arc<Partitioner>>) -> PartitionOf {
         if let Some(ranges) = ranges {
-            return Arc::new(move |key, _| Ok(ranges.of(key, partitions)));
+            let ranged = self.ranged;
+            return Arc::new(move |key, _| Ok(ranges.of(&key[..ranged(key)], partitions)));
         }
         let Some(by) = self.partition else {
             return Arc::new(move |_, hash| Ok(by_hash(hash, partitions)));
@@ -232,8 +242,11 @@ where
     /// Chooses partitions by the first half of keys: what has it in common is reduced by one task,
     /// in the order of the second half (a secondary sort).
     #[must_use]
-    pub fn partition_by_first(self) -> Self {
-        self.partition(|key, partitions| by_hash(hash(key.first_octets()), partitions))
+    pub fn partition_by_first(mut self) -> Self {
+        self.partition = Some(|key, partitions| by_hash(hash(key.first_octets()), partitions));
+        self.is_partitioned = false;
+        self.ranged = first_half;
+        self
     }
 
     /// Calls the reduce function once for all keys with one first half, with their values in the
@@ -251,11 +264,13 @@ pub(crate) trait Code: Send + Sync {
     fn splits(&self) -> bool;
     fn is_map_only(&self) -> bool;
     fn is_sorted(&self) -> bool;
+    /// Refuses what has been said of the job and cannot all be true.
+    fn check(&self) -> Result<()>;
     fn partition(&self, partitions: u32, ranges: Option<Arc<Partitioner>>) -> PartitionOf;
     fn map(&self, task: &MapTask<'_>, context: &mut Context) -> Result<Mapped, TaskError>;
     fn reduce(&self, task: ReduceTask<'_>, context: &mut Context) -> Result<Reduced, TaskError>;
     fn output(&self) -> OutputFormat;
-    /// Keys that the map function emits for the first records of a part.
+    /// Keys that the map function emits for the first records of a part, as far as they cut ranges.
     fn sample(&self, task: &MapTask<'_>, most: usize) -> Result<Vec<Vec<u8>>, TaskError>;
 }
 
@@ -275,6 +290,14 @@ where
 
     fn is_sorted(&self) -> bool {
         self.is_sorted
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.is_sorted && self.is_partitioned {
+            let what = "its partitions are ranges of keys, as it is sorted";
+            return Err(format!("{what}: it cannot choose them by a function too").into());
+        }
+        Ok(())
     }
 
     fn output(&self) -> OutputFormat {
@@ -298,7 +321,12 @@ where
     }
 
     fn sample(&self, task: &MapTask<'_>, most: usize) -> Result<Vec<Vec<u8>>, TaskError> {
-        task::sample(&self.input, (self.mapper)(), &task.parts, most)
+        task::sample(
+            &self.input,
+            (self.mapper)(),
+            &task.parts,
+            (most, self.ranged),
+        )
     }
 }
 
@@ -343,7 +371,9 @@ impl AnyJob {
     }
 
     pub(crate) fn make(&self, arguments: &[String]) -> Result<Arc<dyn Code>> {
-        (self.make)(arguments)
+        let code = (self.make)(arguments)?;
+        code.check()?;
+        Ok(code)
     }
 }
 

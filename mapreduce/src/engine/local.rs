@@ -506,3 +506,40 @@ pub(crate) fn own(report: &Report, name: &str) -> u64 {
         .copied()
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bytes, Emit, Identity, Job, Lines, U64, map_fn};
+
+    #[test]
+    fn ranges_of_long_keys_are_cut_by_their_first_octets() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let input = directory.path().join("in");
+        let lines = (0..100).map(|number| format!("{number:02}{}\n", "x".repeat(5_000)));
+        fs::write(&input, lines.collect::<String>()).expect("a file");
+        let lines = |_, line: &[u8], out: &mut Emit<'_, Bytes, U64>| out.emit(line, 1);
+        let job = Job::new(
+            "sort",
+            Lines,
+            move || map_fn(Lines, lines),
+            Identity::default,
+        );
+        let options = Options {
+            reduces: Some(4),
+            ..Options::new(
+                vec![input.display().to_string()],
+                directory.path().join("out"),
+            )
+        };
+        let prepared = prepare(&job.sorted(), &options, &|_| Vec::new()).expect("it is right");
+        let ranges = prepared.ranges.expect("it is sorted");
+        let begins: Vec<_> = ranges.iter().map(|first| first.split_at(2)).collect();
+        let rest = "x".repeat(254);
+        let rest = rest.as_bytes();
+        assert_eq!(
+            begins,
+            [(&b"25"[..], rest), (&b"50"[..], rest), (&b"75"[..], rest)]
+        );
+    }
+}

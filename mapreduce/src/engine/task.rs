@@ -20,6 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Records between two words of how many octets were read.
 const LOOK_EVERY: u64 = 256;
+/// Octets of a key in a sample, at most: lines may be long, and the first keys of ranges are among
+/// what a job is submitted with.
+const SAMPLED_MAX: usize = 256;
 /// The group of what is counted of every task.
 pub(crate) const OWN: &str = "mapreduce";
 
@@ -534,33 +537,44 @@ pub(crate) fn reduce<R: Reducer>(
     })
 }
 
-/// Keeps keys only.
+/// Keeps what cuts ranges of keys only.
 struct Keys {
     keys: Vec<Vec<u8>>,
+    /// Octets of a key that decide its partition.
+    ranged: fn(&[u8]) -> usize,
+    octets: Vec<u8>,
 }
 
 impl<K: Codec, V: Codec> Sink<K, V> for Keys {
     fn emit(&mut self, key: Ref<'_, K>, _value: Ref<'_, V>) -> Result<()> {
-        let mut octets = Vec::new();
-        K::encode(key, &mut octets);
-        self.keys.push(octets);
+        let ranged = self.ranged;
+        // Keys compare as octets: the first octets of one are a place between others as well.
+        let cut = K::with(key, &mut self.octets, |key| {
+            key[..ranged(key).min(SAMPLED_MAX)].to_vec()
+        });
+        self.keys.push(cut);
         Ok(())
     }
 }
 
 /// Keys that a map function emits for the first records of a split: at least `most` of them, if
-/// there are as many. What the function refuses, the job itself will report.
+/// there are as many, each as far as it can decide its partition. What the function refuses, the
+/// job itself will report.
 pub(crate) fn sample<I, M>(
     input: &I,
     mut mapper: M,
     parts: &[MapPart<'_>],
-    most: usize,
+    (most, ranged): (usize, fn(&[u8]) -> usize),
 ) -> Result<Vec<Vec<u8>>, TaskError>
 where
     I: InputFormat,
     M: Mapper<InKey = I::Key, InValue = I::Value>,
 {
-    let mut keys = Keys { keys: Vec::new() };
+    let mut keys = Keys {
+        keys: Vec::new(),
+        ranged,
+        octets: Vec::new(),
+    };
     let mut context = Context::new(0, String::new(), Arc::default());
     let mut read = |part: &MapPart<'_>| -> Result<bool> {
         let mut reader = part.open(input)?;
