@@ -62,8 +62,14 @@ pub trait RecordReader {
     /// Where it begins in the file: octets, unpacked.
     fn offset(&self) -> u64;
 
-    /// Octets of the part that were read.
+    /// Octets of the part that were read. What is read beyond its end is of another part, which
+    /// counts it.
     fn taken(&self) -> u64;
+}
+
+/// Octets of a part from its begin up to `at`, which may be beyond its end.
+fn within((begin, end): (u64, Option<u64>), at: u64) -> u64 {
+    end.map_or(at, |end| at.min(end)).saturating_sub(begin)
 }
 
 /// A line for each record: where it begins, and its octets without the line's end. A split has the
@@ -204,7 +210,7 @@ impl RecordReader for LineReader {
     }
 
     fn taken(&self) -> u64 {
-        (self.at + self.next as u64).saturating_sub(self.begin)
+        within((self.begin, self.end), self.at + self.next as u64)
     }
 }
 
@@ -326,7 +332,7 @@ impl RecordReader for FixedReader {
     }
 
     fn taken(&self) -> u64 {
-        self.next.saturating_sub(self.begin)
+        within((self.begin, self.end), self.next)
     }
 }
 
@@ -461,5 +467,57 @@ impl RecordReader for PairReader {
 
     fn taken(&self) -> u64 {
         self.records.taken()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Octets and records that all parts of so many octets have read of a file together.
+    fn read(format: &impl InputFormat, file: &'static [u8], part: usize) -> (u64, usize) {
+        let (mut octets, mut records) = (0, 0);
+        let open = |at| -> Result<Box<dyn Read>> {
+            let at = file.len().min(usize::try_from(at)?);
+            Ok(Box::new(&file[at..]))
+        };
+        for begin in (0..file.len()).step_by(part) {
+            let source = Source {
+                name: "file",
+                begin: begin as u64,
+                end: Some((begin + part).min(file.len()) as u64),
+                open: &open,
+            };
+            let mut reader = format.open(source).expect("memory");
+            let mut before = 0;
+            while reader.advance().expect("memory") {
+                assert!((before..=part as u64).contains(&reader.taken()));
+                before = reader.taken();
+                records += 1;
+            }
+            octets += reader.taken();
+        }
+        (octets, records)
+    }
+
+    #[test]
+    fn all_parts_together_read_each_octet_once() {
+        let files: [&[u8]; 4] = [
+            b"a\nlong line over many parts\n\nb\n\n",
+            b"one without an end over many parts",
+            b"\n\n\n",
+            b"last has\nno end",
+        ];
+        for file in files {
+            for part in 1..file.len() + 2 {
+                let lines = file.split_inclusive(|octet| *octet == b'\n').count();
+                assert_eq!(read(&Lines, file, part), (file.len() as u64, lines));
+                assert_eq!(read(&KeyValues, file, part), (file.len() as u64, lines));
+            }
+        }
+        let file = b"seven  seven  seven  seven  ";
+        for part in 1..30 {
+            assert_eq!(read(&Fixed(7), file, part), (28, 4), "parts of {part}");
+        }
     }
 }
