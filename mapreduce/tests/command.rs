@@ -527,7 +527,10 @@ fn job_that_is_interrupted_ends_its_programs_and_leaves_nothing() {
     let out = child.wait_with_output().expect("it ends");
     assert_eq!(out.status.code(), Some(1));
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(said.contains("ended"), "{said}");
+    assert_eq!(
+        said,
+        "error: interrupted: the job has ended, and leaves nothing\n"
+    );
     assert_eq!(names(place.directory.path()), ["book", "pid", "runs"]);
     let pid = fs::read_to_string(place.path("pid")).expect("a file");
     assert!(

@@ -5,6 +5,7 @@ mod people;
 
 use crate::chain;
 use crate::engine::local::{self, Options, Phase, Report, Watch};
+use crate::engine::task::TaskError;
 use crate::job::Code;
 use crate::{AnyJob, Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -303,7 +304,12 @@ fn run_here(jobs: &[AnyJob], mut run: Run) -> Result<()> {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&ended))?;
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
-    let report = local::run(&job.name, &*code, &options, &ended, &Terminal::new())?;
+    let report = local::run(&job.name, &*code, &options, &ended, &Terminal::new());
+    let report = report.map_err(|error| match error.downcast_ref() {
+        // A task that fails says why: this was a signal.
+        Some(TaskError::Ended) => "interrupted: the job has ended, and leaves nothing".into(),
+        Some(_) | None => error,
+    })?;
     match format {
         Format::Table => print(&report),
         Format::Json => print_json(&report),
