@@ -169,7 +169,7 @@ impl FailureKind {
         match error {
             TaskError::Input { .. } => Self::Input,
             TaskError::Function { source, .. } if is_full(&**source) => Self::DiskFull,
-            TaskError::Function { .. } => Self::Code,
+            TaskError::Function { .. } | TaskError::Panicked { .. } => Self::Code,
             TaskError::Disk { source, .. } if is_full(&**source) => Self::DiskFull,
             TaskError::Output(source) if is_full(&**source) => Self::DiskFull,
             TaskError::Disk { .. } | TaskError::Output(_) => Self::Disk,

@@ -14,8 +14,10 @@ use mapreduce_core::names::HostName;
 use mapreduce_core::plan::{self, Plan, Shape, Split};
 use mapreduce_data::block::Compression;
 use mapreduce_data::partition::Partitioner;
+use std::any::Any;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -404,7 +406,11 @@ impl Local<'_> {
                     ..Progress::default()
                 };
                 let attempt = format!("{task}-0");
-                match run(task, &mut Context::new(task, attempt, Arc::new(progress))) {
+                let mut context = Context::new(task, attempt, Arc::new(progress));
+                // What it has left half done is its own, and goes with the job.
+                let caught = catch_unwind(AssertUnwindSafe(|| run(task, &mut context)));
+                let panicked = |panic: Box<dyn Any + Send>| Err(context.panicked(&*panic));
+                match caught.unwrap_or_else(panicked) {
                     Ok(one) => {
                         lock(&done).push((task, one));
                         watch.done(phase, read.load(Ordering::Relaxed));

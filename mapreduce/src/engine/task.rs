@@ -15,6 +15,7 @@ use mapreduce_data::merge::Groups;
 use mapreduce_data::run::Region;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -53,6 +54,14 @@ pub enum TaskError {
     },
     /// Its runs or its output.
     #[error("{}: {source}", path.display())]
+    /// It has panicked; where that can be caught.
+    #[error("{at}: it panicked: {what}")]
+    Panicked {
+        /// The record, or the task where that is not known.
+        at: String,
+        /// What it said.
+        what: String,
+    },
     Disk {
         /// The directory, or the file.
         path: PathBuf,
@@ -211,6 +220,20 @@ impl Context {
     fn leaves_out(&mut self, number: u64, record: &[u8]) -> std::io::Result<bool> {
         if !self.care.is_needed {
             return Ok(false);
+    /// The task has panicked, with this.
+    pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) -> TaskError {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let what = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let at = match self.input.as_str() {
+            "" => format!("task {}", self.task),
+            input => format!("{input}, octet {}", self.offset),
+        };
+        TaskError::Panicked {
+            at,
+            what: what.unwrap_or_else(|| "it does not say why".to_owned()),
+        }
+    }
+
         }
         let (name, offset) = (&self.input, self.offset);
         let leaves_out = self.care.leaves_out(number, name, offset, record)?;
