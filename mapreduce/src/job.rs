@@ -5,7 +5,7 @@ use crate::engine::collect::{Collect, Direct, Folded, PartitionOf, Sorted};
 use crate::engine::combined::{Combined, MakeCombiner};
 use crate::engine::input::InputFormat;
 use crate::engine::output::{Output, OutputFormat};
-use crate::engine::spill::{Spills, fan_in};
+use crate::engine::spill::Spills;
 use crate::engine::task::{self, Context, MapTask, Mapped, ReduceTask, Reduced, TaskError};
 use crate::{Codec, Combine, Error, Result};
 use mapreduce_data::codec::{Pair, first_half};
@@ -29,7 +29,6 @@ fn sorted<K, V>(partition: PartitionOf, spills: Spills, budget: usize) -> Sorted
         buffer: SortBuffer::new(budget),
         partition,
         spills,
-        fan_in: fan_in(budget),
         key: Vec::new(),
         value: Vec::new(),
         of: PhantomData,
@@ -135,7 +134,6 @@ where
                 again: combine(),
                 partition: parts.partition,
                 spills: parts.spills,
-                fan_in: fan_in(parts.budget),
                 key: Vec::new(),
                 of: PhantomData,
             })
@@ -158,7 +156,7 @@ where
                 buffer: SortBuffer::new(half),
                 make: Arc::clone(&make),
                 context: parts.context,
-                to: sorted(parts.partition, parts.spills, half),
+                to: sorted(parts.partition, parts.spills.halved(), half),
                 key: Vec::new(),
                 value: Vec::new(),
             })
@@ -198,10 +196,15 @@ where
         context: &Context,
     ) -> Result<Box<dyn Collect<M::Key, M::Value>>, TaskError> {
         if let Some((partitions, partition)) = &task.partitions {
-            let directory = task.directory.to_owned();
+            let spills = Spills::new(
+                task.directory.to_owned(),
+                (*partitions, task.compression),
+                task.bounds,
+                Arc::clone(context.progress()),
+            );
             return Ok((self.collecting)(Parts {
                 partition: Arc::clone(partition),
-                spills: Spills::new(directory, *partitions, task.compression),
+                spills,
                 budget: task.budget,
                 context: context.fork(task),
             }));

@@ -134,14 +134,24 @@ fn header(from: &mut impl Read, left: u64, at: u64) -> Result<(u32, u32, u32), R
     Ok((size, raw, word(8)))
 }
 
+/// Octets of memory in which a block is read: of its records, and of what is stored where that is
+/// compressed.
+pub(crate) fn memory(records: u64, stored: u64) -> u64 {
+    if stored < records {
+        records + stored
+    } else {
+        records
+    }
+}
+
 /// Reads the next block of at most `left` octets and compares its checksum; `stored` has it then.
-/// The octets it took.
+/// The octets it took, and those of memory in which it would be read.
 pub(crate) fn check(
     from: &mut impl Read,
     left: u64,
     at: u64,
     stored: &mut Vec<u8>,
-) -> Result<u64, RunError> {
+) -> Result<(u64, u64), RunError> {
     let damaged = |what| RunError::Damaged { what, at };
     let (size, raw, crc) = header(from, left, at)?;
     stored.clear();
@@ -152,7 +162,8 @@ pub(crate) fn check(
     if checksum(size, raw, stored) != crc {
         return Err(damaged("a block's checksum differs"));
     }
-    Ok(HEADER as u64 + u64::from(size))
+    let memory = memory((raw & !COMPRESSED).into(), size.into());
+    Ok((HEADER as u64 + u64::from(size), memory))
 }
 
 /// Reads the next block of at most `left` octets into `records`; `at` is for errors. The octets it

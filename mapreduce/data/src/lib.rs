@@ -48,6 +48,9 @@ pub enum RunError {
         /// Of key and value together.
         length: usize,
     },
+    /// Nobody wants what is read or written any more.
+    #[error("ended")]
+    Ended,
     /// What a key or value holds is not what its type can hold.
     #[error(transparent)]
     Codec(#[from] codec::CodecError),

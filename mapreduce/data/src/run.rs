@@ -39,6 +39,9 @@ pub struct Region {
     pub octets: u64,
     /// Sum of the hashes of its records.
     pub sum: u64,
+    /// Octets of memory for its longest block: of its records, and of what is stored if that is
+    /// compressed. The index does not have it, and who reads a region from there finds 0: unknown.
+    pub longest: u64,
 }
 
 /// Writes a run.
@@ -99,7 +102,10 @@ impl<W: Write> RunWriter<W> {
             let (scratch, to) = (&mut self.scratch, &mut self.to);
             let taken = block::write(&self.records, self.compression, scratch, to)?;
             self.at += taken;
-            self.regions[self.partition as usize].length += taken;
+            let region = &mut self.regions[self.partition as usize];
+            region.length += taken;
+            let memory = block::memory(self.records.len() as u64, taken - block::HEADER as u64);
+            region.longest = region.longest.max(memory);
             self.records.clear();
         }
         Ok(())
@@ -162,6 +168,7 @@ pub fn read_index(index: &[u8], trailer: [u8; 16], length: u64) -> Result<Vec<Re
         records: number(octets, 2),
         octets: number(octets, 3),
         sum: number(octets, 4),
+        longest: 0,
     });
     let regions: Vec<Region> = regions.collect();
     let end = |region: &Region| region.at.checked_add(region.length);
@@ -230,14 +237,17 @@ impl<R: Read> Cursor for RegionReader<R> {
     }
 }
 
-/// Compares the checksums of all blocks of a region of so many octets, without unpacking them.
-pub fn check(mut from: impl Read, length: u64) -> Result<(), RunError> {
+/// Compares the checksums of all blocks of a region of so many octets, without unpacking them; the
+/// octets of memory for the longest one, as [`Region::longest`] has them.
+pub fn check(mut from: impl Read, length: u64) -> Result<u64, RunError> {
     let mut stored = Vec::new();
-    let mut taken = 0;
+    let (mut taken, mut longest) = (0, 0);
     while taken < length {
-        taken += block::check(&mut from, length - taken, taken, &mut stored)?;
+        let (more, memory) = block::check(&mut from, length - taken, taken, &mut stored)?;
+        taken += more;
+        longest = longest.max(memory);
     }
-    Ok(())
+    Ok(longest)
 }
 
 #[cfg(test)]
@@ -317,7 +327,7 @@ mod tests {
             }
             let (mut run, regions) = writer.finish().expect("memory");
             let length = regions[0].length;
-            prop_assert!(check(&run[..], length).is_ok());
+            prop_assert_eq!(check(&run[..], length).expect("it is whole"), regions[0].longest);
             if length > 0 {
                 let at = at.index(usize::try_from(length).expect("it fits"));
                 run[at] ^= 1_u8 << bit;
@@ -347,6 +357,27 @@ mod tests {
                 prop_assert_ne!(sums(&turned), before);
             }
         }
+    }
+
+    #[test]
+    fn longest_block_of_a_region_is_known_with_what_is_stored_of_it() {
+        let long = vec![7; 3 * block::BLOCK];
+        let records = [(0, vec![1; 9]), (2, long.clone()), (2, vec![2; 9])];
+        let longest = |compression| {
+            let mut writer = RunWriter::new(std::io::sink(), 3, compression);
+            for (partition, value) in &records {
+                writer.push(*partition, b"key", value).expect("nowhere");
+            }
+            let regions = writer.finish().expect("nowhere").1;
+            regions.iter().map(|region| region.longest).collect::<Vec<_>>()
+        };
+        // A record, and the lengths of its key and value.
+        let raw = long.len() as u64 + 3 + 1 + 3;
+        assert_eq!(longest(Compression::None), [14, 0, raw]);
+        // What does not become smaller is stored as it is; what does is beside what it was.
+        let packed = longest(Compression::Lz4);
+        assert_eq!(packed[..2], [14, 0]);
+        assert!((raw + 1..raw + 9_000).contains(&packed[2]), "{packed:?}");
     }
 
     #[test]

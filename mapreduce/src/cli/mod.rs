@@ -200,6 +200,8 @@ fn memory(text: &str) -> Result<u64, String> {
 /// whoever looked on was interrupted, and the job goes on.
 pub fn main(jobs: Vec<AnyJob>) -> ExitCode {
     let cli = Cli::parse();
+    // As many runs as memory takes are merged at once: the limit that most systems give is less.
+    cfgsvc_daemon::raise_open_files();
     let success = |()| ExitCode::SUCCESS;
     let done = match cli.command {
         Command::Run(run) => run_here(&jobs, *run).map(success),

@@ -176,7 +176,7 @@ async fn listen(
 ) -> Result<Option<Word>, Failure> {
     let mut words = BufReader::new(stdout);
     let mut moved = Instant::now();
-    let mut before = (0, 0);
+    let mut before = (0, 0, 0);
     loop {
         let mut line = Vec::new();
         let mut limited = (&mut words).take(WORD_MAX);
@@ -187,8 +187,13 @@ async fn listen(
         if read? == 0 {
             return Ok(None);
         }
-        let now = match serde_json::from_slice::<Word>(&line) {
-            Ok(Word::Progress { octets, records }) => (octets, records),
+        let (now, is_in_code) = match serde_json::from_slice::<Word>(&line) {
+            Ok(Word::Progress {
+                octets,
+                records,
+                passed,
+                is_in_code,
+            }) => ((octets, records, passed), is_in_code),
             Ok(word) => return Ok(Some(word)),
             Err(_) => {
                 let said = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
@@ -205,7 +210,14 @@ async fn listen(
             let seconds = terms.still_max.as_secs();
             let records = now.1;
             let what = format!("no progress for {seconds} s after {records} records");
-            return Err(Failure::code(what));
+            let failure = Failure::code(what);
+            // A disk, say, that does not answer: no record is to blame.
+            let class = FailureClass::IoRetryable;
+            return Err(if is_in_code {
+                failure
+            } else {
+                Failure { class, ..failure }
+            });
         }
     }
 }

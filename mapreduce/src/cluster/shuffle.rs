@@ -227,14 +227,16 @@ pub(crate) enum NotFetched {
     Disk(std::io::Error),
 }
 
-fn checked(place: &Place) -> Result<(), NotFetched> {
+/// What memory its longest block takes.
+fn checked(place: &Place) -> Result<u64, NotFetched> {
     let file = fs::File::open(&place.path).map_err(NotFetched::Disk)?;
     let checked = run::check(std::io::BufReader::new(file), place.length);
     checked.map_err(|error| match error {
         RunError::Io(error) => NotFetched::Disk(error),
-        RunError::Damaged { .. } | RunError::TooLong { .. } | RunError::Codec(_) => {
-            NotFetched::Lost(error.to_string())
-        }
+        RunError::Damaged { .. }
+        | RunError::TooLong { .. }
+        | RunError::Ended
+        | RunError::Codec(_) => NotFetched::Lost(error.to_string()),
     })
 }
 
@@ -289,8 +291,9 @@ async fn fetch_into(
             && *left == 0
         {
             // What was damaged on its way, or at its holder's disk, is not kept.
-            tokio::task::block_in_place(|| checked(place))?;
-            places.push((*map, place.clone()));
+            let longest = tokio::task::block_in_place(|| checked(place))?;
+            let place = place.clone();
+            places.push((*map, Place { longest, ..place }));
             open = None;
             if places.len() == wanted.len() {
                 return Ok(());
@@ -312,6 +315,7 @@ async fn fetch_into(
                     at: 0,
                     length: region.length,
                     records: region.records,
+                    longest: 0,
                 };
                 open = Some((region.map, place, file, region.length));
             }

@@ -46,6 +46,14 @@ impl Care {
         })
     }
 
+    /// No record is at hand any more: what comes now is about none of them.
+    pub(crate) fn is_over(&self) -> std::io::Result<()> {
+        match &self.mark {
+            Some(mark) => mark.set_len(0),
+            None => Ok(()),
+        }
+    }
+
     /// Whether to leave out a record, which is at hand now.
     pub(crate) fn leaves_out(
         &mut self,
@@ -96,6 +104,8 @@ mod tests {
             .collect();
         assert_eq!(left_out, [1, 2, 9]);
         assert_eq!(marked(&mark), Some(8));
+        care.is_over().expect("disk");
+        assert_eq!(marked(&mark), None);
         let listed = fs::read_to_string(list).expect("a list");
         assert_eq!(listed.lines().count(), 3);
         assert_eq!(

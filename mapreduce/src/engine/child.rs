@@ -10,10 +10,10 @@
 use crate::engine::care::Care;
 use crate::engine::local::part;
 use crate::engine::output::Target;
+use crate::engine::progress::Progress;
 use crate::engine::side::SideFile;
-use crate::engine::task::{
-    Context, Counters, MapPart, MapTask, Mapped, Progress, ReduceTask, TaskError,
-};
+use crate::engine::spill::Bounds;
+use crate::engine::task::{Context, Counters, MapPart, MapTask, Mapped, ReduceTask, TaskError};
 use crate::job::Code;
 use crate::store::{AttemptObjects, InputFile, Part, Parts, Stores, Within};
 use crate::{AnyJob, Error, Result};
@@ -119,14 +119,29 @@ pub(crate) struct Place {
     pub(crate) at: u64,
     pub(crate) length: u64,
     pub(crate) records: u64,
+    /// Octets of memory for its longest block; 0: not known.
+    #[serde(default)]
+    pub(crate) longest: u64,
 }
 
 /// What a process says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Word {
-    /// Input so far.
-    Progress { octets: u64, records: u64 },
+    /// It lives.
+    Progress {
+        /// Of input, so far.
+        octets: u64,
+        /// Of input, so far; keys, of a reduce.
+        records: u64,
+        /// Records that were merged or given out as values, so far. Programs of earlier versions
+        /// do not say it.
+        #[serde(default)]
+        passed: u64,
+        /// It is known that the job's own code is at work, and not the engine.
+        #[serde(default)]
+        is_in_code: bool,
+    },
     /// It is done.
     Done {
         /// The run of a map task that wrote one.
@@ -273,9 +288,7 @@ fn carry_out(jobs: &[AnyJob], order: Order, words: &mut File) -> ExitCode {
                 return say(words, &Word::Failed { kind, message });
             }
             Err(RecvTimeoutError::Timeout) => {
-                let octets = progress.octets.load(Ordering::Relaxed);
-                let records = progress.records.load(Ordering::Relaxed);
-                say(words, &Word::Progress { octets, records });
+                say(words, &how_far(&progress));
                 // Code that hangs does not hear that nobody wants it.
                 unwanted += u32::from(progress.ended.load(Ordering::Relaxed));
                 if unwanted == UNWANTED_MAX {
@@ -289,6 +302,15 @@ fn carry_out(jobs: &[AnyJob], order: Order, words: &mut File) -> ExitCode {
                 return say(words, &Word::Failed { kind, message });
             }
         }
+    }
+}
+
+fn how_far(progress: &Progress) -> Word {
+    Word::Progress {
+        octets: progress.octets.load(Ordering::Relaxed),
+        records: progress.records.load(Ordering::Relaxed),
+        passed: progress.passed.load(Ordering::Relaxed),
+        is_in_code: progress.is_in_code.load(Ordering::Relaxed),
     }
 }
 
@@ -359,6 +381,7 @@ fn run_to(
     let care = care(order.care)?;
     let mut context = Context::new(order.task, order.attempt, progress).careful(care);
     let format = order.format.map_or_else(|| code.output(), Into::into);
+    let bounds = Bounds::new(order.memory, 1);
     let output = Target {
         to: files,
         name: String::new(),
@@ -385,6 +408,7 @@ fn run_to(
                 output,
                 format,
                 budget: order.memory,
+                bounds,
                 compression: if is_packed {
                     Compression::Lz4
                 } else {
@@ -399,7 +423,7 @@ fn run_to(
                 directory: &order.directory,
                 output,
                 format,
-                budget: order.memory,
+                bounds,
             };
             let reduced = code.reduce(task, &mut context)?;
             Ok(Word::Done {
@@ -432,6 +456,7 @@ fn source(place: Place) -> (PathBuf, Region) {
         at: place.at,
         length: place.length,
         records: place.records,
+        longest: place.longest,
         ..Region::default()
     };
     (place.path, region)

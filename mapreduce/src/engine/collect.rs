@@ -40,7 +40,6 @@ pub(crate) struct Sorted<K, V> {
     pub(crate) buffer: SortBuffer,
     pub(crate) partition: PartitionOf,
     pub(crate) spills: Spills,
-    pub(crate) fan_in: usize,
     pub(crate) key: Vec<u8>,
     pub(crate) value: Vec<u8>,
     pub(crate) of: PhantomData<(K, V)>,
@@ -68,9 +67,7 @@ impl<K: Codec, V: Codec> Collect<K, V> for Sorted<K, V> {
         let mut buffer = self.buffer;
         let is_empty = buffer.is_empty();
         let write = |run: &mut RunWriter<_>| buffer.write(run);
-        let (run, spilled) = self
-            .spills
-            .finish(is_empty, self.fan_in, write, spill::copy)?;
+        let (run, spilled) = self.spills.finish(is_empty, write, spill::copy)?;
         Ok(Collected::Run(run, spilled))
     }
 }
@@ -82,7 +79,6 @@ pub(crate) struct Folded<K, C: Combine> {
     pub(crate) again: C,
     pub(crate) partition: PartitionOf,
     pub(crate) spills: Spills,
-    pub(crate) fan_in: usize,
     pub(crate) key: Vec<u8>,
     pub(crate) of: PhantomData<K>,
 }
@@ -125,7 +121,6 @@ impl<K: Codec, C: Combine> Collect<K, C::Value> for Folded<K, C> {
             again,
             partition,
             spills,
-            fan_in,
             ..
         } = *self;
         let mut refused = None;
@@ -134,7 +129,7 @@ impl<K: Codec, C: Combine> Collect<K, C::Value> for Folded<K, C> {
             |run: &mut RunWriter<_>| write_folded(&mut buffer, &partition, &mut refused, run);
         let fold =
             |partition, merged, run: &mut RunWriter<_>| fold_groups(&again, partition, merged, run);
-        let (run, spilled) = spills.finish(is_empty, fan_in, write, fold)?;
+        let (run, spilled) = spills.finish(is_empty, write, fold)?;
         refused.map_or(Ok(Collected::Run(run, spilled)), Err)
     }
 }

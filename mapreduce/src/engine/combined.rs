@@ -7,6 +7,7 @@
 
 use crate::api::{Emit, Reducer, Ref, Sink, Values};
 use crate::engine::collect::{Collect, Collected, Sorted};
+use crate::engine::progress::Counted;
 use crate::engine::side::NotHere;
 use crate::engine::task::{self, Context, OWN};
 use crate::{Codec, Result};
@@ -32,12 +33,12 @@ pub(crate) struct Combined<C: Reducer> {
 }
 
 /// Counts what a combiner emits.
-struct Counted<'a, K: Codec, V: Codec> {
+struct Emitted<'a, K: Codec, V: Codec> {
     to: &'a mut Sorted<K, V>,
     records: u64,
 }
 
-impl<K: Codec, V: Codec> Sink<K, V> for Counted<'_, K, V> {
+impl<K: Codec, V: Codec> Sink<K, V> for Emitted<'_, K, V> {
     fn emit(&mut self, key: Ref<'_, K>, value: Ref<'_, V>) -> Result<()> {
         self.records += 1;
         self.to.emit(key, value)
@@ -50,7 +51,8 @@ where
 {
     fn combine(&mut self) -> Result<()> {
         let mut combiner = (self.make)();
-        let mut counted = Counted {
+        let progress = Arc::clone(self.context.progress());
+        let mut counted = Emitted {
             to: &mut self.to,
             records: 0,
         };
@@ -60,7 +62,8 @@ where
             sides: &mut NotHere,
         };
         let read = self.buffer.len() as u64;
-        let mut groups = Groups::new(self.buffer.sorted());
+        let sorted = Counted::new(self.buffer.sorted(), &progress);
+        let mut groups = Groups::new(sorted);
         while groups.advance()? {
             let (key, mut raw) = groups.group();
             let mut values = Values::new(&mut raw);

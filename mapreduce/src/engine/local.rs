@@ -3,10 +3,9 @@
 
 use crate::Result;
 use crate::engine::output::{OutputFormat, Target};
-use crate::engine::spill::Run;
-use crate::engine::task::{
-    Context, Counters, MapPart, MapTask, OWN, Progress, ReduceTask, TaskError, add,
-};
+use crate::engine::progress::Progress;
+use crate::engine::spill::{Bounds, Run};
+use crate::engine::task::{Context, Counters, MapPart, MapTask, OWN, ReduceTask, TaskError, add};
 use crate::job::Code;
 use crate::store::{self, InputFile, Packing, Parts, Staging, Stores};
 use fs_err as fs;
@@ -14,11 +13,11 @@ use mapreduce_core::names::HostName;
 use mapreduce_core::plan::{self, Plan, Shape, Split};
 use mapreduce_data::block::Compression;
 use mapreduce_data::partition::Partitioner;
-use std::any::Any;
 use serde::Serialize;
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -341,6 +340,14 @@ impl Local<'_> {
         self.options.format.unwrap_or_else(|| self.code.output())
     }
 
+    /// Of one task among those that run here at once. Steps of a chain have a part of all threads
+    /// each, and share the files of the process.
+    fn bounds(&self) -> Bounds {
+        let all = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let tasks = self.options.threads.get().max(all);
+        Bounds::new(self.options.memory, tasks)
+    }
+
     fn target(&self, name: String) -> Target<'_> {
         let to = self.output;
         Target { to, name }
@@ -364,6 +371,7 @@ impl Local<'_> {
             output: self.target(output),
             format: self.format(),
             budget: self.options.memory,
+            bounds: self.bounds(),
             compression: Compression::None,
         }
     }
@@ -466,7 +474,7 @@ impl Local<'_> {
                 directory: &directory,
                 output: self.target(part(number)),
                 format: self.format(),
-                budget: self.options.memory,
+                bounds: self.bounds(),
             };
             let reduced = self.code.reduce(task, context)?;
             // Nobody reads what a merge left.
@@ -516,7 +524,7 @@ pub(crate) fn own(report: &Report, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bytes, Emit, Identity, Job, Lines, U64, map_fn};
+    use crate::{Bytes, Emit, Identity, Job, Lines, U64, Values, map_fn, reduce_fn};
 
     #[test]
     fn ranges_of_long_keys_are_cut_by_their_first_octets() {
@@ -547,5 +555,39 @@ mod tests {
             begins,
             [(&b"25"[..], rest), (&b"50"[..], rest), (&b"75"[..], rest)]
         );
+    }
+
+    #[test]
+    fn job_ends_within_the_values_of_one_key() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let input = directory.path().join("in");
+        fs::write(&input, "\n".repeat(100_000)).expect("a file");
+        let lines = |at, line: &[u8], out: &mut Emit<'_, Bytes, U64>| out.emit(line, at);
+        let ended = Arc::<AtomicBool>::default();
+        let read = Arc::<AtomicU64>::default();
+        let (end, reads) = (Arc::clone(&ended), Arc::clone(&read));
+        let reducer = move || {
+            let (end, reads) = (Arc::clone(&end), Arc::clone(&reads));
+            let values =
+                move |_: &[u8], values: &mut Values<'_, U64>, _: &mut Emit<'_, U64, U64>| {
+                    while values.next()?.is_some() {
+                        end.store(true, Ordering::Relaxed);
+                        reads.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                };
+            reduce_fn::<_, Bytes, U64, U64, U64>(values)
+        };
+        let job = Job::new("long", Lines, move || map_fn(Lines, lines), reducer);
+        let output = directory.path().join("out");
+        let options = Options::new(vec![input.display().to_string()], &output);
+        let error = run("long", &job, &options, &ended, &Nobody).expect_err("it was ended");
+        assert!(
+            matches!(error.downcast_ref(), Some(TaskError::Ended)),
+            "{error}"
+        );
+        let read = read.load(Ordering::Relaxed);
+        assert!((1..100).contains(&read), "{read} values were read");
+        assert!(!output.exists());
     }
 }

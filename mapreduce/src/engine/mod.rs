@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub mod input;
 pub mod local;
 pub mod output;
+pub(crate) mod progress;
 pub(crate) mod side;
 pub(crate) mod spill;
 pub mod task;

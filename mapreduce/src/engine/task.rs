@@ -6,18 +6,20 @@ use crate::engine::collect::{Collect, Collected, PartitionOf};
 use crate::engine::files;
 use crate::engine::input::{InputFormat, RecordReader, Source};
 use crate::engine::output::{Output, OutputFormat, Target, Written};
+use crate::engine::progress::Progress;
 use crate::engine::side::{Nowhere, SideFile, SideFiles};
-use crate::engine::spill::{self, Run};
+use crate::engine::spill::{self, Bounds, Run};
 use crate::store::{InputFile, Packing};
 use crate::{Codec, Error, Mapper, Reducer, Ref, Result};
+use mapreduce_data::RunError;
 use mapreduce_data::block::Compression;
 use mapreduce_data::merge::Groups;
 use mapreduce_data::run::Region;
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Records between two words of how many octets were read.
 const LOOK_EVERY: u64 = 256;
@@ -52,8 +54,6 @@ pub enum TaskError {
         /// Why.
         source: Error,
     },
-    /// Its runs or its output.
-    #[error("{}: {source}", path.display())]
     /// It has panicked; where that can be caught.
     #[error("{at}: it panicked: {what}")]
     Panicked {
@@ -62,6 +62,8 @@ pub enum TaskError {
         /// What it said.
         what: String,
     },
+    /// Its runs or its output.
+    #[error("{}: {source}", path.display())]
     Disk {
         /// The directory, or the file.
         path: PathBuf,
@@ -84,27 +86,6 @@ pub(crate) fn add(into: &mut Counters, from: Counters) {
     for (name, by) in from {
         let counter = into.entry(name).or_default();
         *counter = counter.saturating_add(by);
-    }
-}
-
-/// How far a task is, for those who look on.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Octets of input.
-    pub(crate) octets: AtomicU64,
-    /// Records of input; keys, of a reduce.
-    pub(crate) records: AtomicU64,
-    /// Octets of input of all tasks of the phase.
-    pub(crate) all: Arc<AtomicU64>,
-    /// Nobody wants it any more.
-    pub(crate) ended: Arc<AtomicBool>,
-}
-
-impl Progress {
-    fn is_at(&self, octets: u64) {
-        let before = self.octets.swap(octets, Ordering::Relaxed);
-        let more = octets.saturating_sub(before);
-        self.all.fetch_add(more, Ordering::Relaxed);
     }
 }
 
@@ -171,11 +152,21 @@ impl Context {
     /// An error when nobody wants the task any more: return it. Who waits for something else looks
     /// here now and then.
     pub fn is_wanted(&self) -> Result<(), TaskError> {
-        if self.progress.ended.load(Ordering::Relaxed) {
+        if self.progress.has_ended() {
             Err(TaskError::Ended)
         } else {
             Ok(())
         }
+    }
+
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// The job's code begins with a record or a key, or at the end of all; or it is done.
+    fn is_in_code(&self, is_in_code: bool) {
+        let flag = &self.progress.is_in_code;
+        flag.store(is_in_code, Ordering::Relaxed);
     }
 
     /// For a function beside the task's own, with counters of its own: where it is, and no more.
@@ -220,6 +211,15 @@ impl Context {
     fn leaves_out(&mut self, number: u64, record: &[u8]) -> std::io::Result<bool> {
         if !self.care.is_needed {
             return Ok(false);
+        }
+        let (name, offset) = (&self.input, self.offset);
+        let leaves_out = self.care.leaves_out(number, name, offset, record)?;
+        if leaves_out {
+            self.count(OWN, "skipped records", 1);
+        }
+        Ok(leaves_out)
+    }
+
     /// The task has panicked, with this.
     pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) -> TaskError {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -232,15 +232,6 @@ impl Context {
             at,
             what: what.unwrap_or_else(|| "it does not say why".to_owned()),
         }
-    }
-
-        }
-        let (name, offset) = (&self.input, self.offset);
-        let leaves_out = self.care.leaves_out(number, name, offset, record)?;
-        if leaves_out {
-            self.count(OWN, "skipped records", 1);
-        }
-        Ok(leaves_out)
     }
 
     fn finish(&mut self, octets: u64) -> Counters {
@@ -303,6 +294,8 @@ pub(crate) struct MapTask<'a> {
     pub(crate) format: OutputFormat,
     /// Octets of memory for records.
     pub(crate) budget: usize,
+    /// Of what it merges.
+    pub(crate) bounds: Bounds,
     pub(crate) compression: Compression,
 }
 
@@ -366,7 +359,11 @@ where
             &mut read,
         )?;
     }
+    let is_over = out.context.care.is_over();
+    is_over.map_err(|error| on_disk(task.directory)(error.into()))?;
+    out.context.is_in_code(true);
     let finished = mapper.finish(&mut out);
+    out.context.is_in_code(false);
     finished.map_err(|source| failed("map", out.context, source))?;
     let sides = sides.finish().map_err(TaskError::Output)?;
     let emitted = sink.records;
@@ -416,7 +413,9 @@ where
         if is_left_out.map_err(|error| on_disk(directory)(error.into()))? {
             continue;
         }
+        out.context.is_in_code(true);
         let mapped = one_record::<I, M>(mapper, &*reader, out);
+        out.context.is_in_code(false);
         mapped.map_err(|source| failed("map", out.context, source))?;
         out.context.look(read.records, || before + reader.taken())?;
     }
@@ -464,7 +463,10 @@ fn on_disk(path: &Path) -> impl FnOnce(Error) -> TaskError {
 
 /// What says by itself where it happened: in a combiner, say, which is called by a function.
 fn known(error: Error) -> Result<TaskError, Error> {
-    error.downcast().map(|known| *known)
+    match error.downcast_ref() {
+        Some(RunError::Ended) => Ok(TaskError::Ended),
+        Some(_) | None => error.downcast().map(|known| *known),
+    }
 }
 
 pub(crate) fn failed(function: &'static str, context: &Context, source: Error) -> TaskError {
@@ -498,8 +500,8 @@ pub(crate) struct ReduceTask<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) output: Target<'a>,
     pub(crate) format: OutputFormat,
-    /// Octets of memory for records.
-    pub(crate) budget: usize,
+    /// Of what it merges.
+    pub(crate) bounds: Bounds,
 }
 
 /// Runs a reduce function over a partition.
@@ -511,8 +513,8 @@ pub(crate) fn reduce<R: Reducer>(
 ) -> Result<Reduced, TaskError> {
     let octets: u64 = task.sources.iter().map(|(_, region)| region.length).sum();
     let records: u64 = task.sources.iter().map(|(_, region)| region.records).sum();
-    let fan_in = spill::fan_in(task.budget);
-    let merged = spill::merge_all(task.sources, task.directory, fan_in);
+    let progress = Arc::clone(context.progress());
+    let merged = spill::merge_all(task.sources, task.directory, task.bounds, &progress);
     let (merged, spilled) = merged.map_err(|error| on_disk(task.directory)(error.into()))?;
     let output = Output::create(&task.output, task.format);
     let mut output = output.map_err(TaskError::Output)?;
@@ -536,14 +538,20 @@ pub(crate) fn reduce<R: Reducer>(
         }
         let mut values = Values::new(&mut raw);
         let reduced = R::Key::decode(key).map_err(Error::from);
+        out.context.is_in_code(true);
         let reduced = reduced.and_then(|key| reducer.reduce(key, &mut values, &mut out));
+        out.context.is_in_code(false);
         reduced.map_err(|source| {
             out.context.input = format!("key {}", key.escape_ascii());
             failed("reduce", out.context, source)
         })?;
         out.context.look(count, || 0)?;
     }
+    let is_over = out.context.care.is_over();
+    is_over.map_err(|error| on_disk(task.directory)(error.into()))?;
+    out.context.is_in_code(true);
     let finished = reducer.finish(&mut out);
+    out.context.is_in_code(false);
     finished.map_err(|source| failed("reduce", out.context, source))?;
     let sides = sides.finish().map_err(TaskError::Output)?;
     let output = output.finish().map_err(TaskError::Output)?;
