@@ -369,7 +369,10 @@ mod tests {
                 writer.push(*partition, b"key", value).expect("nowhere");
             }
             let regions = writer.finish().expect("nowhere").1;
-            regions.iter().map(|region| region.longest).collect::<Vec<_>>()
+            regions
+                .iter()
+                .map(|region| region.longest)
+                .collect::<Vec<_>>()
         };
         // A record, and the lengths of its key and value.
         let raw = long.len() as u64 + 3 + 1 + 3;

@@ -273,3 +273,67 @@ pub(crate) fn failure(word: Word) -> Failure {
     };
     Failure { class, message }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a process that says these words, one after the other, again and again, if it
+    /// may stand still for half a second.
+    async fn heard(words: &[String]) -> Result<Option<Word>, Failure> {
+        let says = "while :; do for word; do echo \"$word\"; sleep 0.1; done; done";
+        let mut child = Command::new("sh")
+            .args(["-c", says, "sh"])
+            .args(words)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().expect("it is piped");
+        let nowhere = Path::new("");
+        let terms = Terms {
+            program: nowhere,
+            directory: nowhere,
+            log: nowhere,
+            still_max: Duration::from_millis(500),
+        };
+        listen(stdout, &terms, &Progress::default(), || Ok(())).await
+    }
+
+    fn word(passed: u64, is_in_code: bool) -> String {
+        let (octets, records) = (7, 7);
+        let word = Word::Progress {
+            octets,
+            records,
+            passed,
+            is_in_code,
+        };
+        serde_json::to_string(&word).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn task_that_stands_still_is_its_code_only_where_that_is_known() {
+        let still = [
+            (word(7, true), FailureClass::UserCode),
+            (word(7, false), FailureClass::IoRetryable),
+            // As programs of earlier versions say it.
+            (
+                r#"{"progress":{"octets":7,"records":7}}"#.to_owned(),
+                FailureClass::IoRetryable,
+            ),
+        ];
+        for (word, class) in still {
+            let failure = heard(&[word]).await.expect_err("it stands still");
+            assert_eq!(failure.class, class, "{}", failure.message);
+            assert_eq!(failure.message, "no progress for 0 s after 7 records");
+        }
+    }
+
+    #[tokio::test]
+    async fn task_whose_records_pass_lives_longer_than_one_that_stands_still() {
+        let mut words: Vec<String> = (0..10).map(|passed| word(passed, true)).collect();
+        let (kind, message) = (FailureKind::Ended, String::new());
+        let last = Word::Failed { kind, message };
+        words.push(serde_json::to_string(&last).expect("JSON"));
+        assert_eq!(heard(&words).await.expect("it lives"), Some(last));
+    }
+}

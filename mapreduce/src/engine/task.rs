@@ -570,7 +570,7 @@ pub(crate) fn reduce<R: Reducer>(
 
 /// Keeps what cuts ranges of keys only.
 struct Keys {
-    keys: Vec<Vec<u8>>,
+    cut: Vec<Vec<u8>>,
     /// Octets of a key that decide its partition.
     ranged: fn(&[u8]) -> usize,
     octets: Vec<u8>,
@@ -583,7 +583,7 @@ impl<K: Codec, V: Codec> Sink<K, V> for Keys {
         let cut = K::with(key, &mut self.octets, |key| {
             key[..ranged(key).min(SAMPLED_MAX)].to_vec()
         });
-        self.keys.push(cut);
+        self.cut.push(cut);
         Ok(())
     }
 }
@@ -602,14 +602,14 @@ where
     M: Mapper<InKey = I::Key, InValue = I::Value>,
 {
     let mut keys = Keys {
-        keys: Vec::new(),
+        cut: Vec::new(),
         ranged,
         octets: Vec::new(),
     };
     let mut context = Context::new(0, String::new(), Arc::default());
     let mut read = |part: &MapPart<'_>| -> Result<bool> {
         let mut reader = part.open(input)?;
-        while keys.keys.len() < most && reader.advance()? {
+        while keys.cut.len() < most && reader.advance()? {
             let mut out = Emit {
                 sink: &mut keys,
                 context: &mut context,
@@ -617,7 +617,7 @@ where
             };
             one_record::<I, M>(&mut mapper, &*reader, &mut out)?;
         }
-        Ok(keys.keys.len() >= most)
+        Ok(keys.cut.len() >= most)
     };
     for part in parts {
         let is_enough = read(part);
@@ -625,5 +625,5 @@ where
             break;
         }
     }
-    Ok(keys.keys)
+    Ok(keys.cut)
 }

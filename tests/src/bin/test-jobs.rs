@@ -89,6 +89,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         random(),
+        patient(),
         where_it_runs(),
         marks(),
     ])
@@ -111,6 +112,28 @@ fn random() -> AnyJob {
                 |key: &str, _: &mut mapreduce::Values<'_, U64>, out: &mut Emit<'_, Text, U64>| {
                     pause(Duration::from_millis(1));
                     out.emit(key, 1)
+                },
+            )
+        },
+    )
+    .into()
+}
+
+/// Counts lines, under one key, and takes a millisecond for each.
+fn patient() -> AnyJob {
+    Job::new(
+        "patient",
+        Lines,
+        || map_fn(Lines, |_, _: &[u8], out: Out<'_, '_>| out.emit("all", 1)),
+        || {
+            reduce_fn(
+                |key: &str, values: &mut mapreduce::Values<'_, U64>, out: Out<'_, '_>| {
+                    let mut count = 0;
+                    while let Some(one) = values.next()? {
+                        pause(Duration::from_millis(1));
+                        count += one;
+                    }
+                    out.emit(key, count)
                 },
             )
         },

@@ -87,6 +87,32 @@ fn records_on_which_code_crashes_are_left_out_and_listed() {
 }
 
 #[test]
+fn task_lives_while_values_pass_and_a_record_on_which_it_hangs_is_left_out() {
+    let place = Place::with(1, 1, 1, &["--task-timeout", "3"]).expect("a group");
+    // One key, whose values take twice the time in which something must move.
+    let values = place.input("values", text(4, 6_000)).expect("a file");
+    let once = ["--input", &values, "--attempts", "1"];
+    let there = place.path("there");
+    let arguments = [&["submit", "--output", &there, "patient"], &once[..]].concat();
+    let mut command = place.command("test-jobs", &arguments).expect("a command");
+    let ran = cfgsvc_tests::harness::run(&mut command).expect("it ends");
+    assert_eq!(ran.code, Some(0), "{ran}\n{}", place.logs());
+    let counted = super::parts(&there).expect("output");
+    assert_eq!(counted["part-00000"], b"all\t6000\n");
+    let bad = format!("{}one boom two\n{}", text(2, 100), text(3, 100));
+    let bad = place.input("bad", bad).expect("a file");
+    let there = place.path("hung");
+    let skips = ["--skip-bad-records", "5", "--input", &bad];
+    let arguments = [&["submit", "--output", &there, "hangs"], &skips[..]].concat();
+    let mut command = place.command("test-jobs", &arguments).expect("a command");
+    let ran = cfgsvc_tests::harness::run(&mut command).expect("it ends");
+    assert_eq!(ran.code, Some(0), "{ran}\n{}", place.logs());
+    let listed = fs::read_to_string(format!("{there}/_SKIPPED")).expect("a list");
+    assert!(listed.contains(r#""begins":"one boom two""#), "{listed}");
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+}
+
+#[test]
 fn task_that_a_slow_worker_has_gets_a_backup_that_wins() {
     let place = Place::start(1, 1, 2).expect("a group");
     // Sixteen tasks of a second each; a backup may begin after ten.
