@@ -47,7 +47,7 @@ impl Care {
     }
 
     /// No record is at hand any more: what comes now is about none of them.
-    pub(crate) fn is_over(&self) -> std::io::Result<()> {
+    pub(crate) fn put_down(&self) -> std::io::Result<()> {
         match &self.mark {
             Some(mark) => mark.set_len(0),
             None => Ok(()),
@@ -104,7 +104,7 @@ mod tests {
             .collect();
         assert_eq!(left_out, [1, 2, 9]);
         assert_eq!(marked(&mark), Some(8));
-        care.is_over().expect("disk");
+        care.put_down().expect("disk");
         assert_eq!(marked(&mark), None);
         let listed = fs::read_to_string(list).expect("a list");
         assert_eq!(listed.lines().count(), 3);

@@ -164,7 +164,7 @@ impl Context {
     }
 
     /// The job's code begins with a record or a key, or at the end of all; or it is done.
-    fn is_in_code(&self, is_in_code: bool) {
+    fn set_in_code(&self, is_in_code: bool) {
         let flag = &self.progress.is_in_code;
         flag.store(is_in_code, Ordering::Relaxed);
     }
@@ -359,11 +359,11 @@ where
             &mut read,
         )?;
     }
-    let is_over = out.context.care.is_over();
-    is_over.map_err(|error| on_disk(task.directory)(error.into()))?;
-    out.context.is_in_code(true);
+    let put_down = out.context.care.put_down();
+    put_down.map_err(|error| on_disk(task.directory)(error.into()))?;
+    out.context.set_in_code(true);
     let finished = mapper.finish(&mut out);
-    out.context.is_in_code(false);
+    out.context.set_in_code(false);
     finished.map_err(|source| failed("map", out.context, source))?;
     let sides = sides.finish().map_err(TaskError::Output)?;
     let emitted = sink.records;
@@ -413,9 +413,9 @@ where
         if is_left_out.map_err(|error| on_disk(directory)(error.into()))? {
             continue;
         }
-        out.context.is_in_code(true);
+        out.context.set_in_code(true);
         let mapped = one_record::<I, M>(mapper, &*reader, out);
-        out.context.is_in_code(false);
+        out.context.set_in_code(false);
         mapped.map_err(|source| failed("map", out.context, source))?;
         out.context.look(read.records, || before + reader.taken())?;
     }
@@ -538,20 +538,20 @@ pub(crate) fn reduce<R: Reducer>(
         }
         let mut values = Values::new(&mut raw);
         let reduced = R::Key::decode(key).map_err(Error::from);
-        out.context.is_in_code(true);
+        out.context.set_in_code(true);
         let reduced = reduced.and_then(|key| reducer.reduce(key, &mut values, &mut out));
-        out.context.is_in_code(false);
+        out.context.set_in_code(false);
         reduced.map_err(|source| {
             out.context.input = format!("key {}", key.escape_ascii());
             failed("reduce", out.context, source)
         })?;
         out.context.look(count, || 0)?;
     }
-    let is_over = out.context.care.is_over();
-    is_over.map_err(|error| on_disk(task.directory)(error.into()))?;
-    out.context.is_in_code(true);
+    let put_down = out.context.care.put_down();
+    put_down.map_err(|error| on_disk(task.directory)(error.into()))?;
+    out.context.set_in_code(true);
     let finished = reducer.finish(&mut out);
-    out.context.is_in_code(false);
+    out.context.set_in_code(false);
     finished.map_err(|source| failed("reduce", out.context, source))?;
     let sides = sides.finish().map_err(TaskError::Output)?;
     let output = output.finish().map_err(TaskError::Output)?;
