@@ -286,6 +286,28 @@ fn changed_step_and_all_after_it_run_again_and_no_other() {
 }
 
 #[test]
+fn steps_at_once_whose_outputs_have_one_name_share_a_scratch_directory() {
+    let meets = |own: &str, other: &str| {
+        // If the other one has failed it never comes.
+        let tries = "n=$((n + 1)); [ $n -lt 600 ] || exit 9";
+        format!("touch {own}.met; until [ -e {other}.met ]; do sleep 0.05; {tries}; done; cat")
+    };
+    let chain = [
+        step("a", "\"book\"", &meets("a", "b"), "output = \"a/result\""),
+        step("b", "\"book\"", &meets("b", "a"), "output = \"b/result\""),
+    ];
+    let place = Place::new()
+        .with("book", "x\n")
+        .with("chain.toml", chain.concat());
+    for name in ["a", "b", "scratch"] {
+        fs::create_dir(place.path(name)).expect("a directory");
+    }
+    place.done(&["--threads", "2", "--scratch", "scratch"]);
+    assert_eq!(place.output("a/result"), place.output("b/result"));
+    assert!(names(&place.path("scratch")).is_empty());
+}
+
+#[test]
 fn steps_that_do_not_wait_for_each_other_share_the_threads() {
     let meets = |own: &str, other: &str| {
         format!("touch {own}.met; until [ -e {other}.met ]; do sleep 0.05; done; cat")

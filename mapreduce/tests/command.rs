@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -421,6 +423,44 @@ fn what_is_wrong_is_refused_by_name_and_leaves_nothing() {
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
     assert_eq!(place.output("done"), ["x"]);
+}
+
+#[test]
+fn output_in_a_directory_that_may_not_be_read_is_refused_and_not_there() {
+    let place = Place::new().with("book", BOOK);
+    let rights = |name: &str, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(place.path(name), mode).expect("it is ours");
+    };
+    fs::create_dir(place.path("drop")).expect("a directory");
+    rights("drop", 0o333);
+    let job = [
+        "run",
+        "wordcount",
+        "--input",
+        "book",
+        "--output",
+        "drop/out",
+    ];
+    let mut command = place.command(&job);
+    if rustix::process::geteuid().is_root() {
+        // Rights bind others only, who need a program that they may run.
+        let (from, to) = (env!("CARGO_BIN_EXE_mapreduce"), place.path("program"));
+        fs::hard_link(from, &to)
+            .or_else(|_| fs::copy(from, &to).map(drop))
+            .expect("a program");
+        rights(".", 0o755);
+        command = Command::new(to);
+        command.args(job).current_dir(place.directory.path());
+        command.uid(65_534).gid(65_534);
+    }
+    let out = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: output: failed to open"), "{said}");
+    assert!(said.contains("Permission denied"), "{said}");
+    rights("drop", 0o755);
+    assert!(names(&place.path("drop")).is_empty(), "{said}");
 }
 
 #[test]

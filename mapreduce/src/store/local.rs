@@ -6,8 +6,8 @@ use super::{
     Destination, GLOB, InputError, InputFile, MANIFEST, Packing, Part, Parts, SUCCESS, Store,
     is_no_data,
 };
-use crate::Result;
 use crate::engine::local::OutputFile;
+use crate::{Error, Result};
 use fs_err as fs;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -150,38 +150,66 @@ impl Parts for Within<'_> {
     }
 }
 
-/// A directory that is removed, whatever happens.
+/// A directory that is removed, whatever happens, unless it is kept.
 pub(crate) struct Staging {
     pub(crate) path: PathBuf,
+    is_kept: bool,
 }
 
 impl Staging {
     pub(crate) fn create(path: PathBuf) -> io::Result<Self> {
         fs::create_dir(&path)?;
-        Ok(Self { path })
+        let is_kept = false;
+        Ok(Self { path, is_kept })
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // It may have become the output; and what cannot be removed says so to nobody who could
-        // do more about it than to see it there.
-        let _ = fs::remove_dir_all(&self.path);
+        if !self.is_kept {
+            // It may have become the output; and what cannot be removed says so to nobody who
+            // could do more about it than to see it there.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
+}
+
+/// How directories are renamed: by the system, or by a test.
+type Rename = fn(&Path, &Path, RenameFlags) -> Result<(), Errno>;
+
+fn rename(from: &Path, to: &Path, how: RenameFlags) -> Result<(), Errno> {
+    renameat_with(CWD, from, CWD, to, how)
 }
 
 /// An output directory.
 pub(super) struct Directory {
-    path: PathBuf,
-    /// Something is there, and may be replaced.
-    exists: bool,
+    /// Where it will be. It is no symbolic link.
+    place: PathBuf,
+    /// The directory of the place, to be synced when the output is there.
+    parent: fs::File,
+    /// What is there may be replaced.
+    overwrite: bool,
     name: String,
     staging: Staging,
+    rename: Rename,
 }
 
 fn parent(path: &Path) -> &Path {
     let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
     parent.unwrap_or(Path::new("."))
+}
+
+/// The place of an output. A symbolic link to a directory is followed: it is what the output is
+/// called, and the file system that it points to has the room.
+fn place(path: &Path) -> Result<PathBuf> {
+    let base = path.file_name().ok_or("the output is not named")?;
+    // Without a slash at its end, with which a link would be followed in some calls only.
+    let place = path.with_file_name(base);
+    if !fs::symlink_metadata(&place).is_ok_and(|found| found.is_symlink()) {
+        return Ok(place);
+    }
+    let followed = fs::canonicalize(&place);
+    followed.map_err(|error| format!("output {}, a symbolic link: {error}", path.display()).into())
 }
 
 impl Directory {
@@ -203,18 +231,67 @@ impl Directory {
         }
     }
 
-    /// Refuses what is there already.
+    /// Refuses what is there already, and what would fail when all work is done.
     pub(super) fn check(path: &Path, overwrite: bool) -> Result<Self> {
-        let exists = Self::is_there(path, overwrite)?;
-        let base = path.file_name().ok_or("the output is not named")?;
-        let name = format!(".{}.{}", base.to_string_lossy(), std::process::id());
-        let staging = Staging::create(parent(path).join(&name))?;
-        Ok(Self {
-            path: path.to_owned(),
-            exists,
+        Self::check_by(rename, path, overwrite)
+    }
+
+    fn check_by(rename: Rename, path: &Path, overwrite: bool) -> Result<Self> {
+        let is_exchanged = Self::is_there(path, overwrite)? && overwrite;
+        let place = place(path)?;
+        let base = place.file_name().ok_or("the output is not named")?;
+        // Others may have the number of this process: those of other containers, and one that was
+        // killed there.
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        let name = format!(".{}.{}", base.to_string_lossy(), &run[..12]);
+        let parent = fs::File::open(parent(&place)).map_err(|error| format!("output: {error}"))?;
+        let staging = Staging::create(place.with_file_name(&name))?;
+        let directory = Self {
+            place,
+            parent,
+            overwrite,
             name,
             staging,
-        })
+            rename,
+        };
+        if is_exchanged {
+            directory.try_exchange()?;
+        }
+        Ok(directory)
+    }
+
+    /// Refuses a file system that cannot exchange directories.
+    fn try_exchange(&self) -> Result<()> {
+        let tried = ["a", "b"].map(|name| self.staging.path.join(name));
+        for path in &tried {
+            fs::create_dir(path)?;
+        }
+        let [a, b] = &tried;
+        let exchanged = (self.rename)(a, b, RenameFlags::EXCHANGE);
+        exchanged.map_err(|error| not_put(&self.place, true, error))?;
+        for path in &tried {
+            fs::remove_dir(path)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the directory its place. Another job may have put its output there since the check:
+    /// without `--overwrite` it stays.
+    fn put(&self) -> Result<()> {
+        let (from, to) = (&self.staging.path, &self.place);
+        if self.overwrite && fs::symlink_metadata(to).is_ok() {
+            match put_by(self.rename, from, to, true) {
+                // Somebody has removed what was there.
+                Err(Errno::NOENT) => {}
+                done => return done.map_err(|error| not_put(to, true, error)),
+            }
+        }
+        if !self.overwrite {
+            // It is there and empty, or not there; another one stays, and is refused below.
+            let _ = fs::remove_dir(to);
+        }
+        let done = put_by(self.rename, from, to, false);
+        done.map_err(|error| not_put(to, false, error))
     }
 }
 
@@ -248,7 +325,8 @@ impl Destination for Directory {
         Ok(files)
     }
 
-    /// Puts the directory in its place. What was there is exchanged for it, and goes with it.
+    /// Puts the directory in its place. What was there is exchanged for it, and goes with it. If
+    /// just this fails the work was not for nothing: the directory is kept.
     fn publish(&mut self, manifest: &[u8]) -> Result<()> {
         let staging = &self.staging.path;
         for (name, what) in [(MANIFEST, manifest), (SUCCESS, b"")] {
@@ -257,9 +335,14 @@ impl Destination for Directory {
             file.sync_all()?;
         }
         fs::File::open(staging)?.sync_all()?;
-        put(staging, &self.path, self.exists)?;
-        fs::File::open(parent(&self.path))?.sync_all()?;
-        Ok(())
+        if let Err(error) = self.put() {
+            let kept = staging.display();
+            let what = format!("{error}; it is whole in {kept}: move it there, or remove it");
+            self.staging.is_kept = true;
+            return Err(what.into());
+        }
+        let synced = self.parent.sync_all();
+        Ok(synced.map_err(|error| format!("the output is there, but {error}"))?)
     }
 
     fn discard(&mut self) -> Result<()> {
@@ -270,23 +353,34 @@ impl Destination for Directory {
 
 /// Gives a directory the place of an output; of one that is there, by an exchange.
 pub(crate) fn put(directory: &Path, place: &Path, is_there: bool) -> Result<()> {
+    let done = put_by(rename, directory, place, is_there);
+    done.map_err(|error| not_put(place, is_there, error))
+}
+
+fn put_by(rename: Rename, directory: &Path, place: &Path, is_there: bool) -> Result<(), Errno> {
     let how = if is_there {
         RenameFlags::EXCHANGE
     } else {
         RenameFlags::NOREPLACE
     };
-    let output = place.display();
-    match renameat_with(CWD, directory, CWD, place, how) {
-        Ok(()) => Ok(()),
+    match rename(directory, place, how) {
         // Network file systems know no flags. A directory that holds something is not replaced.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if !is_there => {
-            Ok(fs::rename(directory, place)?)
+            rustix::fs::rename(directory, place)
         }
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Err(format!(
+        done => done,
+    }
+}
+
+/// Why an output has not got its place.
+fn not_put(place: &Path, is_there: bool, error: Errno) -> Error {
+    let output = place.display();
+    match error {
+        Errno::INVAL | Errno::NOSYS | Errno::NOTSUP if is_there => format!(
             "output {output}: this file system cannot exchange directories: move the old one away"
         )
-        .into()),
-        Err(error) => Err(format!("output {output}: {error}").into()),
+        .into(),
+        error => format!("output {output}: {error}").into(),
     }
 }
 
@@ -308,3 +402,7 @@ impl Part for FilePart {
         Ok(self.0.metadata()?.len())
     }
 }
+
+#[cfg(test)]
+#[path = "local_tests.rs"]
+mod tests;
