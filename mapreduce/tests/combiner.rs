@@ -87,7 +87,8 @@ fn combiner_that_is_a_program_changes_nothing_but_the_cost() {
         "3",
         &[&programs[..], &["--combiner", any_order]].concat(),
     );
-    let runs = counters["own"]["runs true book"].as_u64();
+    let name = format!("runs true {}", place.path("book").display());
+    let runs = counters["own"][&name].as_u64();
     assert!(runs.is_some_and(|runs| runs > 1), "{counters}");
 }
 
@@ -116,7 +117,7 @@ fn combiner_that_fails_ends_the_job_with_its_words_and_leaves_nothing() {
         let out = place.run("out", "2", &programs);
         let said = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{said}");
-        let what = "error: book, octet 0: the job's combine function: ";
+        let what = "/book, octet 0: the job's combine function: ";
         assert!(said.contains(what), "{said}");
         assert!(said.contains("exit status: 3; it has said: why"), "{said}");
         let left = fs::read_dir(place.directory.path()).expect("a directory");

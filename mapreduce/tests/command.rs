@@ -136,6 +136,7 @@ fn every_built_in_job_does_what_it_is_listed_for() {
         .with("site/b.html", "<p><a href=c.html>c</a><a>none</a>")
         .with("docs", "http://one.example/x\tcat cat dog\nhttp://two.example\tbird\nhttp://one.example\tDog\n")
         .with("names", "d2\tcat dog\nd1\tdog dog\n");
+    let name = |name: &str| place.path(name).display().to_string();
     let run = |job: &str, input: &str, more: &[&str]| {
         let all = [&["--input", input, "--output", "out", "--overwrite"], more].concat();
         place.done(&[&[job], &all[..]].concat())
@@ -143,10 +144,11 @@ fn every_built_in_job_does_what_it_is_listed_for() {
     assert_eq!(run("wordcount", "book", &[]), COUNTS);
     assert_eq!(
         run("grep", "book", &["--", "^and"]),
-        ["book:20\tand the bird"]
+        [format!("{}:20\tand the bird", name("book"))]
     );
     assert_eq!(run("urlcount", "log", &[]), ["/a\t2", "/b\t1"]);
-    let links = ["b.html\tsite/a.html", "c.html\tsite/a.html\tsite/b.html"];
+    let (a, b) = (name("site/a.html"), name("site/b.html"));
+    let links = [format!("b.html\t{a}"), format!("c.html\t{a}\t{b}")];
     assert_eq!(run("linkgraph", "site", &[]), links);
     let terms = ["one.example\tcat 2\tdog 2", "two.example\tbird 1"];
     assert_eq!(run("termvector", "docs", &[]), terms);
@@ -198,7 +200,8 @@ fn any_program_is_a_job_with_counters_and_an_environment() {
     let manifest = fs::read_to_string(place.path("out/_MANIFEST")).expect("a file");
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
     // 33 octets in splits of 8.
-    assert_eq!(manifest["counters"]["own"]["tasks of book"], 5);
+    let counter = format!("tasks of {}", place.path("book").display());
+    assert_eq!(manifest["counters"]["own"][&counter], 5);
     // One that writes before it reads, and one that reads nothing.
     let again = [
         "streaming",
@@ -219,9 +222,16 @@ fn any_program_is_a_job_with_counters_and_an_environment() {
 fn program_is_told_of_each_of_the_small_files_that_a_task_reads() {
     let place = Place::new().with("one", "a\nb\n").with("two", "c\n");
     let job = ["streaming", "--input", "one", "two", "--output", "out"];
-    let mapper = "sed \"s/^/$mapreduce_map_input_file /\"";
+    let mapper = "sed \"s|^|$mapreduce_map_input_file |\"";
     let found = place.done(&[&job[..], &["--", "--mapper", mapper]].concat());
-    assert_eq!(found, ["one a\t", "one b\t", "two c\t"]);
+    let (one, two) = (place.path("one"), place.path("two"));
+    let (one, two) = (one.display(), two.display());
+    let lines = [
+        format!("{one} a\t"),
+        format!("{one} b\t"),
+        format!("{two} c\t"),
+    ];
+    assert_eq!(found, lines);
 }
 
 #[test]

@@ -213,11 +213,7 @@ pub(crate) fn prepare(
     hosts: &dyn Fn(&str) -> Vec<HostName>,
 ) -> Result<Prepared> {
     let stores = Stores::default();
-    let mut files = stores.inputs(&options.inputs)?;
-    for file in &mut files {
-        // Workers have other directories.
-        file.make_absolute()?;
-    }
+    let files = stores.inputs(&options.inputs)?;
     let plan = plan(code, &files, options, hosts)?;
     stores.vacant(&options.output, options.overwrite)?;
     let ended = Arc::default();

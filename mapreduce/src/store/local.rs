@@ -26,6 +26,17 @@ impl Store for Files {
         paths.into_iter().map(|path| look(&store, path)).collect()
     }
 
+    fn find(self: Arc<Self>, name: &str) -> Result<InputFile, InputError> {
+        let path = Path::new(name);
+        let kind = std::fs::metadata(path).map_err(unreadable(path))?;
+        if !kind.is_file() {
+            let path = path.to_owned();
+            return Err(InputError::Special { path });
+        }
+        let store: Arc<dyn Store> = self;
+        look(&store, path.to_owned())
+    }
+
     fn open(&self, file: &InputFile, at: u64, _until: u64) -> io::Result<Box<dyn Read>> {
         let mut file = fs::File::open(&file.name)?;
         file.seek(SeekFrom::Start(at))?;
@@ -119,15 +130,18 @@ fn expand(path: &Path, into: &mut Vec<PathBuf>) -> Result<(), InputError> {
 }
 
 fn look(store: &Arc<dyn Store>, path: PathBuf) -> Result<InputFile, InputError> {
-    let look = || -> io::Result<(u64, Packing)> {
+    let look = || -> io::Result<(u64, Vec<u8>)> {
         let file = std::fs::File::open(&path)?;
         let length = file.metadata()?.len();
         let mut first = Vec::new();
-        file.take(Packing::LOOKED_AT).read_to_end(&mut first)?;
-        Ok((length, Packing::of(&first)))
+        (&file).take(Packing::LOOKED_AT).read_to_end(&mut first)?;
+        Ok((length, first))
     };
-    let (length, packing) = look().map_err(unreadable(&path))?;
-    let name = path
+    let (length, first) = look().map_err(unreadable(&path))?;
+    let packing = Packing::of(&first);
+    // Workers have other directories, and outputs have these names: they are the same everywhere.
+    let name = std::path::absolute(&path).map_err(unreadable(&path))?;
+    let name = name
         .into_os_string()
         .into_string()
         .map_err(|path| InputError::NotUtf8 { path: path.into() })?;

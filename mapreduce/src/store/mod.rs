@@ -58,7 +58,7 @@ impl Packing {
 /// An input file.
 #[derive(Clone, Debug)]
 pub(crate) struct InputFile {
-    /// The path, or the URL.
+    /// The whole path, with which other processes find it, or the URL.
     pub(crate) name: String,
     pub(crate) length: u64,
     pub(crate) packing: Packing,
@@ -68,17 +68,6 @@ pub(crate) struct InputFile {
 }
 
 impl InputFile {
-    /// Names it so that other processes find it.
-    pub(crate) fn make_absolute(&mut self) -> Result<()> {
-        if let Ok(Location::Path(path)) = location(&self.name) {
-            let path = std::path::absolute(path)?;
-            // It was UTF-8, and so is the directory, or it is named below.
-            let path = path.into_os_string().into_string();
-            self.name = path.map_err(|path| InputError::NotUtf8 { path: path.into() })?;
-        }
-        Ok(())
-    }
-
     /// Opens it at an octet of what is stored; `until` is up to where most of it will be read.
     pub(crate) fn open(&self, at: u64, until: Option<u64>) -> io::Result<Box<dyn Read>> {
         self.store.open(self, at, until.unwrap_or(self.length))
@@ -122,6 +111,9 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// The files that are meant by a name, in the order of their names: it is one, a directory
     /// (without what begins with `.` or `_`), or a glob.
     fn list(self: Arc<Self>, name: &str) -> Result<Vec<InputFile>, InputError>;
+
+    /// The file of just this name, whatever it would mean as a glob.
+    fn find(self: Arc<Self>, name: &str) -> Result<InputFile, InputError>;
 
     /// Opens a file at an octet. Most of what is read ends before `until`.
     fn open(&self, file: &InputFile, at: u64, until: u64) -> io::Result<Box<dyn Read>>;
@@ -271,10 +263,7 @@ impl Stores {
     pub(crate) fn inputs(&self, named: &[String]) -> Result<Vec<InputFile>, InputError> {
         let mut files = Vec::new();
         for name in named {
-            let (store, path) = self.of(name).map_err(|why| InputError::Pattern {
-                pattern: name.clone(),
-                why,
-            })?;
+            let (store, path) = self.of_input(name)?;
             files.extend(store.list(&path)?);
         }
         let mut seen = std::collections::HashSet::new();
@@ -284,10 +273,14 @@ impl Stores {
 
     /// One file, by the name that it was listed with.
     pub(crate) fn input(&self, name: &str) -> Result<InputFile, InputError> {
-        let found = self.inputs(&[name.to_owned()])?;
-        let found = found.into_iter().find(|file| file.name == name);
-        found.ok_or_else(|| InputError::NoMatch {
+        let (store, path) = self.of_input(name)?;
+        store.find(&path)
+    }
+
+    fn of_input(&self, name: &str) -> Result<(Arc<dyn Store>, String), InputError> {
+        self.of(name).map_err(|why| InputError::Pattern {
             pattern: name.to_owned(),
+            why,
         })
     }
 
@@ -344,6 +337,7 @@ pub(crate) fn manifest(report: &Report) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use object_store::ObjectStoreExt as _;
 
     fn path(name: &str) -> Location<'_> {
         Location::Path(name.to_owned())
@@ -375,5 +369,49 @@ mod tests {
             let error = location(wrong).expect_err(wrong);
             assert!(error.contains(why), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn file_is_found_by_the_name_that_it_was_listed_with() {
+        let objects = Arc::new(Objects::of(object_store::memory::InMemory::new()));
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let names = ["[", "[a]", "a", "a*", "a?", "b**c", "{d}"];
+        for name in names {
+            let path = objects.path(&format!("in/{name}")).expect("a name");
+            let store = objects.store();
+            let put = async move { store.put(&path, name.into()).await };
+            objects.run(put).expect("it is put");
+            std::fs::write(directory.path().join(name), name).expect("a file");
+        }
+        let stores = Stores::default();
+        let key = (Scheme::S3, "bucket".to_owned());
+        let connected = HashMap::from([(key, objects)]);
+        *stores.connected.lock().expect("nobody panics") = connected;
+        let directory = directory.path().display().to_string();
+        let all = [directory.clone(), "s3://bucket/in".to_owned()];
+        let listed = stores.inputs(&all).expect("they are there");
+        assert_eq!(listed.len(), 2 * names.len());
+        for file in listed {
+            let found = stores.input(&file.name).expect(&file.name);
+            let is = |file: &InputFile| (file.name.clone(), file.length, file.version.clone());
+            assert_eq!(is(&found), is(&file));
+        }
+        for none in [
+            format!("{directory}/[ab]"),
+            directory,
+            "s3://bucket/in/[ab]".to_owned(),
+            "s3://bucket/in".to_owned(),
+        ] {
+            stores.input(&none).expect_err(&none);
+        }
+    }
+
+    #[test]
+    fn names_of_files_are_whole_paths() {
+        let listed =
+            Stores::default().inputs(&["Cargo.toml".to_owned(), "./Cargo.toml".to_owned()]);
+        let listed = listed.expect("it is there");
+        let names: Vec<&str> = listed.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, [concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
     }
 }

@@ -458,6 +458,23 @@ impl Objects {
         self.run(async move { store.get(&path).await?.bytes().await })
     }
 
+    /// Objects as files, in their order.
+    fn files(self: &Arc<Self>, found: Vec<ObjectMeta>) -> Result<Vec<InputFile>, ObjectError> {
+        let looks = self.looks(&found)?;
+        let files = found.into_iter().zip(looks).map(|(object, look)| {
+            let store: Arc<dyn Store> = Arc::<Self>::clone(self);
+            InputFile {
+                name: self.url(object.location.as_ref()),
+                length: object.size,
+                packing: look.0,
+                // As reads will say it, which a listing need not.
+                version: look.1.or(object.e_tag),
+                store,
+            }
+        });
+        Ok(files.collect())
+    }
+
     /// How objects are packed, in their order, and what they are now: not all listings say it.
     fn looks(&self, objects: &[ObjectMeta]) -> Result<Vec<(Packing, Option<String>)>, ObjectError> {
         let store = self.store();
@@ -499,20 +516,20 @@ impl Store for Objects {
         } else {
             self.named(key)?
         };
-        let looks = self.looks(&found)?;
-        let store: Arc<dyn Store> = Arc::<Self>::clone(&self);
-        let files = found.into_iter().zip(looks).map(|(object, look)| {
-            let store = Arc::clone(&store);
-            InputFile {
-                name: self.url(object.location.as_ref()),
-                length: object.size,
-                packing: look.0,
-                // As reads will say it, which a listing need not.
-                version: look.1.or(object.e_tag),
-                store,
-            }
-        });
-        Ok(files.collect())
+        Ok(self.files(found)?)
+    }
+
+    fn find(self: Arc<Self>, key: &str) -> Result<InputFile, InputError> {
+        let none = || {
+            InputError::Object(ObjectError {
+                url: self.url(key),
+                found: "there is no such object".to_owned(),
+                next: "see what is in the bucket",
+            })
+        };
+        let found = self.head(&self.path(key)?)?.ok_or_else(none)?;
+        let found = self.files(vec![found])?;
+        found.into_iter().next().ok_or_else(none)
     }
 
     fn open(&self, file: &InputFile, at: u64, until: u64) -> io::Result<Box<dyn Read>> {
