@@ -265,6 +265,7 @@ where
 /// A job whose types nobody needs to know.
 pub(crate) trait Code: Send + Sync {
     fn splits(&self) -> bool;
+    fn unpacks(&self) -> bool;
     fn is_map_only(&self) -> bool;
     fn is_sorted(&self) -> bool;
     /// Refuses what has been said of the job and cannot all be true.
@@ -285,6 +286,10 @@ where
 {
     fn splits(&self) -> bool {
         self.input.splits()
+    }
+
+    fn unpacks(&self) -> bool {
+        self.input.unpacks()
     }
 
     fn is_map_only(&self) -> bool {

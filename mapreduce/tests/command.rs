@@ -119,6 +119,21 @@ fn words_are_counted_over_files_directories_and_globs_plain_and_packed() {
         "many/c.zst",
     ];
     assert_eq!(place.done(&[&named, &again[..]].concat()), COUNTS);
+    // As pzstd writes it: a frame that is passed over before each of those with content.
+    let passed_over = |what: &[u8]| {
+        let length = u32::try_from(what.len())
+            .expect("it is short")
+            .to_le_bytes();
+        [b"\x5F\x2A\x4D\x18", &length[..], what].concat()
+    };
+    let frames = ["the cat and the dog\nand ", "the bird\n"].map(|part| {
+        let frame = zstd::encode_all(part.as_bytes(), 1).expect("memory");
+        [passed_over(b"any"), frame].concat()
+    });
+    let place = place.with("frames", [&frames.concat()[..], &passed_over(b"")].concat());
+    let frames = [&["wordcount", "--input", "frames"], &again[..]].concat();
+    assert_eq!(place.done(&frames), COUNTS);
+    fs::remove_file(place.path("frames")).expect("it is there");
     let kept = names(&place.path("out"));
     assert_eq!(kept, ["_MANIFEST", "_SUCCESS", "part-00000"]);
     assert_eq!(names(place.directory.path()), ["book", "many", "out"]);

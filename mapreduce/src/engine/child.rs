@@ -397,7 +397,7 @@ fn run_to(
             let ranges = ranges.map(|firsts| Arc::new(Partitioner::Range(firsts)));
             let partition = || code.partition(reduces, ranges.clone());
             let parts: Vec<Range> = std::iter::once(first).chain(others).collect();
-            let inputs = inputs(&parts)?;
+            let inputs = inputs(code, &parts)?;
             let parts = inputs.iter().zip(&parts);
             let task = MapTask {
                 parts: parts
@@ -438,15 +438,16 @@ fn run_to(
 }
 
 /// The files of a map task.
-fn inputs(parts: &[Range]) -> Result<Vec<InputFile>, TaskError> {
+fn inputs(code: &dyn Code, parts: &[Range]) -> Result<Vec<InputFile>, TaskError> {
     let stores = Stores::default();
     let files = parts.iter().map(|part| {
         let file = stores.input(&part.input);
-        file.map_err(|error| TaskError::Input {
+        let file = file.map_err(|error| TaskError::Input {
             name: part.input.clone(),
             offset: part.begin,
             source: error.into(),
-        })
+        })?;
+        Ok(if code.unpacks() { file } else { file.plain() })
     });
     files.collect()
 }
@@ -488,6 +489,8 @@ fn listed(counters: Counters) -> Vec<(String, String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Packing;
+    use crate::{Bytes, Emit, Identity, Job, KeyValues, Pairs, map_fn};
 
     /// The program of a job may be older than the worker that runs it, and the other way round.
     #[test]
@@ -500,5 +503,30 @@ mod tests {
         };
         assert_eq!((first.input.as_str(), first.begin, first.end), ("in", 3, 9));
         assert!(others.is_empty());
+    }
+
+    #[test]
+    fn file_of_a_format_that_is_never_packed_is_read_as_it_is() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(b"\x1F\x8B\x08\0").expect("room");
+        let input = file.path().display().to_string();
+        let (begin, end) = (0, 4);
+        let range = Range { input, begin, end };
+        let packing = |code: &dyn Code| {
+            let files = inputs(code, std::slice::from_ref(&range));
+            files.expect("it is there")[0].packing
+        };
+        type Same = Identity<Bytes, Bytes>;
+        let none = |_: &[u8], _: &[u8], _: &mut Emit<'_, Bytes, Bytes>| Ok(());
+        let lines = Job::new(
+            "",
+            KeyValues,
+            move || map_fn(KeyValues, none),
+            Same::default,
+        );
+        assert_eq!(packing(&lines), Packing::Gzip);
+        let pairs = Pairs::<Bytes, Bytes>::default;
+        let pairs = Job::new("", pairs(), move || map_fn(pairs(), none), Same::default);
+        assert_eq!(packing(&pairs), Packing::None);
     }
 }

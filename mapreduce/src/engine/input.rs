@@ -44,6 +44,12 @@ pub trait InputFormat: Send + Sync + 'static {
         true
     }
 
+    /// Whether a file that begins as gzip and zstd do is read as what it holds. One of a format
+    /// whose files are never packed may begin with any octets, and is read as it is.
+    fn unpacks(&self) -> bool {
+        true
+    }
+
     /// Opens a part.
     fn open(&self, source: Source<'_>) -> Result<Box<dyn RecordReader>>;
 }
@@ -411,8 +417,13 @@ impl<K: Codec + Send + Sync, V: Codec + Send + Sync> InputFormat for Pairs<K, V>
         false
     }
 
+    /// It begins with a length, which may be any.
+    fn unpacks(&self) -> bool {
+        false
+    }
+
     fn open(&self, source: Source<'_>) -> Result<Box<dyn RecordReader>> {
-        let length = source.end.ok_or("a file of pairs must not be compressed")?;
+        let length = source.end.ok_or("a file of pairs has a length")?;
         let region = pairs_region(&source, length)?;
         let from = (source.open)(region.at)?;
         Ok(Box::new(PairReader {

@@ -155,7 +155,7 @@ pub(crate) fn run(
 ) -> Result<Report> {
     let began = Instant::now();
     let stores = Stores::default();
-    let files = stores.inputs(&options.inputs)?;
+    let files = inputs(code, &stores, options)?;
     let plan = plan(code, &files, options, &|_| Vec::new())?;
     let mut output = stores.destination(&options.output, options.overwrite)?;
     let mut local = Local {
@@ -213,7 +213,7 @@ pub(crate) fn prepare(
     hosts: &dyn Fn(&str) -> Vec<HostName>,
 ) -> Result<Prepared> {
     let stores = Stores::default();
-    let files = stores.inputs(&options.inputs)?;
+    let files = inputs(code, &stores, options)?;
     let plan = plan(code, &files, options, hosts)?;
     stores.vacant(&options.output, options.overwrite)?;
     let ended = Arc::default();
@@ -234,6 +234,15 @@ pub(crate) fn prepare(
         Some(Partitioner::Hash) | None => None,
     };
     Ok(Prepared { plan, ranges })
+}
+
+/// The files that a job reads.
+fn inputs(code: &dyn Code, stores: &Stores, options: &Options) -> Result<Vec<InputFile>> {
+    let files = stores.inputs(&options.inputs)?;
+    if code.unpacks() {
+        return Ok(files);
+    }
+    Ok(files.into_iter().map(InputFile::plain).collect())
 }
 
 fn plan(

@@ -37,20 +37,17 @@ pub(crate) enum Packing {
     Zstd,
 }
 
-const GZIP: [u8; 2] = [0x1F, 0x8B];
-const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
-
 impl Packing {
     /// First octets that tell.
     const LOOKED_AT: u64 = 4;
 
     fn of(first: &[u8]) -> Self {
-        if first.starts_with(&ZSTD) {
-            Self::Zstd
-        } else if first.starts_with(&GZIP) {
-            Self::Gzip
-        } else {
-            Self::None
+        match first {
+            // The one method that there is (RFC 1952).
+            [0x1F, 0x8B, 8, ..] => Self::Gzip,
+            // A frame, or one that is passed over (RFC 8878), with which pzstd begins.
+            [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Self::Zstd,
+            _ => Self::None,
         }
     }
 }
@@ -68,6 +65,12 @@ pub(crate) struct InputFile {
 }
 
 impl InputFile {
+    /// To be read as it is, whatever its first octets are, by formats whose files are never packed.
+    pub(crate) fn plain(self) -> Self {
+        let packing = Packing::None;
+        Self { packing, ..self }
+    }
+
     /// Opens it at an octet of what is stored; `until` is up to where most of it will be read.
     pub(crate) fn open(&self, at: u64, until: Option<u64>) -> io::Result<Box<dyn Read>> {
         self.store.open(self, at, until.unwrap_or(self.length))
@@ -368,6 +371,27 @@ mod tests {
         ] {
             let error = location(wrong).expect_err(wrong);
             assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn packed_files_are_known_by_their_first_octets() {
+        let is = |first: &[u8]| Packing::of(first);
+        assert_eq!(is(b"\x1F\x8B\x08\0"), Packing::Gzip);
+        assert_eq!(is(b"\x28\xB5\x2F\xFD"), Packing::Zstd);
+        for first in 0..=255_u8 {
+            let is_passed_over = is(&[first, 0x2A, 0x4D, 0x18]) == Packing::Zstd;
+            assert_eq!(is_passed_over, (0x50..=0x5F).contains(&first), "{first}");
+        }
+        // A length of 35,615, records, and what is shorter than what tells.
+        for plain in [
+            &b"\x1F\x8B\0\0"[..],
+            b"\x1F\x8B\x01\x02",
+            b"\x1F\x8B",
+            b"P*M",
+            b"",
+        ] {
+            assert_eq!(is(plain), Packing::None, "{plain:?}");
         }
     }
 
