@@ -250,6 +250,17 @@ fn program_is_told_of_each_of_the_small_files_that_a_task_reads() {
 }
 
 #[test]
+fn file_that_does_not_say_its_length_is_refused() {
+    let place = Place::new().with("book", BOOK);
+    let job = |input| ["wordcount", "--input", "book", input, "--output", "out"];
+    for input in ["/proc/cpuinfo", "/proc/cpuinf?"] {
+        let said = place.refused(&job(input));
+        let what = "input /proc/cpuinfo: it has content, and its length is not known: copy it";
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+#[test]
 fn much_goes_through_a_program_in_both_directions_at_once() {
     // Far more than pipes and channels hold.
     let line = "word ".repeat(20) + "\n";

@@ -132,12 +132,19 @@ fn expand(path: &Path, into: &mut Vec<PathBuf>) -> Result<(), InputError> {
 fn look(store: &Arc<dyn Store>, path: PathBuf) -> Result<InputFile, InputError> {
     let look = || -> io::Result<(u64, Vec<u8>)> {
         let file = std::fs::File::open(&path)?;
-        let length = file.metadata()?.len();
+        let mut length = file.metadata()?.len();
         let mut first = Vec::new();
         (&file).take(Packing::LOOKED_AT).read_to_end(&mut first)?;
+        if length == 0 && !first.is_empty() {
+            // It may have been written just now.
+            length = file.metadata()?.len();
+        }
         Ok((length, first))
     };
     let (length, first) = look().map_err(unreadable(&path))?;
+    if length == 0 && !first.is_empty() {
+        return Err(InputError::Unsized { path });
+    }
     let packing = Packing::of(&first);
     // Workers have other directories, and outputs have these names: they are the same everywhere.
     let name = std::path::absolute(&path).map_err(unreadable(&path))?;

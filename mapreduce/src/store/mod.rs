@@ -86,6 +86,11 @@ pub(crate) enum InputError {
     NoMatch { pattern: String },
     #[error("input {}: neither a file nor a directory", path.display())]
     Special { path: PathBuf },
+    #[error(
+        "input {}: it has content, and its length is not known: copy it to a file",
+        path.display()
+    )]
+    Unsized { path: PathBuf },
     #[error("input {}: {why}", pattern)]
     Pattern { pattern: String, why: String },
     #[error("{}: its name is not UTF-8", path.display())]
