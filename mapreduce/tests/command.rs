@@ -250,6 +250,35 @@ fn program_is_told_of_each_of_the_small_files_that_a_task_reads() {
 }
 
 #[test]
+fn links_are_found_in_pages_of_any_encoding_and_one_line_is_one_target() {
+    let place = Place::new()
+        .with("site/a.html", b"<a title=\"caf\xe9\" href=\"latin\">x</a>")
+        .with(
+            "site/b.html",
+            b"<a data-href=\"no\" class='x'\nHREF = \" sp\n\tl\rit #y\">x</a>",
+        )
+        .with(
+            "site/c.html",
+            "<a href=\"caf\u{e9}\">x</a><a href=' \n'>x</a><a href='#x'>x</a>",
+        )
+        .with(
+            "site/d\te\nf.html",
+            b"<a href=bare>x</a><a\thref=\"\xe9\">x</a>",
+        );
+    let job = ["run", "linkgraph", "--input", "site", "--output", "out"];
+    let out = place.run(&job);
+    assert!(out.status.success(), "{out:?}");
+    let found = fs::read(place.path("out/part-00000")).expect("a file");
+    let page = |name: &str| place.path("site").join(name).display().to_string();
+    let (a, b, c) = (page("a.html"), page("b.html"), page("c.html"));
+    let d = page("d%09e%0Af.html");
+    let mut expected = format!("bare\t{d}\ncaf\u{e9}\t{c}\nlatin\t{a}\nsplit \t{b}\n").into_bytes();
+    expected.extend(b"\xe9\t");
+    expected.extend(format!("{d}\n").into_bytes());
+    assert_eq!(found, expected, "{}", String::from_utf8_lossy(&found));
+}
+
+#[test]
 fn file_that_does_not_say_its_length_is_refused() {
     let place = Place::new().with("book", BOOK);
     let job = |input| ["wordcount", "--input", "book", input, "--output", "out"];
