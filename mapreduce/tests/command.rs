@@ -279,6 +279,22 @@ fn links_are_found_in_pages_of_any_encoding_and_one_line_is_one_target() {
 }
 
 #[test]
+fn hosts_are_those_of_addresses_in_any_letters() {
+    let words = (0..3000).map(|at| format!("w{at:04}"));
+    let words = words.collect::<Vec<_>>().join(" ");
+    let docs = "example.com/r?u=http://x/\tone\nHTTP://Example.COM:80/\ttwo\n\
+                a+b.c-d://example.com\tone\n";
+    // Words of a host are pruned now and then; what is most frequent may come first or last.
+    let many = format!("many\t{words}\nmany\tw0000 w2999 w1500\nMANY\tw2999 w0000 w2999\n");
+    let place = Place::new().with("docs", format!("{docs}{many}"));
+    let found = place.done(&["termvector", "--input", "docs", "--output", "out"]);
+    let once = (1..48).map(|at| format!("w{at:04} 1"));
+    let once = once.collect::<Vec<_>>().join("\t");
+    let expected = format!("many\tw2999 4\tw0000 3\tw1500 2\t{once}");
+    assert_eq!(found, ["example.com\tone 2\ttwo 1", &expected]);
+}
+
+#[test]
 fn file_that_does_not_say_its_length_is_refused() {
     let place = Place::new().with("book", BOOK);
     let job = |input| ["wordcount", "--input", "book", input, "--output", "out"];

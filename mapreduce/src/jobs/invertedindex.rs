@@ -1,5 +1,6 @@
 //! For each word the documents that have it, in order, each once. A line is a document: its name, a
-//! TAB, its text. Words stand between white space (of ASCII).
+//! TAB, its text. Words stand between white space (of ASCII). The line of a word is made in memory,
+//! with the names of all its documents.
 
 use mapreduce::{AnyJob, Bytes, Emit, Job, KeyValues, Lists, Result, map_fn};
 
