@@ -250,6 +250,23 @@ fn program_is_told_of_each_of_the_small_files_that_a_task_reads() {
 }
 
 #[test]
+fn program_that_fails_is_said_with_the_file_that_it_was_given() {
+    let place = Place::new()
+        .with("one", "a\nb\n")
+        .with("two", "cc\nd\n")
+        .with("zero", "");
+    let mapper = "cat; case $mapreduce_map_input_file in */two) exit 3;; esac";
+    // The next file of the task has lines, or none.
+    for inputs in [["two", "one"], ["two", "zero"], ["one", "two"]] {
+        let job = [&["streaming", "--input"], &inputs[..], &["--output", "out"]].concat();
+        let said = place.refused(&[&job[..], &["--", "--mapper", mapper]].concat());
+        let file = place.path("two").display().to_string();
+        let what = format!("error: {file}, octet 3: the job's map function: cat; case");
+        assert!(said.contains(&what), "{inputs:?}: {said}");
+    }
+}
+
+#[test]
 fn links_are_found_in_pages_of_any_encoding_and_one_line_is_one_target() {
     let place = Place::new()
         .with("site/a.html", b"<a title=\"caf\xe9\" href=\"latin\">x</a>")

@@ -4,6 +4,7 @@
 
 use super::pipe::Pipe;
 use clap::Parser;
+use mapreduce::engine::task::TaskError;
 use mapreduce::{AnyJob, Bytes, Emit, Job, Lines, Mapper, Reducer, Result, U64, Values};
 use std::sync::Arc;
 
@@ -35,7 +36,29 @@ struct Mapping {
     /// The file that the program is told of in its environment: each of several small files of a
     /// task has a program of its own.
     input: String,
+    /// Where the last line begins that it was given.
+    at: u64,
     pipe: Option<Pipe>,
+}
+
+impl Mapping {
+    /// Ends the program of a file. The task may be at the next one: an error says which it was.
+    fn end(&mut self, out: &mut Emit<'_, Bytes, Bytes>) -> Result<()> {
+        let Some(mut pipe) = self.pipe.take() else {
+            return Ok(());
+        };
+        let finished = pipe.finish(out);
+        let finished = finished.map_err(|error| match error.downcast::<TaskError>() {
+            Ok(known) => *known,
+            Err(source) => TaskError::Function {
+                function: "map",
+                name: self.input.clone(),
+                offset: self.at,
+                source,
+            },
+        });
+        Ok(finished?)
+    }
 }
 
 impl Mapper for Mapping {
@@ -44,21 +67,26 @@ impl Mapper for Mapping {
     type Key = Bytes;
     type Value = Bytes;
 
-    fn map(&mut self, _at: u64, line: &[u8], out: &mut Emit<'_, Bytes, Bytes>) -> Result<()> {
+    fn map(&mut self, at: u64, line: &[u8], out: &mut Emit<'_, Bytes, Bytes>) -> Result<()> {
         if out.context().input() != self.input {
-            if let Some(mut pipe) = self.pipe.take() {
-                pipe.finish(out)?;
-            }
+            self.end(out)?;
             out.context().input().clone_into(&mut self.input);
         }
+        self.at = at;
         let programs = &self.programs;
         let pipe = Pipe::started(&mut self.pipe, &programs.mapper, programs, true, out)?;
         pipe.write(&[line, b"\n"], out)
     }
 
     fn finish(&mut self, out: &mut Emit<'_, Bytes, Bytes>) -> Result<()> {
-        let programs = &self.programs;
-        Pipe::started(&mut self.pipe, &programs.mapper, programs, true, out)?.finish(out)
+        if self.pipe.is_none() {
+            // There was no line.
+            let (context, programs) = (out.context(), &self.programs);
+            context.input().clone_into(&mut self.input);
+            self.at = context.offset();
+            Pipe::started(&mut self.pipe, &programs.mapper, programs, true, out)?;
+        }
+        self.end(out)
     }
 }
 
@@ -119,6 +147,7 @@ pub(crate) fn job() -> AnyJob {
         let mapper = move || Mapping {
             programs: Arc::clone(&programs),
             input: String::new(),
+            at: 0,
             pipe: None,
         };
         let job = Job::new("streaming", Lines, mapper, reducer);
