@@ -86,7 +86,8 @@ struct Run {
     job: Option<String>,
     #[command(flatten)]
     chain: chain::Args,
-    /// A file, a directory or a glob, or a URL (s3:, gs:, az:, file:); several may be given
+    /// A file, a directory or a glob, or a URL (s3:, gs:, az:, file:); several may be given.
+    /// Symbolic links are followed: a file that a directory has under two names is read twice
     #[arg(long, required_unless_present = "chain", num_args = 1..)]
     input: Vec<String>,
     /// The directory for the output, or its URL; it must not exist, or be empty
@@ -125,7 +126,8 @@ struct Asked {
     /// The job: `mapreduce jobs` lists them
     #[arg(required_unless_present = "chain")]
     job: Option<String>,
-    /// A file, a directory or a glob, or a URL (s3:, gs:, az:, file:); several may be given
+    /// A file, a directory or a glob, or a URL (s3:, gs:, az:, file:); several may be given.
+    /// Symbolic links are followed: a file that a directory has under two names is read twice
     #[arg(long, required_unless_present = "chain", num_args = 1..)]
     input: Vec<String>,
     /// The directory for the output, or its URL; it must not exist, or be empty

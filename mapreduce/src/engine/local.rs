@@ -38,7 +38,8 @@ type Groups = BTreeMap<String, BTreeMap<String, u64>>;
 /// How a job is run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Paths, directories, globs, and URLs of `s3:`, `gs:`, `az:` and `file:`.
+    /// Paths, directories, globs, and URLs of `s3:`, `gs:`, `az:` and `file:`. Symbolic links are
+    /// followed: a file that a directory has under two names is read twice.
     pub inputs: Vec<String>,
     /// A directory that does not exist, or is empty; or such a URL.
     pub output: PathBuf,

@@ -117,7 +117,8 @@ impl From<ObjectError> for io::Error {
 /// A place for files.
 pub(crate) trait Store: fmt::Debug + Send + Sync {
     /// The files that are meant by a name, in the order of their names: it is one, a directory
-    /// (without what begins with `.` or `_`), or a glob.
+    /// (without what begins with `.` or `_`), or a glob. Symbolic links are followed: what has two
+    /// names in a directory is two files.
     fn list(self: Arc<Self>, name: &str) -> Result<Vec<InputFile>, InputError>;
 
     /// The file of just this name, whatever it would mean as a glob.
