@@ -165,7 +165,23 @@ impl<V> std::fmt::Debug for Values<'_, V> {
 
 /// Chooses the partition of a key: of the key, and how many there are. It must depend on nothing
 /// else.
-pub type PartitionBy<K> = fn(Ref<'_, K>, u32) -> u32;
+pub trait PartitionBy<K: Codec>: Send + Sync + 'static {
+    /// The partition of a key, from 0 on and less than `partitions`.
+    fn partition(&self, key: Ref<'_, K>, partitions: u32) -> u32;
+}
+
+/// A partitioner that is a function.
+pub(crate) struct FnPartition<F>(pub(crate) F);
+
+impl<K, F> PartitionBy<K> for FnPartition<F>
+where
+    K: Codec,
+    F: Fn(Ref<'_, K>, u32) -> u32 + Send + Sync + 'static,
+{
+    fn partition(&self, key: Ref<'_, K>, partitions: u32) -> u32 {
+        (self.0)(key, partitions)
+    }
+}
 
 /// A mapper that is a function: of the types that its parameters have.
 pub struct FnMapper<I, F, K, V>(F, PhantomData<(I, K, V)>);

@@ -1,17 +1,18 @@
 //! Jobs: their functions put together, and as things that can be run without knowing their types.
 
-use crate::api::{Identity, Mapper, PartitionBy, Reducer};
+use crate::api::{FnPartition, Identity, Mapper, PartitionBy, Reducer};
 use crate::engine::collect::{Collect, Direct, Folded, PartitionOf, Sorted};
 use crate::engine::combined::{Combined, MakeCombiner};
 use crate::engine::input::InputFormat;
-use crate::engine::output::{Output, OutputFormat};
+use crate::engine::output::{As, Output, OutputFormat, Own, RecordFormat};
 use crate::engine::spill::Spills;
-use crate::engine::task::{self, Context, MapTask, Mapped, ReduceTask, Reduced, TaskError};
-use crate::{Codec, Combine, Error, Result};
+use crate::engine::task::{self, Context, How, MapTask, Mapped, ReduceTask, Reduced, TaskError};
+use crate::{Codec, Combine, Error, Ref, Result};
 use mapreduce_data::codec::{Pair, first_half};
 use mapreduce_data::fold::FoldBuffer;
 use mapreduce_data::partition::{Partitioner, by_hash, hash};
 use mapreduce_data::sort::SortBuffer;
+use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ pub struct Job<I: InputFormat, M: Mapper, R: Reducer> {
     mapper: Box<dyn Fn() -> M + Send + Sync>,
     reducer: Option<Box<dyn Fn() -> R + Send + Sync>>,
     collecting: Collecting<M>,
-    partition: Option<PartitionBy<M::Key>>,
+    partition: Option<Arc<dyn PartitionBy<M::Key>>>,
     /// It is one of the job's own, and no range.
     is_partitioned: bool,
     /// Octets of a key that decide its partition, where partitions are ranges of keys.
@@ -54,6 +55,7 @@ pub struct Job<I: InputFormat, M: Mapper, R: Reducer> {
     /// Octets of a key that make its group.
     group: fn(&[u8]) -> usize,
     output: OutputFormat,
+    own: Option<Own<R::OutKey, R::OutValue>>,
     is_sorted: bool,
 }
 
@@ -111,6 +113,7 @@ where
             ranged: <[u8]>::len,
             group: <[u8]>::len,
             output: OutputFormat::Lines,
+            own: None,
             is_sorted: false,
         }
     }
@@ -167,8 +170,17 @@ where
     /// Chooses partitions by this instead of a hash of the key. A job that is [`Self::sorted`]
     /// cannot have it: it is refused when it is to be run.
     #[must_use]
-    pub fn partition(mut self, by: PartitionBy<M::Key>) -> Self {
-        self.partition = Some(by);
+    pub fn partition(
+        self,
+        by: impl Fn(Ref<'_, M::Key>, u32) -> u32 + Send + Sync + 'static,
+    ) -> Self {
+        self.partition_by(FnPartition(by))
+    }
+
+    /// Chooses partitions by this instead of a hash of the key.
+    #[must_use]
+    pub fn partition_by(mut self, by: impl PartitionBy<M::Key>) -> Self {
+        self.partition = Some(Arc::new(by));
         self.is_partitioned = true;
         self
     }
@@ -186,6 +198,13 @@ where
     #[must_use]
     pub fn output(mut self, format: OutputFormat) -> Self {
         self.output = format;
+        self
+    }
+
+    /// Writes the output in a format of the job's own.
+    #[must_use]
+    pub fn output_by(mut self, format: impl RecordFormat<R::OutKey, R::OutValue>) -> Self {
+        self.own = Some(Arc::new(format));
         self
     }
 
@@ -209,9 +228,11 @@ where
                 context: context.fork(task),
             }));
         }
-        let output = Output::create(&task.output, task.format).map_err(TaskError::Output)?;
-        let of = PhantomData;
-        Ok(Box::new(Direct { output, of }))
+        // Without a reduce these are the types of the output.
+        let own = self.own.as_ref().map(|own| own as &dyn Any);
+        let own = own.and_then(|own| own.downcast_ref::<Own<M::Key, M::Value>>());
+        let output = Output::create(&task.output, task.format, own).map_err(TaskError::Output)?;
+        Ok(Box::new(Direct { output }))
     }
 
     fn partition_of(&self, partitions: u32, ranges: Option<Arc<Partitioner>>) -> PartitionOf {
@@ -219,11 +240,11 @@ where
             let ranged = self.ranged;
             return Arc::new(move |key, _| Ok(ranges.of(&key[..ranged(key)], partitions)));
         }
-        let Some(by) = self.partition else {
+        let Some(by) = self.partition.clone() else {
             return Arc::new(move |_, hash| Ok(by_hash(hash, partitions)));
         };
         Arc::new(move |key, _| {
-            let partition = by(M::Key::decode(key)?, partitions);
+            let partition = by.partition(M::Key::decode(key)?, partitions);
             if partition < partitions {
                 return Ok(partition);
             }
@@ -246,7 +267,7 @@ where
     /// in the order of the second half (a secondary sort).
     #[must_use]
     pub fn partition_by_first(mut self) -> Self {
-        self.partition = Some(|key, partitions| by_hash(hash(key.first_octets()), partitions));
+        self = self.partition(|key, partitions| by_hash(hash(key.first_octets()), partitions));
         self.is_partitioned = false;
         self.ranged = first_half;
         self
@@ -273,7 +294,7 @@ pub(crate) trait Code: Send + Sync {
     fn partition(&self, partitions: u32, ranges: Option<Arc<Partitioner>>) -> PartitionOf;
     fn map(&self, task: &MapTask<'_>, context: &mut Context) -> Result<Mapped, TaskError>;
     fn reduce(&self, task: ReduceTask<'_>, context: &mut Context) -> Result<Reduced, TaskError>;
-    fn output(&self) -> OutputFormat;
+    fn output(&self) -> As;
     /// Keys that the map function emits for the first records of a part, as far as they cut ranges.
     fn sample(&self, task: &MapTask<'_>, most: usize) -> Result<Vec<Vec<u8>>, TaskError>;
 }
@@ -308,8 +329,11 @@ where
         Ok(())
     }
 
-    fn output(&self) -> OutputFormat {
-        self.output
+    fn output(&self) -> As {
+        match self.own {
+            Some(_) => As::Own,
+            None => As::Format(self.output),
+        }
     }
 
     fn partition(&self, partitions: u32, ranges: Option<Arc<Partitioner>>) -> PartitionOf {
@@ -323,7 +347,11 @@ where
 
     fn reduce(&self, task: ReduceTask<'_>, context: &mut Context) -> Result<Reduced, TaskError> {
         match &self.reducer {
-            Some(reducer) => task::reduce(reducer(), self.group, task, context),
+            Some(reducer) => {
+                let (group, own) = (self.group, self.own.as_ref());
+                let how = How { group, own };
+                task::reduce(reducer(), how, task, context)
+            }
             None => Err(TaskError::Ended),
         }
     }

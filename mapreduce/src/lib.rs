@@ -47,7 +47,7 @@ pub use api::{
 pub use cli::main;
 pub use engine::input::{Fixed, InputFormat, KeyValues, Lines, Pairs, RecordReader, WholeFiles};
 pub use engine::local::{Options, OutputFile, Report};
-pub use engine::output::OutputFormat;
+pub use engine::output::{OutputFormat, RecordFormat};
 pub use job::{AnyJob, Job};
 pub use mapreduce_data::codec::{
     Bytes, Codec, CodecError, F64, Halves, I32, I64, Pair, Text, U32, U64, Unit,

@@ -9,7 +9,7 @@
 
 use crate::engine::care::Care;
 use crate::engine::local::part;
-use crate::engine::output::Target;
+use crate::engine::output::{As, Target};
 use crate::engine::progress::Progress;
 use crate::engine::side::SideFile;
 use crate::engine::spill::Bounds;
@@ -380,7 +380,8 @@ fn run_to(
 ) -> Result<Word, TaskError> {
     let care = care(order.care)?;
     let mut context = Context::new(order.task, order.attempt, progress).careful(care);
-    let format = order.format.map_or_else(|| code.output(), Into::into);
+    let asked = order.format.map(|format| As::Format(format.into()));
+    let format = asked.unwrap_or_else(|| code.output());
     let bounds = Bounds::new(order.memory, 1);
     let output = Target {
         to: files,

@@ -168,14 +168,13 @@ fn fold_groups<C: Combine>(
 }
 
 /// Without a reduce: to the output.
-pub(crate) struct Direct<K, V> {
-    pub(crate) output: Output,
-    pub(crate) of: PhantomData<(K, V)>,
+pub(crate) struct Direct<K: Codec, V: Codec> {
+    pub(crate) output: Output<K, V>,
 }
 
 impl<K: Codec, V: Codec> Sink<K, V> for Direct<K, V> {
     fn emit(&mut self, key: Ref<'_, K>, value: Ref<'_, V>) -> Result<()> {
-        self.output.write::<K, V>(key, value)
+        self.output.write(key, value)
     }
 }
 

@@ -2,7 +2,7 @@
 //! on many machines.
 
 use crate::Result;
-use crate::engine::output::{OutputFormat, Target};
+use crate::engine::output::{As, OutputFormat, Target};
 use crate::engine::progress::Progress;
 use crate::engine::spill::{Bounds, Run};
 use crate::engine::task::{Context, Counters, MapPart, MapTask, OWN, ReduceTask, TaskError, add};
@@ -342,8 +342,9 @@ impl Local<'_> {
             .expect("there are as many as the plan says")
     }
 
-    fn format(&self) -> OutputFormat {
-        self.options.format.unwrap_or_else(|| self.code.output())
+    fn format(&self) -> As {
+        let asked = self.options.format.map(As::Format);
+        asked.unwrap_or_else(|| self.code.output())
     }
 
     /// Of one task among those that run here at once. Steps of a chain have a part of all threads

@@ -5,7 +5,7 @@ use crate::engine::care::Care;
 use crate::engine::collect::{Collect, Collected, PartitionOf};
 use crate::engine::files;
 use crate::engine::input::{InputFormat, RecordReader, Source};
-use crate::engine::output::{Output, OutputFormat, Target, Written};
+use crate::engine::output::{As, Output, Own, Target, Written};
 use crate::engine::progress::Progress;
 use crate::engine::side::{Nowhere, SideFile, SideFiles};
 use crate::engine::spill::{self, Bounds, Run};
@@ -291,7 +291,7 @@ pub(crate) struct MapTask<'a> {
     pub(crate) directory: &'a Path,
     /// The output file of a job without reduce.
     pub(crate) output: Target<'a>,
-    pub(crate) format: OutputFormat,
+    pub(crate) format: As,
     /// Octets of memory for records.
     pub(crate) budget: usize,
     /// Of what it merges.
@@ -499,15 +499,22 @@ pub(crate) struct ReduceTask<'a> {
     /// For merging more than can be open at once. It exists and is empty.
     pub(crate) directory: &'a Path,
     pub(crate) output: Target<'a>,
-    pub(crate) format: OutputFormat,
+    pub(crate) format: As,
     /// Of what it merges.
     pub(crate) bounds: Bounds,
+}
+
+/// How a job has its keys grouped, and its output written.
+pub(crate) struct How<'a, R: Reducer> {
+    /// Octets of a key that make its group.
+    pub(crate) group: fn(&[u8]) -> usize,
+    pub(crate) own: Option<&'a Own<R::OutKey, R::OutValue>>,
 }
 
 /// Runs a reduce function over a partition.
 pub(crate) fn reduce<R: Reducer>(
     mut reducer: R,
-    group: fn(&[u8]) -> usize,
+    how: How<'_, R>,
     task: ReduceTask<'_>,
     context: &mut Context,
 ) -> Result<Reduced, TaskError> {
@@ -516,7 +523,7 @@ pub(crate) fn reduce<R: Reducer>(
     let progress = Arc::clone(context.progress());
     let merged = spill::merge_all(task.sources, task.directory, task.bounds, &progress);
     let (merged, spilled) = merged.map_err(|error| on_disk(task.directory)(error.into()))?;
-    let output = Output::create(&task.output, task.format);
+    let output = Output::create(&task.output, task.format, how.own);
     let mut output = output.map_err(TaskError::Output)?;
     let mut sides = SideFiles::new(&task.output, false, context.task);
     let mut out = Emit {
@@ -524,7 +531,7 @@ pub(crate) fn reduce<R: Reducer>(
         context,
         sides: &mut sides,
     };
-    let mut groups = Groups::by(group, merged);
+    let mut groups = Groups::by(how.group, merged);
     let mut count = 0_u64;
     while groups
         .advance()
