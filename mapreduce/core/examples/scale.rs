@@ -571,6 +571,7 @@ fn image(size: Size, case: Case) -> JobImage {
             length: splits * (64 << 20),
             splittable: true,
             hosts: (0..3).map(holder).map(host).collect(),
+            version: String::new(),
         }
     });
     let shape = Shape {

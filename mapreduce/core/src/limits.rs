@@ -27,6 +27,8 @@ pub const NAME_BYTES_MAX: usize = 253;
 pub const URI_BYTES_MAX: usize = 2_048;
 /// Hosts that are remembered for a file: replicas of a block in HDFS are three.
 pub const HOSTS_MAX: usize = 8;
+/// Bytes of what an object store calls a version of an object.
+pub const VERSION_BYTES_MAX: usize = 256;
 /// Attempts that may fail before a job does, at most.
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Bad records that a job may skip, at most: each is a record of the log.

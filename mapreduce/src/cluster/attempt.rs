@@ -478,6 +478,7 @@ fn map(job: &Job, assignment: &Assignment) -> Result<What, Failure> {
         input: part.uri.to_owned(),
         begin: part.offset,
         end: part.offset + part.length,
+        version: part.version.to_owned(),
     });
     let first = parts.next().ok_or_else(|| Failure {
         class: FailureClass::IoFatal,

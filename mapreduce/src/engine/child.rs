@@ -110,6 +110,9 @@ pub(crate) struct Range {
     pub(crate) begin: u64,
     /// What is packed is read to its end.
     pub(crate) end: u64,
+    /// What the file must be; empty where nobody knows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) version: String,
 }
 
 /// Where a region is.
@@ -443,6 +446,7 @@ fn inputs(code: &dyn Code, parts: &[Range]) -> Result<Vec<InputFile>, TaskError>
     let stores = Stores::default();
     let files = parts.iter().map(|part| {
         let file = stores.input(&part.input);
+        let file = file.and_then(|file| file.must_be(&part.version));
         let file = file.map_err(|error| TaskError::Input {
             name: part.input.clone(),
             offset: part.begin,
@@ -511,23 +515,31 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(b"\x1F\x8B\x08\0").expect("room");
         let input = file.path().display().to_string();
-        let (begin, end) = (0, 4);
-        let range = Range { input, begin, end };
+        let range = Range {
+            input,
+            begin: 0,
+            end: 4,
+            version: String::new(),
+        };
         let packing = |code: &dyn Code| {
             let files = inputs(code, std::slice::from_ref(&range));
             files.expect("it is there")[0].packing
         };
-        type Same = Identity<Bytes, Bytes>;
         let none = |_: &[u8], _: &[u8], _: &mut Emit<'_, Bytes, Bytes>| Ok(());
         let lines = Job::new(
             "",
             KeyValues,
             move || map_fn(KeyValues, none),
-            Same::default,
+            Identity::<Bytes, Bytes>::default,
         );
         assert_eq!(packing(&lines), Packing::Gzip);
         let pairs = Pairs::<Bytes, Bytes>::default;
-        let pairs = Job::new("", pairs(), move || map_fn(pairs(), none), Same::default);
+        let pairs = Job::new(
+            "",
+            pairs(),
+            move || map_fn(pairs(), none),
+            Identity::<Bytes, Bytes>::default,
+        );
         assert_eq!(packing(&pairs), Packing::None);
     }
 }

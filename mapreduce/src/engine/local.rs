@@ -268,6 +268,7 @@ fn plan(
         length: file.length,
         splittable: code.splits() && file.packing == Packing::None,
         hosts: hosts(&file.name),
+        version: file.version().to_owned(),
     });
     let files: Vec<_> = files.collect();
     let by_input = || plan::split_bytes_for(octets);

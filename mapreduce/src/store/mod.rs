@@ -65,6 +65,19 @@ pub(crate) struct InputFile {
 }
 
 impl InputFile {
+    /// What it is now; empty where the store does not know.
+    pub(crate) fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or_default()
+    }
+
+    /// The same, unless it is not what it was when the job was submitted.
+    pub(crate) fn must_be(self, version: &str) -> Result<Self, InputError> {
+        if version.is_empty() || version == self.version() {
+            return Ok(self);
+        }
+        Err(InputError::Changed { name: self.name })
+    }
+
     /// To be read as it is, whatever its first octets are, by formats whose files are never packed.
     pub(crate) fn plain(self) -> Self {
         let packing = Packing::None;
@@ -93,6 +106,11 @@ pub(crate) enum InputError {
     Unsized { path: PathBuf },
     #[error("input {}: {why}", pattern)]
     Pattern { pattern: String, why: String },
+    #[error(
+        "input {name}: it has changed since the job was submitted, and parts of it were read as it \
+         was then; submit the job again"
+    )]
+    Changed { name: String },
     #[error("{}: its name is not UTF-8", path.display())]
     NotUtf8 { path: PathBuf },
     #[error("input {0}")]

@@ -11,7 +11,7 @@ use std::fmt;
 
 pub use splits::{Part, Split, SplitError, SplitList, SplitRun};
 
-use crate::limits::{HOSTS_MAX, TASKS_MAX, URI_BYTES_MAX};
+use crate::limits::{HOSTS_MAX, TASKS_MAX, URI_BYTES_MAX, VERSION_BYTES_MAX};
 use crate::names::HostName;
 
 /// Split size of a large input unless the user says another, bytes: that of Google's system.
@@ -41,6 +41,8 @@ pub struct InputFile {
     pub splittable: bool,
     /// Machines that hold it, if that is known.
     pub hosts: Vec<HostName>,
+    /// What it is now, where its store says so: who reads it must find the same. Else empty.
+    pub version: String,
 }
 
 /// What a plan is made for.
@@ -221,6 +223,11 @@ fn rows(files: &[InputFile], shape: Shape, bytes: u64) -> Vec<SplitRun> {
         length: file.length,
         split_bytes: split_bytes_of(file, shape),
         hosts: hosts(file).to_vec(),
+        // One that is beyond all measure is not looked at.
+        version: Some(&file.version)
+            .filter(|version| version.len() <= VERSION_BYTES_MAX)
+            .cloned()
+            .unwrap_or_default(),
         joined,
     });
     rows.collect()

@@ -11,6 +11,7 @@ fn file(uri: &str, length: u64, splittable: bool) -> InputFile {
         length,
         splittable,
         hosts: Vec::new(),
+        version: String::new(),
     }
 }
 
@@ -172,6 +173,7 @@ fn stored_splits_that_cannot_be_joined_are_refused() {
         length,
         split_bytes: 10,
         hosts: Vec::new(),
+        version: String::new(),
         joined,
     };
     let refused = |rows: &[(u64, bool)]| {

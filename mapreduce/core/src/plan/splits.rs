@@ -4,7 +4,9 @@
 
 use prost::Message as _;
 
-use crate::limits::{HOSTS_MAX, TASKS_MAX, URI_BYTES_MAX, VALUE_BYTES_MAX, VALUE_READ_BYTES_MAX};
+use crate::limits::{
+    HOSTS_MAX, TASKS_MAX, URI_BYTES_MAX, VALUE_BYTES_MAX, VALUE_READ_BYTES_MAX, VERSION_BYTES_MAX,
+};
 use crate::names::HostName;
 
 /// Version of the stored form.
@@ -23,6 +25,8 @@ pub struct SplitRun {
     pub split_bytes: u64,
     /// Machines that hold it.
     pub hosts: Vec<HostName>,
+    /// What the file was when the job was submitted, where its store says so; else empty.
+    pub version: String,
     /// It is in one split with the row before it. Both are ranges of one piece.
     pub joined: bool,
 }
@@ -51,6 +55,8 @@ pub struct Part<'a> {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+    /// What the file must be; empty where nobody knows.
+    pub version: &'a str,
 }
 
 impl<'a> Split<'a> {
@@ -63,6 +69,7 @@ impl<'a> Split<'a> {
                 uri: &run.uri,
                 offset: run.offset + skipped,
                 length: run.split_bytes.min(run.length - skipped),
+                version: &run.version,
             }
         })
     }
@@ -107,8 +114,8 @@ pub enum SplitError {
         /// Which run, from 0.
         run: usize,
     },
-    /// An address or a host that is too long, or too many hosts.
-    #[error("run {run} of the splits has an address or hosts beyond the limits")]
+    /// An address, a host or a version that is too long, or too many hosts.
+    #[error("run {run} of the splits has an address, hosts or a version beyond the limits")]
     Names {
         /// Which run, from 0.
         run: usize,
@@ -156,7 +163,11 @@ impl SplitList {
                 return Err(SplitError::Range { run: index });
             }
             let uri_bytes = run.uri.len();
-            if uri_bytes == 0 || uri_bytes > URI_BYTES_MAX || run.hosts.len() > HOSTS_MAX {
+            if uri_bytes == 0
+                || uri_bytes > URI_BYTES_MAX
+                || run.hosts.len() > HOSTS_MAX
+                || run.version.len() > VERSION_BYTES_MAX
+            {
                 return Err(SplitError::Names { run: index });
             }
             if run.joined {
@@ -320,6 +331,8 @@ struct WireRun {
     hosts: Vec<String>,
     #[prost(bool, tag = "6")]
     joined: bool,
+    #[prost(string, tag = "7")]
+    version: String,
 }
 
 impl WireRun {
@@ -335,6 +348,7 @@ impl WireRun {
                 .map(|host| host.as_str().to_owned())
                 .collect(),
             joined: run.joined,
+            version: run.version.clone(),
         }
     }
 
@@ -351,6 +365,7 @@ impl WireRun {
             length: self.length,
             split_bytes: self.split_bytes,
             joined: self.joined,
+            version: self.version,
         })
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn image(job: u64, maps: u32, reduces: u32, options: JobOptions) -> J
         length: 1,
         splittable: true,
         hosts: vec![host(u64::from(map))],
+        version: String::new(),
     });
     let shape = Shape {
         split_bytes: 1,

@@ -298,6 +298,34 @@ fn output_is_the_same_when_a_master_and_a_worker_are_killed() {
     assert_eq!(output, expected);
 }
 
+#[test]
+fn object_that_changes_while_a_job_reads_it_ends_the_job() {
+    let buckets = Buckets::start().expect("a server");
+    let place = buckets.place(1, 1, 1).expect("a group");
+    buckets.put("in", text(3, 9000)).expect("an object");
+    let settings = [
+        "--input",
+        "s3://data/in",
+        "--split-size",
+        "20k",
+        "--attempts",
+        "1",
+    ];
+    let mut submitted = begin(&place, "slow", "out", &settings).expect("it starts");
+    eventually(PATIENCE, "some maps", || maps_done(&place) >= Some(1))
+        .unwrap_or_else(|error| panic!("{error}\n{}", place.logs()));
+    // As long as it was.
+    buckets.put("in", text(4, 9000)).expect("an object");
+    let ended = ended(&mut submitted);
+    let said = fs::read_to_string(place.path("submit.log")).expect("a log");
+    assert_eq!(ended, Some(1), "{said}\n{}", place.logs());
+    assert!(said.contains("s3://data/in"), "{said}");
+    assert!(said.contains("changed"), "{said}");
+    let is_clean = || buckets.all("out").is_empty();
+    eventually(PATIENCE, "nothing to be left", is_clean)
+        .unwrap_or_else(|error| panic!("{error}\n{}", place.logs()));
+}
+
 /// Maps of the only job that are done.
 fn maps_done(place: &Place) -> Option<u64> {
     let listed = place.mapreduce(&["list", "-o", "json"]).ok()?;

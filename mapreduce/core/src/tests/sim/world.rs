@@ -388,6 +388,7 @@ impl World {
             hosts: HostName::new(&(map as usize % hosts).to_string())
                 .into_iter()
                 .collect(),
+            version: String::new(),
         });
         let shape = Shape {
             split_bytes: 1,
