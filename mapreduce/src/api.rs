@@ -88,6 +88,12 @@ impl<K: Codec, V: Codec> Emit<'_, K, V> {
         self.context.count(group, name, by);
     }
 
+    /// Says for people how the task stands, in a line: `mapreduce status` and the status page show
+    /// it while the task runs. Code that says something lives, however long its record takes.
+    pub fn status(&mut self, text: &str) {
+        self.context.says(text);
+    }
+
     /// A file of the task beside its records, by a name: what was refused, say. It is opened when
     /// it is asked for first. In the output it is called `_NAME-m-00007`, or `_NAME-r-00007` of a
     /// reduce task; it appears with the output, and of what was run twice there is one. Who reads

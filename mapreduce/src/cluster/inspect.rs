@@ -5,9 +5,11 @@
 
 use crate::cluster::master::{Office, Shared};
 use crate::cluster::{proto, wire};
+use crate::engine::progress::STATUS_MAX;
 use mapreduce_core::master::event::Report;
 use mapreduce_core::master::{AttemptView, Master, TaskView, WorkerView};
 use mapreduce_core::names::{AttemptId, Incarnation, JobId, Phase, TaskId};
+use mapreduce_core::record::bounded;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -66,6 +68,41 @@ impl FailedAt {
     }
 }
 
+/// What the code of attempts says of them, as their workers have told last.
+#[derive(Default)]
+pub(super) struct Said(BTreeMap<Incarnation, BTreeMap<AttemptId, String>>);
+
+impl Said {
+    /// Notes what a report says; of strangers nothing is kept.
+    pub(super) fn note(&mut self, master: &Master, report: &proto::ReportRequest) {
+        let from = Incarnation(report.incarnation);
+        if master.worker(from).is_none() {
+            return;
+        }
+        let told = report.running.iter().filter(|it| !it.status.is_empty());
+        let told = told.take(ANSWER_MAX).filter_map(|it| {
+            let attempt = wire::attempt_of(it.attempt).ok()?;
+            Some((attempt, bounded(&it.status, STATUS_MAX).to_owned()))
+        });
+        let told: BTreeMap<_, _> = told.collect();
+        if told.is_empty() {
+            self.0.remove(&from);
+        } else {
+            self.0.insert(from, told);
+        }
+    }
+
+    /// A worker is gone.
+    pub(super) fn forget(&mut self, worker: Incarnation) {
+        self.0.remove(&worker);
+    }
+
+    fn of(&self, worker: Incarnation, attempt: AttemptId) -> String {
+        let told = self.0.get(&worker).and_then(|told| told.get(&attempt));
+        told.cloned().unwrap_or_default()
+    }
+}
+
 fn name_of(master: &Master, worker: Incarnation) -> String {
     let found = master.worker(worker);
     found.map_or_else(String::new, |it| it.info.name.to_string())
@@ -101,7 +138,7 @@ fn answer(office: &Office, asked: &proto::InspectRequest) -> proto::InspectRespo
     if let Some(id) = asked.job.map(JobId) {
         let max = (asked.tasks_max as usize).min(ANSWER_MAX);
         let tasks = master.tasks(id, asked.tasks_from as usize, max);
-        answer.tasks = tasks.into_iter().map(|it| task(master, it)).collect();
+        answer.tasks = tasks.into_iter().map(|it| task(office, it)).collect();
         answer.tasks_count = master
             .view(id)
             .map_or(0, |view| view.maps.count.saturating_add(view.reduces.count));
@@ -183,16 +220,17 @@ fn worker(worker: WorkerView<'_>) -> proto::WorkerSeen {
     }
 }
 
-fn task(master: &Master, seen: TaskView) -> proto::TaskSeen {
+fn task(office: &Office, seen: TaskView) -> proto::TaskSeen {
     let attempt = |it: &AttemptView| proto::AttemptSeen {
         attempt: Some(wire::attempt(it.attempt)),
         incarnation: it.worker.0,
-        worker: name_of(master, it.worker),
+        worker: name_of(&office.master, it.worker),
         runtime_ms: ms(it.runtime),
         octets: it.bytes,
         records: it.records,
         backup: it.is_backup,
         finished: it.is_finished,
+        status: office.said.of(it.worker, it.attempt),
     };
     proto::TaskSeen {
         task: Some(wire::task(seen.task)),

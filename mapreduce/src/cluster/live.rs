@@ -88,6 +88,8 @@ pub(crate) struct Runs {
     pub(crate) octets: u64,
     pub(crate) records: u64,
     pub(crate) is_backup: bool,
+    /// What its code says; often nothing.
+    pub(crate) status: String,
 }
 
 /// The attempts of an answer that have not finished, the longest first.
@@ -110,6 +112,7 @@ pub(crate) fn running(answer: &proto::InspectResponse) -> Vec<Runs> {
                 octets: it.octets,
                 records: it.records,
                 is_backup: it.backup,
+                status: it.status.clone(),
             });
         }
     }

@@ -45,6 +45,8 @@ pub(super) struct Office {
     pub(super) appends: VecDeque<Append>,
     /// Where attempts failed, for people.
     pub(super) failed_at: inspect::FailedAt,
+    /// What the code of attempts says, for people.
+    pub(super) said: inspect::Said,
     pub(super) is_over: bool,
 }
 
@@ -171,6 +173,7 @@ impl Office {
 
     /// A worker is gone.
     pub(super) fn forget(&mut self, worker: Incarnation) {
+        self.said.forget(worker);
         if let Some(outbox) = self.outboxes.remove(&worker) {
             outbox.told.notify_waiters();
         }
@@ -211,7 +214,10 @@ impl master_server::Master for Reports {
         &self,
         request: Request<proto::ReportRequest>,
     ) -> Result<Response<proto::ReportResponse>, Status> {
-        let report = wire::report_of(request.into_inner());
+        let request = request.into_inner();
+        self.shared
+            .with(|office| office.said.note(&office.master, &request));
+        let report = wire::report_of(request);
         let report = report.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (from, sequence) = (report.incarnation, report.sequence);
         self.shared
@@ -354,6 +360,7 @@ async fn hold_office(
         outboxes: BTreeMap::new(),
         appends: VecDeque::new(),
         failed_at: inspect::FailedAt::default(),
+        said: inspect::Said::default(),
         is_over: false,
     });
     let office = InOffice(Arc::clone(shared));

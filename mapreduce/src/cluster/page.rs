@@ -336,11 +336,13 @@ fn task_rows(page: &mut Html, view: &View, tasks: &Rows) {
             page.raw(" for ").text(words::time(runs.runtime)).raw(", ");
             page.text(words::octets(runs.octets)).raw(", ");
             page.text(runs.records).raw(" records");
-            page.raw(if runs.is_backup {
-                ", backup<br>"
-            } else {
-                "<br>"
-            });
+            if runs.is_backup {
+                page.raw(", backup");
+            }
+            if !runs.status.is_empty() {
+                page.raw(": ").text(words::line(&runs.status));
+            }
+            page.raw("<br>");
         }
         if let Some(winner) = row.winner {
             page.log_link(&view.key, winner);

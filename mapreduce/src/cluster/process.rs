@@ -4,15 +4,17 @@
 
 use crate::cluster::shuffle::LOG_MAX;
 use crate::engine::child::{FailureKind, Order, Word};
+use crate::engine::progress::STATUS_MAX;
 use crate::{Error, Result};
 use fs_err as fs;
-use mapreduce_core::record::FailureClass;
+use mapreduce_core::record::{FailureClass, bounded};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -72,6 +74,20 @@ impl From<std::io::Error> for Failure {
 pub(crate) struct Progress {
     pub(crate) octets: AtomicU64,
     pub(crate) records: AtomicU64,
+    /// What the job's code says of it.
+    status: Mutex<String>,
+}
+
+impl Progress {
+    fn says(&self, status: String) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// What the job's code says of it, at most so many octets; often nothing.
+    pub(crate) fn status(&self) -> String {
+        let said = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        bounded(&said, STATUS_MAX).to_owned()
+    }
 }
 
 /// The group of processes that a task is. Dropping it ends them all.
@@ -193,7 +209,11 @@ async fn listen(
                 records,
                 passed,
                 is_in_code,
-            }) => ((octets, records, passed), is_in_code),
+                status,
+            }) => {
+                progress.says(status);
+                ((octets, records, passed), is_in_code)
+            }
             Ok(word) => return Ok(Some(word)),
             Err(_) => {
                 let said = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
@@ -306,6 +326,7 @@ mod tests {
             records,
             passed,
             is_in_code,
+            status: String::new(),
         };
         serde_json::to_string(&word).expect("JSON")
     }

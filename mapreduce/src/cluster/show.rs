@@ -65,6 +65,8 @@ struct RunsJson {
     octets: u64,
     records: u64,
     backup: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    status: String,
 }
 
 impl<'a> Json<'a> {
@@ -82,6 +84,7 @@ impl<'a> Json<'a> {
             octets: runs.octets,
             records: runs.records,
             backup: runs.is_backup,
+            status: runs.status,
         };
         let live = live.filter(|_| view.state == State::Running);
         Self {
@@ -173,7 +176,7 @@ pub(crate) fn details(view: &View, live: Result<&proto::InspectResponse, &str>) 
 
 fn attempts(running: &[Runs]) -> String {
     let heads = [
-        "TASK", "ATTEMPT", "WORKER", "RUNTIME", "READ", "RECORDS", "BACKUP",
+        "TASK", "ATTEMPT", "WORKER", "RUNTIME", "READ", "RECORDS", "BACKUP", "STATUS",
     ];
     let rows: Vec<_> = running
         .iter()
@@ -187,6 +190,7 @@ fn attempts(running: &[Runs]) -> String {
                 words::octets(runs.octets),
                 runs.records.to_string(),
                 if runs.is_backup { "yes" } else { "" }.to_owned(),
+                words::line(&runs.status),
             ]
         })
         .collect();

@@ -274,6 +274,18 @@ impl Shared {
         present
     }
 
+    /// Puts beside what runs what its code says of it.
+    fn say_status(&self, report: &mut proto::ReportRequest) {
+        let inner = self.lock();
+        for told in &mut report.running {
+            let attempt = wire::attempt_of(told.attempt);
+            let attempt = attempt.ok().and_then(|id| inner.attempts.get(&id));
+            if let Some(State::Running(running)) = attempt.map(|attempt| &attempt.state) {
+                told.status = running.progress.status();
+            }
+        }
+    }
+
     fn report(&self) -> Report {
         let mut inner = self.lock();
         inner.sequence += 1;
@@ -558,7 +570,8 @@ async fn report_all(shared: &Arc<Shared>) {
             tokio::time::sleep(AGAIN).await;
             continue;
         };
-        let report = wire::report(&shared.report());
+        let mut report = wire::report(&shared.report());
+        shared.say_status(&mut report);
         asked.spawn(ask(client.clone(), report));
         loop {
             let has_room = asked.len() < ASKED_MAX;

@@ -144,6 +144,9 @@ pub(crate) enum Word {
         /// It is known that the job's own code is at work, and not the engine.
         #[serde(default)]
         is_in_code: bool,
+        /// What the job's code says of the task.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        status: String,
     },
     /// It is done.
     Done {
@@ -314,6 +317,7 @@ fn how_far(progress: &Progress) -> Word {
         records: progress.records.load(Ordering::Relaxed),
         passed: progress.passed.load(Ordering::Relaxed),
         is_in_code: progress.is_in_code.load(Ordering::Relaxed),
+        status: progress.status(),
     }
 }
 

@@ -4,11 +4,14 @@
 //! A task is alive when any of its numbers moves. Octets and records of its input do while it maps;
 //! while runs are merged, and within the values of one key, only the records that pass do.
 
+use mapreduce_core::record::bounded;
 use mapreduce_data::RunError;
 use mapreduce_data::merge::Cursor;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+/// Octets of what code says of its task.
+pub(crate) const STATUS_MAX: usize = 200;
 /// Records that pass between two looks at whether the task goes on: of the longest ones, 4 GiB.
 const LOOK_EVERY: u64 = 64;
 
@@ -27,6 +30,8 @@ pub(crate) struct Progress {
     pub(crate) all: Arc<AtomicU64>,
     /// Nobody wants it any more.
     pub(crate) ended: Arc<AtomicBool>,
+    /// What its code says of it, for people: see [`Self::says`].
+    pub(crate) status: Mutex<String>,
 }
 
 impl Progress {
@@ -34,6 +39,21 @@ impl Progress {
         let before = self.octets.swap(octets, Ordering::Relaxed);
         let more = octets.saturating_sub(before);
         self.all.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// The job's code says how it stands: it lives.
+    pub(crate) fn says(&self, status: &str) {
+        let mut said = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        said.clear();
+        said.push_str(bounded(status, STATUS_MAX));
+        drop(said);
+        self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it has said last.
+    pub(crate) fn status(&self) -> String {
+        let said = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        said.clone()
     }
 
     pub(crate) fn has_ended(&self) -> bool {

@@ -196,6 +196,10 @@ impl Context {
         *counter = counter.saturating_add(by);
     }
 
+    pub(crate) fn says(&self, status: &str) {
+        self.progress.says(status);
+    }
+
     /// Looks now and then whether it goes on, and says how far it is.
     fn look(&self, records: u64, octets: impl FnOnce() -> u64) -> Result<(), TaskError> {
         // Each record: some functions take minutes for one.

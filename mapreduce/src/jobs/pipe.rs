@@ -41,6 +41,8 @@ enum Event {
     Lines(Vec<u8>),
     /// A counter: group, name, and by how much.
     Count(String, String, u64),
+    /// How it stands.
+    Status(String),
     /// The end of its output, or why it cannot be read.
     End(io::Result<()>),
     /// The end of its standard error: what it said last.
@@ -197,6 +199,7 @@ impl Pipe {
                 }
             }
             Event::Count(group, name, by) => out.count(&group, &name, by),
+            Event::Status(text) => out.status(&text),
             Event::Said(said) => self.said = Some(said),
             Event::End(end) => {
                 self.is_at_end = true;
@@ -278,7 +281,7 @@ fn read_lines(mut stdout: ChildStdout, tells: &SyncSender<Event>) {
     let _ = tells.send(Event::End(end));
 }
 
-/// Standard error: counters, and words of which the last are kept. All go on to our own.
+/// Standard error: counters, how it stands, and words, which go on to our own; the last are kept.
 fn read_words(stderr: ChildStderr, tells: &SyncSender<Event>) {
     let mut said: VecDeque<u8> = VecDeque::new();
     let mut lines = BufReader::new(stderr);
@@ -299,6 +302,12 @@ fn read_words(stderr: ChildStderr, tells: &SyncSender<Event>) {
             }
             continue;
         }
+        if let Some(text) = status(&line) {
+            if tells.send(Event::Status(text)).is_err() {
+                return;
+            }
+            continue;
+        }
         said.extend(&line);
         let surplus = said.len().saturating_sub(SHOWN);
         said.drain(..surplus);
@@ -306,6 +315,12 @@ fn read_words(stderr: ChildStderr, tells: &SyncSender<Event>) {
         let _ = io::stderr().write_all(&line);
     }
     let _ = tells.send(Event::Said(said.into()));
+}
+
+/// `reporter:status:text`
+fn status(line: &[u8]) -> Option<String> {
+    let text = line.strip_prefix(b"reporter:status:")?;
+    Some(String::from_utf8_lossy(text).trim().to_owned())
 }
 
 /// `reporter:counter:group,name,amount`
