@@ -710,3 +710,17 @@ fn job_that_is_killed_has_no_output_and_the_next_one_has_all() {
         COUNTS
     );
 }
+
+#[test]
+fn whoever_asks_a_group_that_is_not_there_is_told_so() {
+    let place = Place::new();
+    // Nobody listens at this port.
+    let out = place.run(&["list", "--endpoints", "127.0.0.1:1"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("error: the group is not reached for"),
+        "{said}"
+    );
+    assert!(out.stdout.is_empty());
+}

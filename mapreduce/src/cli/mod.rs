@@ -4,6 +4,7 @@ mod cluster;
 mod people;
 
 use crate::chain;
+use crate::cluster::follow::Unreached;
 use crate::engine::local::{self, Options, Phase, Report, Watch};
 use crate::engine::task::TaskError;
 use crate::job::Code;
@@ -17,6 +18,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
+
+/// The exit code when the group is not reached.
+const UNREACHED: u8 = 3;
 
 /// Octets with which merging works well, to what one buffer can address.
 const MEMORY_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=2 << 30;
@@ -45,26 +49,71 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a job on this machine, in one process
+    #[command(after_help = "\
+Examples:
+  mapreduce run wordcount --input books 'logs/*.gz' --output counts
+  mapreduce run sort --input records.txt --output sorted --reduces 8 --memory 64MiB
+  mapreduce run grep --input logs --output found -- 'error|fatal'
+  mapreduce run --chain steps.toml")]
     Run(Box<Run>),
     /// List the jobs that this binary has
     Jobs,
     /// Be a master, or stand by to be one
+    #[command(after_help = "\
+Examples:
+  mapreduce master --endpoints 10.1.0.1:2379,10.2.0.1:2379,10.3.0.1:2379 --listen 10.1.0.5:7070
+  mapreduce master --listen-http 10.1.0.5:7072 --keep-jobs 500")]
     Master(cluster::Master),
     /// Run tasks
+    #[command(after_help = "\
+Examples:
+  mapreduce worker --endpoints 10.1.0.1:2379,10.2.0.1:2379 --listen 10.1.0.6:7071
+  mapreduce worker --slots 4 --task-memory 2GiB --data-dir /var/lib/mapreduce --holds /data")]
     Worker(cluster::Worker),
     /// Submit a job, or a chain of jobs, to the workers, and show how far it is
+    #[command(after_help = "\
+Examples:
+  mapreduce submit wordcount --input /data/books --output /data/counts --reduces 8
+  mapreduce submit streaming --input /data/logs --output /data/hits --file count.py -- \\
+      --mapper 'python3 count.py'
+  mapreduce submit sort --detach --overwrite --input s3://in/records --output s3://out/sorted
+  mapreduce submit --chain steps.toml --work /data/steps.chain")]
     Submit(Box<cluster::Submit>),
     /// Show how far a job is until it is over, as `submit` does
+    #[command(after_help = "\
+Examples:
+  mapreduce watch 3f2a
+  mapreduce watch 3f2a -o json")]
     Watch(people::Looked),
     /// List jobs of the workers
+    #[command(after_help = "\
+Examples:
+  mapreduce list
+  mapreduce list -o json")]
     List(people::Everything),
     /// Show a job: its phases, what runs, what failed
+    #[command(after_help = "\
+Examples:
+  mapreduce status 3f2a
+  mapreduce status job-17 -o json")]
     Status(people::Looked),
     /// End a job
+    #[command(after_help = "\
+Examples:
+  mapreduce cancel 3f2a")]
     Cancel(people::Named),
     /// Show what the attempts of a job printed to standard error
+    #[command(after_help = "\
+Examples:
+  mapreduce logs 3f2a
+  mapreduce logs 3f2a --task map-00003
+  mapreduce logs 3f2a --attempt 12.7")]
     Logs(people::Logs),
     /// Forget a job that has ended; its output stays
+    #[command(after_help = "\
+Examples:
+  mapreduce remove 3f2a
+  mapreduce remove --discard 3f2a")]
     Remove(people::Removed),
     /// Run a task that a worker orders on standard input
     #[command(hide = true)]
@@ -198,8 +247,8 @@ fn memory(text: &str) -> Result<u64, String> {
 
 /// The `main` of a binary that has these jobs.
 ///
-/// Exit codes: 0 done, 1 the job failed or was refused, 2 wrong usage, 3 the job was cancelled, 130
-/// whoever looked on was interrupted, and the job goes on.
+/// Exit codes: 0 done, 1 the job failed or was refused, 2 wrong usage, 3 the group is not reached,
+/// 4 the job was cancelled, 130 whoever looked on was interrupted, and the job goes on.
 pub fn main(jobs: Vec<AnyJob>) -> ExitCode {
     let cli = Cli::parse();
     // As many runs as memory takes are merged at once: the limit that most systems give is less.
@@ -223,7 +272,11 @@ pub fn main(jobs: Vec<AnyJob>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", with_causes(&*error));
-            ExitCode::FAILURE
+            if error.is::<Unreached>() {
+                ExitCode::from(UNREACHED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -425,9 +478,23 @@ mod tests {
     }
 
     #[test]
-    fn command_line_is_well_formed() {
+    fn command_line_is_well_formed_and_its_help_has_examples_that_are_right() {
         use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        let mut cli = Cli::command();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands_mut().filter(|it| !it.is_hide_set()) {
+            let name = command.get_name().to_owned();
+            if name == "jobs" {
+                continue;
+            }
+            let help = command.render_long_help().to_string();
+            let (_, examples) = help.split_once("Examples:\n").expect(&name);
+            let examples = examples.replace("\\\n", "");
+            for example in examples.lines() {
+                let words = example.split_whitespace();
+                Cli::try_parse_from(words).unwrap_or_else(|wrong| panic!("{example}: {wrong}"));
+            }
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// A job that was cancelled.
-const CANCELLED: u8 = 3;
+const CANCELLED: u8 = 4;
 /// Tasks that are asked for.
 const TASKS: usize = 1_000;
 /// A cancelled job's output is removed by the master; whoever cancels waits for so long.
@@ -87,7 +87,7 @@ fn write_json(what: &impl Serialize) -> Result<()> {
 /// A copy of everything, and the job that is named.
 async fn find(client: &Client, name: &str) -> Result<(Watching, String, JobId)> {
     let watching = follow::watch_all(client);
-    watching.loaded().await;
+    watching.loaded().await?;
     let (key, id) = watching.look(|copy| follow::named(copy, name))?;
     Ok((watching, key, id))
 }
@@ -190,7 +190,7 @@ pub(super) fn left(steps: &[(String, String)]) -> ExitCode {
 
 pub(super) async fn list(args: Everything) -> Result<()> {
     let watching = follow::watch_all(&args.group.client()?);
-    watching.loaded().await;
+    watching.loaded().await?;
     let views = watching.look(view::all);
     match args.o {
         Format::Table => write(&show::list(&views)),
@@ -289,7 +289,7 @@ pub(super) async fn remove(args: Removed) -> Result<()> {
     let Removed { named, discard } = args;
     let client = named.group.client()?;
     let watching = follow::watch_all(&client);
-    watching.loaded().await;
+    watching.loaded().await?;
     let found = watching.look(|copy| follow::named(copy, &named.job));
     let key = match found {
         Ok((key, _)) => key,

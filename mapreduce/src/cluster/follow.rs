@@ -30,6 +30,19 @@ const SLOW_MAX: usize = 3;
 /// The group may be silent for so long before it is said.
 const SILENT: Duration = Duration::from_secs(5);
 
+/// Workers report several times in this time.
+const MUTE: Duration = Duration::from_secs(10);
+/// Whoever asks once waits so long for the group.
+const LOADED_MAX: Duration = Duration::from_secs(15);
+
+/// The group does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the group is not reached for {seconds} s{why}; see --endpoints")]
+pub(crate) struct Unreached {
+    seconds: u64,
+    why: String,
+}
+
 /// A copy, and when it changes.
 pub(crate) struct Watching {
     following: Following<Copy>,
@@ -71,17 +84,25 @@ impl Watching {
     }
 
     /// Waits for the first copy.
-    pub(crate) async fn loaded(&self) {
+    pub(crate) async fn loaded(&self) -> Result<(), Unreached> {
         let mut said = false;
         while self.following.look(MirrorState::revision) == 0 {
-            // Whoever asks once waits as long as it takes, and knows for what.
+            // Whoever asks once knows for what it waits, and is told when it is in vain.
             if let (Some(problem), false) = (self.silence(), said) {
                 eprintln!("{problem}");
                 said = true;
             }
+            if self.began.until(Moment::now()) >= LOADED_MAX {
+                let problem = self.following.problem();
+                return Err(Unreached {
+                    seconds: LOADED_MAX.as_secs(),
+                    why: problem.map_or_else(String::new, |it| words::line(&format!(": {it}"))),
+                });
+            }
             // An error is that nothing has changed for a while.
             let _ = tokio::time::timeout(LOOK, self.changed.notified()).await;
         }
+        Ok(())
     }
 
     /// Waits until nothing is left to do for a job that is over.
@@ -251,6 +272,11 @@ async fn look_on(
     }
 }
 
+/// Whether a worker is a member of the group, and its master has not heard of it for long.
+fn is_mute(worker: &proto::WorkerSeen) -> bool {
+    worker.silent && u128::from(worker.heard_ms) >= MUTE.as_millis()
+}
+
 /// What a person should know beside the figures.
 fn notes(view: &View, answer: Option<&proto::InspectResponse>) -> Vec<String> {
     let mut notes = Vec::new();
@@ -264,8 +290,47 @@ fn notes(view: &View, answer: Option<&proto::InspectResponse>) -> Vec<String> {
         Some(answer) if answer.workers_count == 0 => {
             notes.push("no worker is there: start `mapreduce worker`".to_owned());
         }
+        Some(answer) if answer.workers.iter().all(is_mute) => {
+            let count = answer.workers_count;
+            notes.push(format!(
+                "none of {count} workers reports to the master: can they reach it (--advertise)?"
+            ));
+        }
         Some(answer) => notes.extend(progress::stragglers(view, answer, SLOW_MAX)),
         None => {}
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn person_is_told_when_no_worker_reports() {
+        let view = View {
+            state: State::Running,
+            problem: None,
+            ..crate::cluster::show::tests::hostile()
+        };
+        let told = |workers: &[(bool, u64)]| {
+            let workers = workers.iter().map(|(silent, heard_ms)| proto::WorkerSeen {
+                silent: *silent,
+                heard_ms: *heard_ms,
+                ..proto::WorkerSeen::default()
+            });
+            let workers: Vec<_> = workers.collect();
+            let answer = proto::InspectResponse {
+                workers_count: u32::try_from(workers.len()).expect("a few"),
+                workers,
+                ..proto::InspectResponse::default()
+            };
+            notes(&view, Some(&answer)).concat()
+        };
+        assert!(told(&[]).contains("no worker is there"));
+        assert!(told(&[(true, 30_000), (true, 10_000)]).contains("none of 2 workers reports"));
+        // They may have come just now.
+        assert_eq!(told(&[(true, 30_000), (true, 500)]), "");
+        assert_eq!(told(&[(true, 30_000), (false, 100)]), "");
+    }
 }

@@ -164,6 +164,45 @@ fn seen_by_monitors_and_in_status(shown: &Shown, job: &str, (office, other): (us
     assert!(logs().stderr.contains("on worker0"), "{}", logs());
 }
 
+#[test]
+fn what_code_says_of_its_task_is_shown_while_it_runs() {
+    let shown = Shown::start(1, 1, &[]).expect("a group");
+    let input = shown.place.input("words", "one\n").expect("a file");
+    let there = shown.place.path("there");
+    let go_on = shown.place.path("go-on");
+    let program = format!(
+        "echo reporter:status:half of it >&2; until [ -e {go_on} ]; do sleep 0.1; done; cat"
+    );
+    let job = [
+        "submit",
+        "--detach",
+        "streaming",
+        "--input",
+        &input,
+        "--output",
+        &there,
+        "--",
+        "--mapper",
+        &program,
+    ];
+    let key = shown.mapreduce(&job).success().expect("it is submitted");
+    let key = key.trim();
+    let is_shown = || {
+        shown
+            .mapreduce(&["status", key])
+            .stdout
+            .contains("half of it")
+    };
+    eventually(PATIENCE, "its status", is_shown)
+        .unwrap_or_else(|error| panic!("{error}\n{}", shown.place.logs()));
+    let status = shown.json(&["status", key, "-o", "json"]);
+    assert_eq!(status["running"][0]["status"], "half of it", "{status}");
+    shown.page_with(0, &format!("/jobs/{key}"), &["half of it"]);
+    fs::write(&go_on, "").expect("a file");
+    let ran = shown.mapreduce(&["watch", key]);
+    assert_eq!(ran.code, Some(0), "{ran}\n{}", shown.place.logs());
+}
+
 /// A job that runs is not removed; it is cancelled, and then nothing is left of it but what it says.
 fn ended_and_removed(shown: &Shown, job: &str, office: usize) {
     let refused = shown.mapreduce(&["remove", job]);
@@ -175,7 +214,7 @@ fn ended_and_removed(shown: &Shown, job: &str, office: usize) {
         .expect("it is cancelled");
     assert_eq!(said, format!("{job} is cancelled\n"));
     let ran = shown.mapreduce(&["watch", job]);
-    assert_eq!(ran.code, Some(3), "{ran}");
+    assert_eq!(ran.code, Some(4), "{ran}");
     assert!(ran.stderr.contains("was cancelled"), "{ran}");
     let page = shown.page_with(office, &format!("/jobs/{job}"), &["cancelled"]);
     assert!(
