@@ -222,7 +222,7 @@ fn parent(path: &Path) -> &Path {
 
 /// The place of an output. A symbolic link to a directory is followed: it is what the output is
 /// called, and the file system that it points to has the room.
-fn place(path: &Path) -> Result<PathBuf> {
+pub(super) fn place(path: &Path) -> Result<PathBuf> {
     let base = path.file_name().ok_or("the output is not named")?;
     // Without a slash at its end, with which a link would be followed in some calls only.
     let place = path.with_file_name(base);

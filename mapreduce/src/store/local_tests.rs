@@ -154,6 +154,10 @@ fn symbolic_link_stays_and_its_directory_is_the_place() {
     let said = error.expect("it points to nothing").to_string();
     assert!(said.contains("out, a symbolic link: "), "{said}");
     fs::create_dir(room.path("disk/out")).expect("a directory");
+    // Of a job on many machines, too.
+    let place = crate::store::place(&room.path("out")).expect("it is a link");
+    let there = fs::canonicalize(room.path("disk/out")).expect("it is there");
+    assert_eq!(place, there);
     for (name, overwrite) in [("out/", false), ("out", true), ("out/", true)] {
         let mut new = room.check(name, overwrite);
         assert_eq!(new.staging.path.parent(), Some(&*room.path("disk")));

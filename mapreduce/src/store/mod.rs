@@ -246,7 +246,7 @@ pub(crate) fn place(output: &Path) -> Result<PathBuf> {
     };
     let location = location(name).map_err(|why| Error::from(format!("output {name}: {why}")))?;
     match location {
-        Location::Path(path) => Ok(std::path::absolute(path)?),
+        Location::Path(path) => local::place(&std::path::absolute(path)?),
         Location::Object { .. } => Ok(name.trim_end_matches('/').into()),
     }
 }
