@@ -32,7 +32,7 @@ use mapreduce_core::names::{
     AttemptId, Epoch, HostName, Incarnation, JobId, Phase, WorkerName, ZoneName, mix,
 };
 use mapreduce_core::plan::{InputFile, Shape, plan};
-use mapreduce_core::record::{Header, JobStatus, Output};
+use mapreduce_core::record::{BUILTIN_COUNT, Header, JobStatus, Output};
 use mapreduce_core::spec::{JobCode, JobOptions, JobSpec, SPEC_VERSION};
 
 const WAY: Duration = Duration::from_millis(1);
@@ -512,8 +512,9 @@ impl World {
             outputs: vec![output],
             content: content(task.index),
             inputs: if is_map { 0 } else { digest },
-            builtin: [600_000, 64 << 20, 600_000, 64 << 20, 0, 0, 0],
-            counters: Vec::new(),
+            // Workers count by name.
+            builtin: [0; BUILTIN_COUNT],
+            counters: counters(task.phase),
         };
         worker.finished.insert(id, finished);
         self.report(index);
@@ -551,6 +552,30 @@ impl World {
         };
         self.step(Event::Report(Box::new(report)));
     }
+}
+
+/// What a task of a sort counts.
+fn counters(phase: Phase) -> Vec<(String, u64)> {
+    let counted: &[(&str, u64)] = match phase {
+        Phase::Map => &[
+            ("map input bytes", 64 << 20),
+            ("map input records", 600_000),
+            ("map output records", 600_000),
+            ("shuffle bytes", 62 << 20),
+            ("shuffle records", 600_000),
+            ("spilled bytes", 130 << 20),
+        ],
+        Phase::Reduce => &[
+            ("output bytes", 2_600 << 20),
+            ("output records", 24_000_000),
+            ("reduce input groups", 24_000_000),
+            ("reduce input records", 24_000_000),
+            ("spilled bytes", 5_200 << 20),
+        ],
+    };
+    let named = counted.iter();
+    let named = named.map(|(name, count)| (format!("mapreduce/{name}"), *count));
+    named.collect()
 }
 
 fn content(map: u32) -> u64 {

@@ -64,6 +64,14 @@ impl Winner {
         }
     }
 
+    /// Bytes beside the winner itself, about.
+    fn more_bytes(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| {
+            let sides = more.sides.capacity() * size_of::<Output>();
+            size_of::<More>() + sides + more.user.capacity() * size_of::<(u32, u64)>()
+        })
+    }
+
     /// Its side files.
     pub fn sides(&self) -> &[Output] {
         self.more.as_ref().map_or(&[], |more| &more.sides)
@@ -278,6 +286,8 @@ pub struct JobState {
     /// Maps in the order in which their winners changed: readers follow it by its length.
     changes: Vec<u32>,
     records: u64,
+    /// See [`Winner::more_bytes`], of all.
+    more_bytes: usize,
 }
 
 impl JobState {
@@ -298,6 +308,7 @@ impl JobState {
             skipped: 0,
             changes: Vec::new(),
             records: 0,
+            more_bytes: 0,
         }
     }
 
@@ -410,6 +421,7 @@ impl JobState {
                 self.won.0 += 1;
                 if let Some(former) = self.former.remove(&task.index) {
                     self.totals.change(&former, u128::saturating_sub);
+                    self.more_bytes -= former.more_bytes();
                 }
             }
             Phase::Reduce => {
@@ -421,6 +433,7 @@ impl JobState {
         }
         let winner = Winner::new(won);
         self.totals.change(&winner, u128::saturating_add);
+        self.more_bytes += winner.more_bytes();
         *self.slot(task)? = Some(winner);
         Ok(())
     }
@@ -622,7 +635,8 @@ impl JobState {
     pub fn memory_bytes(&self) -> usize {
         let slots = (self.maps.capacity() + self.reduces.capacity()) * size_of::<Option<Winner>>();
         let contents = self.contents.by_map.capacity() * size_of::<Option<u64>>();
-        slots + contents + self.changes.capacity() * 4 + self.troubles.len() * 160
+        let changes = self.changes.capacity() * 4;
+        slots + contents + changes + self.troubles.len() * 160 + self.more_bytes
     }
 
     /// Everything that must hold, by counting anew: for tests.
@@ -641,9 +655,12 @@ impl JobState {
             ..Totals::default()
         };
         let winners = self.maps.iter().chain(&self.reduces).flatten();
+        let mut more_bytes = 0;
         for winner in winners.chain(self.former.values()) {
             totals.change(winner, u128::saturating_add);
+            more_bytes += winner.more_bytes();
         }
+        assert_eq!(more_bytes, self.more_bytes, "memory beside winners");
         assert_eq!(
             totals, self.totals,
             "counters are sums over the last winners"
